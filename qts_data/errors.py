@@ -1,0 +1,110 @@
+"""Every exception that may leave the package, grouped by what the caller does next.
+
+An engine catches by class, never by message text:
+
+* fix the settings - `ConfigurationError`;
+* try again later - `DatabaseUnavailable`;
+* run the unit of work again - `TransactionConflict`;
+* look before trying again - `OutcomeUnknown`;
+* repair the input - `InvalidRecord`, `ConstraintViolated`;
+* deploy or migrate - `SchemaMismatch`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ConfigurationError",
+    "ConstraintViolated",
+    "DatabaseError",
+    "DatabaseUnavailable",
+    "InvalidRecord",
+    "OutcomeUnknown",
+    "QtsDataError",
+    "SchemaMismatch",
+    "StatementTimeout",
+    "TransactionConflict",
+]
+
+
+class QtsDataError(Exception):
+    """Root of every error of this package."""
+
+    retryable: ClassVar[bool] = False
+    """Whether the same call can succeed later without a change by anybody."""
+
+    def __str__(self) -> str:
+        """The message; the class's own summary where none was given."""
+        if self.args:
+            return str(self.args[0])
+        return (self.__class__.__doc__ or self.__class__.__name__).strip().splitlines()[0]
+
+
+class ConfigurationError(QtsDataError):
+    """A setting, a right or the server itself does not fit; fix it and start again."""
+
+
+class InvalidRecord(QtsDataError):
+    """A record cannot be stored as it is; nothing of its batch was written.
+
+    Attributes:
+        row: Position of the record in its input, counted from 1, or None for a single record.
+        field: Name of the field that is wrong.
+        reason: What is wrong with it, for a person.
+    """
+
+    def __init__(self, *, field: str, reason: str, row: int | None = None) -> None:
+        where = "" if row is None else f"row {row}: "
+        super().__init__(f"{where}{field}: {reason}")
+        self.row = row
+        self.field = field
+        self.reason = reason
+
+    def at(self, row: int) -> InvalidRecord:
+        """The same complaint with the row's position, which only the reader of the file knows."""
+        return InvalidRecord(field=self.field, reason=self.reason, row=row)
+
+
+class DatabaseError(QtsDataError):
+    """The database refused a statement.
+
+    Attributes:
+        sqlstate: The server's five-character code, or None where no server answered.
+        constraint: Name of the constraint that was violated, if any.
+    """
+
+    def __init__(
+        self, message: str | None = None, *, sqlstate: str | None = None, constraint: str | None = None
+    ) -> None:
+        super().__init__(*(() if message is None else (message,)))
+        self.sqlstate = sqlstate
+        self.constraint = constraint
+
+
+class DatabaseUnavailable(DatabaseError):
+    """No server answers, or it is starting, stopping or full; try again later."""
+
+    retryable = True
+
+
+class TransactionConflict(DatabaseError):
+    """Another transaction got in the way (deadlock, serialization, lock timeout); run the unit of work again."""
+
+    retryable = True
+
+
+class OutcomeUnknown(DatabaseError):
+    """The connection was lost while a commit was under way; look before you try again."""
+
+
+class ConstraintViolated(DatabaseError):
+    """A rule of the schema refused the row."""
+
+
+class StatementTimeout(DatabaseError):
+    """The statement ran longer than statement_timeout allows."""
+
+
+class SchemaMismatch(DatabaseError):
+    """The database's revision and the code's differ; run `qts-data db upgrade` or deploy the other version."""
