@@ -1,0 +1,48 @@
+"""TimescaleDB for SQLAlchemy and Alembic: declarations beside the models, operations in the migrations.
+
+It imports nothing else of this distribution, so that another project can take it as it is. Importing it makes
+`timescaledb+psycopg://` URLs known and lets `metadata.create_all()` build what is declared;
+`qts_data.timescale.operations` adds the operations to Alembic's `op`.
+"""
+
+from qts_data.timescale import ddl as _ddl  # noqa: F401 - metadata.create_all() learns the declarations
+from qts_data.timescale.declarations import (
+    AggregateIndex,
+    Columnstore,
+    ContinuousAggregate,
+    Declarations,
+    Hypertable,
+    RefreshPolicy,
+    continuous_aggregate,
+    declarations_of,
+    hypertable,
+)
+from qts_data.timescale.dialect import register as _register_dialects
+from qts_data.timescale.edition import Edition, Feature, Server, probe, require_supported
+from qts_data.timescale.errors import DeclarationError, ServerNotSupported, TimescaleError
+from qts_data.timescale.functions import time_bucket
+from qts_data.timescale.intervals import Interval
+
+__all__ = [
+    "AggregateIndex",
+    "Columnstore",
+    "ContinuousAggregate",
+    "DeclarationError",
+    "Declarations",
+    "Edition",
+    "Feature",
+    "Hypertable",
+    "Interval",
+    "RefreshPolicy",
+    "Server",
+    "ServerNotSupported",
+    "TimescaleError",
+    "continuous_aggregate",
+    "declarations_of",
+    "hypertable",
+    "probe",
+    "require_supported",
+    "time_bucket",
+]
+
+_register_dialects()

@@ -1,0 +1,266 @@
+"""The statements that create TimescaleDB objects: from arguments to SQL, one function for each kind.
+
+Values are rendered as literals, since psycopg sends bound parameters that this DDL refuses; identifiers and
+strings are quoted here and nowhere else. Functions of the extension are called by name: it installs them
+into a schema on the search path.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+
+from qts_data.timescale.declarations import (
+    AggregateIndex,
+    Columnstore,
+    ContinuousAggregate,
+    Hypertable,
+    RefreshPolicy,
+    declarations_of,
+)
+from qts_data.timescale.edition import Edition, Feature, probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy.engine import Connection
+
+    from qts_data.timescale.intervals import Interval
+
+__all__ = [
+    "add_columnstore_policy",
+    "add_refresh_policy",
+    "add_retention_policy",
+    "comment_on_view",
+    "create_continuous_aggregate",
+    "create_hypertable",
+    "disable_columnstore",
+    "drop_view",
+    "enable_columnstore",
+    "literal",
+    "qualified",
+    "relation",
+    "remove_columnstore_policy",
+    "remove_refresh_policy",
+    "remove_retention_policy",
+    "render_select",
+    "statements_for",
+    "verbatim",
+]
+
+_PREPARER: Final = PGDialect_psycopg().identifier_preparer
+
+
+def qualified(name: str, schema: str | None = None) -> str:
+    """A quoted name, with its schema where one is given."""
+    quoted = _PREPARER.quote(name)
+    return f"{_PREPARER.quote_schema(schema)}.{quoted}" if schema else quoted
+
+
+def literal(value: str) -> str:
+    """A string as an SQL literal, whatever standard_conforming_strings says."""
+    quoted = "'" + value.replace("'", "''") + "'"
+    return "E" + quoted.replace("\\", "\\\\") if "\\" in value else quoted
+
+
+def verbatim(sql: str) -> sa.TextClause:
+    """SQL text whose colons are colons; `text()` alone would take them for bind parameters."""
+    return sa.text(sql.replace(":", "\\:"))
+
+
+def relation(name: str, schema: str | None = None) -> str:
+    """A name as the REGCLASS argument of the extension's functions."""
+    return literal(qualified(name, schema))
+
+
+def create_hypertable(
+    name: str, *, time: str, chunk_interval: Interval, schema: str | None = None, migrate_data: bool = False
+) -> str:
+    """Divide a table by time, without the index on time that the extension would add by itself."""
+    options = ", migrate_data => true" if migrate_data else ""
+    return (
+        f"SELECT create_hypertable({relation(name, schema)}, "
+        f"by_range({literal(time)}, {chunk_interval.sql}), create_default_indexes => false{options})"
+    )
+
+
+def enable_columnstore(name: str, columnstore: Columnstore, *, schema: str | None = None) -> str:
+    """Let chunks be converted, both orders explicit."""
+    return (
+        f"ALTER TABLE {qualified(name, schema)} SET (timescaledb.enable_columnstore = true, "
+        f"timescaledb.segmentby = {literal(', '.join(columnstore.segment_by))}, "
+        f"timescaledb.orderby = {literal(', '.join(columnstore.order_by))})"
+    )
+
+
+def disable_columnstore(name: str, *, schema: str | None = None) -> Iterator[str]:
+    """Back to rows: the server refuses to switch it off while a chunk is compressed."""
+    yield (f"SELECT decompress_chunk(chunk, true) FROM show_chunks({relation(name, schema)}) AS chunk")
+    yield f"ALTER TABLE {qualified(name, schema)} SET (timescaledb.enable_columnstore = false)"
+
+
+def add_columnstore_policy(name: str, after: Interval, *, schema: str | None = None) -> str:
+    """Convert chunks of that age; a procedure, so CALL."""
+    return f"CALL add_columnstore_policy({relation(name, schema)}, after => {after.sql})"
+
+
+def remove_columnstore_policy(name: str, *, schema: str | None = None) -> str:
+    """Convert no more."""
+    return f"CALL remove_columnstore_policy({relation(name, schema)})"
+
+
+def add_retention_policy(name: str, drop_after: Interval, *, schema: str | None = None) -> str:
+    """Drop chunks of that age, of a hypertable or a continuous aggregate."""
+    return f"SELECT add_retention_policy({relation(name, schema)}, drop_after => {drop_after.sql})"
+
+
+def remove_retention_policy(name: str, *, schema: str | None = None) -> str:
+    """Drop no more."""
+    return f"SELECT remove_retention_policy({relation(name, schema)})"
+
+
+def add_refresh_policy(name: str, policy: RefreshPolicy, *, schema: str | None = None) -> str:
+    """Refresh that window at that pace."""
+    return (
+        f"SELECT add_continuous_aggregate_policy({relation(name, schema)}, "
+        f"start_offset => {policy.start.sql}, end_offset => {policy.end.sql}, "
+        f"schedule_interval => {policy.every.sql})"
+    )
+
+
+def remove_refresh_policy(name: str, policy: RefreshPolicy, *, schema: str | None = None) -> str:
+    """Remove the policy with that window; the extension's own function refuses where there are several.
+
+    The job carries the number of the aggregate's materialized hypertable.
+    """
+    return (
+        "SELECT delete_job(job.id) FROM _timescaledb_config.bgw_job AS job "
+        "JOIN _timescaledb_catalog.continuous_agg AS aggregate "
+        "ON aggregate.mat_hypertable_id = job.hypertable_id "
+        "WHERE job.proc_name = 'policy_refresh_continuous_aggregate' "
+        "AND format('%I.%I', aggregate.user_view_schema, aggregate.user_view_name)::regclass "
+        f"= {relation(name, schema)}::regclass "
+        f"AND (job.config ->> 'start_offset')::interval = {policy.start.sql} "
+        f"AND (job.config ->> 'end_offset')::interval = {policy.end.sql}"
+    )
+
+
+def create_continuous_aggregate(
+    name: str,
+    *,
+    select: str,
+    edition: Edition,
+    chunk_interval: Interval,
+    materialized_only: bool = False,
+    indexes: Sequence[AggregateIndex] = (),
+    schema: str | None = None,
+) -> Iterator[str]:
+    """The aggregate, or a plain view with the same columns where the edition has none.
+
+    Nothing is computed here (`WITH NO DATA`): that cannot run in a transaction and is the policies' work.
+    """
+    view = qualified(name, schema)
+    if not edition.has(Feature.CONTINUOUS_AGGREGATES):
+        yield f"CREATE VIEW {view} AS {select}"
+        return
+    # One CREATE INDEX for every grouping column is the extension's default; a declaration says which it wants.
+    yield (
+        f"CREATE MATERIALIZED VIEW {view} WITH (timescaledb.continuous, "
+        f"timescaledb.materialized_only = {str(materialized_only).lower()}, "
+        f"timescaledb.create_group_indexes = false, "
+        f"timescaledb.chunk_interval = {literal(chunk_interval.text)}) AS {select} WITH NO DATA"
+    )
+    for index in indexes:
+        yield f"CREATE INDEX {_PREPARER.quote(index.name)} ON {view} ({', '.join(index.expressions)})"
+
+
+def drop_view(name: str, *, edition: Edition, schema: str | None = None) -> str:
+    """Drop the aggregate, or the plain view that stands for it."""
+    kind = "MATERIALIZED VIEW" if edition.has(Feature.CONTINUOUS_AGGREGATES) else "VIEW"
+    return f"DROP {kind} {qualified(name, schema)}"
+
+
+def comment_on_view(name: str, *, comment: str, columns: Mapping[str, str], schema: str | None = None) -> Iterator[str]:
+    """Comments on a view and its columns; a continuous aggregate is a view to COMMENT."""
+    yield f"COMMENT ON VIEW {qualified(name, schema)} IS {literal(comment)}"
+    for column, text in columns.items():
+        yield f"COMMENT ON COLUMN {qualified(name, schema)}.{_PREPARER.quote(column)} IS {literal(text)}"
+
+
+def render_select(select: sa.Select[Any], *, has_time_bucket: bool) -> str:
+    """A declared SELECT as text with literals, for a view.
+
+    Args:
+        select: The declared definition.
+        has_time_bucket: False for plain PostgreSQL, where `date_bin` stands for `time_bucket`.
+    """
+    dialect = PGDialect_psycopg(paramstyle="named")
+    # What the rendering of time_bucket asks for; see functions.py.
+    dialect.has_time_bucket = has_time_bucket  # type: ignore[attr-defined]
+    return str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+
+
+def statements_for(declared: Hypertable | ContinuousAggregate, edition: Edition) -> Iterator[str]:
+    """Everything that one declaration needs in this edition, in order."""
+    where = {"schema": declared.schema}
+    if isinstance(declared, Hypertable):
+        if edition.has(Feature.HYPERTABLES):
+            yield create_hypertable(declared.name, time=declared.time, chunk_interval=declared.chunk_interval, **where)
+        if declared.columnstore and edition.has(Feature.COLUMNSTORE):
+            yield enable_columnstore(declared.name, declared.columnstore, **where)
+            if declared.columnstore.after:
+                yield add_columnstore_policy(declared.name, declared.columnstore.after, **where)
+    else:
+        yield from create_continuous_aggregate(
+            declared.name,
+            select=render_select(declared.select, has_time_bucket=edition is not Edition.POSTGRESQL),
+            edition=edition,
+            chunk_interval=declared.chunk_interval,
+            materialized_only=declared.materialized_only,
+            indexes=declared.indexes,
+            **where,
+        )
+        yield from comment_on_view(declared.name, comment=declared.comment, columns=declared.column_comments, **where)
+        if edition.has(Feature.POLICIES):
+            for policy in declared.refresh:
+                yield add_refresh_policy(declared.name, policy, **where)
+    if declared.retention and edition.has(Feature.POLICIES):
+        yield add_retention_policy(declared.name, declared.retention, **where)
+
+
+@event.listens_for(sa.MetaData, "after_create")
+def _create_declared(target: sa.MetaData, connection: Connection, tables: Sequence[sa.Table] = (), **_: object) -> None:
+    """`metadata.create_all()` builds what the declarations say, too, for the tables it has just created."""
+    declared = declarations_of(target)
+    wanted: list[Hypertable | ContinuousAggregate] = [
+        item for item in declared.hypertables.values() if item.table in tables
+    ]
+    built = {id(item) for item in wanted}
+    for aggregate in declared.continuous_aggregates.values():
+        if id(aggregate.source) in built:
+            wanted.append(aggregate)
+            built.add(id(aggregate))
+    if wanted:
+        edition = probe(connection).edition
+        for item in wanted:
+            for statement in statements_for(item, edition):
+                connection.execute(verbatim(statement))
+
+
+@event.listens_for(sa.MetaData, "before_drop")
+def _drop_declared(target: sa.MetaData, connection: Connection, tables: Sequence[sa.Table] = (), **_: object) -> None:
+    """`metadata.drop_all()` takes the aggregates first, which the tables cannot go without."""
+    declared = declarations_of(target)
+    if not any(item.table in tables for item in declared.hypertables.values()):
+        return
+    edition = probe(connection).edition
+    for aggregate in reversed(declared.continuous_aggregates.values()):
+        exists = connection.execute(
+            sa.text("SELECT to_regclass(:name) IS NOT NULL"),
+            {"name": qualified(aggregate.name, aggregate.schema)},
+        ).scalar_one()
+        if exists:
+            connection.execute(verbatim(drop_view(aggregate.name, edition=edition, schema=aggregate.schema)))

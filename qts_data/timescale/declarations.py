@@ -1,0 +1,461 @@
+"""What a schema wants of TimescaleDB, declared beside the models and checked when they are imported.
+
+Declarations live in `MetaData.info`: Alembic renders `Table.info` into migrations, and a continuous aggregate
+is no table. Each one is checked against the table and the other declarations at once, so a policy that would
+delete bars is an ImportError-like failure on a developer's machine and not a hole in production's history.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.sql import visitors
+
+from qts_data.timescale.errors import DeclarationError
+from qts_data.timescale.functions import time_bucket
+from qts_data.timescale.intervals import Interval, IntervalLike
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+__all__ = [
+    "AggregateIndex",
+    "Columnstore",
+    "ContinuousAggregate",
+    "Declarations",
+    "Hypertable",
+    "RefreshPolicy",
+    "continuous_aggregate",
+    "declarations_of",
+    "hypertable",
+]
+
+_INFO_KEY: Final = "qts_data.timescale"
+
+
+@dataclass(frozen=True, slots=True)
+class Columnstore:
+    """How old chunks turn into columns.
+
+    Attributes:
+        segment_by: Columns whose value is one in a compressed batch; what queries filter by.
+        order_by: Order inside a batch, such as `"time DESC"`; with a unique key, name its other columns.
+        after: Age at which a chunk is converted, or None for no policy.
+    """
+
+    segment_by: tuple[str, ...]
+    order_by: tuple[str, ...]
+    after: Interval | None = None
+
+    @classmethod
+    def of(
+        cls, *, segment_by: Sequence[str], order_by: Sequence[str], after: IntervalLike | None = None
+    ) -> Columnstore:
+        """Build one from plain values; both orders are explicit, since the server's guesses vary."""
+        if isinstance(segment_by, str) or isinstance(order_by, str):
+            raise DeclarationError("segment_by and order_by take sequences of names, not one string")
+        if not order_by:
+            raise DeclarationError("a columnstore needs an explicit order_by")
+        return cls(tuple(segment_by), tuple(order_by), None if after is None else Interval.parse(after))
+
+    def columns(self) -> Iterator[str]:
+        """Names of the columns that it uses."""
+        yield from self.segment_by
+        for item in self.order_by:
+            name, *rest = item.split()
+            direction = " ".join(rest).upper()
+            if direction not in {"", "ASC", "DESC", "DESC NULLS LAST", "ASC NULLS FIRST"}:
+                raise DeclarationError(f"columnstore order {item!r}: write a column and ASC or DESC")
+            yield name
+
+
+@dataclass(frozen=True, slots=True)
+class Hypertable:
+    """A table that is divided into chunks by time.
+
+    Attributes:
+        table: The SQLAlchemy table.
+        time: Name of its time column.
+        chunk_interval: Length of a chunk.
+        columnstore: How old chunks are compressed, or None.
+        retention: Age at which chunks are dropped, or None to keep them for ever.
+    """
+
+    table: sa.Table
+    time: str
+    chunk_interval: Interval
+    columnstore: Columnstore | None = None
+    retention: Interval | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the table."""
+        return self.table.name
+
+    @property
+    def schema(self) -> str | None:
+        """Database schema, None for the search path's first."""
+        return self.table.schema
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshPolicy:
+    """A job that brings the window from `start` ago to `end` ago up to date.
+
+    Attributes:
+        start: Age of the window's older end. Never open: a refresh that reaches ticks which retention has
+            dropped deletes their bars.
+        end: Age of the window's younger end.
+        every: Time between two runs.
+    """
+
+    start: Interval
+    end: Interval
+    every: Interval
+
+    @classmethod
+    def of(cls, *, start: IntervalLike, end: IntervalLike, every: IntervalLike) -> RefreshPolicy:
+        """Build one from plain values."""
+        return cls(Interval.parse(start), Interval.parse(end), Interval.parse(every))
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateIndex:
+    """An index on a continuous aggregate.
+
+    Attributes:
+        name: Its name, unique in the schema.
+        expressions: Columns with an optional direction, such as `("symbol", "bucket DESC")`.
+    """
+
+    name: str
+    expressions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContinuousAggregate:
+    """A view that TimescaleDB keeps computed; a plain view where the edition has none.
+
+    Attributes:
+        name: Its name.
+        schema: Database schema, None for the search path's first.
+        select: The definition; one of its columns is a `time_bucket`, and it reads one source.
+        bucket: Length of a bucket.
+        bucket_column: Name of the column that holds the bucket's start.
+        source: The hypertable or the continuous aggregate that it reads.
+        chunk_interval: Length of a chunk of the materialized rows.
+        refresh: Refresh policies with windows that do not overlap.
+        retention: Age at which materialized rows are dropped, or None to keep them for ever.
+        materialized_only: False: a query adds what is not materialized yet.
+        indexes: Indexes on the materialized rows; TimescaleDB's own default ones are not created.
+        comment: What it is, for whoever opens the database.
+        column_comments: The same for each column.
+    """
+
+    name: str
+    schema: str | None
+    select: sa.Select[Any]
+    bucket: Interval
+    bucket_column: str
+    source: Hypertable | ContinuousAggregate
+    chunk_interval: Interval
+    refresh: tuple[RefreshPolicy, ...]
+    retention: Interval | None
+    materialized_only: bool
+    indexes: tuple[AggregateIndex, ...]
+    comment: str
+    column_comments: Mapping[str, str]
+    view: sa.TableClause = field(compare=False)
+
+    @property
+    def c(self) -> Any:
+        """Columns, for queries and for aggregates on top of this one."""
+        return self.view.c
+
+
+@dataclass(slots=True)
+class Declarations:
+    """Everything that one MetaData declares, in the order of declaration, which is a build order."""
+
+    hypertables: dict[str, Hypertable] = field(default_factory=dict)
+    continuous_aggregates: dict[str, ContinuousAggregate] = field(default_factory=dict)
+
+
+def declarations_of(metadata: sa.MetaData) -> Declarations:
+    """The declarations of a MetaData; empty ones where nothing was declared."""
+    declared: Declarations = metadata.info.setdefault(_INFO_KEY, Declarations())
+    return declared
+
+
+def hypertable(
+    table: sa.Table | sa.FromClause,
+    *,
+    time: str | None = None,
+    chunk_interval: IntervalLike | None = None,
+    columnstore: Columnstore | None = None,
+    retention: IntervalLike | None = None,
+) -> Hypertable:
+    """Declare that a table is a hypertable.
+
+    Args:
+        table: The table, or a model's `__table__`.
+        time: Name of the time column; may be left out where the table carries sqlalchemy-timescaledb's
+            argument `timescaledb_hypertable={"time_column_name": ..., "chunk_time_interval": ...}`.
+        chunk_interval: Length of a chunk; may be left out likewise.
+        columnstore: How old chunks are compressed.
+        retention: Age at which chunks are dropped.
+
+    Raises:
+        DeclarationError: Names the object and what contradicts what, with both numbers.
+    """
+    if not isinstance(table, sa.Table):
+        raise DeclarationError(f"{table!r} is no table")
+    argument = _table_argument(table)
+    time = time or argument.get("time_column_name")
+    chunk = chunk_interval or argument.get("chunk_time_interval")
+    if time is None or chunk is None:
+        raise DeclarationError(f"hypertable {table.fullname}: name the time column and the chunk interval")
+    declared = Hypertable(
+        table,
+        time,
+        Interval.parse(chunk),
+        columnstore,
+        None if retention is None else Interval.parse(retention),
+    )
+    for key, value in (("time_column_name", declared.time), ("chunk_time_interval", declared.chunk_interval)):
+        given = argument.get(key)
+        same = (
+            given in (None, value)
+            if isinstance(value, str)
+            else given is None or Interval.parse(given).same_length(value)
+        )
+        if not same:
+            raise DeclarationError(
+                f"hypertable {table.fullname}: timescaledb_hypertable says {key} {given!r}, "
+                f"the declaration says {str(value)!r}"
+            )
+    _check_hypertable(declared)
+    declarations_of(table.metadata).hypertables[table.key] = declared
+    return declared
+
+
+def continuous_aggregate(
+    metadata: sa.MetaData,
+    name: str,
+    select: sa.Select[Any],
+    *,
+    chunk_interval: IntervalLike,
+    refresh: Iterable[RefreshPolicy] = (),
+    retention: IntervalLike | None = None,
+    materialized_only: bool = False,
+    indexes: Iterable[AggregateIndex] = (),
+    comment: str,
+    column_comments: Mapping[str, str],
+    schema: str | None = None,
+) -> ContinuousAggregate:
+    """Declare a continuous aggregate over a hypertable or over another continuous aggregate.
+
+    Args:
+        metadata: Where it belongs; its source must be declared there.
+        name: Name of the view.
+        select: `select(time_bucket("1 minute", table.c.time).label("bucket"), ...)` from one source, grouped
+            by the bucket. Read a parent aggregate through its `c`.
+        chunk_interval: Length of a chunk of the materialized rows.
+        refresh: Refresh policies.
+        retention: Age at which materialized rows are dropped.
+        materialized_only: True leaves out what is not materialized yet.
+        indexes: Indexes on the materialized rows.
+        comment: What it is.
+        column_comments: What each column is; every column needs one.
+        schema: Database schema; the metadata's by default.
+
+    Raises:
+        DeclarationError: Names the object and what contradicts what, with both numbers.
+    """
+    declared = declarations_of(metadata)
+    schema = schema if schema is not None else metadata.schema
+    key = f"{schema}.{name}" if schema else name
+    if key in declared.continuous_aggregates or key in metadata.tables:
+        raise DeclarationError(f"continuous aggregate {key}: the name is taken")
+    bucket_column, bucket = _find_bucket(key, select)
+    columns = [sa.column(column.key, column.type) for column in select.selected_columns]
+    aggregate = ContinuousAggregate(
+        name=name,
+        schema=schema,
+        select=select,
+        bucket=bucket.width,
+        bucket_column=bucket_column,
+        source=_find_source(key, select, bucket, declared),
+        chunk_interval=Interval.parse(chunk_interval),
+        refresh=tuple(refresh),
+        retention=None if retention is None else Interval.parse(retention),
+        materialized_only=materialized_only,
+        indexes=tuple(indexes),
+        comment=comment,
+        column_comments=dict(column_comments),
+        view=sa.table(name, *columns, schema=schema),
+    )
+    _check_aggregate(key, aggregate)
+    declared.continuous_aggregates[key] = aggregate
+    return aggregate
+
+
+def _table_argument(table: sa.Table) -> Mapping[str, Any]:
+    # sqlalchemy-timescaledb's own spelling; {} where the table does not use it.
+    argument: Mapping[str, Any] = table.dialect_options["timescaledb"]["hypertable"]
+    unknown = set(argument) - {"time_column_name", "chunk_time_interval"}
+    if unknown:
+        raise DeclarationError(
+            f"hypertable {table.fullname}: timescaledb_hypertable does not know {', '.join(sorted(unknown))}"
+        )
+    return argument
+
+
+@event.listens_for(sa.Table, "after_parent_attach")
+def _declare_from_argument(table: sa.Table, parent: sa.MetaData) -> None:
+    """A table that carries only sqlalchemy-timescaledb's argument is declared by it, and checked."""
+    if isinstance(parent, sa.MetaData) and any(key.startswith("timescaledb_") for key in table.kwargs):
+        argument = _table_argument(table)
+        if argument:
+            # The library's own default for a chunk.
+            hypertable(table, chunk_interval=argument.get("chunk_time_interval", "7 days"))
+
+
+def _check_hypertable(declared: Hypertable) -> None:
+    table, name = declared.table, f"hypertable {declared.table.fullname}"
+    if declared.time not in table.columns:
+        raise DeclarationError(f"{name}: there is no time column {declared.time!r}")
+    if table.columns[declared.time].nullable:
+        raise DeclarationError(f"{name}: the time column {declared.time!r} must be NOT NULL")
+    for columns, what in _unique_keys(table):
+        if declared.time not in columns:
+            raise DeclarationError(
+                f"{name}: {what} on ({', '.join(columns)}) lacks the time column {declared.time!r}; "
+                "a unique key of a hypertable must contain it"
+            )
+    for constraint in table.foreign_key_constraints:
+        target = constraint.elements[0].target_fullname.rpartition(".")[0]
+        if target in declarations_of(table.metadata).hypertables:
+            raise DeclarationError(f"{name}: a foreign key to {target} is impossible, that is a hypertable too")
+    if declared.columnstore is not None:
+        _check_columnstore(name, declared.columnstore, set(table.columns.keys()), declared.retention)
+    if declared.retention is not None and declared.retention.shortest < declared.chunk_interval.longest:
+        raise DeclarationError(
+            f"{name}: a retention of {declared.retention} is shorter than one chunk of {declared.chunk_interval}"
+        )
+
+
+def _unique_keys(table: sa.Table) -> Iterator[tuple[list[str], str]]:
+    for constraint in table.constraints:
+        if isinstance(constraint, sa.PrimaryKeyConstraint | sa.UniqueConstraint) and constraint.columns:
+            kind = "the primary key" if isinstance(constraint, sa.PrimaryKeyConstraint) else "a unique key"
+            yield [column.name for column in constraint.columns], kind
+    for index in table.indexes:
+        if index.unique:
+            yield [column.name for column in index.columns], f"the unique index {index.name}"
+
+
+def _check_columnstore(name: str, columnstore: Columnstore, columns: set[str], retention: Interval | None) -> None:
+    used = list(columnstore.columns())
+    for column in used:
+        if column not in columns:
+            raise DeclarationError(f"{name}: the columnstore names {column!r}, which is no column")
+        if used.count(column) > 1:
+            raise DeclarationError(f"{name}: the columnstore names {column!r} twice")
+    if retention and columnstore.after and columnstore.after.longest >= retention.shortest:
+        raise DeclarationError(
+            f"{name}: converting chunks after {columnstore.after} and dropping them after {retention} is work "
+            "for nothing"
+        )
+
+
+def _find_bucket(name: str, select: sa.Select[Any]) -> tuple[str, time_bucket]:
+    found = []
+    for column in select.selected_columns:
+        inner = column.element if isinstance(column, sa.Label) else column
+        if isinstance(inner, time_bucket):
+            found.append((column.key, inner))
+    if len(found) != 1:
+        raise DeclarationError(f"continuous aggregate {name}: one column must be a time_bucket(...), {len(found)} are")
+    return found[0]
+
+
+def _find_source(
+    name: str, select: sa.Select[Any], bucket: time_bucket, declared: Declarations
+) -> Hypertable | ContinuousAggregate:
+    sources = select.get_final_froms()
+    if len(sources) != 1:
+        raise DeclarationError(f"continuous aggregate {name}: it must read one source, it reads {len(sources)}")
+    source = sources[0]
+    time_columns = {c.key for c in visitors.iterate(bucket.clauses) if isinstance(c, sa.ColumnClause)}
+    if isinstance(source, sa.Table):
+        parent = declared.hypertables.get(source.key)
+        if parent is None:
+            raise DeclarationError(
+                f"continuous aggregate {name}: its source {source.fullname} is not declared as a hypertable"
+            )
+        if parent.time not in time_columns:
+            raise DeclarationError(
+                f"continuous aggregate {name}: time_bucket must take {source.fullname}'s time column {parent.time!r}"
+            )
+        return parent
+    for candidate in declared.continuous_aggregates.values():
+        if candidate.view is source:
+            return candidate
+    raise DeclarationError(f"continuous aggregate {name}: its source {source} is not declared")
+
+
+def _check_aggregate(key: str, declared: ContinuousAggregate) -> None:
+    name = f"continuous aggregate {key}"
+    columns = {column.name for column in declared.view.columns}
+    if declared.column_comments.keys() != columns:
+        wrong = sorted(declared.column_comments.keys() ^ columns)
+        raise DeclarationError(f"{name}: every column needs one comment; look at {', '.join(wrong)}")
+    for index in declared.indexes:
+        for expression in index.expressions:
+            if expression.split()[0] not in columns:
+                raise DeclarationError(f"{name}: index {index.name} names {expression!r}, which is no column")
+    source = declared.source
+    if isinstance(source, ContinuousAggregate) and (
+        not declared.bucket.is_multiple_of(source.bucket) or declared.bucket.same_length(source.bucket)
+    ):
+        raise DeclarationError(
+            f"{name}: its bucket of {declared.bucket} is no multiple of {source.name}'s bucket of {source.bucket}"
+        )
+    for policy in declared.refresh:
+        _check_refresh(name, policy, declared)
+    windows = sorted((policy.end.longest, policy.start.longest, policy) for policy in declared.refresh)
+    for (_, older_end, first), (younger_end, _, second) in itertools.pairwise(windows):
+        if younger_end < older_end:
+            raise DeclarationError(
+                f"{name}: the refresh window from {first.start} to {first.end} ago overlaps the one from "
+                f"{second.start} to {second.end} ago"
+            )
+
+
+def _check_refresh(name: str, policy: RefreshPolicy, declared: ContinuousAggregate) -> None:
+    window = policy.start.shortest - policy.end.longest
+    if window < 2 * declared.bucket.longest:
+        raise DeclarationError(
+            f"{name}: the refresh window from {policy.start} to {policy.end} ago is shorter than two buckets "
+            f"of {declared.bucket}"
+        )
+    source = declared.source
+    # A refresh over rows that retention has dropped deletes their buckets, in silence. Chunks are dropped
+    # whole, so one chunk's length is the margin.
+    if source.retention is not None and (
+        policy.start.longest + source.chunk_interval.longest > source.retention.shortest
+    ):
+        raise DeclarationError(
+            f"{name}: a refresh from {policy.start} ago plus a chunk of {source.chunk_interval} reaches beyond "
+            f"the retention of {source.retention} of {source.name}, and would delete buckets whose rows are gone"
+        )
+    if declared.retention is not None and policy.start.longest > declared.retention.shortest:
+        raise DeclarationError(
+            f"{name}: a refresh from {policy.start} ago would build again what its own retention of "
+            f"{declared.retention} has dropped"
+        )

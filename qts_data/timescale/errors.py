@@ -1,0 +1,17 @@
+"""Errors of the TimescaleDB layer; it imports nothing else of ours, so it brings its own."""
+
+from __future__ import annotations
+
+__all__ = ["DeclarationError", "ServerNotSupported", "TimescaleError"]
+
+
+class TimescaleError(Exception):
+    """Root of the errors of this layer."""
+
+
+class DeclarationError(TimescaleError, ValueError):
+    """A declaration beside a model contradicts the table, another declaration or the server's rules."""
+
+
+class ServerNotSupported(TimescaleError, RuntimeError):
+    """The server is too old, or lacks what a statement needs and may not get it."""

@@ -1,0 +1,54 @@
+"""SQL functions whose rendering depends on the server's edition."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from qts_data.timescale.intervals import Interval, IntervalLike
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.compiler import SQLCompiler
+
+__all__ = ["BUCKET_ORIGIN", "time_bucket"]
+
+BUCKET_ORIGIN: Final = "2000-01-03 00:00:00+00"
+"""Where TimescaleDB's fixed-length buckets start to count: a Monday, so that weeks begin on Mondays."""
+
+
+class time_bucket(FunctionElement[dt.datetime]):  # noqa: N801 - it is written like the SQL function
+    """Start of the bucket that holds an instant: `time_bucket("1 minute", table.c.time)`.
+
+    Renders TimescaleDB's `time_bucket(INTERVAL '1 minute', time)`; for plain PostgreSQL (see
+    `qts_data.timescale.ddl.render_select`) the equal `date_bin` with TimescaleDB's origin, or
+    `date_trunc('month', ...)` for single months. An interval literal, not a bound `timedelta`: the server
+    folds it to the same normal form in every view, so definitions can be compared.
+
+    Source: https://docs.tigerdata.com/api/latest/hyperfunctions/time_bucket/
+    """
+
+    inherit_cache = True
+    name = "time_bucket"
+    type = sa.TIMESTAMP(timezone=True)
+
+    def __init__(self, width: IntervalLike, column: sa.ColumnElement[Any]) -> None:
+        self.width = Interval.parse(width)
+        # The width is part of the clause, so that it is part of the statement cache's key.
+        super().__init__(sa.literal_column(self.width.sql, sa.Interval()), column)
+
+
+@compiles(time_bucket)
+def _render_time_bucket(element: time_bucket, compiler: SQLCompiler, **kw: Any) -> str:
+    width, column = element.clauses
+    arguments = f"{compiler.process(width, **kw)}, {compiler.process(column, **kw)}"
+    if getattr(compiler.dialect, "has_time_bucket", True):
+        return f"time_bucket({arguments})"
+    if element.width.months:
+        if (element.width.months, element.width.microseconds) == (1, 0):
+            return f"date_trunc('month', {compiler.process(column, **kw)}, 'UTC')"
+        raise sa.exc.CompileError(f"plain PostgreSQL has no bucket of {element.width}: use days or 1 month")
+    return f"date_bin({arguments}, TIMESTAMPTZ '{BUCKET_ORIGIN}')"

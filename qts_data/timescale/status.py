@@ -1,0 +1,160 @@
+"""What of the declarations is at work in a database, and what is not, and why."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from qts_data.timescale.declarations import declarations_of
+from qts_data.timescale.edition import Edition, Feature, probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import Connection
+
+    from qts_data.timescale.declarations import ContinuousAggregate, Hypertable
+
+__all__ = ["FeatureState", "State", "feature_states"]
+
+
+class State(enum.StrEnum):
+    """How a declared feature stands."""
+
+    ACTIVE = "active"
+    DEGRADED = "degraded"
+    """The edition has no such feature; the reason says what stands in for it."""
+    MISSING = "missing"
+    """The edition has it, the database does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureState:
+    """One declared feature of one object.
+
+    Attributes:
+        name: The table or view.
+        feature: What was declared, with its figures.
+        state: How it stands.
+        reason: Why it is not active; empty if it is.
+    """
+
+    name: str
+    feature: str
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Catalog:
+    """What the server has in the current schema."""
+
+    hypertables: frozenset[str]
+    columnstores: frozenset[str]
+    aggregates: frozenset[str]
+    jobs: dict[tuple[str, str], int]
+
+    @classmethod
+    def read(cls, connection: Connection, edition: Edition) -> _Catalog:
+        if edition is Edition.POSTGRESQL:
+            return cls(frozenset(), frozenset(), frozenset(), {})
+        tables = connection.execute(
+            sa.text(
+                "SELECT hypertable_name AS name, compression_enabled AS columnstore "
+                "FROM timescaledb_information.hypertables WHERE hypertable_schema = current_schema()"
+            )
+        ).all()
+        aggregates = connection.execute(
+            sa.text(
+                "SELECT view_name FROM timescaledb_information.continuous_aggregates "
+                "WHERE view_schema = current_schema()"
+            )
+        ).scalars()
+        jobs = connection.execute(
+            sa.text(
+                "SELECT proc_name, hypertable_name, count(*) FILTER (WHERE scheduled) AS scheduled "
+                "FROM timescaledb_information.jobs WHERE hypertable_schema = current_schema() GROUP BY 1, 2"
+            )
+        )
+        return cls(
+            frozenset(row.name for row in tables),
+            frozenset(row.name for row in tables if row.columnstore),
+            frozenset(aggregates),
+            {(row.proc_name, row.hypertable_name): row.scheduled for row in jobs},
+        )
+
+
+def feature_states(connection: Connection, metadata: sa.MetaData) -> list[FeatureState]:
+    """Compare each declared feature with the live catalog of the connection's current schema."""
+    edition = probe(connection).edition
+    catalog = _Catalog.read(connection, edition)
+    declared = declarations_of(metadata)
+    states = [state for item in declared.hypertables.values() for state in _of_table(item, catalog, edition)]
+    for aggregate in declared.continuous_aggregates.values():
+        states += _of_aggregate(aggregate, catalog, edition)
+    return states
+
+
+def _judge(edition: Edition, feature: Feature, *, present: bool, instead: str) -> tuple[State, str]:
+    if not edition.has(feature):
+        return State.DEGRADED, instead
+    if present:
+        return State.ACTIVE, ""
+    return State.MISSING, "not in the database; run qts-data db upgrade, or look who removed it"
+
+
+def _of_table(item: Hypertable, catalog: _Catalog, edition: Edition) -> Iterator[FeatureState]:
+    def row(feature: Feature, text: str, *, present: bool, instead: str) -> FeatureState:
+        return FeatureState(item.name, text, *_judge(edition, feature, present=present, instead=instead))
+
+    yield row(
+        Feature.HYPERTABLES,
+        f"hypertable, chunks of {item.chunk_interval}",
+        present=item.name in catalog.hypertables,
+        instead="an ordinary table",
+    )
+    if item.columnstore is not None:
+        yield row(
+            Feature.COLUMNSTORE,
+            "columnstore" + (f" after {item.columnstore.after}" if item.columnstore.after else ""),
+            present=item.name in catalog.columnstores
+            and (item.columnstore.after is None or catalog.jobs.get(("policy_compression", item.name), 0) == 1),
+            instead="rows stay rows",
+        )
+    if item.retention is not None:
+        yield _retention(item.name, str(item.retention), catalog, edition)
+
+
+def _of_aggregate(item: ContinuousAggregate, catalog: _Catalog, edition: Edition) -> Iterator[FeatureState]:
+    state, reason = _judge(
+        edition,
+        Feature.CONTINUOUS_AGGREGATES,
+        present=item.name in catalog.aggregates,
+        instead="a plain view, computed at each query",
+    )
+    yield FeatureState(item.name, f"continuous aggregate, buckets of {item.bucket}", state, reason)
+    if item.refresh:
+        wanted = len(item.refresh)
+        state, reason = _judge(
+            edition,
+            Feature.POLICIES,
+            present=catalog.jobs.get(("policy_refresh_continuous_aggregate", item.name), 0) == wanted,
+            instead="a view needs no refresh",
+        )
+        windows = ", ".join(f"{p.start} to {p.end} ago every {p.every}" for p in item.refresh)
+        yield FeatureState(item.name, f"refresh {windows}", state, reason)
+    if item.retention is not None and edition.has(Feature.CONTINUOUS_AGGREGATES):
+        yield _retention(item.name, str(item.retention), catalog, edition)
+
+
+def _retention(name: str, age: str, catalog: _Catalog, edition: Edition) -> FeatureState:
+    state, reason = _judge(
+        edition,
+        Feature.POLICIES,
+        present=catalog.jobs.get(("policy_retention", name), 0) == 1,
+        instead="no scheduler: rows stay until somebody deletes them",
+    )
+    return FeatureState(name, f"retention {age}", state, reason)
