@@ -1,0 +1,25 @@
+"""Risk limits."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from qts_data.models.base import Base, Instant, Price, finite
+
+__all__ = ["RiskConfig"]
+
+
+class RiskConfig(Base):
+    """One limit that an order is checked against."""
+
+    __tablename__ = "risk_configs"
+    __table_args__ = (
+        *finite("value"),
+        {"comment": "Risk limits, one row for each; the description gives the unit"},
+    )
+
+    config_key: Mapped[str] = mapped_column(primary_key=True, comment="Name of the limit")
+    value: Mapped[Price] = mapped_column(comment="The limit's value, in the unit that description gives")
+    description: Mapped[str | None] = mapped_column(comment="What it limits, and its unit")
+    updated_at: Mapped[Instant] = mapped_column(server_default=sa.func.now(), comment="When the row last changed")
