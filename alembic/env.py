@@ -1,0 +1,98 @@
+"""How migrations run: one at a time, in a transaction each, with timeouts; or as SQL for psql.
+
+Arguments of `alembic -x name=value`:
+
+* `url=...` - the database, instead of QTS_DATABASE_URL;
+* `edition=community|apache|postgresql` - with `--sql` only: the edition the script is for;
+* `timescaledb=off` - stay plain PostgreSQL on a server that offers the extension.
+"""
+
+from __future__ import annotations
+
+import logging.config
+from typing import Any
+
+from alembic import context
+from alembic.util import CommandError
+
+import qts_data.timescale.operations  # noqa: F401 - gives op the TimescaleDB operations
+from qts_data import bootstrap
+from qts_data.database.engine import parse_url
+from qts_data.database.migrations import MIGRATION_LOCK_KEY, migration_connection
+from qts_data.errors import QtsDataError
+from qts_data.models import Base
+from qts_data.settings import load_settings
+
+config = context.config
+arguments = context.get_x_argument(as_dictionary=True)
+unknown = set(arguments) - {"url", "edition", "timescaledb"}
+if unknown:
+    raise CommandError(f"-x does not know {', '.join(sorted(unknown))}; it takes url, edition and timescaledb")
+if arguments.get("timescaledb", "off") != "off":
+    raise CommandError("-x timescaledb takes only off: the edition is read from the server")
+
+# Logging is set up for Alembic's command line; a program that calls it from code has its own.
+if config.config_file_name is not None and "url" not in config.attributes:
+    logging.config.fileConfig(config.config_file_name, disable_existing_loggers=False)
+
+options: dict[str, Any] = {
+    "target_metadata": Base.metadata,
+    "transaction_per_migration": True,
+    "compare_type": True,
+    "compare_server_default": True,
+    "timescaledb_off": "timescaledb" in arguments or config.attributes.get("timescaledb_off", False),
+}
+
+
+def run_offline() -> None:
+    """Print the SQL; nothing is asked of any server."""
+    if "edition" not in arguments:
+        raise CommandError("offline SQL needs an edition: pass -x edition=community, apache or postgresql")
+    settings = load_settings()
+    context.configure(
+        dialect_name="postgresql",
+        # Otherwise every % is doubled, as the driver wants it and psql does not.
+        dialect_opts={"paramstyle": "named"},
+        literal_binds=True,
+        timescale_edition=arguments["edition"],
+        trading_time_zone=settings.trading_time_zone,
+        **options,
+    )
+    emit = context.get_context().impl.static_output
+    emit(f"-- For the {arguments['edition']} edition. Run it with psql -v ON_ERROR_STOP=1.")
+    emit(f"SET lock_timeout = {int(settings.migration_lock_timeout_seconds * 1000)};")
+    emit(f"SET statement_timeout = {int(settings.migration_statement_timeout_seconds * 1000)};")
+    emit(f"SELECT pg_advisory_lock({MIGRATION_LOCK_KEY});")
+    context.run_migrations()
+    emit(f"SELECT pg_advisory_unlock({MIGRATION_LOCK_KEY});")
+
+
+def run_online() -> None:
+    """Migrate the database."""
+    if "edition" in arguments:
+        raise CommandError("-x edition is for --sql only: online, the edition is read from the server")
+    settings = load_settings()
+    url = parse_url(arguments["url"]) if "url" in arguments else config.attributes.get("url")
+    with migration_connection(
+        url or bootstrap.database_url(settings),
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        wait_seconds=settings.migration_wait_seconds,
+        lock_timeout_seconds=settings.migration_lock_timeout_seconds,
+        statement_timeout_seconds=settings.migration_statement_timeout_seconds,
+    ) as connection:
+        context.configure(
+            connection=connection,
+            trading_time_zone=settings.trading_time_zone,
+            **options,
+        )
+        context.run_migrations()
+
+
+try:
+    if context.is_offline_mode():
+        run_offline()
+    else:
+        run_online()
+except QtsDataError as error:
+    # One sentence on Alembic's command line, not a traceback.
+    raise CommandError(str(error)) from error

@@ -1,0 +1,1 @@
+"""Engines, errors, migrations, roles and the embedded server."""

@@ -1,0 +1,119 @@
+"""From the driver's errors to ours, by SQLSTATE and never by message text.
+
+Source of the codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import pq
+
+from qts_data.errors import (
+    ConfigurationError,
+    ConstraintViolated,
+    DatabaseError,
+    DatabaseUnavailable,
+    QtsDataError,
+    StatementTimeout,
+    TransactionConflict,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy.engine import URL
+
+__all__ = ["describe_url", "translate", "translated_errors"]
+
+_CODES: Final[Mapping[str, type[DatabaseError]]] = {
+    "40001": TransactionConflict,  # serialization_failure
+    "40P01": TransactionConflict,  # deadlock_detected
+    "55P03": TransactionConflict,  # lock_not_available: lock_timeout
+    "57014": StatementTimeout,  # query_canceled: statement_timeout
+    "57P01": DatabaseUnavailable,  # admin_shutdown
+    "57P02": DatabaseUnavailable,  # crash_shutdown
+    "57P03": DatabaseUnavailable,  # cannot_connect_now
+    "57P05": DatabaseUnavailable,  # idle_session_timeout
+    "53300": DatabaseUnavailable,  # too_many_connections
+}
+_CLASSES: Final[Mapping[str, type[DatabaseError]]] = {
+    "08": DatabaseUnavailable,  # connection exception
+    "23": ConstraintViolated,  # integrity constraint violation
+}
+
+
+def describe_url(url: URL) -> str:
+    """Where a URL leads, without the password."""
+    host = url.query.get("host") or url.host or "localhost"
+    return f"{url.username or '-'}@{host}:{url.port or 5432}/{url.database or url.username or ''}"
+
+
+def translate(error: Exception, url: URL | None = None) -> QtsDataError | None:
+    """The error of ours for an error of SQLAlchemy or psycopg; None if it is no database error.
+
+    Args:
+        error: What was raised.
+        url: Where the connection was to lead; lets a failed connection be told apart from a refused one.
+    """
+    original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    if not isinstance(original, psycopg.Error):
+        return None
+    if original.sqlstate is None:
+        return _connection_failed(original, url)
+    message = (original.diag.message_primary or str(original)).strip()
+    kind = _CODES.get(original.sqlstate) or _CLASSES.get(original.sqlstate[:2]) or DatabaseError
+    return kind(message, sqlstate=original.sqlstate, constraint=original.diag.constraint_name)
+
+
+def _connection_failed(error: psycopg.Error, url: URL | None) -> QtsDataError:
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    if not isinstance(error, psycopg.OperationalError):
+        return DatabaseError(said[-1])
+    if url is None:
+        return DatabaseUnavailable(said[-1])
+    where = describe_url(url)
+    # libpq gives no SQLSTATE for a failed login; PQping says whether a server is there, without logging in.
+    if _server_answers(url):
+        # The server's own words, translated by nobody: they name the password, the role or the database.
+        words = said[-1].partition("FATAL:")[2].strip() or said[-1]
+        return ConfigurationError(
+            f"the server refused the connection to {where}: {words}; check user, password and database name in "
+            "QTS_DATABASE_URL"
+        )
+    return DatabaseUnavailable(
+        f"no PostgreSQL server answers for {where}; start it, or check host and port in QTS_DATABASE_URL"
+    )
+
+
+def _server_answers(url: URL) -> bool:
+    parts: dict[str, str | int | None] = {
+        "host": url.host,
+        "port": url.port,
+        "dbname": url.database,
+        "user": url.username,
+        "connect_timeout": 5,
+    }
+    host = url.query.get("host")
+    if isinstance(host, str):
+        parts["host"] = host
+    port = url.query.get("port")
+    if isinstance(port, str):
+        parts["port"] = port
+    text = psycopg.conninfo.make_conninfo(**{key: value for key, value in parts.items() if value is not None})
+    return pq.PGconn.ping(text.encode()) == pq.Ping.OK
+
+
+@contextlib.contextmanager
+def translated_errors(url: URL | None = None) -> Iterator[None]:
+    """Raise our errors instead of the driver's inside the block."""
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, psycopg.Error) as error:
+        ours = translate(error, url)
+        if ours is None:
+            raise
+        raise ours from error

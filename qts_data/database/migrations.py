@@ -1,0 +1,223 @@
+"""Alembic, used from code: where the migrations are, how they run, which revision the database has."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+
+from qts_data.database.engine import engine
+from qts_data.database.errors import translated_errors
+from qts_data.errors import ConfigurationError, SchemaMismatch, TransactionConflict
+from qts_data.timescale import ServerNotSupported, probe, require_supported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.engine import URL, Connection
+
+__all__ = [
+    "MIGRATION_LOCK_KEY",
+    "OWNER_ROLE",
+    "Revision",
+    "alembic_config",
+    "check_revision_known",
+    "downgrade",
+    "migration_connection",
+    "revision_of",
+    "script_location",
+    "upgrade",
+]
+
+MIGRATION_LOCK_KEY: Final = 0x7174735F64617461
+"""Advisory lock of this project's migrations: 'qts_data' in ASCII. Locks are local to one database."""
+OWNER_ROLE: Final = "qts_owner"
+"""Role that owns every object of ours, where it exists: whoever migrates becomes it first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """Where the database stands against the code.
+
+    Attributes:
+        database: Revision of the database, None before the first migration.
+        code: Newest revision that the code knows, None before the first one is written.
+        known: Whether the code knows the database's revision.
+    """
+
+    database: str | None
+    code: str | None
+    known: bool
+
+    @property
+    def current(self) -> bool:
+        """Whether both are the same."""
+        return self.database == self.code
+
+
+def script_location() -> Path:
+    """Directory of env.py and versions: inside the package where it was installed from a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "migrations", package.parent / "alembic"):
+        if (candidate / "env.py").is_file():
+            return candidate
+    raise ConfigurationError(f"the migrations are missing from {package}; install the package again")
+
+
+def alembic_config(url: URL, **attributes: Any) -> Config:
+    """Configuration for Alembic's commands; env.py reads the URL and the rest from its attributes."""
+    config = Config()
+    config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
+    config.attributes.update({"url": url, **attributes})
+    return config
+
+
+def upgrade(url: URL, revision: str = "head", **attributes: Any) -> None:
+    """Migrate up; waits while another process migrates the same database.
+
+    Raises:
+        QtsDataError: One sentence about what is wrong and what to do.
+    """
+    with _sentences():
+        command.upgrade(alembic_config(url, **attributes), revision)
+
+
+def downgrade(url: URL, revision: str, **attributes: Any) -> None:
+    """Migrate down to a revision, or to 'base'.
+
+    Raises:
+        QtsDataError: One sentence about what is wrong and what to do.
+    """
+    with _sentences():
+        command.downgrade(alembic_config(url, **attributes), revision)
+
+
+@contextlib.contextmanager
+def _sentences() -> Iterator[None]:
+    try:
+        yield
+    except CommandError as error:
+        # env.py hands our own errors to Alembic's command line as CommandError; here they come back.
+        if error.__cause__ is not None and isinstance(error.__cause__, Exception):
+            raise error.__cause__ from error
+        raise ConfigurationError(str(error)) from error
+
+
+def revision_of(connection: Connection) -> Revision:
+    """Compare the database's revision with the code's."""
+    scripts = ScriptDirectory(str(script_location()))
+    head = scripts.get_current_head()
+    found = MigrationContext.configure(connection).get_current_revision()
+    return Revision(found, head, found is None or _is_known(scripts, found))
+
+
+def _is_known(scripts: ScriptDirectory, revision: str) -> bool:
+    try:
+        return scripts.get_revision(revision) is not None
+    except CommandError:
+        return False
+
+
+def check_revision_known(connection: Connection) -> None:
+    """Refuse a database that a newer version of the code has migrated.
+
+    Raises:
+        SchemaMismatch: The code does not know the database's revision.
+    """
+    revision = revision_of(connection)
+    if not revision.known:
+        raise SchemaMismatch(
+            f"the database is at revision {revision.database}, which this code does not know (it ends at "
+            f"{revision.code}): a newer version has migrated it; deploy that version, or downgrade with it first"
+        )
+
+
+@contextlib.contextmanager
+def migration_connection(
+    url: URL,
+    *,
+    connect_timeout_seconds: int = 10,
+    wait_seconds: float = 600,
+    lock_timeout_seconds: float = 5,
+    statement_timeout_seconds: float = 900,
+) -> Iterator[Connection]:
+    """The one connection that migrates: the server checked, the lock held, the timeouts set.
+
+    The timeouts are the session's, not `SET LOCAL`: a migration that leaves its transaction
+    (`autocommit_block`) would lose those. The lock is the session's too, so it outlives each migration's
+    transaction and goes with the connection, however that ends.
+
+    Args:
+        url: The database.
+        connect_timeout_seconds: Longest wait for the connection.
+        wait_seconds: Longest wait for another process that migrates.
+        lock_timeout_seconds: `lock_timeout` of the migrations.
+        statement_timeout_seconds: `statement_timeout` of the migrations.
+
+    Raises:
+        QtsDataError: One sentence about what is wrong and what to do.
+    """
+    with (
+        translated_errors(url),
+        _server_errors(),
+        engine(
+            url, connect_timeout_seconds=connect_timeout_seconds, application_name="qts_data migrations"
+        ).connect() as connection,
+    ):
+        require_supported(probe(connection))
+        _take_lock(connection, wait_seconds)
+        for name, seconds in (
+            ("lock_timeout", lock_timeout_seconds),
+            ("statement_timeout", statement_timeout_seconds),
+        ):
+            connection.exec_driver_sql(f"SET {name} = {int(seconds * 1000)}")
+        if _may_become_owner(connection):
+            connection.exec_driver_sql(f"SET ROLE {OWNER_ROLE}")
+        check_revision_known(connection)
+        connection.commit()
+        yield connection
+
+
+@contextlib.contextmanager
+def _server_errors() -> Iterator[None]:
+    try:
+        yield
+    except ServerNotSupported as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _take_lock(connection: Connection, wait_seconds: float) -> None:
+    connection.exec_driver_sql(f"SET lock_timeout = {int(wait_seconds * 1000)}")
+    try:
+        with translated_errors():
+            connection.exec_driver_sql(f"SELECT pg_advisory_lock({MIGRATION_LOCK_KEY})")
+    except TransactionConflict as error:
+        raise TransactionConflict(
+            f"another process has been migrating this database for {wait_seconds:g} seconds; wait for it, or look "
+            "for a session that holds an advisory lock in pg_locks",
+            sqlstate=error.sqlstate,
+        ) from error
+
+
+def _may_become_owner(connection: Connection) -> bool:
+    # Only where the role was prepared for this database: roles are the cluster's, grants are the database's.
+    return bool(
+        connection.execute(
+            sa.text(
+                """
+                SELECT count(*) > 0 FROM pg_catalog.pg_roles
+                 WHERE rolname = :role AND pg_has_role(current_user, oid, 'MEMBER')
+                   AND has_schema_privilege(oid, current_schema(), 'CREATE')
+                """
+            ),
+            {"role": OWNER_ROLE},
+        ).scalar_one()
+    )

@@ -1,0 +1,150 @@
+"""The three roles: qts_owner migrates, qts_engine reads and writes, qts_readonly reads.
+
+A role belongs to the server, its rights to one database; both are made here, again and again without harm.
+What the roles may do with our tables is granted by the migrations and, for a database that was migrated before
+the roles were made, once more by `prepare_roles`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from qts_data.database.errors import translated_errors
+from qts_data.database.migrations import OWNER_ROLE
+from qts_data.timescale.ddl import literal, qualified, verbatim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from sqlalchemy.engine import Connection
+
+__all__ = ["ENGINE_ROLE", "READONLY_ROLE", "ROLES", "prepare_roles", "role_statements"]
+
+ENGINE_ROLE: Final = "qts_engine"
+READONLY_ROLE: Final = "qts_readonly"
+ROLES: Final[Mapping[str, str]] = {
+    OWNER_ROLE: "Owns and migrates the schema of qts_data; TimescaleDB runs its policies",
+    ENGINE_ROLE: "The trading engine: reads and writes, cannot change the schema nor the ledger's past",
+    READONLY_ROLE: "Adminer and dashboards: reads everything, writes nothing",
+}
+
+_CREATE: Final = """\
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN
+        CREATE ROLE {role} LOGIN;
+    END IF;
+EXCEPTION
+    WHEN duplicate_object OR unique_violation THEN
+        NULL;  -- another database of this server was being prepared at the same moment
+END
+$$"""
+
+_DATABASE: Final = """\
+DO $$
+BEGIN
+    EXECUTE format('GRANT CONNECT, CREATE, TEMPORARY ON DATABASE %I TO {owner}', current_database());
+    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO {engine}', current_database());
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO {readonly}', current_database());
+    EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO {owner}', current_schema());
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO {engine}, {readonly}', current_schema());
+    EXECUTE format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC', current_schema());
+END
+$$"""
+
+# Objects that somebody else created before the roles were there: a migration run as qts_owner could not change
+# them. Extensions' objects and indexes, sequences and chunks, which follow their table, are not in the list.
+_TAKE_OVER: Final = """\
+DO $$
+DECLARE
+    target record;
+    aggregates text[] := '{{}}';
+BEGIN
+    -- To ALTER TABLE a continuous aggregate is a view, and its materialized rows stay with the old owner.
+    IF to_regclass('timescaledb_information.continuous_aggregates') IS NOT NULL THEN
+        EXECUTE 'SELECT coalesce(array_agg(view_name), $1) FROM timescaledb_information.continuous_aggregates '
+                'WHERE view_schema = current_schema()' INTO aggregates USING aggregates;
+    END IF;
+    FOR target IN
+        SELECT CAST(c.oid AS regclass) AS name,
+               CASE WHEN c.relname = ANY (aggregates) THEN 'MATERIALIZED VIEW' ELSE 'TABLE' END AS kind
+          FROM pg_catalog.pg_class AS c
+         WHERE c.relnamespace = CAST(current_schema() AS regnamespace)
+           AND c.relname IN ({relations})
+           AND c.relkind IN ('r', 'p', 'v')
+           AND c.relowner <> CAST('{owner}' AS regrole)
+    LOOP
+        EXECUTE format('ALTER %s %s OWNER TO {owner}', target.kind, target.name);
+    END LOOP;
+    FOR target IN
+        SELECT CAST(p.oid AS regprocedure) AS name
+          FROM pg_catalog.pg_proc AS p
+         WHERE p.pronamespace = CAST(current_schema() AS regnamespace)
+           AND p.proname IN ({functions})
+           AND p.proowner <> CAST('{owner}' AS regrole)
+    LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO {owner}', target.name);
+    END LOOP;
+END
+$$"""
+
+
+def role_statements() -> Iterator[str]:
+    """SQL that makes the roles and gives them their rights in the current database; without passwords."""
+    for role, comment in ROLES.items():
+        yield _CREATE.format(role=role)
+        yield f"COMMENT ON ROLE {role} IS {literal(comment)}"
+    yield _DATABASE.format(owner=OWNER_ROLE, engine=ENGINE_ROLE, readonly=READONLY_ROLE)
+
+
+def prepare_roles(
+    connection: Connection,
+    *,
+    relations: Iterable[str],
+    functions: Iterable[str],
+    privileges: Iterable[str],
+    passwords: Mapping[str, str | None],
+) -> None:
+    """Make the roles, hand our objects to the owner, and grant.
+
+    Args:
+        connection: A superuser's, or that of a role that may create roles and owns the database.
+        relations: Names of our tables and views, in the current schema.
+        functions: Names of our functions, likewise.
+        privileges: Statements that grant on our objects; run as the owner.
+        passwords: Password of each role; None leaves the one it has.
+
+    Raises:
+        QtsDataError: The role may not do this, or no server answers.
+    """
+    with translated_errors():
+        for statement in role_statements():
+            connection.execute(verbatim(statement))
+        for role, password in passwords.items():
+            if password is not None:
+                hashed = _hashed(connection, role, password)
+                connection.execute(verbatim(f"ALTER ROLE {qualified(role)} PASSWORD {hashed}"))
+        connection.execute(
+            verbatim(
+                _TAKE_OVER.format(
+                    owner=OWNER_ROLE,
+                    relations=", ".join(map(literal, relations)),
+                    functions=", ".join(map(literal, functions)),
+                )
+            )
+        )
+        connection.exec_driver_sql(f"SET LOCAL ROLE {OWNER_ROLE}")
+        for statement in privileges:
+            connection.execute(verbatim(statement))
+        connection.exec_driver_sql("RESET ROLE")
+
+
+def _hashed(connection: Connection, role: str, password: str) -> str:
+    # Hashed on this side, so that the server's log never sees the password.
+    driver = connection.connection.driver_connection
+    if driver is None:
+        raise sa.exc.InvalidRequestError("the connection is closed")
+    hashed: bytes = driver.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
+    return literal(hashed.decode())

@@ -1,0 +1,73 @@
+"""Every `QTS_*` environment variable: typed, validated once, read only by the command line and the bootstrap."""
+
+from __future__ import annotations
+
+import zoneinfo
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from qts_data.errors import ConfigurationError
+
+__all__ = ["Settings", "load_settings"]
+
+
+def _known_zone(name: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        # pydantic turns a ValueError into its report of all wrong settings.
+        raise ValueError(f"{name!r} is no time zone; write a name such as Asia/Seoul or UTC") from None
+    return name
+
+
+class Settings(BaseSettings):
+    """The environment, as values.
+
+    Attributes:
+        database_url: `QTS_DATABASE_URL`, such as `timescaledb+psycopg://qts:secret@localhost:5432/qts`;
+            None falls back to the development server of this project, if it runs.
+        trading_time_zone: `QTS_TRADING_TIME_ZONE`; days in this zone are the trading days.
+        dev_directory: `QTS_DEV_DIRECTORY`, data directory of the development server.
+        connect_timeout_seconds: `QTS_CONNECT_TIMEOUT_SECONDS`, longest wait for a connection.
+        migration_wait_seconds: `QTS_MIGRATION_WAIT_SECONDS`, longest wait for another migration to end.
+        migration_lock_timeout_seconds: `QTS_MIGRATION_LOCK_TIMEOUT_SECONDS`, longest wait of one statement of
+            a migration for a lock: while it waits, everybody behind it waits too.
+        migration_statement_timeout_seconds: `QTS_MIGRATION_STATEMENT_TIMEOUT_SECONDS`, longest run of one
+            statement of a migration.
+        owner_password: `QTS_OWNER_PASSWORD`, password of qts_owner; None lets it log in by other means only.
+        engine_password: `QTS_ENGINE_PASSWORD`, the same for qts_engine.
+        readonly_password: `QTS_READONLY_PASSWORD`, the same for qts_readonly.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="QTS_", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    database_url: SecretStr | None = None
+    trading_time_zone: Annotated[str, AfterValidator(_known_zone)] = "Asia/Seoul"
+    dev_directory: Path | None = None
+    connect_timeout_seconds: int = Field(default=10, ge=1, le=600)
+    migration_wait_seconds: int = Field(default=600, ge=1)
+    migration_lock_timeout_seconds: float = Field(default=5.0, gt=0)
+    migration_statement_timeout_seconds: float = Field(default=900.0, gt=0)
+    owner_password: SecretStr | None = None
+    engine_password: SecretStr | None = None
+    readonly_password: SecretStr | None = None
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        ConfigurationError: Names each variable that is wrong, and why.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        # The values stay out of the message: one of them may be a password.
+        problems = "; ".join(
+            f"QTS_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors(include_input=False)
+        )
+        raise ConfigurationError(problems) from None
