@@ -1,0 +1,257 @@
+"""The revisions: up, down, offline, at once, and equal to the models."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.script import ScriptDirectory
+
+from qts_data.database import migrations
+from qts_data.database.engine import engine
+from qts_data.models import Base
+from qts_data.timescale.edition import create_extension
+from tests.fixtures.catalog import Catalog, difference, is_empty, read_catalog
+from tests.fixtures.fix_cli import ROOT, clean_environment, runner, wheel_program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.engine import URL
+
+    from qts_data.timescale import Edition
+
+VERSIONS = ROOT / "alembic" / "versions"
+SCRIPTS = ScriptDirectory(str(migrations.script_location()))
+REVISIONS = [script.revision for script in SCRIPTS.walk_revisions()][::-1]
+
+pytestmark = pytest.mark.usefixtures("roles")
+
+
+def catalog_of(url: URL, edition: Edition) -> Catalog:
+    with engine(url).connect() as connection:
+        return read_catalog(connection, edition)
+
+
+def test_upgrade_makes_what_alembic_check_finds_complete(empty_database: URL) -> None:
+    migrations.upgrade(empty_database)
+    # Raises when autogenerate would write anything.
+    command.check(migrations.alembic_config(empty_database))
+
+
+def test_alembic_check_finds_a_column_that_somebody_dropped(empty_database: URL) -> None:
+    migrations.upgrade(empty_database)
+    with engine(empty_database).begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE risk_configs DROP COLUMN description")
+    with pytest.raises(Exception, match="New upgrade operations detected"):
+        command.check(migrations.alembic_config(empty_database))
+
+
+def test_downgrade_to_base_leaves_nothing_and_upgrade_brings_the_same_back(
+    empty_database: URL, edition: Edition
+) -> None:
+    migrations.upgrade(empty_database)
+    first = catalog_of(empty_database, edition)
+    migrations.downgrade(empty_database, "base")
+    after = catalog_of(empty_database, edition)
+    assert is_empty(after), after
+    migrations.upgrade(empty_database)
+    assert difference(first, catalog_of(empty_database, edition)) == {}
+
+
+def test_every_revision_steps_down_and_up_to_the_same_catalog(empty_database: URL, edition: Edition) -> None:
+    with engine(empty_database).begin() as connection:
+        create_extension(connection)
+    before = catalog_of(empty_database, edition)
+    for revision in REVISIONS:
+        migrations.upgrade(empty_database, revision)
+        at_revision = catalog_of(empty_database, edition)
+        migrations.downgrade(empty_database, "-1")
+        assert difference(before, catalog_of(empty_database, edition)) == {}, f"below {revision}"
+        migrations.upgrade(empty_database, revision)
+        assert difference(at_revision, catalog_of(empty_database, edition)) == {}, f"at {revision}"
+        before = at_revision
+
+
+def test_models_and_migrations_make_the_same_database(new_database: Callable[[], URL], edition: Edition) -> None:
+    from_migrations, from_models = new_database(), new_database()
+    migrations.upgrade(from_migrations)
+    with engine(from_models).begin() as connection:
+        create_extension(connection)
+        Base.metadata.create_all(connection)
+    left, right = catalog_of(from_migrations, edition), catalog_of(from_models, edition)
+    assert difference(left, right) == {}
+    # The comparison saw something of each kind, so that an empty difference means something.
+    for kind in ("relations", "columns", "constraints", "indexes", "views", "triggers", "functions", "privileges"):
+        assert left[kind], kind
+
+
+def test_drop_all_leaves_nothing_behind(empty_database: URL, edition: Edition) -> None:
+    with engine(empty_database).begin() as connection:
+        create_extension(connection)
+        Base.metadata.create_all(connection)
+        Base.metadata.drop_all(connection)
+    catalog = catalog_of(empty_database, edition)
+    # Default privileges are about tables that come later; dropping tables does not touch them.
+    del catalog["default privileges"]
+    assert is_empty(catalog), catalog
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COMMENT ON COLUMN tick_data.price IS 'something else'",
+        "ALTER TABLE t_ledger DISABLE TRIGGER ALL; DROP TRIGGER t_ledger_append_only ON t_ledger",
+        "ALTER TABLE positions DROP CONSTRAINT ck_positions_qty_finite",
+        "GRANT DELETE ON t_ledger TO qts_engine",
+        "DROP INDEX ix_t_ledger_timestamp",
+        "CREATE OR REPLACE FUNCTION qts_trading_zone() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE RETURN 'UTC'",
+        "DROP VIEW daily_metrics",
+    ],
+)
+def test_the_catalog_comparison_sees_a_change(database_url: URL, edition: Edition, statement: str) -> None:
+    before = catalog_of(database_url, edition)
+    with engine(database_url).begin() as connection:
+        connection.exec_driver_sql(statement)
+    assert difference(before, catalog_of(database_url, edition)) != {}
+
+
+@pytest.mark.edition("community")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT remove_retention_policy('tick_data')",
+        "SELECT alter_job(job_id, config => jsonb_set(config, '{drop_after}', '\"6 days\"')) "
+        "FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' AND hypertable_name = 'tick_data'",
+        "SELECT set_chunk_time_interval('tick_data', INTERVAL '2 days')",
+        "ALTER TABLE tick_data SET (timescaledb.orderby = 'time ASC, source, seq')",
+        "ALTER MATERIALIZED VIEW ohlcv_1m SET (timescaledb.materialized_only = true)",
+        "CREATE INDEX extra ON ohlcv_1m (source)",
+    ],
+)
+def test_the_catalog_comparison_sees_a_timescaledb_change(database_url: URL, edition: Edition, statement: str) -> None:
+    test_the_catalog_comparison_sees_a_change(database_url, edition, statement)
+
+
+def test_two_processes_that_upgrade_at_once_both_succeed_and_migrate_once(
+    empty_database: URL, edition: Edition
+) -> None:
+    url = empty_database.render_as_string(hide_password=False)
+    command_line = [str(Path(sys.executable).parent / "alembic"), "upgrade", "head"]
+    processes = [
+        subprocess.Popen(
+            command_line,
+            env=clean_environment(QTS_DATABASE_URL=url),
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    logs = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], logs
+    steps = Counter(
+        line.split("Running upgrade")[1] for log in logs for line in log.splitlines() if "Running up" in line
+    )
+    assert len(steps) == len(REVISIONS)
+    assert set(steps.values()) == {1}
+    with engine(empty_database).connect() as connection:
+        assert migrations.revision_of(connection).current
+
+
+def test_offline_sql_run_by_psql_makes_the_same_catalog(
+    new_database: Callable[[], URL], edition: Edition, alembic: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    online, offline = new_database(), new_database()
+    migrations.upgrade(online)
+    made = alembic("-x", f"edition={edition}", "upgrade", "head", "--sql")
+    assert made.returncode == 0, made.stderr
+    run = subprocess.run(
+        [wheel_program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", _libpq(offline)],
+        input=made.stdout,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    assert difference(catalog_of(online, edition), catalog_of(offline, edition)) == {}
+    with engine(offline).connect() as connection:
+        assert migrations.revision_of(connection).current
+
+
+def test_offline_sql_says_what_an_edition_leaves_out(alembic: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    made = alembic("-x", "edition=postgresql", "upgrade", "head", "--sql")
+    assert "-- retention policy of tick_data after 7 days: not on the postgresql edition, left out" in made.stdout
+    assert "-- continuous aggregate ohlcv_1m: a plain view on the postgresql edition" in made.stdout
+    assert "create_hypertable" not in made.stdout
+
+
+def test_offline_sql_without_an_edition_is_refused(alembic: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    made = alembic("upgrade", "head", "--sql")
+    assert made.returncode != 0
+    assert "pass -x edition=community, apache or postgresql" in made.stderr
+    assert "Traceback" not in made.stderr
+
+
+def _libpq(url: URL) -> str:
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def test_revisions_import_nothing_of_ours() -> None:
+    for path in VERSIONS.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names.append(node.module or "")
+            assert not [name for name in names if name.split(".")[0] == "qts_data"], path.name
+
+
+def test_revision_numbers_are_unique_and_in_one_line() -> None:
+    numbers = Counter(path.name.split("_")[0] for path in VERSIONS.glob("*.py"))
+    assert set(numbers.values()) == {1}
+    assert sorted(numbers) == REVISIONS
+    assert len(SCRIPTS.get_heads()) == 1
+
+
+def test_a_new_migration_begins_with_the_safety_rules(tmp_path: Path, database_url: URL) -> None:
+    shutil.copytree(ROOT / "alembic", tmp_path / "alembic")
+    shutil.copy(ROOT / "alembic.ini", tmp_path)
+    made = runner("alembic", cwd=tmp_path)(
+        "-x", f"url={database_url.render_as_string(hide_password=False)}",
+        "revision", "--autogenerate", "-m", "nothing to do", "--rev-id", "9999",
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    text = (tmp_path / "alembic" / "versions" / "9999_nothing_to_do.py").read_text(encoding="utf-8")
+    assert "Before this is merged:" in text
+    assert "would delete bars, in silence" in text
+    body = text.split("def upgrade()")[1]
+    assert body.count("pass") == 2, "autogenerate found a difference"
+
+
+def test_every_table_column_and_view_has_a_comment(database_url: URL, edition: Edition) -> None:
+    catalog = catalog_of(database_url, edition)
+    relations = [row for row in catalog["relations"] if row[1] in {"r", "p", "v", "m"}]
+    assert len(relations) == 7 + 3 + 4
+    assert [row for row in relations if not row[2]] == []
+    assert [row[:2] for row in catalog["columns"] if not row[7]] == []
+
+
+def test_every_check_has_a_name_of_ours(database_url: URL) -> None:
+    with engine(database_url).connect() as connection:
+        names = connection.scalars(
+            sa.text(
+                "SELECT conname FROM pg_constraint WHERE contype = 'c' AND connamespace = CAST('public' AS regnamespace)"
+            )
+        ).all()
+    assert names
+    assert [name for name in names if not name.startswith("ck_")] == []
