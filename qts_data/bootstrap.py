@@ -1,0 +1,224 @@
+"""The composition root: settings in, connected parts out. Nothing else reads the environment."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from qts_data.database import migrations, roles
+from qts_data.database.embedded import EmbeddedServer
+from qts_data.database.engine import async_engine, engine, parse_url
+from qts_data.database.errors import translated_errors
+from qts_data.errors import ConfigurationError
+from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
+from qts_data.models.views import trading_zone_statements
+from qts_data.repositories import IngestReport, RefreshReport, TickRepository
+from qts_data.timescale import Server, declarations_of, probe, require_supported
+from qts_data.timescale.ddl import verbatim
+from qts_data.timescale.errors import ServerNotSupported
+from qts_data.timescale.status import FeatureState, feature_states
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+    from pydantic import SecretStr
+    from sqlalchemy.engine import URL, Connection
+
+    from qts_data.contracts import OHLCV, TickData
+    from qts_data.repositories import BarInterval
+    from qts_data.settings import Settings
+
+__all__ = [
+    "ImportReport",
+    "Status",
+    "connect",
+    "database_url",
+    "dev_server",
+    "import_ticks",
+    "list_bars",
+    "prepare_roles",
+    "set_trading_zone",
+    "status",
+    "tick_repository",
+]
+
+
+def dev_server(settings: Settings) -> EmbeddedServer:
+    """The development server of this project, running or not."""
+    return EmbeddedServer(settings.dev_directory)
+
+
+def database_url(settings: Settings) -> URL:
+    """The configured database, else the running development server.
+
+    Raises:
+        ConfigurationError: Neither is there.
+    """
+    if settings.database_url is not None:
+        return parse_url(settings.database_url.get_secret_value())
+    running = dev_server(settings).info()
+    if running is None:
+        raise ConfigurationError(
+            "no database: set QTS_DATABASE_URL=timescaledb+psycopg://user:password@host:5432/database, or start "
+            "the development server with qts-data dev up"
+        )
+    return parse_url(running.url())
+
+
+@contextlib.contextmanager
+def connect(settings: Settings) -> Iterator[Connection]:
+    """One blocking connection in a transaction, committed at the end; errors are ours.
+
+    Raises:
+        ConfigurationError: The server refused the connection, or is too old.
+        DatabaseUnavailable: No server answers.
+    """
+    url = database_url(settings)
+    with (
+        translated_errors(url),
+        engine(url, connect_timeout_seconds=settings.connect_timeout_seconds).begin() as connection,
+    ):
+        try:
+            require_supported(probe(connection))
+        except ServerNotSupported as error:
+            raise ConfigurationError(str(error)) from error
+        yield connection
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `qts-data status` shows.
+
+    Attributes:
+        url: The database, without its password.
+        server: Edition and versions.
+        revision: The database's revision against the code's.
+        trading_zone: Zone that the database's views use, None before they exist.
+        features: Each declared TimescaleDB feature and how it stands; empty before the schema exists.
+        missing_roles: Roles of ours that the server does not have.
+    """
+
+    url: str
+    server: Server
+    revision: migrations.Revision
+    trading_zone: str | None
+    features: tuple[FeatureState, ...]
+    missing_roles: tuple[str, ...]
+
+
+def status(settings: Settings) -> Status:
+    """Look at the configured database.
+
+    Raises:
+        QtsDataError: One sentence about what is wrong and what to do.
+    """
+    with connect(settings) as connection:
+        revision = migrations.revision_of(connection)
+        has_zone = connection.scalar(sa.text("SELECT to_regproc('qts_trading_zone') IS NOT NULL"))
+        existing = set(
+            connection.scalars(
+                sa.text("SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY(:roles)"),
+                {"roles": list(roles.ROLES)},
+            )
+        )
+        return Status(
+            url=str(database_url(settings).render_as_string(hide_password=True)),
+            server=probe(connection),
+            revision=revision,
+            trading_zone=connection.scalar(sa.text("SELECT qts_trading_zone()")) if has_zone else None,
+            features=tuple(feature_states(connection, Base.metadata)) if revision.database else (),
+            missing_roles=tuple(role for role in roles.ROLES if role not in existing),
+        )
+
+
+def prepare_roles(settings: Settings) -> None:
+    """Make the roles and their rights in the configured database; harmless to repeat."""
+
+    def secret(value: SecretStr | None) -> str | None:
+        return None if value is None else value.get_secret_value()
+
+    with connect(settings) as connection:
+        roles.prepare_roles(
+            connection,
+            relations=[
+                *Base.metadata.tables,
+                *declarations_of(Base.metadata).continuous_aggregates,
+                *(view.name for view in VIEWS),
+                "alembic_version",
+            ],
+            functions=["t_ledger_refuse_change", "qts_trading_zone"],
+            privileges=PRIVILEGE_STATEMENTS,
+            passwords={
+                migrations.OWNER_ROLE: secret(settings.owner_password),
+                roles.ENGINE_ROLE: secret(settings.engine_password),
+                roles.READONLY_ROLE: secret(settings.readonly_password),
+            },
+        )
+
+
+def set_trading_zone(settings: Settings) -> None:
+    """Give the database's views the configured trading time zone."""
+    with connect(settings) as connection:
+        for statement in trading_zone_statements(settings.trading_time_zone, replace=True):
+            connection.execute(verbatim(statement))
+
+
+@contextlib.asynccontextmanager
+async def tick_repository(settings: Settings, *, autocommit: bool = False) -> AsyncIterator[TickRepository]:
+    """A tick repository in a transaction that commits at the end, or in autocommit mode."""
+    url = database_url(settings)
+    database = async_engine(url, connect_timeout_seconds=settings.connect_timeout_seconds)
+    if autocommit:
+        database = database.execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        with translated_errors(url):
+            async with database.begin() as connection:
+                yield TickRepository(connection)
+    finally:
+        await database.dispose()
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What became of an import.
+
+    Attributes:
+        ingest: The load.
+        refresh: The bars that were brought up to date.
+        cutoff: Instant before which retention will drop ticks by itself; None if it keeps them.
+    """
+
+    ingest: IngestReport
+    refresh: RefreshReport
+    cutoff: dt.datetime | None
+
+
+async def import_ticks(
+    settings: Settings, ticks: Iterable[TickData], progress: Callable[[int], None] | None = None
+) -> ImportReport:
+    """Load ticks in one transaction, all or nothing, then bring their bars up to date.
+
+    Raises:
+        InvalidRecord: Names the row, the field and the reason; nothing was loaded.
+        QtsDataError: The database refused; nothing was loaded.
+    """
+    async with tick_repository(settings) as repository:
+        ingest = await repository.ingest(ticks, progress=progress)
+    async with tick_repository(settings, autocommit=True) as repository:
+        if ingest.first is None or ingest.last is None:
+            refresh = RefreshReport((), {})
+        else:
+            refresh = await repository.refresh_bars(ingest.first, ingest.last)
+        return ImportReport(ingest, refresh, await repository.retention_cutoff())
+
+
+async def list_bars(
+    settings: Settings, symbol: str, start: dt.datetime, end: dt.datetime, interval: BarInterval
+) -> list[OHLCV]:
+    """Bars of a symbol that start in [start, end)."""
+    async with tick_repository(settings) as repository:
+        return await repository.bars(symbol, start, end, interval)

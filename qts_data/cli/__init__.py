@@ -1,0 +1,32 @@
+"""The command line: parse, call, print. `qts-data --help` lists the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import sqlalchemy as sa
+from rich.console import Console
+
+from qts_data.cli.app import app
+from qts_data.database.errors import translate
+from qts_data.errors import QtsDataError
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run; an error of ours is one sentence on stderr and exit code 1, never a traceback."""
+    try:
+        app()
+    except QtsDataError as error:
+        _fail(error)
+    except sa.exc.SQLAlchemyError as error:
+        ours = translate(error)
+        if ours is None:
+            raise
+        _fail(ours)
+
+
+def _fail(error: QtsDataError) -> None:
+    Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)

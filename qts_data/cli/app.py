@@ -1,0 +1,63 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qts_data import bootstrap
+from qts_data.cli import db, dev, importing, show
+from qts_data.cli.demo import run_demo
+from qts_data.cli.output import console
+from qts_data.settings import load_settings
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="qts-data",
+    help="The data layer of a quantitative trading system. The database is QTS_DATABASE_URL, or else the running "
+    "development server.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(db.app, name="db")
+app.add_typer(dev.app, name="dev")
+app.add_typer(importing.app, name="import")
+
+
+@app.callback()
+def _configure(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show each step of a migration.")] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
+@app.command()
+def status() -> None:
+    """Edition, revision, what is active and what is degraded. Exit code 1 if the schema is not up to date."""
+    settings = load_settings()
+    found = bootstrap.status(settings)
+    show.print_status(found, settings.trading_time_zone)
+    if not found.revision.current:
+        raise typer.Exit(1)
+
+
+app.command(name="bars")(show.bars)
+
+
+@app.command()
+def demo(
+    directory: Annotated[
+        Path | None, typer.Option(help="Data directory of the demo's server; .qts/demo of this folder by default.")
+    ] = None,
+    keep: Annotated[bool, typer.Option(help="Leave the server running at the end.")] = True,
+) -> None:
+    """Start a server, migrate, load a day of ticks, show the bars."""
+    run_demo(directory or Path(".qts") / "demo", keep=keep)
+    console.print()

@@ -1,0 +1,78 @@
+"""`qts-data db`: the schema and the roles."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from qts_data import bootstrap
+from qts_data.cli.output import console
+from qts_data.database import migrations
+from qts_data.database.roles import ROLES, role_statements
+from qts_data.settings import load_settings
+
+__all__ = ["app"]
+
+app = typer.Typer(help="The schema and the roles.", no_args_is_help=True)
+
+
+@app.command()
+def upgrade(
+    revision: Annotated[str, typer.Argument(help="Revision to migrate to.")] = "head",
+    without_timescaledb: Annotated[
+        bool, typer.Option(help="Stay plain PostgreSQL on a server that offers TimescaleDB.")
+    ] = False,
+) -> None:
+    """Migrate the database up; waits while another process migrates it."""
+    settings = load_settings()
+    migrations.upgrade(bootstrap.database_url(settings), revision, timescaledb_off=without_timescaledb)
+    _print_revision()
+
+
+@app.command()
+def downgrade(revision: Annotated[str, typer.Argument(help="Revision to go back to, or base.")]) -> None:
+    """Migrate the database down. What the later revisions created is dropped, with its data."""
+    settings = load_settings()
+    migrations.downgrade(bootstrap.database_url(settings), revision)
+    _print_revision()
+
+
+@app.command()
+def current() -> None:
+    """Print the database's revision and the code's. Exit code 1 if they differ."""
+    if not _print_revision():
+        raise typer.Exit(1)
+
+
+def _print_revision() -> bool:
+    with bootstrap.connect(load_settings()) as connection:
+        revision = migrations.revision_of(connection)
+    console.print(f"database {revision.database or 'empty'}, code {revision.code}")
+    return revision.current
+
+
+@app.command()
+def roles(
+    sql: Annotated[bool, typer.Option("--sql", help="Print the SQL for an administrator instead.")] = False,
+) -> None:
+    """Make qts_owner, qts_engine and qts_readonly, and their rights in this database; harmless to repeat.
+
+    Passwords come from QTS_OWNER_PASSWORD, QTS_ENGINE_PASSWORD and QTS_READONLY_PASSWORD; a role without one
+    can log in only by other means.
+    """
+    if sql:
+        for statement in role_statements():
+            typer.echo(f"{statement};\n")
+        return
+    bootstrap.prepare_roles(load_settings())
+    for role, comment in ROLES.items():
+        console.print(f"{role:13} {comment}")
+
+
+@app.command(name="trading-zone")
+def trading_zone() -> None:
+    """Give the database's daily figures the zone of QTS_TRADING_TIME_ZONE."""
+    settings = load_settings()
+    bootstrap.set_trading_zone(settings)
+    console.print(f"trading days are days in {settings.trading_time_zone}")

@@ -1,0 +1,83 @@
+"""The demo: the main job from an empty machine to bars."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import zoneinfo
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from qts_data import bootstrap
+from qts_data.cli.importing import print_import
+from qts_data.cli.output import console, progress_bar
+from qts_data.cli.show import print_bars, print_status
+from qts_data.database import migrations
+from qts_data.database.embedded import EmbeddedServer
+from qts_data.database.engine import parse_url
+from qts_data.importers.krx_sample import generate_day
+from qts_data.settings import load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["run_demo"]
+
+SEOUL = zoneinfo.ZoneInfo("Asia/Seoul")
+# A fixed day, so that everybody sees the same figures; a Friday on which KRX traded.
+DAY = dt.date(2026, 11, 20)
+SYMBOL = "005930"
+
+
+def run_demo(directory: Path, *, keep: bool) -> None:
+    """Start, migrate, load, show; on a server of the demo's own."""
+    server = EmbeddedServer(directory)
+    console.print("[bold]1. Start PostgreSQL[/bold]")
+    running = server.start()
+    server.ensure_database("qts")
+    url = running.url("qts")
+    console.print(f"   pid {running.pid}, data in {running.data_directory}", soft_wrap=True)
+    try:
+        _show(url)
+    finally:
+        if not keep:
+            server.stop()
+    if keep:
+        console.print("\n[bold]What to type next[/bold]")
+        for line in (
+            f"export QTS_DATABASE_URL='{url}'",
+            "qts-data status",
+            f"qts-data bars {SYMBOL} --interval 1h --date {DAY}",
+            "qts-data import ticks FILE --format lean-trade --symbol SPY --date 2013-10-07",
+            f"QTS_DEV_DIRECTORY={directory} qts-data dev down --delete",
+        ):
+            console.print(f"   {line}", soft_wrap=True, markup=False)
+
+
+def _show(url: str) -> None:
+    settings = load_settings().model_copy(update={"database_url": SecretStr(url)})
+    console.print("[bold]2. Migrate[/bold]")
+    migrations.upgrade(parse_url(url))
+    with bootstrap.connect(settings) as connection:
+        console.print(f"   revision {migrations.revision_of(connection).database}")
+
+    console.print("[bold]3. Load a day of ticks[/bold] (generated: KRX tick sizes, session 09:00 to 15:30)")
+    ticks = list(generate_day(DAY))
+    with progress_bar(console) as progress:
+        task = progress.add_task("   ticks", total=len(ticks))
+        report = asyncio.run(
+            bootstrap.import_ticks(settings, ticks, lambda done: progress.update(task, completed=done))
+        )
+    print_import(report)
+
+    start = dt.datetime.combine(DAY, dt.time(), SEOUL)
+    end = start + dt.timedelta(days=1)
+    console.print()
+    minutes = asyncio.run(bootstrap.list_bars(settings, SYMBOL, start, end, "1m"))
+    print_bars(f"{SYMBOL}, the last 10 of {len(minutes)} one-minute bars, {DAY} KST, KRW", minutes[-10:], SEOUL)
+    console.print()
+    hours = asyncio.run(bootstrap.list_bars(settings, SYMBOL, start, end, "1h"))
+    print_bars(f"{SYMBOL}, one-hour bars, {DAY} KST, KRW", hours, SEOUL)
+    console.print("\n[bold]4. What this database is[/bold]")
+    print_status(bootstrap.status(settings), settings.trading_time_zone)
