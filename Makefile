@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format lock clean
+.PHONY: help install demo test test-apache check format lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("qts_data needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -24,6 +24,10 @@ demo: $(STAMP) ## Ticks become bars in a real PostgreSQL: start, migrate, load, 
 
 test: $(STAMP) ## Run the test suite (QTS_TEST_DATABASE_URL points it at another server)
 	$(BIN)/python -m pytest
+
+test-apache: $(STAMP) ## Run the test suite on TimescaleDB Apache edition (Debian packages; as root)
+	@url=$$(scripts/apache_server.sh start) && { \
+		QTS_TEST_DATABASE_URL=$$url $(BIN)/python -m pytest; status=$$?; scripts/apache_server.sh stop; exit $$status; }
 
 check: $(STAMP) ## Lint, format, types, import rules
 	$(BIN)/ruff check .

@@ -12,7 +12,7 @@ from qts_data.database import migrations, roles
 from qts_data.database.embedded import EmbeddedServer
 from qts_data.database.engine import async_engine, engine, parse_url
 from qts_data.database.errors import translated_errors
-from qts_data.errors import ConfigurationError
+from qts_data.errors import ConfigurationError, SchemaMismatch
 from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
 from qts_data.models.views import trading_zone_statements
 from qts_data.repositories import IngestReport, RefreshReport, TickRepository
@@ -82,11 +82,25 @@ def connect(settings: Settings) -> Iterator[Connection]:
         translated_errors(url),
         engine(url, connect_timeout_seconds=settings.connect_timeout_seconds).begin() as connection,
     ):
-        try:
-            require_supported(probe(connection))
-        except ServerNotSupported as error:
-            raise ConfigurationError(str(error)) from error
+        _require_supported(connection)
         yield connection
+
+
+def _require_supported(connection: Connection) -> None:
+    try:
+        require_supported(probe(connection))
+    except ServerNotSupported as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _require_current(connection: Connection) -> None:
+    """Refuse to read or write a schema that is not the code's."""
+    _require_supported(connection)
+    migrations.check_revision_known(connection)
+    revision = migrations.revision_of(connection)
+    if not revision.current:
+        found = f"at revision {revision.database}" if revision.database else "empty"
+        raise SchemaMismatch(f"the database is {found}, the code needs {revision.code}; run qts-data db upgrade")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +191,7 @@ async def tick_repository(settings: Settings, *, autocommit: bool = False) -> As
     try:
         with translated_errors(url):
             async with database.begin() as connection:
+                await connection.run_sync(_require_current)
                 yield TickRepository(connection)
     finally:
         await database.dispose()

@@ -29,9 +29,10 @@ def ticks(
     symbol: Annotated[str, typer.Option(help="Symbol that its trades are of.")],
     date: Annotated[dt.datetime, typer.Option(formats=["%Y-%m-%d"], help="Day that its times are of.")],
     source: Annotated[str, typer.Option(help="Name of the feed; part of a tick's key.")] = "lean",
+    time_zone: Annotated[str, typer.Option(help="Zone of the market's wall clock.")] = "America/New_York",
 ) -> None:
     """Load a day of trades: all of them or, with a wrong row, none. Loading a file again adds nothing."""
-    records = FORMATS[layout.value](file, symbol, date.date(), source=source)
+    records = FORMATS[layout.value](file, symbol, date.date(), source=source, time_zone=time_zone)
     with progress_bar(notes) as progress:
         task = progress.add_task(f"{symbol} {date:%Y-%m-%d}", total=None)
         report = asyncio.run(

@@ -90,20 +90,17 @@ def _connection_failed(error: psycopg.Error, url: URL | None) -> QtsDataError:
 
 
 def _server_answers(url: URL) -> bool:
-    parts: dict[str, str | int | None] = {
-        "host": url.host,
-        "port": url.port,
-        "dbname": url.database,
-        "user": url.username,
-        "connect_timeout": 5,
-    }
-    host = url.query.get("host")
-    if isinstance(host, str):
-        parts["host"] = host
-    port = url.query.get("port")
-    if isinstance(port, str):
-        parts["port"] = port
-    text = psycopg.conninfo.make_conninfo(**{key: value for key, value in parts.items() if value is not None})
+    def setting(name: str, value: object) -> str:
+        given = url.query.get(name)
+        return given if isinstance(given, str) else "" if value is None else str(value)
+
+    text = psycopg.conninfo.make_conninfo(
+        host=setting("host", url.host),
+        port=setting("port", url.port),
+        dbname=url.database or "",
+        user=url.username or "",
+        connect_timeout="2",
+    )
     return pq.PGconn.ping(text.encode()) == pq.Ping.OK
 
 

@@ -48,7 +48,7 @@ class View:
 
     def __post_init__(self) -> None:
         """Derive the queryable table from the definition."""
-        columns = [sa.column(column.key, column.type) for column in self.select.selected_columns]
+        columns = [sa.column(str(column.key), column.type) for column in self.select.selected_columns]
         object.__setattr__(self, "table", sa.table(self.name, *columns))
 
     def statements(self) -> Iterator[str]:
@@ -114,19 +114,22 @@ _legs = sa.union_all(
 ).subquery("leg")
 
 
+def _count(column: sa.ColumnElement[Any], name: str) -> sa.Label[int]:
+    return sa.cast(sa.func.sum(column), sa.BigInteger).label(name)
+
+
 def _by(*keys: sa.ColumnElement[Any], performance: bool) -> sa.Select[Any]:
-    count = lambda column: sa.cast(sa.func.sum(column), sa.BigInteger)  # noqa: E731
     select = sa.select(
         *keys,
         sa.func.sum(_legs.c.realized_pnl).label("realized_pnl"),
         sa.func.sum(_legs.c.fees).label("fees"),
         (sa.func.sum(_legs.c.realized_pnl) - sa.func.sum(_legs.c.fees)).label("net_pnl"),
         sa.func.sum(_legs.c.net_cash_flow).label("net_cash_flow"),
-        count(_legs.c.trade_count).label("trade_count"),
+        _count(_legs.c.trade_count, "trade_count"),
     ).group_by(*keys)
     if performance:
         select = select.add_columns(
-            count(_legs.c.win_count).label("win_count"), sa.func.sum(_legs.c.notional).label("notional")
+            _count(_legs.c.win_count, "win_count"), sa.func.sum(_legs.c.notional).label("notional")
         )
     return select
 

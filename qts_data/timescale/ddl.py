@@ -51,7 +51,19 @@ __all__ = [
     "verbatim",
 ]
 
-_PREPARER: Final = PGDialect_psycopg().identifier_preparer
+
+class _Dialect(PGDialect_psycopg):
+    """Renders statements as text; no connection ever uses it."""
+
+    supports_statement_cache = False
+
+    def __init__(self, *, has_time_bucket: bool = True) -> None:
+        super().__init__(paramstyle="named")  # type: ignore[no-untyped-call] # SQLAlchemy leaves it untyped
+        # What the rendering of time_bucket asks for; see functions.py.
+        self.has_time_bucket = has_time_bucket
+
+
+_PREPARER: Final = _Dialect().identifier_preparer
 
 
 def qualified(name: str, schema: str | None = None) -> str:
@@ -197,22 +209,22 @@ def render_select(select: sa.Select[Any], *, has_time_bucket: bool) -> str:
         select: The declared definition.
         has_time_bucket: False for plain PostgreSQL, where `date_bin` stands for `time_bucket`.
     """
-    dialect = PGDialect_psycopg(paramstyle="named")
-    # What the rendering of time_bucket asks for; see functions.py.
-    dialect.has_time_bucket = has_time_bucket  # type: ignore[attr-defined]
+    dialect = _Dialect(has_time_bucket=has_time_bucket)
     return str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 
 def statements_for(declared: Hypertable | ContinuousAggregate, edition: Edition) -> Iterator[str]:
     """Everything that one declaration needs in this edition, in order."""
-    where = {"schema": declared.schema}
+    schema = declared.schema
     if isinstance(declared, Hypertable):
         if edition.has(Feature.HYPERTABLES):
-            yield create_hypertable(declared.name, time=declared.time, chunk_interval=declared.chunk_interval, **where)
+            yield create_hypertable(
+                declared.name, time=declared.time, chunk_interval=declared.chunk_interval, schema=schema
+            )
         if declared.columnstore and edition.has(Feature.COLUMNSTORE):
-            yield enable_columnstore(declared.name, declared.columnstore, **where)
+            yield enable_columnstore(declared.name, declared.columnstore, schema=schema)
             if declared.columnstore.after:
-                yield add_columnstore_policy(declared.name, declared.columnstore.after, **where)
+                yield add_columnstore_policy(declared.name, declared.columnstore.after, schema=schema)
     else:
         yield from create_continuous_aggregate(
             declared.name,
@@ -221,14 +233,16 @@ def statements_for(declared: Hypertable | ContinuousAggregate, edition: Edition)
             chunk_interval=declared.chunk_interval,
             materialized_only=declared.materialized_only,
             indexes=declared.indexes,
-            **where,
+            schema=schema,
         )
-        yield from comment_on_view(declared.name, comment=declared.comment, columns=declared.column_comments, **where)
+        yield from comment_on_view(
+            declared.name, comment=declared.comment, columns=declared.column_comments, schema=schema
+        )
         if edition.has(Feature.POLICIES):
             for policy in declared.refresh:
-                yield add_refresh_policy(declared.name, policy, **where)
+                yield add_refresh_policy(declared.name, policy, schema=schema)
     if declared.retention and edition.has(Feature.POLICIES):
-        yield add_retention_policy(declared.name, declared.retention, **where)
+        yield add_retention_policy(declared.name, declared.retention, schema=schema)
 
 
 @event.listens_for(sa.MetaData, "after_create")

@@ -282,7 +282,7 @@ def continuous_aggregate(
     if key in declared.continuous_aggregates or key in metadata.tables:
         raise DeclarationError(f"continuous aggregate {key}: the name is taken")
     bucket_column, bucket = _find_bucket(key, select)
-    columns = [sa.column(column.key, column.type) for column in select.selected_columns]
+    columns = [sa.column(str(column.key), column.type) for column in select.selected_columns]
     aggregate = ContinuousAggregate(
         name=name,
         schema=schema,
@@ -378,7 +378,7 @@ def _find_bucket(name: str, select: sa.Select[Any]) -> tuple[str, time_bucket]:
     for column in select.selected_columns:
         inner = column.element if isinstance(column, sa.Label) else column
         if isinstance(inner, time_bucket):
-            found.append((column.key, inner))
+            found.append((str(column.key), inner))
     if len(found) != 1:
         raise DeclarationError(f"continuous aggregate {name}: one column must be a time_bucket(...), {len(found)} are")
     return found[0]

@@ -129,8 +129,10 @@ def test_the_catalog_comparison_sees_a_change(database_url: URL, edition: Editio
     "statement",
     [
         "SELECT remove_retention_policy('tick_data')",
-        "SELECT alter_job(job_id, config => jsonb_set(config, '{drop_after}', '\"6 days\"')) "
-        "FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' AND hypertable_name = 'tick_data'",
+        """
+        SELECT alter_job(job_id, config => jsonb_set(config, '{drop_after}', '"6 days"'))
+          FROM timescaledb_information.jobs WHERE proc_name = 'policy_retention' AND hypertable_name = 'tick_data'
+        """,
         "SELECT set_chunk_time_interval('tick_data', INTERVAL '2 days')",
         "ALTER TABLE tick_data SET (timescaledb.orderby = 'time ASC, source, seq')",
         "ALTER MATERIALIZED VIEW ohlcv_1m SET (timescaledb.materialized_only = true)",
@@ -141,9 +143,7 @@ def test_the_catalog_comparison_sees_a_timescaledb_change(database_url: URL, edi
     test_the_catalog_comparison_sees_a_change(database_url, edition, statement)
 
 
-def test_two_processes_that_upgrade_at_once_both_succeed_and_migrate_once(
-    empty_database: URL, edition: Edition
-) -> None:
+def test_two_processes_that_upgrade_at_once_both_succeed_and_migrate_once(empty_database: URL) -> None:
     url = empty_database.render_as_string(hide_password=False)
     command_line = [str(Path(sys.executable).parent / "alembic"), "upgrade", "head"]
     processes = [
@@ -250,7 +250,8 @@ def test_every_check_has_a_name_of_ours(database_url: URL) -> None:
     with engine(database_url).connect() as connection:
         names = connection.scalars(
             sa.text(
-                "SELECT conname FROM pg_constraint WHERE contype = 'c' AND connamespace = CAST('public' AS regnamespace)"
+                "SELECT conname FROM pg_constraint "
+                "WHERE contype = 'c' AND connamespace = CAST('public' AS regnamespace)"
             )
         ).all()
     assert names

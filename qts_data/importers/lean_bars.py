@@ -1,0 +1,74 @@
+"""Trade bars in the file layout of the LEAN engine: one symbol's day of a US equity, by minute or second.
+
+A file is a zip with one CSV in it, or that CSV by itself, without a header. A row has six columns: time_ms
+(start of the bar, in whole milliseconds since midnight on the wall clock of the market), open, high, low and
+close (whole 1/10,000 of a dollar) and volume (whole shares). The bars are the publisher's own: made from
+ticks, but not from every tick.
+
+Source: https://github.com/QuantConnect/Lean/blob/master/Data/equity/readme.md, "Minute, Second Data File
+Format".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qts_data.contracts import OHLCV
+from qts_data.errors import InvalidRecord
+from qts_data.importers.lean_trade import read_lines, read_price, read_volume, wall_clock, wrong_width
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+__all__ = ["read_bars"]
+
+_COLUMN_COUNT = 6
+
+
+def read_bars(
+    path: Path, symbol: str, date: dt.date, source: str = "lean", time_zone: str = "America/New_York"
+) -> Iterator[OHLCV]:
+    """Read the bars of one symbol and day, in the order of the file.
+
+    Args:
+        path: A `.zip` with one file in it, or a `.csv`.
+        symbol: Instrument to write into every bar; the file does not name it.
+        date: Day of the file on the wall clock of the market.
+        source: Feed to write into every bar.
+        time_zone: IANA name of the zone of that wall clock.
+
+    Returns:
+        The bars: times in UTC, prices in dollars with four decimal places, volumes in shares, and a
+        tick_count of 0, because the publisher does not say how many trades a bar was made from.
+
+    Raises:
+        InvalidRecord: While the bars are taken: the file is missing, empty or damaged (field `file`), or a
+            row is malformed (its number counted from 1, and its column).
+        ConfigurationError: There is no such time zone.
+    """
+    return _bars(path, symbol, source, wall_clock(date, time_zone))
+
+
+def _bars(path: Path, symbol: str, source: str, instant: Callable[[bytes], dt.datetime]) -> Iterator[OHLCV]:
+    for row, line in enumerate(read_lines(path), start=1):
+        try:
+            columns = line.split(b",")
+            if len(columns) != _COLUMN_COUNT:
+                raise wrong_width(len(columns), _COLUMN_COUNT)
+            time_text, open_text, high_text, low_text, close_text, volume_text = columns
+            bar = OHLCV(
+                time=instant(time_text),
+                symbol=symbol,
+                source=source,
+                open=read_price("open", open_text),
+                high=read_price("high", high_text),
+                low=read_price("low", low_text),
+                close=read_price("close", close_text),
+                volume=read_volume(volume_text),
+                tick_count=0,
+            )
+        except InvalidRecord as error:
+            raise error.at(row) from error
+        yield bar

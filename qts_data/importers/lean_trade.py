@@ -1,0 +1,296 @@
+"""Trade ticks in the file layout of the LEAN engine: one symbol's day of a US equity.
+
+A file is a zip with one CSV in it, or that CSV by itself, without a header. A row has six columns:
+
+| column         | meaning                                                             |
+|----------------|---------------------------------------------------------------------|
+| time_ms        | whole milliseconds since midnight on the wall clock of the market   |
+| price          | whole 1/10,000 of a dollar                                          |
+| volume         | whole shares                                                        |
+| exchange       | letter of the exchange, or nothing                                  |
+| sale_condition | hexadecimal bit field, or nothing                                   |
+| suspicious     | 1 where the publisher doubts the trade, else 0                      |
+
+Source: https://github.com/QuantConnect/Lean/blob/master/Data/equity/readme.md, "Tick File Format".
+
+A column is read only where it can be read in one way. Signs, spaces, quotes, leading zeros, separators of
+thousands, digits of other scripts and fractions (newer files have fractions of a millisecond) are refused,
+never rounded or skipped: what `int()` makes of "1_000" is not what the publisher meant.
+"""
+
+from __future__ import annotations
+
+import codecs
+import datetime as dt
+import lzma
+import re
+import zipfile
+import zlib
+from contextlib import contextmanager
+from decimal import Decimal
+from functools import partial
+from typing import IO, TYPE_CHECKING, TypeVar
+from zoneinfo import ZoneInfo
+
+from qts_data.contracts import TickData
+from qts_data.errors import ConfigurationError, InvalidRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+__all__ = ["Memo", "read_lines", "read_price", "read_ticks", "read_volume", "wall_clock", "wrong_width"]
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+_COLUMN_COUNT = 6
+_EXCHANGE = re.compile(rb"[0-9A-Za-z]{0,16}")
+_SALE_CONDITION = re.compile(rb"[0-9A-Fa-f]{0,16}")
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_SECONDS_OF_A_DAY = 86_400
+_MILLISECONDS = tuple(dt.timedelta(milliseconds=count) for count in range(1000))
+
+_BLOCK_BYTES = 65_536
+# Longer than any row that can be valid: a file without line ends is not read into memory as one row.
+_MAX_LINE_BYTES = 256
+_MAX_DIGITS = 19
+_MAX_SHOWN_BYTES = 40
+# A symbol's day has hundreds of prices and thousands of volumes; the bound is for the odd file.
+_MAX_REMEMBERED = 100_000
+
+
+def read_ticks(
+    path: Path, symbol: str, date: dt.date, source: str = "lean", time_zone: str = "America/New_York"
+) -> Iterator[TickData]:
+    """Read the trades of one symbol and day, in the order of the file.
+
+    Every row becomes a tick: nothing is filtered, neither rows that the publisher marks as suspicious nor
+    any sale condition, and rows that equal each other are different trades. A tick carries no sequence
+    number, because the file has none: the loader counts those of one instant in the order given here.
+    Exchange, sale condition and mark are checked and left behind.
+
+    The file is read while the ticks are taken, so that a fault further down is met after the good rows
+    above it, and a wrong checksum at the end: load all of it in one transaction.
+
+    Args:
+        path: A `.zip` with one file in it, or a `.csv`.
+        symbol: Instrument to write into every tick; the file does not name it.
+        date: Day of the file on the wall clock of the market.
+        source: Feed to write into every tick.
+        time_zone: IANA name of the zone of that wall clock.
+
+    Returns:
+        The ticks: times in UTC, prices in dollars with four decimal places, volumes in shares.
+
+    Raises:
+        InvalidRecord: The symbol or the source is no valid name; or, while the ticks are taken, the file is
+            missing, empty or damaged (field `file`), or a row is malformed (its number counted from 1, and
+            its column).
+        ConfigurationError: There is no such time zone.
+    """
+    # What all rows share is refused before the file is opened: it is no fault of row 1.
+    TickData(time=_EPOCH, symbol=symbol, source=source, price=Decimal(0), volume=Decimal(0))
+    return _ticks(path, symbol, source, wall_clock(date, time_zone))
+
+
+def _ticks(path: Path, symbol: str, source: str, instant: Callable[[bytes], dt.datetime]) -> Iterator[TickData]:
+    prices, volumes, remarks = Memo(partial(read_price, "price")), Memo(read_volume), Memo(_check_remark)
+    time = _EPOCH
+    last_time_text: bytes | None = None  # not b"", which a first row without a time would equal
+    for row, line in enumerate(read_lines(path), start=1):
+        try:
+            # The last three columns stay in one piece: they have few combinations, and none is kept.
+            columns = line.split(b",", 3)
+            if len(columns) != 4:
+                raise wrong_width(len(columns), _COLUMN_COUNT)
+            time_text, price_text, volume_text, remark = columns
+            # Trades come in bursts: every second row has the time of the row above it.
+            if time_text != last_time_text:
+                time, last_time_text = instant(time_text), time_text
+            tick = TickData(
+                time=time,
+                symbol=symbol,
+                price=prices[price_text],
+                volume=volumes[volume_text],
+                source=source,
+            )
+            remarks[remark]
+        except InvalidRecord as error:
+            raise error.at(row) from error
+        yield tick
+
+
+def _check_remark(text: bytes) -> None:
+    columns = text.split(b",")
+    if len(columns) != 3:
+        raise wrong_width(3 + len(columns), _COLUMN_COUNT)
+    exchange, sale_condition, suspicious = columns
+    if not _EXCHANGE.fullmatch(exchange):
+        raise InvalidRecord(field="exchange", reason=f"{_shown(exchange)} is no code of letters and digits")
+    if not _SALE_CONDITION.fullmatch(sale_condition):
+        raise InvalidRecord(field="sale_condition", reason=f"{_shown(sale_condition)} is not hexadecimal")
+    if suspicious not in {b"0", b"1"}:
+        raise InvalidRecord(field="suspicious", reason=f"{_shown(suspicious)} is neither 0 nor 1")
+
+
+# What the engine's other layouts share with this one ----------------------------------------------------
+
+
+class Memo(dict[_Key, _Value]):
+    """What a reader made of each text: the same text again costs one look-up.
+
+    Files of market data repeat their values. A dict's look-up takes a fraction of the time of
+    `functools.lru_cache`, which keeps an order of use that is of no use here. What the reader refuses is
+    not remembered.
+    """
+
+    def __init__(self, read: Callable[[_Key], _Value]) -> None:
+        super().__init__()
+        self._read = read
+
+    def __missing__(self, key: _Key) -> _Value:
+        value = self._read(key)
+        if len(self) >= _MAX_REMEMBERED:
+            self.clear()
+        self[key] = value
+        return value
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a `.csv`, or of the one file in a `.zip`, without their ends.
+
+    A byte order mark is left out. Lines end with LF or CR LF, the last one also without. Of a line beyond
+    all measure only the beginning comes, as the last of the lines: too long to be a row of any layout here.
+
+    Raises:
+        InvalidRecord: The file (field `file`) is missing, empty, damaged, or a zip of no or several files.
+    """
+    try:
+        with _opened(path) as file:
+            block = file.read(_BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
+            if not block:
+                raise InvalidRecord(field="file", reason=f"{path} is empty")
+            rest = b""
+            while block and len(rest) <= _MAX_LINE_BYTES:
+                *lines, rest = (rest + block).replace(b"\r\n", b"\n").split(b"\n")
+                yield from lines
+                block = file.read(_BLOCK_BYTES)
+            if rest:
+                yield rest
+    except OSError as error:
+        raise InvalidRecord(field="file", reason=f"{path}: {error.strerror or error}") from error
+    # Besides its own BadZipFile, zipfile lets through what it stumbles over: RuntimeError for a password, its
+    # child NotImplementedError for a foreign method, ValueError for a name that is no UTF-8.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
+        raise InvalidRecord(field="file", reason=f"{path} is no sound zip file: {error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        with path.open("rb") as file:
+            yield file
+    elif suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            members = [name for name in archive.namelist() if not name.endswith("/")]
+            if len(members) != 1:
+                raise InvalidRecord(field="file", reason=f"{path} holds {len(members)} files instead of one")
+            with archive.open(members[0]) as file:
+                yield file
+    else:
+        raise InvalidRecord(field="file", reason=f"{path} is neither a .zip nor a .csv")
+
+
+def wrong_width(found: int, expected: int) -> InvalidRecord:
+    """The complaint about a row with `found` columns; a quote keeps no comma together."""
+    return InvalidRecord(field="row", reason=f"has {found} columns instead of {expected}")
+
+
+def wall_clock(date: dt.date, time_zone: str) -> Callable[[bytes], dt.datetime]:
+    """A reader of column time_ms: milliseconds since midnight on that day's wall clock, as UTC.
+
+    The number is arithmetic on the face of the clock, not time that passed: 34,200,000 is 09:30 even on a
+    day whose clocks changed at 02:00. A time that the clocks leapt over did not happen, and of a time that
+    they showed twice the file does not say which it means: both are refused, because a guess would be wrong
+    by an hour and nobody would notice.
+
+    Args:
+        date: Day on the wall clock.
+        time_zone: IANA name of its zone.
+
+    Raises:
+        ConfigurationError: There is no such time zone.
+    """
+    try:
+        zone = ZoneInfo(time_zone)
+    except (KeyError, ValueError, OSError) as error:
+        raise ConfigurationError(f"there is no time zone {time_zone!r}") from error
+    midnight = dt.datetime.combine(date, dt.time.min)
+
+    def start_of_minute(minute: int) -> dt.datetime:
+        local = (midnight + dt.timedelta(minutes=minute)).replace(tzinfo=zone)
+        try:
+            utc = local.astimezone(dt.UTC)
+        except OverflowError as error:
+            raise InvalidRecord(field="time_ms", reason=f"{local} is outside the years 1 to 9999") from error
+        # What did not happen comes back from UTC as another time; what happened twice has two offsets.
+        if utc.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
+            raise InvalidRecord(field="time_ms", reason=f"the clocks of {time_zone} leapt over {local}")
+        if local.replace(fold=1).utcoffset() != local.utcoffset():
+            raise InvalidRecord(field="time_ms", reason=f"the clocks of {time_zone} showed {local} twice")
+        return utc
+
+    # One question to the zone serves a minute of trades: since 1972 all clocks have changed on a full minute.
+    minutes = Memo(start_of_minute)
+
+    def start_of_second(second: int) -> dt.datetime:
+        return minutes[second // 60] + dt.timedelta(seconds=second % 60)
+
+    seconds = Memo(start_of_second)
+
+    def instant(text: bytes) -> dt.datetime:
+        second, millisecond = divmod(_whole_number("time_ms", text), 1000)
+        if second >= _SECONDS_OF_A_DAY:
+            raise InvalidRecord(
+                field="time_ms", reason=f"{_shown(text)} is beyond the last millisecond of a day, 86399999"
+            )
+        return seconds[second] + _MILLISECONDS[millisecond]
+
+    return instant
+
+
+def read_price(field: str, text: bytes) -> Decimal:
+    """A price in dollars, to four decimal places, from whole 1/10,000 dollars.
+
+    Raises:
+        InvalidRecord: It is no whole number, or it is 0, which these files write for what is not known.
+    """
+    if _whole_number(field, text) == 0:
+        raise InvalidRecord(field=field, reason="0 is no price")
+    # Read as text: Decimal.scaleb would round to the precision of whoever calls.
+    return Decimal(f"{text.decode()}E-4")
+
+
+def read_volume(text: bytes) -> Decimal:
+    """A volume in whole shares, at least 0.
+
+    Raises:
+        InvalidRecord: It is no whole number.
+    """
+    return Decimal(_whole_number("volume", text))
+
+
+def _whole_number(field: str, text: bytes) -> int:
+    # isdigit of bytes knows the ten ASCII digits only; that of str knows hundreds.
+    if not text.isdigit() or (text[:1] == b"0" and text != b"0") or len(text) > _MAX_DIGITS:
+        raise InvalidRecord(field=field, reason=f"{_shown(text)} is not a whole number of at least 0 in plain digits")
+    return int(text)
+
+
+def _shown(text: bytes) -> str:
+    """The bytes for a message: quoted, cut, and harmless to a terminal whatever they are."""
+    shown = repr(text[:_MAX_SHOWN_BYTES]).removeprefix("b")
+    return f"{shown}..." if len(text) > _MAX_SHOWN_BYTES else shown

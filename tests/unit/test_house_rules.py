@@ -1,0 +1,66 @@
+"""Rules of the house that no tool checks by itself."""
+
+from __future__ import annotations
+
+import ast
+import re
+from typing import TYPE_CHECKING
+
+import qts_data
+from qts_data import errors
+from tests.fixtures.fix_cli import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PACKAGE = ROOT / "qts_data"
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_timescale_imports_nothing_of_ours() -> None:
+    for path in (PACKAGE / "timescale").glob("*.py"):
+        ours = {name for name in imports(path) if name.split(".")[0] == "qts_data"}
+        assert all(name.startswith("qts_data.timescale") for name in ours), path.name
+
+
+def test_settings_are_read_by_the_command_line_and_the_bootstrap_only() -> None:
+    readers = {path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "qts_data.settings" in imports(path)}
+    assert readers
+    for path in readers:
+        assert path.parts[0] in {"cli", "bootstrap.py"}, path
+
+
+def test_the_public_names_are_about_twenty_and_there_is_no_code_beside_them() -> None:
+    assert len(qts_data.__all__) <= 25
+    assert sorted(set(qts_data.__all__)) == sorted(qts_data.__all__)
+    body = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")).body
+    assert {type(node).__name__ for node in body} == {"Expr", "ImportFrom", "Assign"}
+
+
+def test_every_error_has_one_root_and_a_default_message() -> None:
+    for name in errors.__all__:
+        kind = getattr(errors, name)
+        assert issubclass(kind, errors.QtsDataError)
+        if kind is not errors.InvalidRecord:
+            assert str(kind()) == (kind.__doc__ or "").splitlines()[0]
+
+
+def test_the_lock_names_no_index_and_pins_every_line_with_hashes() -> None:
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in lock
+    names = re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==", lock, re.MULTILINE)
+    assert len(names) > 30
+    assert lock.count("--hash=sha256:") >= len(names)
+
+
+def test_the_migrations_folder_is_never_a_package() -> None:
+    assert not (ROOT / "alembic" / "__init__.py").exists()
