@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import shlex
+import sys
 import zoneinfo
 from typing import TYPE_CHECKING
 
@@ -45,12 +47,13 @@ def run_demo(directory: Path, *, keep: bool) -> None:
             server.stop()
     if keep:
         console.print("\n[bold]What to type next[/bold]")
+        program = shlex.quote(sys.argv[0])
         for line in (
-            f"export QTS_DATABASE_URL='{url}'",
-            "qts-data status",
-            f"qts-data bars {SYMBOL} --interval 1h --date {DAY}",
-            "qts-data import ticks FILE --format lean-trade --symbol SPY --date 2013-10-07",
-            f"QTS_DEV_DIRECTORY={directory} qts-data dev down --delete",
+            f"export QTS_DATABASE_URL={shlex.quote(url)}",
+            f"{program} status",
+            f"{program} bars {SYMBOL} --interval 1h --date {DAY}",
+            f"{program} import ticks FILE --format lean-trade --symbol SPY --date 2013-10-07",
+            f"QTS_DEV_DIRECTORY={shlex.quote(str(directory))} {program} dev down --delete",
         ):
             console.print(f"   {line}", soft_wrap=True, markup=False)
 

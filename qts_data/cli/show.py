@@ -96,7 +96,8 @@ def bars(
 
 def print_bars(title: str, rows: Sequence[OHLCV], zone: dt.tzinfo) -> None:
     """One row a bar, times in the zone."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    console.print(title, style="italic", soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
     table.add_column("time")
     for name in ("open", "high", "low", "close", "volume", "ticks"):
         table.add_column(name, justify="right")

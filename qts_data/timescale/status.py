@@ -136,17 +136,20 @@ def _of_aggregate(item: ContinuousAggregate, catalog: _Catalog, edition: Edition
         instead="a plain view, computed at each query",
     )
     yield FeatureState(item.name, f"continuous aggregate, buckets of {item.bucket}", state, reason)
+    # A plain view is always current: no refresh is missing there, and nothing is kept that could be dropped.
+    if not edition.has(Feature.CONTINUOUS_AGGREGATES):
+        return
     if item.refresh:
         wanted = len(item.refresh)
         state, reason = _judge(
             edition,
             Feature.POLICIES,
             present=catalog.jobs.get(("policy_refresh_continuous_aggregate", item.name), 0) == wanted,
-            instead="a view needs no refresh",
+            instead="no scheduler: refreshed by nobody",
         )
         windows = ", ".join(f"{p.start} to {p.end} ago every {p.every}" for p in item.refresh)
         yield FeatureState(item.name, f"refresh {windows}", state, reason)
-    if item.retention is not None and edition.has(Feature.CONTINUOUS_AGGREGATES):
+    if item.retention is not None:
         yield _retention(item.name, str(item.retention), catalog, edition)
 
 
