@@ -40,6 +40,7 @@ __all__ = [
     "disable_columnstore",
     "drop_view",
     "enable_columnstore",
+    "is_continuous_aggregate",
     "literal",
     "qualified",
     "relation",
@@ -110,7 +111,7 @@ def enable_columnstore(name: str, columnstore: Columnstore, *, schema: str | Non
 
 def disable_columnstore(name: str, *, schema: str | None = None) -> Iterator[str]:
     """Back to rows: the server refuses to switch it off while a chunk is compressed."""
-    yield (f"SELECT decompress_chunk(chunk, true) FROM show_chunks({relation(name, schema)}) AS chunk")
+    yield f"SELECT decompress_chunk(chunk, true) FROM show_chunks({relation(name, schema)}) AS chunk"
     yield f"ALTER TABLE {qualified(name, schema)} SET (timescaledb.enable_columnstore = false)"
 
 
@@ -121,7 +122,7 @@ def add_columnstore_policy(name: str, after: Interval, *, schema: str | None = N
 
 def remove_columnstore_policy(name: str, *, schema: str | None = None) -> str:
     """Convert no more."""
-    return f"CALL remove_columnstore_policy({relation(name, schema)})"
+    return _delete_jobs("policy_compression", name, schema)
 
 
 def add_retention_policy(name: str, drop_after: Interval, *, schema: str | None = None) -> str:
@@ -131,7 +132,7 @@ def add_retention_policy(name: str, drop_after: Interval, *, schema: str | None 
 
 def remove_retention_policy(name: str, *, schema: str | None = None) -> str:
     """Drop no more."""
-    return f"SELECT remove_retention_policy({relation(name, schema)})"
+    return _delete_jobs("policy_retention", name, schema)
 
 
 def add_refresh_policy(name: str, policy: RefreshPolicy, *, schema: str | None = None) -> str:
@@ -144,19 +145,21 @@ def add_refresh_policy(name: str, policy: RefreshPolicy, *, schema: str | None =
 
 
 def remove_refresh_policy(name: str, policy: RefreshPolicy, *, schema: str | None = None) -> str:
-    """Remove the policy with that window; the extension's own function refuses where there are several.
-
-    The job carries the number of the aggregate's materialized hypertable.
-    """
+    """Remove the policy with that window; the extension's own function refuses where there are several."""
     return (
-        "SELECT delete_job(job.id) FROM _timescaledb_config.bgw_job AS job "
-        "JOIN _timescaledb_catalog.continuous_agg AS aggregate "
-        "ON aggregate.mat_hypertable_id = job.hypertable_id "
-        "WHERE job.proc_name = 'policy_refresh_continuous_aggregate' "
-        "AND format('%I.%I', aggregate.user_view_schema, aggregate.user_view_name)::regclass "
-        f"= {relation(name, schema)}::regclass "
-        f"AND (job.config ->> 'start_offset')::interval = {policy.start.sql} "
-        f"AND (job.config ->> 'end_offset')::interval = {policy.end.sql}"
+        _delete_jobs("policy_refresh_continuous_aggregate", name, schema)
+        + f" AND CAST(config ->> 'start_offset' AS interval) = {policy.start.sql}"
+        + f" AND CAST(config ->> 'end_offset' AS interval) = {policy.end.sql}"
+    )
+
+
+def _delete_jobs(procedure: str, name: str, schema: str | None) -> str:
+    # By the catalog and not by remove_..._policy(): those fail where the object is a plain view, as it is in a
+    # database that was migrated before the server's edition changed.
+    where = literal(schema) if schema else "current_schema()"
+    return (
+        f"SELECT delete_job(job_id) FROM timescaledb_information.jobs WHERE proc_name = {literal(procedure)} "
+        f"AND hypertable_schema = {where} AND hypertable_name = {literal(name)}"
     )
 
 
@@ -189,10 +192,24 @@ def create_continuous_aggregate(
         yield f"CREATE INDEX {_PREPARER.quote(index.name)} ON {view} ({', '.join(index.expressions)})"
 
 
-def drop_view(name: str, *, edition: Edition, schema: str | None = None) -> str:
+def drop_view(name: str, *, continuous: bool, schema: str | None = None) -> str:
     """Drop the aggregate, or the plain view that stands for it."""
-    kind = "MATERIALIZED VIEW" if edition.has(Feature.CONTINUOUS_AGGREGATES) else "VIEW"
-    return f"DROP {kind} {qualified(name, schema)}"
+    return f"DROP {'MATERIALIZED VIEW' if continuous else 'VIEW'} {qualified(name, schema)}"
+
+
+def is_continuous_aggregate(connection: Connection, name: str, *, schema: str | None = None) -> bool:
+    """Whether the view is one; on a server whose edition has changed, it need not be what the edition suggests."""
+    if probe(connection).edition is Edition.POSTGRESQL:
+        return False
+    return bool(
+        connection.execute(
+            sa.text(
+                "SELECT count(*) FROM timescaledb_information.continuous_aggregates "
+                "WHERE CAST(format('%I.%I', view_schema, view_name) AS regclass) = to_regclass(:name)"
+            ),
+            {"name": qualified(name, schema)},
+        ).scalar_one()
+    )
 
 
 def comment_on_view(name: str, *, comment: str, columns: Mapping[str, str], schema: str | None = None) -> Iterator[str]:
@@ -270,11 +287,11 @@ def _drop_declared(target: sa.MetaData, connection: Connection, tables: Sequence
     declared = declarations_of(target)
     if not any(item.table in tables for item in declared.hypertables.values()):
         return
-    edition = probe(connection).edition
     for aggregate in reversed(declared.continuous_aggregates.values()):
+        name, schema = aggregate.name, aggregate.schema
         exists = connection.execute(
-            sa.text("SELECT to_regclass(:name) IS NOT NULL"),
-            {"name": qualified(aggregate.name, aggregate.schema)},
+            sa.text("SELECT to_regclass(:name) IS NOT NULL"), {"name": qualified(name, schema)}
         ).scalar_one()
         if exists:
-            connection.execute(verbatim(drop_view(aggregate.name, edition=edition, schema=aggregate.schema)))
+            continuous = is_continuous_aggregate(connection, name, schema=schema)
+            connection.execute(verbatim(drop_view(name, continuous=continuous, schema=schema)))

@@ -71,9 +71,9 @@ class TimescaleOp(MigrateOperation):
         self.name = name
         self.schema = schema
 
-    def statements(self, server: Server) -> Iterable[str]:
+    def statements(self, server: Server) -> Iterable[str]:  # noqa: ARG002 - for those that override it
         """SQL for this server, in order."""
-        raise NotImplementedError
+        return ()
 
     def summary(self) -> str:
         """What is left out on an edition without the feature."""
@@ -416,9 +416,13 @@ class DropContinuousAggregateOp(TimescaleOp):
         super().__init__(name, schema=schema)
         self.was = was
 
-    def statements(self, server: Server) -> Iterable[str]:
-        """One DROP."""
-        yield ddl.drop_view(self.name, edition=server.edition, schema=self.schema)
+    def run(self, operations: Operations) -> None:
+        """Drop what is there; offline, what the edition has."""
+        if operations.get_context().as_sql:
+            continuous = migration_server(operations).edition.has(Feature.CONTINUOUS_AGGREGATES)
+        else:
+            continuous = ddl.is_continuous_aggregate(operations.get_bind(), self.name, schema=self.schema)
+        operations.execute(ddl.verbatim(ddl.drop_view(self.name, continuous=continuous, schema=self.schema)))
 
     def reverse(self) -> CreateContinuousAggregateOp:
         """Only where it is known how it was."""

@@ -103,7 +103,7 @@ def _judge(edition: Edition, feature: Feature, *, present: bool, instead: str) -
         return State.DEGRADED, instead
     if present:
         return State.ACTIVE, ""
-    return State.MISSING, "not in the database; run qts-data db upgrade, or look who removed it"
+    return State.MISSING, "the server could: migrated before its edition changed, or removed by somebody"
 
 
 def _of_table(item: Hypertable, catalog: _Catalog, edition: Edition) -> Iterator[FeatureState]:

@@ -85,3 +85,15 @@ def test_an_extension_that_is_too_old_is_refused(database_url: URL, monkeypatch:
     monkeypatch.setattr(edition_module, "MINIMUM_TIMESCALEDB", (99, 0, 0))
     with pytest.raises(ServerNotSupported, match=r"TimescaleDB .* is too old.*ALTER EXTENSION timescaledb UPDATE"):
         require_supported(server)
+
+
+def test_an_extension_on_disk_that_the_server_has_not_loaded_is_an_error(
+    empty_database: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = edition_module.Server(Edition.POSTGRESQL, "17.1", 17, None, available="2.29.2", preloaded=False)
+    monkeypatch.setattr(edition_module, "probe", lambda _connection: found)
+    with (
+        sa.create_engine(empty_database, poolclass=sa.NullPool).connect() as connection,
+        pytest.raises(ServerNotSupported, match="set shared_preload_libraries = 'timescaledb' and restart"),
+    ):
+        edition_module.create_extension(connection)

@@ -19,6 +19,7 @@ from qts_data.database import migrations
 from qts_data.database.engine import engine
 from qts_data.models import Base
 from qts_data.timescale.edition import create_extension
+from qts_data.timescale.status import State, feature_states
 from tests.fixtures.catalog import Catalog, difference, is_empty, read_catalog
 from tests.fixtures.fix_cli import ROOT, clean_environment, runner, wheel_program
 
@@ -174,9 +175,16 @@ def test_offline_sql_run_by_psql_makes_the_same_catalog(
     online, offline = new_database(), new_database()
     migrations.upgrade(online)
     made = alembic("-x", f"edition={edition}", "upgrade", "head", "--sql")
+    run_offline(offline, made)
+    assert difference(catalog_of(online, edition), catalog_of(offline, edition)) == {}
+    with engine(offline).connect() as connection:
+        assert migrations.revision_of(connection).current
+
+
+def run_offline(url: URL, made: subprocess.CompletedProcess[str]) -> None:
     assert made.returncode == 0, made.stderr
     run = subprocess.run(
-        [wheel_program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", _libpq(offline)],
+        [wheel_program("psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", _libpq(url)],
         input=made.stdout,
         capture_output=True,
         text=True,
@@ -184,9 +192,38 @@ def test_offline_sql_run_by_psql_makes_the_same_catalog(
         timeout=120,
     )
     assert run.returncode == 0, run.stderr
-    assert difference(catalog_of(online, edition), catalog_of(offline, edition)) == {}
-    with engine(offline).connect() as connection:
-        assert migrations.revision_of(connection).current
+
+
+def test_offline_sql_goes_down_too(
+    empty_database: URL, edition: Edition, alembic: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    migrations.upgrade(empty_database)
+    run_offline(empty_database, alembic("-x", f"edition={edition}", "downgrade", "head:base", "--sql"))
+    catalog = catalog_of(empty_database, edition)
+    assert is_empty(catalog), catalog
+
+
+@pytest.mark.edition("community")
+def test_a_database_of_the_apache_edition_moves_to_community(
+    new_database: Callable[[], URL], edition: Edition, alembic: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    wanted, moved = new_database(), new_database()
+    migrations.upgrade(wanted)
+    migrations.upgrade(moved, "0004")
+    run_offline(moved, alembic("-x", "edition=apache", "upgrade", "0004:head", "--sql"))
+    with engine(moved).connect() as connection:
+        states = feature_states(connection, Base.metadata)
+    assert {state.name for state in states if state.state is State.MISSING} == {
+        "tick_data",
+        "execution_logs",
+        "ohlcv_1m",
+        "ohlcv_1h",
+        "hourly_execution_metrics",
+    }
+    # Nothing that holds data is dropped on this way: the aggregates were views.
+    migrations.downgrade(moved, "0004")
+    migrations.upgrade(moved)
+    assert difference(catalog_of(wanted, edition), catalog_of(moved, edition)) == {}
 
 
 def test_offline_sql_says_what_an_edition_leaves_out(alembic: Callable[..., subprocess.CompletedProcess[str]]) -> None:
