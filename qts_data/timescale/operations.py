@@ -71,8 +71,9 @@ class TimescaleOp(MigrateOperation):
         self.name = name
         self.schema = schema
 
-    def statements(self, server: Server) -> Iterable[str]:  # noqa: ARG002 - for those that override it
-        """SQL for this server, in order."""
+    def statements(self, edition: Edition, /) -> Iterable[str]:
+        """SQL for this edition, in order; nothing for an operation with a `run` of its own."""
+        del edition
         return ()
 
     def summary(self) -> str:
@@ -85,7 +86,7 @@ class TimescaleOp(MigrateOperation):
         if self.feature is not None and not server.edition.has(self.feature):
             _say(operations, f"{self.summary()}: not on the {server.edition} edition, left out")
             return
-        for statement in self.statements(server):
+        for statement in self.statements(server.edition):
             operations.execute(ddl.verbatim(statement))
 
     @classmethod
@@ -153,7 +154,7 @@ class CreateHypertableOp(TimescaleOp):
         self.chunk_interval = Interval.parse(chunk_interval)
         self.migrate_data = migrate_data
 
-    def statements(self, server: Server) -> Iterable[str]:  # noqa: ARG002 - the same everywhere
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
         """One call."""
         yield ddl.create_hypertable(
             self.name,
@@ -176,7 +177,7 @@ class EnableColumnstoreOp(TimescaleOp):
         super().__init__(name, schema=schema)
         self.columnstore = Columnstore.of(segment_by=segment_by, order_by=order_by)
 
-    def statements(self, server: Server) -> Iterable[str]:  # noqa: ARG002 - the same everywhere
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
         """One ALTER TABLE."""
         yield ddl.enable_columnstore(self.name, self.columnstore, schema=self.schema)
 
@@ -195,7 +196,7 @@ class DisableColumnstoreOp(TimescaleOp):
         super().__init__(name, schema=schema)
         self.was = was
 
-    def statements(self, server: Server) -> Iterable[str]:  # noqa: ARG002 - the same everywhere
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
         """Convert, then switch off."""
         return ddl.disable_columnstore(self.name, schema=self.schema)
 
@@ -229,7 +230,7 @@ class AddColumnstorePolicyOp(_AgePolicyOp):
         """What is left out."""
         return f"columnstore policy of {ddl.qualified(self.name, self.schema)} after {self.age}"
 
-    def statements(self, server: Server) -> Iterable[str]:  # noqa: ARG002 - the same everywhere
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
         """One call."""
         yield ddl.add_columnstore_policy(self.name, self.age, schema=self.schema)
 
@@ -249,7 +250,7 @@ class AddRetentionPolicyOp(_AgePolicyOp):
         """What is left out."""
         return f"retention policy of {ddl.qualified(self.name, self.schema)} after {self.age}"
 
-    def statements(self, server: Server) -> Iterable[str]:  # noqa: ARG002 - the same everywhere
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
         """One call."""
         yield ddl.add_retention_policy(self.name, self.age, schema=self.schema)
 
@@ -275,7 +276,7 @@ class _RemoveAgePolicyOp(TimescaleOp):
 class RemoveColumnstorePolicyOp(_RemoveAgePolicyOp):
     """`op.remove_columnstore_policy("tick_data")`."""
 
-    def statements(self, server: Server) -> Iterable[str]:  # noqa: ARG002 - the same everywhere
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
         """One call."""
         yield ddl.remove_columnstore_policy(self.name, schema=self.schema)
 
@@ -288,7 +289,7 @@ class RemoveColumnstorePolicyOp(_RemoveAgePolicyOp):
 class RemoveRetentionPolicyOp(_RemoveAgePolicyOp):
     """`op.remove_retention_policy("tick_data")`."""
 
-    def statements(self, server: Server) -> Iterable[str]:  # noqa: ARG002 - the same everywhere
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
         """One call."""
         yield ddl.remove_retention_policy(self.name, schema=self.schema)
 
@@ -325,7 +326,7 @@ class _RefreshPolicyOp(TimescaleOp):
 class AddRefreshPolicyOp(_RefreshPolicyOp):
     """`op.add_refresh_policy("ohlcv_1m", start="6 days", end="1 hour", every="1 hour")`."""
 
-    def statements(self, server: Server) -> Iterable[str]:  # noqa: ARG002 - the same everywhere
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
         """One call."""
         yield ddl.add_refresh_policy(self.name, self.policy, schema=self.schema)
 
@@ -341,7 +342,7 @@ class RemoveRefreshPolicyOp(_RefreshPolicyOp):
     The window says which one, for an aggregate can have several.
     """
 
-    def statements(self, server: Server) -> Iterable[str]:  # noqa: ARG002 - the same everywhere
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
         """One call."""
         yield ddl.remove_refresh_policy(self.name, self.policy, schema=self.schema)
 
@@ -387,13 +388,13 @@ class CreateContinuousAggregateOp(TimescaleOp):
             _say(operations, f"continuous aggregate {name}: a plain view on the {edition} edition")
         super().run(operations)
 
-    def statements(self, server: Server) -> Iterable[str]:
+    def statements(self, edition: Edition, /) -> Iterable[str]:
         """The view, its indexes, its comments."""
-        plain = server.edition is Edition.POSTGRESQL
+        plain = edition is Edition.POSTGRESQL
         yield from ddl.create_continuous_aggregate(
             self.name,
             select=self.fallback_select if plain and self.fallback_select else self.select,
-            edition=server.edition,
+            edition=edition,
             chunk_interval=self.chunk_interval,
             materialized_only=self.materialized_only,
             indexes=self.indexes,
