@@ -17,9 +17,10 @@ from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
 from qts_data.models.views import trading_zone_statements
 from qts_data.repositories import IngestReport, RefreshReport, TickRepository
 from qts_data.timescale import Server, declarations_of, probe, require_supported
-from qts_data.timescale.ddl import verbatim
+from qts_data.timescale.ddl import render_select, verbatim
+from qts_data.timescale.drift import Difference, find_drift, view_drift
 from qts_data.timescale.errors import ServerNotSupported
-from qts_data.timescale.status import FeatureState, feature_states
+from qts_data.timescale.status import FeatureState, State, feature_states
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from qts_data.settings import Settings
 
 __all__ = [
+    "CheckReport",
     "ImportReport",
     "Status",
+    "check",
     "connect",
     "database_url",
     "dev_server",
@@ -147,6 +150,48 @@ def status(settings: Settings) -> Status:
             features=tuple(feature_states(connection, Base.metadata)) if revision.database else (),
             missing_roles=tuple(role for role in roles.ROLES if role not in existing),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What `qts-data db check` found.
+
+    Attributes:
+        server: Edition and versions.
+        revision: The database's revision against the code's.
+        differences: Where the database is not as the code declares.
+        not_enforced: Declared features that this edition does not have.
+    """
+
+    server: Server
+    revision: migrations.Revision
+    differences: tuple[Difference, ...]
+    not_enforced: tuple[FeatureState, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing differs."""
+        return self.revision.current and not self.differences
+
+
+def check(settings: Settings) -> CheckReport:
+    """Compare the live catalog with the models, the views and the TimescaleDB declarations.
+
+    Raises:
+        QtsDataError: It could not be told: no server answers, or a right is missing.
+    """
+    with connect(settings) as connection:
+        revision = migrations.revision_of(connection)
+        differences: list[Difference] = []
+        if revision.database is not None:
+            differences += migrations.table_drift(connection, Base.metadata)
+            differences += find_drift(connection, Base.metadata)
+            if connection.scalar(sa.text("SELECT to_regproc('qts_trading_zone') IS NOT NULL")):
+                for view in VIEWS:
+                    select = render_select(view.select, has_time_bucket=False)
+                    differences += view_drift(connection, view.name, select)
+        degraded = [state for state in feature_states(connection, Base.metadata) if state.state is State.DEGRADED]
+        return CheckReport(probe(connection), revision, tuple(differences), tuple(degraded))
 
 
 def prepare_roles(settings: Settings) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import sqlalchemy as sa
-from rich.console import Console
 
 from qts_data.cli.app import app
+from qts_data.cli.output import fail
 from qts_data.database.errors import translate
 from qts_data.errors import QtsDataError
 
@@ -19,14 +17,9 @@ def main() -> None:
     try:
         app()
     except QtsDataError as error:
-        _fail(error)
+        fail(error)
     except sa.exc.SQLAlchemyError as error:
         ours = translate(error)
         if ours is None:
             raise
-        _fail(ours)
-
-
-def _fail(error: QtsDataError) -> None:
-    Console(stderr=True).print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-    sys.exit(1)
+        fail(ours)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import Annotated
 
 import typer
 
 from qts_data import bootstrap
-from qts_data.cli.output import console
+from qts_data.cli.output import console, fail
+from qts_data.cli.show import print_check
 from qts_data.database import migrations
 from qts_data.database.roles import ROLES, role_statements
+from qts_data.errors import QtsDataError
 from qts_data.settings import load_settings
 
 __all__ = ["app"]
@@ -42,6 +46,41 @@ def downgrade(revision: Annotated[str, typer.Argument(help="Revision to go back 
 def current() -> None:
     """Print the database's revision and the code's. Exit code 1 if they differ."""
     if not _print_revision():
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Compare the live catalog with the code: tables, views, hypertables, aggregates, policies.
+
+    Exit code 0: as declared. 1: it differs. 2: could not tell.
+    """
+    try:
+        report = bootstrap.check(load_settings())
+    except QtsDataError as error:
+        fail(error, code=2)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                {
+                    "clean": report.clean,
+                    "edition": report.server.edition,
+                    "revision": {"database": report.revision.database, "code": report.revision.code},
+                    "differences": [dataclasses.asdict(difference) for difference in report.differences],
+                    "not_enforced": [
+                        {"name": state.name, "feature": state.feature, "reason": state.reason}
+                        for state in report.not_enforced
+                    ],
+                },
+                ensure_ascii=False,
+                indent=2,
+            )
+        )
+    else:
+        print_check(report)
+    if not report.clean:
         raise typer.Exit(1)
 
 

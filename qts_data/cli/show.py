@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qts_data.contracts import OHLCV
     from qts_data.repositories import BarInterval
 
-__all__ = ["bars", "print_bars", "print_status"]
+__all__ = ["bars", "print_bars", "print_check", "print_status"]
 
 Interval = StrEnum("Interval", {name: name for name in BAR_INTERVALS})  # type: ignore[misc]
 _MINUTE = Interval("1m")
@@ -48,6 +48,21 @@ def print_status(found: bootstrap.Status, configured_zone: str) -> None:
         console.print(table)
     for note in _advice(found, configured_zone):
         notes.print(f"note: {note}", soft_wrap=True)
+
+
+def print_check(report: bootstrap.CheckReport) -> None:
+    """Differences first; what the edition does not enforce is a note."""
+    if not report.revision.current:
+        console.print(f"revision: database {report.revision.database or 'empty'}, code {report.revision.code}")
+    if report.differences:
+        table = Table("object", "what", "declared", "found", box=None, pad_edge=False)
+        for item in report.differences:
+            table.add_row(item.name, item.what, item.declared, item.found)
+        console.print(table)
+    if report.clean:
+        console.print(f"as declared, on the {report.server.edition} edition")
+    for state in report.not_enforced:
+        notes.print(f"note: {state.name}: {state.feature} is not enforced here: {state.reason}", soft_wrap=True)
 
 
 def _advice(found: bootstrap.Status, configured_zone: str) -> list[str]:

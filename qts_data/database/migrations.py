@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -18,6 +19,7 @@ from qts_data.database.engine import engine
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, SchemaMismatch, TransactionConflict
 from qts_data.timescale import ServerNotSupported, probe, require_supported
+from qts_data.timescale.drift import Difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +36,7 @@ __all__ = [
     "migration_connection",
     "revision_of",
     "script_location",
+    "table_drift",
     "upgrade",
 ]
 
@@ -117,6 +120,39 @@ def revision_of(connection: Connection) -> Revision:
     head = scripts.get_current_head()
     found = MigrationContext.configure(connection).get_current_revision()
     return Revision(found, head, found is None or _is_known(scripts, found))
+
+
+def table_drift(connection: Connection, metadata: sa.MetaData) -> list[Difference]:
+    """Where declared tables differ - columns, indexes, constraints, comments - as Alembic's autogenerate sees it.
+
+    Tables that are not declared are left alone.
+    """
+
+    def declared(_object: object, _name: str | None, kind: str, reflected: bool, model: object) -> bool:
+        return not (kind == "table" and reflected and model is None)
+
+    options = {"compare_type": True, "compare_server_default": True, "include_object": declared}
+    context = MigrationContext.configure(connection, opts=options)
+    found = []
+    for entry in compare_metadata(context, metadata):
+        # Changes of one column come as a list, everything else by itself.
+        for kind, *details in entry if isinstance(entry, list) else [entry]:
+            found.append(_table_difference(str(kind), details))
+    return found
+
+
+def _table_difference(kind: str, details: list[Any]) -> Difference:
+    if kind.startswith("modify_"):
+        _schema, table, column, _existing, before, after = details
+        return Difference(f"{table}.{column}", kind.removeprefix("modify_"), str(after), str(before))
+    thing = details[-1]
+    verb, _, what = kind.partition("_")
+    name = getattr(thing, "name", None) or str(thing)
+    owner = getattr(thing, "table", None)
+    where = f"{owner.name}.{name}" if owner is not None and what != "table" else str(name)
+    # Autogenerate says what would have to be done; what it would add is declared and not there.
+    declared, existing = ("-", "there") if verb == "remove" else ("there", "-")
+    return Difference(where, what, declared, existing)
 
 
 def _is_known(scripts: ScriptDirectory, revision: str) -> bool:

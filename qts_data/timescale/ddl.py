@@ -104,7 +104,7 @@ def enable_columnstore(name: str, columnstore: Columnstore, *, schema: str | Non
     """Let chunks be converted, both orders explicit."""
     return (
         f"ALTER TABLE {qualified(name, schema)} SET (timescaledb.enable_columnstore = true, "
-        f"timescaledb.segmentby = {literal(', '.join(columnstore.segment_by))}, "
+        f"timescaledb.segmentby = {literal(', '.join(map(_PREPARER.quote, columnstore.segment_by)))}, "
         f"timescaledb.orderby = {literal(', '.join(columnstore.order_by))})"
     )
 

@@ -8,6 +8,7 @@ delete bars is an ImportError-like failure on a developer's machine and not a ho
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -66,11 +67,39 @@ class Columnstore:
         """Names of the columns that it uses."""
         yield from self.segment_by
         for item in self.order_by:
-            name, *rest = item.split()
-            direction = " ".join(rest).upper()
-            if direction not in {"", "ASC", "DESC", "DESC NULLS LAST", "ASC NULLS FIRST"}:
-                raise DeclarationError(f"columnstore order {item!r}: write a column and ASC or DESC")
-            yield name
+            yield _order_item(item)[0]
+
+    @property
+    def normal_order(self) -> tuple[str, ...]:
+        """The order with what is understood left out, such as ASC: two that mean the same are equal."""
+        return tuple(" ".join(filter(None, _order_item(item))) for item in self.order_by)
+
+
+_DIRECTIONS: Final = {
+    "": "",
+    "ASC": "",
+    "ASC NULLS LAST": "",
+    "NULLS LAST": "",
+    "ASC NULLS FIRST": "NULLS FIRST",
+    "NULLS FIRST": "NULLS FIRST",
+    "DESC": "DESC",
+    "DESC NULLS FIRST": "DESC",
+    "DESC NULLS LAST": "DESC NULLS LAST",
+}
+
+
+def _order_item(item: str) -> tuple[str, str]:
+    """Column and normal direction of one item of an order; a column may be quoted."""
+    text = item.strip()
+    quoted = re.match(r'"((?:[^"]|"")+)"', text)
+    if quoted:
+        name, rest = quoted[1].replace('""', '"'), text[quoted.end() :]
+    else:
+        name, _, rest = text.partition(" ")
+    direction = _DIRECTIONS.get(" ".join(rest.upper().split()))
+    if direction is None:
+        raise DeclarationError(f"columnstore order {item!r}: write a column and ASC or DESC")
+    return name, direction
 
 
 @dataclass(frozen=True, slots=True)

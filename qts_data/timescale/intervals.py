@@ -72,6 +72,14 @@ class Interval:
             f"{value!r} is no length of time: write a number and a unit, such as '1 day' or '30 minutes'"
         )
 
+    @classmethod
+    def of_parts(cls, months: int, microseconds: int) -> Interval:
+        """From what a server's interval is made of; the text is a description."""
+        parts = [f"{months} month{'s' * (months > 1)}"] if months else []
+        if microseconds:
+            parts.append(_describe(dt.timedelta(microseconds=microseconds)))
+        return cls(months, microseconds, " ".join(parts))
+
     def __str__(self) -> str:
         """As declared."""
         return self.text
@@ -85,6 +93,11 @@ class Interval:
     def shortest(self) -> int:
         """Length in microseconds if every month had 28 days."""
         return self.months * 28 * 86_400_000_000 + self.microseconds
+
+    @property
+    def as_chunk(self) -> int:
+        """Length in microseconds where it is the length of a chunk: the server counts 30 days to a month there."""
+        return self.months * 30 * 86_400_000_000 + self.microseconds
 
     @property
     def longest(self) -> int:

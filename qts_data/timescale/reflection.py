@@ -1,0 +1,228 @@
+"""What a database has of TimescaleDB: hypertables, columnstores, policies and continuous aggregates.
+
+Read from `timescaledb_information`, for one schema. Intervals come as their parts and compare as intervals,
+whatever the session's IntervalStyle. Names that the server hands out (numbers of materialized hypertables) are
+left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from qts_data.timescale.declarations import Columnstore
+from qts_data.timescale.edition import Edition, probe
+from qts_data.timescale.intervals import Interval
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection, Row
+
+__all__ = ["AgePolicy", "Reflected", "ReflectedAggregate", "ReflectedHypertable", "ReflectedRefresh", "reflect"]
+
+
+@dataclass(frozen=True, slots=True)
+class AgePolicy:
+    """A policy with one age: columnstore or retention.
+
+    Attributes:
+        age: Age at which it acts, None for a policy that this package could not have made.
+        scheduled: False for a job that somebody paused.
+        job: Number of the job.
+    """
+
+    age: Interval | None
+    scheduled: bool
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectedRefresh:
+    """A refresh policy; `start` or `end` is None where the window is open.
+
+    Attributes:
+        start: Age of the window's older end.
+        end: Age of the window's younger end.
+        every: Time between two runs.
+        scheduled: False for a job that somebody paused.
+        job: Number of the job.
+    """
+
+    start: Interval | None
+    end: Interval | None
+    every: Interval
+    scheduled: bool
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectedHypertable:
+    """A hypertable as the server has it.
+
+    Attributes:
+        time: Name of its time column.
+        chunk_interval: Length of the chunks that come next; None if it is no length of time.
+        columnstore: Orders of the columnstore, without its policy; None where it is off.
+        convert: The columnstore policy, if any.
+        retention: The retention policy, if any.
+    """
+
+    time: str
+    chunk_interval: Interval | None
+    columnstore: Columnstore | None
+    convert: AgePolicy | None
+    retention: AgePolicy | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectedAggregate:
+    """A continuous aggregate as the server has it.
+
+    Attributes:
+        definition: Its SELECT in the server's normal form.
+        materialized_only: Whether queries leave out what is not materialized yet.
+        chunk_interval: Length of the chunks of materialized rows that come next.
+        refresh: Refresh policies, by age of the window.
+        retention: The retention policy, if any.
+        indexes: Names of the indexes that somebody asked for.
+    """
+
+    definition: str
+    materialized_only: bool
+    chunk_interval: Interval | None
+    refresh: tuple[ReflectedRefresh, ...]
+    retention: AgePolicy | None
+    indexes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reflected:
+    """Everything found in one schema, by name."""
+
+    hypertables: dict[str, ReflectedHypertable]
+    aggregates: dict[str, ReflectedAggregate]
+
+
+def _parts(interval: str) -> str:
+    """SQL for months and microseconds of an interval, or NULL; exact, for extract() is numeric."""
+    return (
+        f"CASE WHEN {interval} IS NULL THEN NULL ELSE ARRAY["
+        f"CAST(extract(year FROM {interval}) * 12 + extract(month FROM {interval}) AS bigint), "
+        f"CAST(extract(day FROM {interval}) * 86400000000 + extract(hour FROM {interval}) * 3600000000 "
+        f"+ extract(minute FROM {interval}) * 60000000 + extract(microseconds FROM {interval}) AS bigint)] END"
+    )
+
+
+def _age(key: str) -> str:
+    # Integer hypertables have integer ages; those are none of ours.
+    text = f"(config ->> '{key}')"
+    return _parts(f"(CASE WHEN {text} !~ '^-?[0-9]+$' THEN CAST({text} AS interval) END)")
+
+
+_HYPERTABLES: Final = f"""
+    SELECT h.hypertable_name AS name, d.column_name AS time, {_parts("d.time_interval")} AS chunk_interval,
+           s.segmentby, s.orderby, h.compression_enabled AS columnstore
+      FROM timescaledb_information.hypertables AS h
+      JOIN timescaledb_information.dimensions AS d
+        ON (d.hypertable_schema, d.hypertable_name) = (h.hypertable_schema, h.hypertable_name)
+       AND d.dimension_number = 1
+      LEFT JOIN timescaledb_information.hypertable_columnstore_settings AS s
+        ON s.hypertable = CAST(format('%I.%I', h.hypertable_schema, h.hypertable_name) AS regclass)
+     WHERE h.hypertable_schema = coalesce(:schema, current_schema())
+"""
+
+_AGGREGATES: Final = f"""
+    SELECT a.view_name AS name, a.view_definition AS definition, a.materialized_only,
+           {_parts("d.time_interval")} AS chunk_interval,
+           ARRAY(SELECT i.indexname FROM pg_catalog.pg_indexes AS i
+                  WHERE (i.schemaname, i.tablename)
+                        = (a.materialization_hypertable_schema, a.materialization_hypertable_name)
+                    AND i.indexname NOT LIKE '\\_materialized\\_hypertable\\_%') AS indexes
+      FROM timescaledb_information.continuous_aggregates AS a
+      JOIN timescaledb_information.dimensions AS d
+        ON (d.hypertable_schema, d.hypertable_name)
+           = (a.materialization_hypertable_schema, a.materialization_hypertable_name)
+     WHERE a.view_schema = coalesce(:schema, current_schema())
+"""
+
+_JOBS: Final = f"""
+    SELECT job_id AS job, proc_name, hypertable_name AS name, scheduled,
+           {_parts("schedule_interval")} AS every, {_age("drop_after")} AS drop_after,
+           {_age("compress_after")} AS compress_after,
+           {_age("start_offset")} AS start_offset, {_age("end_offset")} AS end_offset
+      FROM timescaledb_information.jobs
+     WHERE hypertable_schema = coalesce(:schema, current_schema())
+     ORDER BY job_id
+"""
+
+
+def reflect(connection: Connection, *, schema: str | None = None) -> Reflected:
+    """Read the catalog of one schema, the connection's current one by default; empty on plain PostgreSQL."""
+    if probe(connection).edition is Edition.POSTGRESQL:
+        return Reflected({}, {})
+
+    def rows(query: str) -> list[Row[tuple[object, ...]]]:
+        # sa.text would take a colon for a parameter; only :schema is one here.
+        return list(connection.execute(sa.text(query), {"schema": schema}))
+
+    jobs: dict[tuple[str, str], list[Row[tuple[object, ...]]]] = defaultdict(list)
+    for job in rows(_JOBS):
+        jobs[job.proc_name, job.name].append(job)
+
+    def policy(procedure: str, name: str, key: str) -> AgePolicy | None:
+        found = jobs.get((procedure, name), [])
+        if not found:
+            return None
+        return AgePolicy(_interval(getattr(found[0], key)), bool(found[0].scheduled), int(found[0].job))
+
+    return Reflected(
+        {
+            row.name: ReflectedHypertable(
+                time=row.time,
+                chunk_interval=_interval(row.chunk_interval),
+                columnstore=_columnstore(row),
+                convert=policy("policy_compression", row.name, "compress_after"),
+                retention=policy("policy_retention", row.name, "drop_after"),
+            )
+            for row in rows(_HYPERTABLES)
+        },
+        {
+            row.name: ReflectedAggregate(
+                definition=row.definition.strip(),
+                materialized_only=row.materialized_only,
+                chunk_interval=_interval(row.chunk_interval),
+                refresh=tuple(
+                    ReflectedRefresh(
+                        start=_interval(job.start_offset),
+                        end=_interval(job.end_offset),
+                        every=Interval.of_parts(*job.every),
+                        scheduled=bool(job.scheduled),
+                        job=int(job.job),
+                    )
+                    for job in jobs.get(("policy_refresh_continuous_aggregate", row.name), [])
+                ),
+                retention=policy("policy_retention", row.name, "drop_after"),
+                indexes=frozenset(row.indexes),
+            )
+            for row in rows(_AGGREGATES)
+        },
+    )
+
+
+def _interval(parts: list[int] | None) -> Interval | None:
+    return None if parts is None else Interval.of_parts(*parts)
+
+
+def _columnstore(row: Row[tuple[object, ...]]) -> Columnstore | None:
+    if not row.columnstore:
+        return None
+    segments = (item.strip('"').replace('""', '"') for item in _items(row.segmentby))
+    return Columnstore(tuple(segments), tuple(_items(row.orderby)))
+
+
+def _items(text: str | None) -> list[str]:
+    """Items of the server's list; a comma inside a quoted name divides nothing."""
+    return [item.strip() for item in re.findall(r'(?:"(?:[^"]|"")*"|[^,"])+', text or "")]
