@@ -18,7 +18,7 @@ from alembic.util import CommandError
 import qts_data.timescale.operations  # noqa: F401 - gives op the TimescaleDB operations
 from qts_data import bootstrap
 from qts_data.database.engine import parse_url
-from qts_data.database.migrations import MIGRATION_LOCK_KEY, migration_connection
+from qts_data.database.migrations import AUTOGENERATE_OPTIONS, MIGRATION_LOCK_KEY, migration_connection
 from qts_data.errors import QtsDataError
 from qts_data.models import Base
 from qts_data.settings import load_settings
@@ -38,8 +38,7 @@ if config.config_file_name is not None and "url" not in config.attributes:
 options: dict[str, Any] = {
     "target_metadata": Base.metadata,
     "transaction_per_migration": True,
-    "compare_type": True,
-    "compare_server_default": True,
+    **AUTOGENERATE_OPTIONS,
     "timescaledb_off": "timescaledb" in arguments or config.attributes.get("timescaledb_off", False),
 }
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
 __all__ = [
+    "AUTOGENERATE_OPTIONS",
     "MIGRATION_LOCK_KEY",
     "OWNER_ROLE",
     "Revision",
@@ -44,6 +45,14 @@ MIGRATION_LOCK_KEY: Final = 0x7174735F64617461
 """Advisory lock of this project's migrations: 'qts_data' in ASCII. Locks are local to one database."""
 OWNER_ROLE: Final = "qts_owner"
 """Role that owns every object of ours, where it exists: whoever migrates becomes it first."""
+
+AUTOGENERATE_OPTIONS: Final[dict[str, Any]] = {
+    "compare_type": True,
+    "compare_server_default": True,
+    # CHECK constraints compare by name, and only where somebody asks for it.
+    "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
+}
+"""How thoroughly the database is compared with the models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +140,7 @@ def table_drift(connection: Connection, metadata: sa.MetaData) -> list[Differenc
     def declared(_object: object, _name: str | None, kind: str, reflected: bool, model: object) -> bool:
         return not (kind == "table" and reflected and model is None)
 
-    options = {"compare_type": True, "compare_server_default": True, "include_object": declared}
-    context = MigrationContext.configure(connection, opts=options)
+    context = MigrationContext.configure(connection, opts=AUTOGENERATE_OPTIONS | {"include_object": declared})
     found = []
     for entry in compare_metadata(context, metadata):
         # Changes of one column come as a list, everything else by itself.

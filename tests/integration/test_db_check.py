@@ -52,7 +52,19 @@ def test_a_migrated_database_is_clean_and_says_what_is_not_enforced(
 
 
 CHANGES_EVERYWHERE = {
-    "ALTER TABLE positions DROP COLUMN exposure_pct": ("positions.exposure_pct", "column", "there", "-"),
+    "ALTER TABLE positions DROP CONSTRAINT ck_positions_qty_finite": (
+        "positions.ck_positions_qty_finite",
+        "constraint",
+        "there",
+        "-",
+    ),
+    "ALTER TABLE t_ledger DROP CONSTRAINT uq_t_ledger_execution": (
+        "t_ledger.uq_t_ledger_execution",
+        "constraint",
+        "there",
+        "-",
+    ),
+    "ALTER TABLE strategies DROP COLUMN description": ("strategies.description", "column", "there", "-"),
     "ALTER TABLE positions ALTER currency DROP NOT NULL": ("positions.currency", "nullable", "False", "True"),
     "CREATE INDEX by_hand ON positions (qty)": ("positions.by_hand", "index", "-", "there"),
     "COMMENT ON COLUMN positions.qty IS 'x'": ("positions.qty", "comment", None, "x"),
