@@ -4,6 +4,7 @@ Arguments of `alembic -x name=value`:
 
 * `url=...` - the database, instead of QTS_DATABASE_URL;
 * `edition=community|apache|postgresql` - with `--sql` only: the edition the script is for;
+* `allow_data_loss=yes` - run operations that destroy data (a shorter retention, an aggregate whose ticks are gone);
 * `timescaledb=off` - stay plain PostgreSQL on a server that offers the extension.
 """
 
@@ -15,19 +16,21 @@ from typing import Any
 from alembic import context
 from alembic.util import CommandError
 
-import qts_data.timescale.operations  # noqa: F401 - gives op the TimescaleDB operations
 from qts_data import bootstrap
 from qts_data.database.engine import parse_url
 from qts_data.database.migrations import AUTOGENERATE_OPTIONS, MIGRATION_LOCK_KEY, migration_connection
 from qts_data.errors import QtsDataError
 from qts_data.models import Base
 from qts_data.settings import load_settings
+from qts_data.timescale.autogenerate import PLUGIN_NAME
 
 config = context.config
 arguments = context.get_x_argument(as_dictionary=True)
-unknown = set(arguments) - {"url", "edition", "timescaledb"}
+unknown = set(arguments) - {"url", "edition", "timescaledb", "allow_data_loss"}
 if unknown:
-    raise CommandError(f"-x does not know {', '.join(sorted(unknown))}; it takes url, edition and timescaledb")
+    raise CommandError(
+        f"-x does not know {', '.join(sorted(unknown))}; it takes url, edition, timescaledb and allow_data_loss"
+    )
 if arguments.get("timescaledb", "off") != "off":
     raise CommandError("-x timescaledb takes only off: the edition is read from the server")
 
@@ -39,6 +42,9 @@ options: dict[str, Any] = {
     "target_metadata": Base.metadata,
     "transaction_per_migration": True,
     **AUTOGENERATE_OPTIONS,
+    "autogenerate_plugins": [*AUTOGENERATE_OPTIONS["autogenerate_plugins"], PLUGIN_NAME],
+    "timescale_allow_data_loss": arguments.get("allow_data_loss", "no") == "yes"
+    or config.attributes.get("allow_data_loss", False),
     "timescaledb_off": "timescaledb" in arguments or config.attributes.get("timescaledb_off", False),
 }
 

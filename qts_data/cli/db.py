@@ -35,10 +35,15 @@ def upgrade(
 
 
 @app.command()
-def downgrade(revision: Annotated[str, typer.Argument(help="Revision to go back to, or base.")]) -> None:
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="Revision to go back to, or base.")],
+    allow_data_loss: Annotated[
+        bool, typer.Option(help="Drop aggregates, too, whose history reaches back further than their source.")
+    ] = False,
+) -> None:
     """Migrate the database down. What the later revisions created is dropped, with its data."""
     settings = load_settings()
-    migrations.downgrade(bootstrap.database_url(settings), revision)
+    migrations.downgrade(bootstrap.database_url(settings), revision, allow_data_loss=allow_data_loss)
     _print_revision()
 
 

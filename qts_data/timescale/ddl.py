@@ -24,6 +24,7 @@ from qts_data.timescale.declarations import (
 from qts_data.timescale.edition import Edition, Feature, probe
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import Connection
@@ -34,12 +35,17 @@ __all__ = [
     "add_columnstore_policy",
     "add_refresh_policy",
     "add_retention_policy",
+    "alter_age_policy",
+    "alter_continuous_aggregate",
+    "alter_refresh_policy",
     "comment_on_view",
     "create_continuous_aggregate",
     "create_hypertable",
     "disable_columnstore",
     "drop_view",
     "enable_columnstore",
+    "grant_on_view",
+    "history_beyond_source",
     "is_continuous_aggregate",
     "literal",
     "qualified",
@@ -48,8 +54,11 @@ __all__ = [
     "remove_refresh_policy",
     "remove_retention_policy",
     "render_select",
+    "set_chunk_interval",
     "statements_for",
     "verbatim",
+    "view_comments",
+    "view_grants",
 ]
 
 
@@ -146,20 +155,50 @@ def add_refresh_policy(name: str, policy: RefreshPolicy, *, schema: str | None =
 
 def remove_refresh_policy(name: str, policy: RefreshPolicy, *, schema: str | None = None) -> str:
     """Remove the policy with that window; the extension's own function refuses where there are several."""
+    return _delete_jobs("policy_refresh_continuous_aggregate", name, schema) + _window(policy)
+
+
+def _window(policy: RefreshPolicy) -> str:
     return (
-        _delete_jobs("policy_refresh_continuous_aggregate", name, schema)
-        + f" AND CAST(config ->> 'start_offset' AS interval) = {policy.start.sql}"
-        + f" AND CAST(config ->> 'end_offset' AS interval) = {policy.end.sql}"
+        f" AND CAST(config ->> 'start_offset' AS interval) = {policy.start.sql}"
+        f" AND CAST(config ->> 'end_offset' AS interval) = {policy.end.sql}"
+    )
+
+
+def _jobs(procedure: str, name: str, schema: str | None) -> str:
+    where = literal(schema) if schema else "current_schema()"
+    return (
+        f"FROM timescaledb_information.jobs WHERE proc_name = {literal(procedure)} "
+        f"AND hypertable_schema = {where} AND hypertable_name = {literal(name)}"
     )
 
 
 def _delete_jobs(procedure: str, name: str, schema: str | None) -> str:
     # By the catalog and not by remove_..._policy(): those fail where the object is a plain view, as it is in a
     # database that was migrated before the server's edition changed.
-    where = literal(schema) if schema else "current_schema()"
+    return f"SELECT delete_job(job_id) {_jobs(procedure, name, schema)}"
+
+
+def set_chunk_interval(name: str, chunk_interval: Interval, *, schema: str | None = None) -> str:
+    """Length of the chunks that come next; those that are there stay as they are."""
+    return f"SELECT set_chunk_time_interval({relation(name, schema)}, {chunk_interval.sql})"
+
+
+def alter_age_policy(procedure: str, key: str, name: str, age: Interval, *, schema: str | None = None) -> str:
+    """Another age for a policy's job, which keeps its number, history and next start; a paused one runs again."""
+    change = f"jsonb_build_object({literal(key)}, CAST({age.sql} AS text))"
+    return f"SELECT alter_job(job_id, config => config || {change}, scheduled => true) {_jobs(procedure, name, schema)}"
+
+
+def alter_refresh_policy(name: str, policy: RefreshPolicy, *, was: RefreshPolicy, schema: str | None = None) -> str:
+    """Another window or pace for the policy that has the old window."""
+    change = (
+        f"jsonb_build_object('start_offset', CAST({policy.start.sql} AS text), "
+        f"'end_offset', CAST({policy.end.sql} AS text))"
+    )
     return (
-        f"SELECT delete_job(job_id) FROM timescaledb_information.jobs WHERE proc_name = {literal(procedure)} "
-        f"AND hypertable_schema = {where} AND hypertable_name = {literal(name)}"
+        f"SELECT alter_job(job_id, schedule_interval => {policy.every.sql}, config => config || {change}, "
+        f"scheduled => true) {_jobs('policy_refresh_continuous_aggregate', name, schema)}{_window(was)}"
     )
 
 
@@ -189,7 +228,7 @@ def create_continuous_aggregate(
         f"timescaledb.chunk_interval = {literal(chunk_interval.text)}) AS {select} WITH NO DATA"
     )
     for index in indexes:
-        yield f"CREATE INDEX {_PREPARER.quote(index.name)} ON {view} ({', '.join(index.expressions)})"
+        yield create_index_on_view(name, index, schema=schema)
 
 
 def drop_view(name: str, *, continuous: bool, schema: str | None = None) -> str:
@@ -209,6 +248,120 @@ def is_continuous_aggregate(connection: Connection, name: str, *, schema: str | 
             ),
             {"name": qualified(name, schema)},
         ).scalar_one()
+    )
+
+
+def alter_continuous_aggregate(
+    name: str,
+    *,
+    materialized_only: bool | None = None,
+    chunk_interval: Interval | None = None,
+    add_indexes: Sequence[AggregateIndex] = (),
+    drop_indexes: Sequence[AggregateIndex] = (),
+    schema: str | None = None,
+) -> Iterator[str]:
+    """What of an aggregate changes in place; None leaves it as it is."""
+    view = qualified(name, schema)
+    if materialized_only is not None:
+        yield f"ALTER MATERIALIZED VIEW {view} SET (timescaledb.materialized_only = {str(materialized_only).lower()})"
+    if chunk_interval is not None:
+        where = literal(schema) if schema else "current_schema()"
+        yield (
+            "SELECT set_chunk_time_interval(CAST(format('%I.%I', materialization_hypertable_schema, "
+            f"materialization_hypertable_name) AS regclass), {chunk_interval.sql}) "
+            f"FROM timescaledb_information.continuous_aggregates WHERE view_schema = {where} "
+            f"AND view_name = {literal(name)}"
+        )
+    for index in drop_indexes:
+        # Indexes lie beside the materialized rows.
+        yield f"DROP INDEX _timescaledb_internal.{_PREPARER.quote(index.name)}"
+    for index in add_indexes:
+        yield create_index_on_view(name, index, schema=schema)
+
+
+def create_index_on_view(name: str, index: AggregateIndex, *, schema: str | None = None) -> str:
+    """An index on the materialized rows of an aggregate."""
+    return f"CREATE INDEX {_PREPARER.quote(index.name)} ON {qualified(name, schema)} ({', '.join(index.expressions)})"
+
+
+def history_beyond_source(
+    connection: Connection, name: str, *, schema: str | None = None
+) -> tuple[dt.datetime, dt.datetime | None] | None:
+    """Since when an aggregate has rows, and its source, where the aggregate's reach back further; else None."""
+    row = connection.execute(
+        sa.text(
+            """
+            SELECT format('%I.%I', a.materialization_hypertable_schema, a.materialization_hypertable_name) AS rows,
+                   m.column_name AS bucket, format('%I.%I', a.hypertable_schema, a.hypertable_name) AS source,
+                   s.column_name AS time, b.bucket_width
+              FROM timescaledb_information.continuous_aggregates AS a
+              JOIN timescaledb_information.dimensions AS m
+                ON (m.hypertable_schema, m.hypertable_name)
+                   = (a.materialization_hypertable_schema, a.materialization_hypertable_name)
+              JOIN timescaledb_information.dimensions AS s
+                ON (s.hypertable_schema, s.hypertable_name) = (a.hypertable_schema, a.hypertable_name)
+              JOIN _timescaledb_catalog.hypertable AS h
+                ON (h.schema_name, h.table_name)
+                   = (a.materialization_hypertable_schema, a.materialization_hypertable_name)
+              JOIN _timescaledb_catalog.continuous_aggs_bucket_function AS b ON b.mat_hypertable_id = h.id
+             WHERE CAST(format('%I.%I', a.view_schema, a.view_name) AS regclass) = to_regclass(:name)
+            """
+        ),
+        {"name": qualified(name, schema)},
+    ).one()
+    bucket, time = _PREPARER.quote(row.bucket), _PREPARER.quote(row.time)
+    first, source, lost = connection.execute(
+        verbatim(
+            f"SELECT a, s, a IS NOT NULL AND (s IS NULL OR a + INTERVAL {literal(row.bucket_width)} <= s) "
+            f"FROM (SELECT min({bucket}) AS a FROM {row.rows}) AS x, (SELECT min({time}) AS s FROM {row.source}) AS y"
+        )
+    ).one()
+    return (first, source) if lost else None
+
+
+def view_comments(connection: Connection, name: str, *, schema: str | None = None) -> tuple[str, dict[str, str]]:
+    """Comment of a view and of each of its columns, '' where there is none."""
+    rows = connection.execute(
+        sa.text(
+            """
+            SELECT a.attnum, a.attname, obj_description(c.oid, 'pg_class') AS comment,
+                   col_description(c.oid, a.attnum) AS of_column
+              FROM pg_catalog.pg_class AS c
+              JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+             WHERE c.oid = to_regclass(:name) ORDER BY a.attnum
+            """
+        ),
+        {"name": qualified(name, schema)},
+    ).all()
+    return (rows[0].comment or "" if rows else ""), {row.attname: row.of_column or "" for row in rows}
+
+
+def view_grants(connection: Connection, name: str, *, schema: str | None = None) -> dict[str, list[str]]:
+    """Privileges on a view by role, the owner's left out; nothing where there is no such view."""
+    rows = connection.execute(
+        sa.text(
+            """
+            SELECT r.rolname, acl.privilege_type
+              FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS acl
+              JOIN pg_catalog.pg_roles AS r ON r.oid = acl.grantee
+             WHERE c.oid = to_regclass(:name) AND acl.grantee <> c.relowner
+             ORDER BY r.rolname, acl.privilege_type
+            """
+        ),
+        {"name": qualified(name, schema)},
+    )
+    grants: dict[str, list[str]] = {}
+    for role, privilege in rows:
+        grants.setdefault(role, []).append(privilege)
+    return grants
+
+
+def grant_on_view(name: str, role: str, privileges: Sequence[str], *, schema: str | None = None) -> str:
+    """GRANT, where the role exists: a role is the server's, and another server need not have it."""
+    grant = f"GRANT {', '.join(privileges)} ON {qualified(name, schema)} TO {_PREPARER.quote(role)}"
+    return (
+        f"DO $qts$ BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(role)}) "
+        f"THEN {grant}; END IF; END $qts$"
     )
 
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-    from qts_data.timescale.declarations import ContinuousAggregate, Hypertable
+    from qts_data.timescale.declarations import ContinuousAggregate, Hypertable, RefreshPolicy
     from qts_data.timescale.intervals import Interval
-    from qts_data.timescale.reflection import AgePolicy, ReflectedAggregate, ReflectedHypertable
+    from qts_data.timescale.reflection import AgePolicy, ReflectedAggregate, ReflectedHypertable, ReflectedRefresh
 
-__all__ = ["Difference", "find_drift", "view_drift"]
+__all__ = ["Difference", "find_drift", "normal_form", "same_window", "view_definition", "view_drift"]
 
 NOTHING = "-"
 
@@ -136,7 +136,7 @@ def _aggregate(
     if wanted.materialized_only != found.materialized_only:
         yield Difference(wanted.name, "materialized_only", str(wanted.materialized_only), str(found.materialized_only))
     yield from _length(wanted.name, "chunk interval", wanted.chunk_interval, found.chunk_interval)
-    for index in sorted({index.name for index in wanted.indexes} ^ found.indexes):
+    for index in sorted({index.name for index in wanted.indexes} ^ found.indexes.keys()):
         here = index in found.indexes
         yield Difference(wanted.name, "index", NOTHING if here else index, index if here else NOTHING)
     yield from _refresh(wanted, found)
@@ -169,6 +169,12 @@ def _refresh(wanted: ContinuousAggregate, found: ReflectedAggregate) -> Iterator
         yield Difference(wanted.name, "refresh policy", declared[key], NOTHING)
     for key in sorted(existing.keys() - declared.keys(), key=repr):
         yield Difference(wanted.name, "refresh policy", NOTHING, existing[key])
+
+
+def same_window(declared: RefreshPolicy, found: ReflectedRefresh) -> bool:
+    """Whether both refresh the same window at the same pace."""
+    left, right = (declared.start, declared.end, declared.every), (found.start, found.end, found.every)
+    return list(map(_key, left)) == list(map(_key, right))
 
 
 def _key(interval: Interval | None) -> tuple[int, int] | None:

@@ -87,7 +87,7 @@ class ReflectedAggregate:
         chunk_interval: Length of the chunks of materialized rows that come next.
         refresh: Refresh policies, by age of the window.
         retention: The retention policy, if any.
-        indexes: Names of the indexes that somebody asked for.
+        indexes: Indexes that somebody asked for, with their expressions.
     """
 
     definition: str
@@ -95,7 +95,7 @@ class ReflectedAggregate:
     chunk_interval: Interval | None
     refresh: tuple[ReflectedRefresh, ...]
     retention: AgePolicy | None
-    indexes: frozenset[str]
+    indexes: dict[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +137,14 @@ _HYPERTABLES: Final = f"""
 _AGGREGATES: Final = f"""
     SELECT a.view_name AS name, a.view_definition AS definition, a.materialized_only,
            {_parts("d.time_interval")} AS chunk_interval,
-           ARRAY(SELECT i.indexname FROM pg_catalog.pg_indexes AS i
-                  WHERE (i.schemaname, i.tablename)
-                        = (a.materialization_hypertable_schema, a.materialization_hypertable_name)
-                    AND i.indexname NOT LIKE '\\_materialized\\_hypertable\\_%') AS indexes
+           (SELECT coalesce(json_object_agg(i.relname, (
+                       SELECT json_agg(pg_get_indexdef(x.indexrelid, n, true)
+                                       || CASE WHEN x.indoption[n - 1] & 1 = 1 THEN ' DESC' ELSE '' END ORDER BY n)
+                         FROM generate_series(1, x.indnkeyatts) AS n)), '{{}}')
+              FROM pg_catalog.pg_index AS x JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
+             WHERE x.indrelid = CAST(format('%I.%I', a.materialization_hypertable_schema,
+                                            a.materialization_hypertable_name) AS regclass)
+               AND i.relname NOT LIKE '\\_materialized\\_hypertable\\_%') AS indexes
       FROM timescaledb_information.continuous_aggregates AS a
       JOIN timescaledb_information.dimensions AS d
         ON (d.hypertable_schema, d.hypertable_name)
@@ -205,7 +209,7 @@ def reflect(connection: Connection, *, schema: str | None = None) -> Reflected:
                     for job in jobs.get(("policy_refresh_continuous_aggregate", row.name), [])
                 ),
                 retention=policy("policy_retention", row.name, "drop_after"),
-                indexes=frozenset(row.indexes),
+                indexes=dict(row.indexes),
             )
             for row in rows(_AGGREGATES)
         },

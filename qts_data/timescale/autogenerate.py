@@ -1,0 +1,412 @@
+"""Alembic's autogenerate for TimescaleDB: from changed declarations to operations, and from operations to Python.
+
+Import it in env.py and name the plugin in `context.configure`:
+
+    import qts_data.timescale.autogenerate
+
+    context.configure(..., autogenerate_plugins=["alembic.autogenerate.*", "qts_data.timescale"])
+
+What an edition does not have compares as what stands in for it there: a continuous aggregate as its plain view, the
+rest not at all. A new table gets its operations on every edition, because the migration will run on others, too.
+
+Filters: `include_name` and `include_object` are asked with the type names "hypertable" and "continuous_aggregate" and
+the declaration as the object.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+from alembic.autogenerate import renderers
+from alembic.operations import ops
+from alembic.runtime.plugins import Plugin
+from alembic.util import DispatchPriority, PriorityDispatchResult
+
+from qts_data.timescale import ddl, drift
+from qts_data.timescale import operations as tso
+from qts_data.timescale.declarations import (
+    Columnstore,
+    ContinuousAggregate,
+    Declarations,
+    Hypertable,
+    declarations_of,
+)
+from qts_data.timescale.edition import Edition, Feature, probe
+from qts_data.timescale.reflection import Reflected, reflect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from alembic.autogenerate.api import AutogenContext
+    from sqlalchemy.engine import Connection
+
+    from qts_data.timescale.intervals import Interval
+    from qts_data.timescale.reflection import ReflectedAggregate, ReflectedHypertable, ReflectedRefresh
+
+__all__ = ["PLUGIN_NAME", "setup"]
+
+PLUGIN_NAME: Final = "qts_data.timescale"
+
+_log = logging.getLogger("alembic.autogenerate.timescaledb")
+
+
+def setup(plugin: Plugin) -> None:
+    """Alembic's hook: compare after the tables were compared, for aggregates stand on tables."""
+    plugin.add_autogenerate_comparator(_compare, "schema", priority=DispatchPriority.LAST)
+
+
+@dataclass(slots=True)
+class _Comparison:
+    """One run of autogenerate: what is there, what is wanted, and the operations so far."""
+
+    context: AutogenContext
+    connection: Connection
+    edition: Edition
+    new_tables: set[tuple[str | None, str]]
+    changed_tables: set[tuple[str | None, str]]
+    found: dict[str | None, Reflected] = field(default_factory=dict)
+    first: list[ops.MigrateOperation] = field(default_factory=list)
+    """Operations before those on tables: an aggregate blocks changes of the columns that it reads."""
+    last: list[ops.MigrateOperation] = field(default_factory=list)
+    """Operations after those on tables."""
+
+    def reflected(self, schema: str | None) -> Reflected:
+        if schema not in self.found:
+            self.found[schema] = reflect(self.connection, schema=schema)
+        return self.found[schema]
+
+    def wanted(self, item: Hypertable | ContinuousAggregate, kind: str, *, exists: bool) -> bool:
+        """Whether the environment's filters let it through."""
+        parents = {"schema_name": item.schema}
+        if exists and not self.context.run_name_filters(item.name, kind, parents):  # type: ignore[arg-type]
+            return False
+        return self.context.run_object_filters(item, item.name, kind, False, None)  # type: ignore[arg-type]
+
+
+def _compare(context: AutogenContext, upgrade_ops: ops.UpgradeOps, schemas: set[str | None]) -> PriorityDispatchResult:
+    metadatas = context.metadata if isinstance(context.metadata, list | tuple) else [context.metadata]
+    connection = context.connection
+    if connection is None:
+        return PriorityDispatchResult.CONTINUE
+    run = _Comparison(
+        context,
+        connection,
+        probe(connection).edition,
+        {(op.schema, op.table_name) for op in upgrade_ops.ops if isinstance(op, ops.CreateTableOp)},
+        set(_changed_tables(upgrade_ops)),
+    )
+    default = connection.dialect.default_schema_name
+    for metadata in metadatas:
+        if not isinstance(metadata, sa.MetaData):
+            continue
+        declared = declarations_of(metadata)
+        for table in declared.hypertables.values():
+            if table.schema in schemas or (table.schema == default and None in schemas):
+                _compare_hypertable(run, table)
+        _compare_aggregates(run, declared, schemas)
+    upgrade_ops.ops[:] = [*run.first, *upgrade_ops.ops, *run.last]
+    return PriorityDispatchResult.CONTINUE
+
+
+def _changed_tables(upgrade_ops: ops.UpgradeOps) -> Iterator[tuple[str | None, str]]:
+    """Tables with a column of another type or less: the server refuses both under an aggregate."""
+    for table in upgrade_ops.ops:
+        if isinstance(table, ops.ModifyTableOps) and any(
+            isinstance(change, ops.DropColumnOp)
+            or (isinstance(change, ops.AlterColumnOp) and change.modify_type is not None)
+            for change in table.ops
+        ):
+            yield table.schema, table.table_name
+
+
+def _compare_hypertable(run: _Comparison, wanted: Hypertable) -> None:
+    new = (wanted.schema, wanted.name) in run.new_tables
+    found = None if new else run.reflected(wanted.schema).hypertables.get(wanted.name)
+    if not run.wanted(wanted, "hypertable", exists=found is not None):
+        return
+    if not new and not run.edition.has(Feature.HYPERTABLES):
+        return
+    schema = wanted.schema
+    if found is None:
+        _log.info("Detected new hypertable %s", wanted.name)
+        run.last.append(
+            tso.CreateHypertableOp(
+                wanted.name,
+                time=wanted.time,
+                chunk_interval=wanted.chunk_interval,
+                migrate_data=not new,
+                new_table=new,
+                schema=schema,
+            )
+        )
+    elif found.chunk_interval is None or wanted.chunk_interval.as_chunk != found.chunk_interval.as_chunk:
+        run.last.append(
+            tso.SetChunkIntervalOp(wanted.name, wanted.chunk_interval, existing=found.chunk_interval, schema=schema)
+        )
+    if new or run.edition.has(Feature.COLUMNSTORE):
+        run.last += _columnstore_ops(wanted, found)
+    if new or run.edition.has(Feature.POLICIES):
+        run.last += _retention_ops(wanted, found)
+
+
+def _columnstore_ops(wanted: Hypertable, found: ReflectedHypertable | None) -> Iterator[ops.MigrateOperation]:
+    name, schema = wanted.name, wanted.schema
+    new, old = wanted.columnstore, found.columnstore if found else None
+    policy = found.convert if found else None
+    after = new.after if new else None
+    if policy is not None and after is None:
+        yield tso.RemoveColumnstorePolicyOp(name, existing=policy.age, schema=schema)
+    if new is not None and old is None:
+        yield tso.EnableColumnstoreOp(name, segment_by=new.segment_by, order_by=new.order_by, schema=schema)
+    elif new is None and old is not None:
+        yield tso.DisableColumnstoreOp(
+            name, existing_segment_by=old.segment_by, existing_order_by=old.order_by, schema=schema
+        )
+    elif new is not None and old is not None and _orders(new) != _orders(old):
+        yield tso.AlterColumnstoreOp(
+            name,
+            segment_by=new.segment_by,
+            order_by=new.order_by,
+            existing_segment_by=old.segment_by,
+            existing_order_by=old.order_by,
+            schema=schema,
+        )
+    if after is not None and policy is None:
+        yield tso.AddColumnstorePolicyOp(name, after, schema=schema)
+    elif after is not None and policy is not None and not _same_policy(after, policy.age, policy.scheduled):
+        yield tso.AlterColumnstorePolicyOp(name, after, existing=policy.age, schema=schema)
+
+
+def _orders(columnstore: Columnstore) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return columnstore.segment_by, columnstore.normal_order
+
+
+def _same_policy(wanted: Interval, found: Interval | None, scheduled: bool) -> bool:
+    return scheduled and found is not None and wanted.same_length(found)
+
+
+def _retention_ops(
+    wanted: Hypertable | ContinuousAggregate, found: ReflectedHypertable | ReflectedAggregate | None
+) -> Iterator[ops.MigrateOperation]:
+    name, schema, policy = wanted.name, wanted.schema, found.retention if found else None
+    if policy is None:
+        if wanted.retention is not None:
+            yield tso.AddRetentionPolicyOp(name, wanted.retention, schema=schema)
+    elif wanted.retention is None:
+        yield tso.RemoveRetentionPolicyOp(name, existing=policy.age, schema=schema)
+    elif not _same_policy(wanted.retention, policy.age, policy.scheduled):
+        yield tso.AlterRetentionPolicyOp(name, wanted.retention, existing=policy.age, schema=schema)
+
+
+def _compare_aggregates(run: _Comparison, declared: Declarations, schemas: set[str | None]) -> None:
+    """Drop what changed, with all that stands on it, children first; build it again, parents first."""
+    default = run.connection.dialect.default_schema_name
+    allowed = [
+        item
+        for item in declared.continuous_aggregates.values()
+        if (item.schema in schemas or (item.schema == default and None in schemas))
+        and run.wanted(item, "continuous_aggregate", exists=_existing(run, item) is not None)
+    ]
+    rebuilt: list[ContinuousAggregate] = []
+    created: list[ContinuousAggregate] = []
+    for item in allowed:
+        existing = _existing(run, item)
+        stands_on = item.source in rebuilt or item.source in created
+        if existing is None:
+            created.append(item)
+        elif stands_on or _must_be_rebuilt(run, item, existing):
+            rebuilt.append(item)
+        elif isinstance(existing, str):
+            continue
+        else:
+            run.last += _settings_ops(item, existing)
+    for item in reversed(rebuilt):
+        _log.info("Detected changed continuous aggregate %s", item.name)
+        run.first += _drop_ops(run, item)
+    # In the order of declaration, which is a build order.
+    for item in allowed:
+        if item in rebuilt or item in created:
+            run.last += _build_ops(run, item)
+
+
+def _existing(run: _Comparison, item: ContinuousAggregate) -> ReflectedAggregate | str | None:
+    """The aggregate, or a plain view's definition, or None."""
+    found = run.reflected(item.schema).aggregates.get(item.name)
+    if found is not None:
+        return found
+    return drift.view_definition(run.connection, item.name, schema=item.schema)
+
+
+def _must_be_rebuilt(run: _Comparison, item: ContinuousAggregate, existing: ReflectedAggregate | str) -> bool:
+    is_view = isinstance(existing, str)
+    if is_view == run.edition.has(Feature.CONTINUOUS_AGGREGATES):
+        return True  # the edition changed since it was made
+    source = item.source
+    if isinstance(source, Hypertable) and (source.schema, source.name) in run.changed_tables:
+        return True
+    select = ddl.render_select(item.select, has_time_bucket=run.edition is not Edition.POSTGRESQL)
+    try:
+        wanted = drift.normal_form(run.connection, select)
+    except sa.exc.ProgrammingError:
+        return True  # it reads a column that this migration has yet to make
+    return wanted != (existing if isinstance(existing, str) else existing.definition)
+
+
+def _settings_ops(item: ContinuousAggregate, found: ReflectedAggregate) -> Iterator[ops.MigrateOperation]:
+    real_time = item.materialized_only != found.materialized_only
+    longer = found.chunk_interval is None or item.chunk_interval.as_chunk != found.chunk_interval.as_chunk
+    wanted = {index.name: list(index.expressions) for index in item.indexes}
+    change = tso.AlterContinuousAggregateOp(
+        item.name,
+        materialized_only=item.materialized_only if real_time else None,
+        existing_materialized_only=found.materialized_only if real_time else None,
+        chunk_interval=item.chunk_interval if longer else None,
+        existing_chunk_interval=found.chunk_interval if longer else None,
+        add_indexes={name: wanted[name] for name in wanted.keys() - found.indexes.keys()},
+        drop_indexes={name: found.indexes[name] for name in found.indexes.keys() - wanted.keys()},
+        schema=item.schema,
+    )
+    if change.arguments():
+        yield change
+    yield from _refresh_ops(item, found.refresh)
+    yield from _retention_ops(item, found)
+
+
+def _refresh_ops(item: ContinuousAggregate, found: Iterable[ReflectedRefresh]) -> Iterator[ops.MigrateOperation]:
+    name, schema = item.name, item.schema
+    missing = sorted(item.refresh, key=lambda policy: policy.start.longest)
+    extra = []
+    for existing in found:
+        same = next((p for p in missing if drift.same_window(p, existing) and existing.scheduled), None)
+        if same is not None:
+            missing.remove(same)
+        elif existing.start is not None and existing.end is not None:
+            extra.append((existing.start, existing.end, existing.every))
+    extra.sort(key=lambda window: window[0].longest)
+    # Pairs are the same job with another window; what is left over is new, or gone.
+    pairs = min(len(missing), len(extra))
+    for policy, (start, end, every) in zip(missing[:pairs], extra[:pairs], strict=True):
+        yield tso.AlterRefreshPolicyOp(
+            name,
+            start=policy.start,
+            end=policy.end,
+            every=policy.every,
+            existing_start=start,
+            existing_end=end,
+            existing_every=every,
+            schema=schema,
+        )
+    for start, end, every in extra[pairs:]:
+        yield tso.RemoveRefreshPolicyOp(name, start=start, end=end, every=every, schema=schema)
+    for policy in missing[pairs:]:
+        yield tso.AddRefreshPolicyOp(name, start=policy.start, end=policy.end, every=policy.every, schema=schema)
+
+
+def _drop_ops(run: _Comparison, item: ContinuousAggregate) -> Iterator[ops.MigrateOperation]:
+    """Each policy by itself, so that the way back adds each of them again."""
+    name, schema = item.name, item.schema
+    existing = _existing(run, item)
+    if isinstance(existing, str) or existing is None:
+        definition, found = str(existing), None
+    else:
+        definition, found = existing.definition, existing
+        if found.retention is not None:
+            yield tso.RemoveRetentionPolicyOp(name, existing=found.retention.age, schema=schema)
+        for policy in found.refresh:
+            if policy.start is not None and policy.end is not None:
+                yield tso.RemoveRefreshPolicyOp(
+                    name, start=policy.start, end=policy.end, every=policy.every, schema=schema
+                )
+    comment, columns = ddl.view_comments(run.connection, name, schema=schema)
+    yield tso.DropContinuousAggregateOp(
+        name,
+        schema=schema,
+        was=tso.CreateContinuousAggregateOp(
+            name,
+            select=definition.rstrip(";"),
+            chunk_interval=(found and found.chunk_interval) or item.chunk_interval,
+            materialized_only=bool(found and found.materialized_only),
+            indexes=found.indexes if found else None,
+            comment=comment,
+            column_comments=columns,
+            grants=ddl.view_grants(run.connection, name, schema=schema),
+            schema=schema,
+        ),
+    )
+
+
+def _build_ops(run: _Comparison, item: ContinuousAggregate) -> Iterator[ops.MigrateOperation]:
+    name, schema = item.name, item.schema
+    yield tso.CreateContinuousAggregateOp(
+        name,
+        select=ddl.render_select(item.select, has_time_bucket=True),
+        fallback_select=ddl.render_select(item.select, has_time_bucket=False),
+        chunk_interval=item.chunk_interval,
+        materialized_only=item.materialized_only,
+        indexes={index.name: index.expressions for index in item.indexes},
+        comment=item.comment,
+        column_comments=item.column_comments,
+        grants=ddl.view_grants(run.connection, name, schema=schema),
+        schema=schema,
+    )
+    for policy in item.refresh:
+        yield tso.AddRefreshPolicyOp(name, start=policy.start, end=policy.end, every=policy.every, schema=schema)
+    yield from _retention_ops(item, None)
+
+
+@renderers.dispatch_for(tso.TimescaleOp)
+def _render(context: AutogenContext, op: tso.TimescaleOp) -> list[str]:
+    """A comment with the cost, and the call."""
+    prefix = context.opts["alembic_module_prefix"] or ""
+    arguments = [repr(op.name)]
+    arguments += [f"{key}={_python(value)}" for key, value in op.arguments().items()]
+    if op.schema is not None:
+        arguments.append(f"schema={op.schema!r}")
+    lines = [f"# {op.safety}" + (f": {op.reason}" if op.reason else "")]
+    if len(", ".join(arguments)) < 80 and not any("\n" in argument for argument in arguments):
+        return [*lines, f"{prefix}{op.function}({', '.join(arguments)})"]
+    body = "".join(f"    {argument},\n" for argument in arguments)
+    return [*lines, f"{prefix}{op.function}(\n{body})"]
+
+
+def _python(value: object) -> str:
+    if isinstance(value, str) and value.startswith("SELECT ") and '"""' not in value and "\\" not in value:
+        return f'"""\n{_one_column_a_line(value)}\n"""'
+    return repr(value)
+
+
+def _one_column_a_line(select: str) -> str:
+    """The same SELECT with a line for each column, so that a review sees what changed."""
+    lines = [" ".join(line.split()) for line in select.splitlines()]
+    text, depth, quote = "", 0, ""
+    for character in " ".join(lines):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "([":
+            depth += 1
+        elif character in ")]":
+            depth -= 1
+        text += character
+        if character == "," and not depth and not quote:
+            text += "\n   "
+        for word in (" FROM ", " GROUP BY ", " WHERE ", " HAVING "):
+            if not depth and not quote and text.endswith(word):
+                text = f"{text[: -len(word)]}\n{word.strip()} "
+    return text
+
+
+def _register() -> None:
+    # One import does it; a second one, of a module that was reloaded, changes nothing.
+    try:
+        Plugin.setup_plugin_from_module(sys.modules[__name__], PLUGIN_NAME)
+    except ValueError:
+        _log.debug("plugin %s is registered already", PLUGIN_NAME)
+
+
+_register()
