@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from qts_data.timescale.intervals import Interval
     from qts_data.timescale.reflection import ReflectedAggregate, ReflectedHypertable, ReflectedRefresh
 
-__all__ = ["PLUGIN_NAME", "setup"]
+__all__ = ["PLUGIN_NAME", "hide_internal_schemas", "setup"]
 
 PLUGIN_NAME: Final = "qts_data.timescale"
 
@@ -57,6 +57,11 @@ _log = logging.getLogger("alembic.autogenerate.timescaledb")
 def setup(plugin: Plugin) -> None:
     """Alembic's hook: compare after the tables were compared, for aggregates stand on tables."""
     plugin.add_autogenerate_comparator(_compare, "schema", priority=DispatchPriority.LAST)
+
+
+def hide_internal_schemas(name: str | None, kind: str, _parents: object) -> bool:
+    """An `include_name` for `include_schemas=True`, which else proposes to drop the extension's own tables."""
+    return not (kind == "schema" and name is not None and name.startswith(("_timescaledb_", "timescaledb_")))
 
 
 @dataclass(slots=True)

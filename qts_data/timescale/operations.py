@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
@@ -229,6 +230,20 @@ class CreateHypertableOp(TimescaleOp):
             schema=self.schema,
             migrate_data=self.migrate_data,
         )
+
+    def run(self, operations: Operations) -> None:
+        """As the base; rows that move are announced before and timed after, for they are out of reach meanwhile."""
+        if not self.migrate_data or operations.get_context().as_sql:
+            super().run(operations)
+            return
+        name = ddl.qualified(self.name, self.schema)
+        size = operations.get_bind().scalar(
+            sa.text("SELECT pg_size_pretty(pg_total_relation_size(to_regclass(:name)))"), {"name": name}
+        )
+        _log.info("%s: %s move into chunks, the table is locked meanwhile", name, size)
+        begun = time.monotonic()
+        super().run(operations)
+        _log.info("%s: locked for %.1f seconds, and until the migration commits", name, time.monotonic() - begun)
 
     def reverse(self) -> MigrateOperation:
         """Nothing where the table itself goes; else there is no way back."""

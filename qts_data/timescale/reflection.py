@@ -7,13 +7,13 @@ left out.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
+from qts_data.timescale.ddl import qualified as quoted
 from qts_data.timescale.declarations import Columnstore
 from qts_data.timescale.edition import Edition, probe
 from qts_data.timescale.intervals import Interval
@@ -124,13 +124,14 @@ def _age(key: str) -> str:
 
 _HYPERTABLES: Final = f"""
     SELECT h.hypertable_name AS name, d.column_name AS time, {_parts("d.time_interval")} AS chunk_interval,
-           s.segmentby, s.orderby, h.compression_enabled AS columnstore
+           s.segmentby, s.orderby, s.orderby_desc, s.orderby_nullsfirst, h.compression_enabled AS columnstore
       FROM timescaledb_information.hypertables AS h
       JOIN timescaledb_information.dimensions AS d
         ON (d.hypertable_schema, d.hypertable_name) = (h.hypertable_schema, h.hypertable_name)
        AND d.dimension_number = 1
-      LEFT JOIN timescaledb_information.hypertable_columnstore_settings AS s
-        ON s.hypertable = CAST(format('%I.%I', h.hypertable_schema, h.hypertable_name) AS regclass)
+      -- The information view joins the names without quotes; a name with a comma would be two.
+      LEFT JOIN _timescaledb_catalog.compression_settings AS s
+        ON s.relid = CAST(format('%I.%I', h.hypertable_schema, h.hypertable_name) AS regclass)
      WHERE h.hypertable_schema = coalesce(:schema, current_schema())
 """
 
@@ -223,10 +224,11 @@ def _interval(parts: list[int] | None) -> Interval | None:
 def _columnstore(row: Row[tuple[object, ...]]) -> Columnstore | None:
     if not row.columnstore:
         return None
-    segments = (item.strip('"').replace('""', '"') for item in _items(row.segmentby))
-    return Columnstore(tuple(segments), tuple(_items(row.orderby)))
+    order = zip(row.orderby or (), row.orderby_desc or (), row.orderby_nullsfirst or (), strict=True)
+    return Columnstore(tuple(row.segmentby or ()), tuple(_order_item(*item) for item in order))
 
 
-def _items(text: str | None) -> list[str]:
-    """Items of the server's list; a comma inside a quoted name divides nothing."""
-    return [item.strip() for item in re.findall(r'(?:"(?:[^"]|"")*"|[^,"])+', text or "")]
+def _order_item(name: str, descending: bool, nulls_first: bool) -> str:
+    # What PostgreSQL does by itself is left out: NULLS FIRST with DESC, NULLS LAST without.
+    nulls = "" if descending == nulls_first else f" NULLS {'FIRST' if nulls_first else 'LAST'}"
+    return f"{quoted(name)}{' DESC' if descending else ''}{nulls}"

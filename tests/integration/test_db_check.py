@@ -10,23 +10,16 @@ import sqlalchemy as sa
 
 from qts_data.database.engine import engine
 from qts_data.models import Base
-from qts_data.timescale import (
-    AggregateIndex,
-    Columnstore,
-    Edition,
-    RefreshPolicy,
-    continuous_aggregate,
-    hypertable,
-    time_bucket,
-)
+from qts_data.timescale import Edition
 from qts_data.timescale.drift import find_drift
 from qts_data.timescale.edition import create_extension
+from tests.fixtures.somebody_else import somebody_else
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-    from sqlalchemy.engine import URL, Connection, Engine
+    from sqlalchemy.engine import URL, Engine
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -210,48 +203,14 @@ def test_a_check_leaves_nothing_behind(database: Engine) -> None:
         assert connection.scalar(sa.text("SELECT to_regclass('pg_temp.qts_normal_form')")) is None
 
 
-def build(connection: Connection, *, retention: str = "30 days") -> sa.MetaData:
-    """A schema of somebody else, in a database schema of its own, with names that need quotes."""
-    metadata = sa.MetaData(schema="Plant 1")
-    table = sa.Table(
-        "Readings",
-        metadata,
-        sa.Column("At", sa.TIMESTAMP(timezone=True), nullable=False),
-        sa.Column("Sensor, left", sa.Text, nullable=False),
-        sa.Column("value", sa.Float),
-    )
-    hypertable(
-        table,
-        time="At",
-        chunk_interval="1 week",
-        columnstore=Columnstore.of(segment_by=["Sensor, left"], order_by=['"At" DESC'], after="14 days"),
-        retention=retention,
-    )
-    bucket = time_bucket("1 day", table.c.At)
-    continuous_aggregate(
-        metadata,
-        "Daily",
-        sa.select(bucket.label("Day"), table.c["Sensor, left"], sa.func.max(table.c.value).label("top")).group_by(
-            time_bucket("1 day", table.c.At), table.c["Sensor, left"]
-        ),
-        chunk_interval="1 month",
-        refresh=[RefreshPolicy.of(start="10 days", end="1 day", every="1 day")],
-        indexes=[AggregateIndex("Daily top", ("top DESC",))],
-        comment="It's daily: 100 %",
-        column_comments={"Day": "d", "Sensor, left": "s", "top": "t"},
-    )
-    connection.exec_driver_sql('CREATE SCHEMA IF NOT EXISTS "Plant 1"')
-    return metadata
-
-
 def test_a_schema_of_somebody_else_is_built_and_compares_clean(empty_database: URL, edition: Edition) -> None:
     with engine(empty_database).begin() as connection:
         create_extension(connection)
-        metadata = build(connection)
+        metadata = somebody_else(connection)
         metadata.create_all(connection)
         assert find_drift(connection, metadata) == []
         if edition is Edition.COMMUNITY:
-            (difference,) = find_drift(connection, build(connection, retention="60 days"))
+            (difference,) = find_drift(connection, somebody_else(connection, retention="60 days"))
             assert (difference.name, difference.what) == ("Readings", "retention policy")
             assert (difference.declared, difference.found) == ("60 days", "30 days")
         metadata.drop_all(connection)
