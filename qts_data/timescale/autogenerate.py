@@ -16,6 +16,7 @@ the declaration as the object.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import renderers
 from alembic.operations import ops
 from alembic.runtime.plugins import Plugin
-from alembic.util import DispatchPriority, PriorityDispatchResult
+from alembic.util import CommandError, DispatchPriority, PriorityDispatchResult
 
 from qts_data.timescale import ddl, drift
 from qts_data.timescale import operations as tso
@@ -45,11 +46,14 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from qts_data.timescale.intervals import Interval
-    from qts_data.timescale.reflection import ReflectedAggregate, ReflectedHypertable, ReflectedRefresh
+    from qts_data.timescale.reflection import AgePolicy, ReflectedAggregate, ReflectedHypertable, ReflectedRefresh
 
 __all__ = ["PLUGIN_NAME", "hide_internal_schemas", "setup"]
 
 PLUGIN_NAME: Final = "qts_data.timescale"
+
+_UNFIT: Final = re.compile(r"""\"{3}|\\|'[^']*\n[^']*'""")
+"""What cannot stand between three quotes, or not over several lines."""
 
 _log = logging.getLogger("alembic.autogenerate.timescaledb")
 
@@ -73,6 +77,8 @@ class _Comparison:
     edition: Edition
     new_tables: set[tuple[str | None, str]]
     changed_tables: set[tuple[str | None, str]]
+    appends: bool
+    """Whether the server can append columns to an aggregate."""
     found: dict[str | None, Reflected] = field(default_factory=dict)
     first: list[ops.MigrateOperation] = field(default_factory=list)
     """Operations before those on tables: an aggregate blocks changes of the columns that it reads."""
@@ -97,12 +103,14 @@ def _compare(context: AutogenContext, upgrade_ops: ops.UpgradeOps, schemas: set[
     connection = context.connection
     if connection is None:
         return PriorityDispatchResult.CONTINUE
+    server = probe(connection)
     run = _Comparison(
         context,
         connection,
-        probe(connection).edition,
+        server.edition,
         {(op.schema, op.table_name) for op in upgrade_ops.ops if isinstance(op, ops.CreateTableOp)},
         set(_changed_tables(upgrade_ops)),
+        server.edition.has(Feature.CONTINUOUS_AGGREGATES) and (server.timescaledb or ()) >= (2, 28),
     )
     default = connection.dialect.default_schema_name
     for metadata in metadatas:
@@ -156,6 +164,19 @@ def _compare_hypertable(run: _Comparison, wanted: Hypertable) -> None:
         run.last += _columnstore_ops(wanted, found)
     if new or run.edition.has(Feature.POLICIES):
         run.last += _retention_ops(wanted, found)
+        run.last += _reorder_ops(wanted, found)
+
+
+def _reorder_ops(wanted: Hypertable, found: ReflectedHypertable | None) -> Iterator[ops.MigrateOperation]:
+    name, schema, old = wanted.name, wanted.schema, found.reorder if found else None
+    if wanted.reorder is None:
+        if old is not None:
+            every = found.reorder_every if found else None
+            yield tso.RemoveReorderPolicyOp(name, existing=old, existing_every=every, schema=schema)
+    elif old is None:
+        yield tso.AddReorderPolicyOp(name, wanted.reorder, schema=schema)
+    elif old != wanted.reorder or (found is not None and not found.reorder_scheduled):
+        yield tso.AlterReorderPolicyOp(name, wanted.reorder, existing=old, schema=schema)
 
 
 def _columnstore_ops(wanted: Hypertable, found: ReflectedHypertable | None) -> Iterator[ops.MigrateOperation]:
@@ -164,7 +185,9 @@ def _columnstore_ops(wanted: Hypertable, found: ReflectedHypertable | None) -> I
     policy = found.convert if found else None
     after = new.after if new else None
     if policy is not None and after is None:
-        yield tso.RemoveColumnstorePolicyOp(name, existing=policy.age, schema=schema)
+        yield tso.RemoveColumnstorePolicyOp(
+            name, existing=_age_of(name, policy), existing_every=policy.every, schema=schema
+        )
     if new is not None and old is None:
         yield tso.EnableColumnstoreOp(name, segment_by=new.segment_by, order_by=new.order_by, schema=schema)
     elif new is None and old is not None:
@@ -183,7 +206,7 @@ def _columnstore_ops(wanted: Hypertable, found: ReflectedHypertable | None) -> I
     if after is not None and policy is None:
         yield tso.AddColumnstorePolicyOp(name, after, schema=schema)
     elif after is not None and policy is not None and not _same_policy(after, policy.age, policy.scheduled):
-        yield tso.AlterColumnstorePolicyOp(name, after, existing=policy.age, schema=schema)
+        yield tso.AlterColumnstorePolicyOp(name, after, existing=_age_of(name, policy), schema=schema)
 
 
 def _orders(columnstore: Columnstore) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -202,9 +225,9 @@ def _retention_ops(
         if wanted.retention is not None:
             yield tso.AddRetentionPolicyOp(name, wanted.retention, schema=schema)
     elif wanted.retention is None:
-        yield tso.RemoveRetentionPolicyOp(name, existing=policy.age, schema=schema)
+        yield tso.RemoveRetentionPolicyOp(name, existing=_age_of(name, policy), schema=schema)
     elif not _same_policy(wanted.retention, policy.age, policy.scheduled):
-        yield tso.AlterRetentionPolicyOp(name, wanted.retention, existing=policy.age, schema=schema)
+        yield tso.AlterRetentionPolicyOp(name, wanted.retention, existing=_age_of(name, policy), schema=schema)
 
 
 def _compare_aggregates(run: _Comparison, declared: Declarations, schemas: set[str | None]) -> None:
@@ -223,11 +246,17 @@ def _compare_aggregates(run: _Comparison, declared: Declarations, schemas: set[s
         stands_on = item.source in rebuilt or item.source in created
         if existing is None:
             created.append(item)
-        elif stands_on or _must_be_rebuilt(run, item, existing):
-            rebuilt.append(item)
-        elif isinstance(existing, str):
             continue
-        else:
+        must = stands_on or _must_be_rebuilt(run, item, existing)
+        if must and not stands_on and not isinstance(existing, str) and run.appends:
+            appended = _appended(run, item, existing, allowed)
+            if appended is not None:
+                _log.info("Detected new columns of continuous aggregate %s", item.name)
+                run.last.append(appended)
+                must = False
+        if must:
+            rebuilt.append(item)
+        elif not isinstance(existing, str):
             run.last += _settings_ops(item, existing)
     for item in reversed(rebuilt):
         _log.info("Detected changed continuous aggregate %s", item.name)
@@ -256,23 +285,70 @@ def _must_be_rebuilt(run: _Comparison, item: ContinuousAggregate, existing: Refl
     select = ddl.render_select(item.select, has_time_bucket=run.edition is not Edition.POSTGRESQL)
     try:
         wanted = drift.normal_form(run.connection, select)
-    except sa.exc.ProgrammingError:
-        return True  # it reads a column that this migration has yet to make
+    except sa.exc.ProgrammingError as error:
+        if _is_missing(error):
+            return True  # it reads a column that this migration has yet to make
+        raise
     return wanted != (existing if isinstance(existing, str) else existing.definition)
+
+
+def _appended(
+    run: _Comparison, item: ContinuousAggregate, existing: ReflectedAggregate, allowed: list[ContinuousAggregate]
+) -> tso.AppendAggregateColumnsOp | None:
+    """The change, if all of it is more aggregates at the end; the server can do that in place."""
+    if isinstance(item.source, Hypertable) and (item.source.schema, item.source.name) in run.changed_tables:
+        return None
+    wanted = list(item.select.selected_columns)
+    _, there = ddl.view_comments(run.connection, item.name, schema=item.schema)
+    if not 0 < len(there) < len(wanted):
+        return None
+    shorter = item.select.with_only_columns(*wanted[: len(there)], maintain_column_froms=True)
+    try:
+        if drift.normal_form(run.connection, ddl.render_select(shorter, has_time_bucket=True)) != existing.definition:
+            return None
+        kinds = drift.column_types(run.connection, ddl.render_select(item.select, has_time_bucket=True))
+    except sa.exc.ProgrammingError as error:
+        if _is_missing(error):
+            return None  # it reads a column that this migration has yet to make
+        raise
+    subtree = [item]
+    subtree += [other for other in allowed if other.source in subtree and _existing(run, other) is not None]
+    undo: list[ops.MigrateOperation] = []
+    for other in reversed(subtree):
+        undo += _drop_ops(run, other)
+    undo += [op.reverse() for op in reversed(undo)]
+    new = {str(column.key): column for column in wanted[len(there) :]}
+    return tso.AppendAggregateColumnsOp(
+        item.name,
+        columns={key: (kinds[key], ddl.render_expression(column)) for key, column in new.items()},
+        comments={key: item.column_comments[key] for key in new},
+        schema=item.schema,
+        undo=undo,
+    )
+
+
+def _is_missing(error: sa.exc.ProgrammingError) -> bool:
+    # undefined_column, undefined_table; anything else, such as a missing right, is no news about the schema.
+    return getattr(error.orig, "sqlstate", None) in {"42703", "42P01"}
 
 
 def _settings_ops(item: ContinuousAggregate, found: ReflectedAggregate) -> Iterator[ops.MigrateOperation]:
     real_time = item.materialized_only != found.materialized_only
     longer = found.chunk_interval is None or item.chunk_interval.as_chunk != found.chunk_interval.as_chunk
     wanted = {index.name: list(index.expressions) for index in item.indexes}
+    changed = {
+        name
+        for name in wanted.keys() | found.indexes.keys()
+        if drift.normal_index(wanted.get(name, [])) != drift.normal_index(found.indexes.get(name, []))
+    }
     change = tso.AlterContinuousAggregateOp(
         item.name,
         materialized_only=item.materialized_only if real_time else None,
         existing_materialized_only=found.materialized_only if real_time else None,
         chunk_interval=item.chunk_interval if longer else None,
         existing_chunk_interval=found.chunk_interval if longer else None,
-        add_indexes={name: wanted[name] for name in wanted.keys() - found.indexes.keys()},
-        drop_indexes={name: found.indexes[name] for name in found.indexes.keys() - wanted.keys()},
+        add_indexes={name: wanted[name] for name in sorted(changed & wanted.keys())},
+        drop_indexes={name: found.indexes[name] for name in sorted(changed & found.indexes.keys())},
         schema=item.schema,
     )
     if change.arguments():
@@ -284,31 +360,47 @@ def _settings_ops(item: ContinuousAggregate, found: ReflectedAggregate) -> Itera
 def _refresh_ops(item: ContinuousAggregate, found: Iterable[ReflectedRefresh]) -> Iterator[ops.MigrateOperation]:
     name, schema = item.name, item.schema
     missing = sorted(item.refresh, key=lambda policy: policy.start.longest)
-    extra = []
+    extra: list[ReflectedRefresh] = []
     for existing in found:
         same = next((p for p in missing if drift.same_window(p, existing) and existing.scheduled), None)
         if same is not None:
             missing.remove(same)
-        elif existing.start is not None and existing.end is not None:
-            extra.append((existing.start, existing.end, existing.every))
-    extra.sort(key=lambda window: window[0].longest)
-    # Pairs are the same job with another window; what is left over is new, or gone.
-    pairs = min(len(missing), len(extra))
-    for policy, (start, end, every) in zip(missing[:pairs], extra[:pairs], strict=True):
+        else:
+            extra.append(existing)
+    if len(missing) == len(extra) == 1:
+        # The same job with another window. With more of them, one's new window can be another's old one.
         yield tso.AlterRefreshPolicyOp(
             name,
-            start=policy.start,
-            end=policy.end,
-            every=policy.every,
-            existing_start=start,
-            existing_end=end,
-            existing_every=every,
+            start=missing[0].start,
+            end=missing[0].end,
+            every=missing[0].every,
+            **{f"existing_{key}": value for key, value in _window(item.name, extra[0]).items()},
             schema=schema,
         )
-    for start, end, every in extra[pairs:]:
-        yield tso.RemoveRefreshPolicyOp(name, start=start, end=end, every=every, schema=schema)
-    for policy in missing[pairs:]:
+        return
+    for existing in extra:
+        yield tso.RemoveRefreshPolicyOp(name, **_window(item.name, existing), schema=schema)
+    for policy in missing:
         yield tso.AddRefreshPolicyOp(name, start=policy.start, end=policy.end, every=policy.every, schema=schema)
+
+
+def _window(name: str, policy: ReflectedRefresh) -> dict[str, Interval]:
+    if policy.start is None or policy.end is None:
+        raise CommandError(
+            f"{name} has a refresh policy with an open window (job {policy.job}), which no declaration can say: an "
+            "open start deletes the bars of dropped rows; remove it with SELECT delete_job("
+            f"{policy.job}), then generate again"
+        )
+    return {"start": policy.start, "end": policy.end, "every": policy.every}
+
+
+def _age_of(name: str, policy: AgePolicy) -> Interval:
+    if policy.age is None:
+        raise CommandError(
+            f"{name} has a policy by the chunks' time of creation (job {policy.job}), which no declaration can say; "
+            f"remove it with SELECT delete_job({policy.job}), then generate again"
+        )
+    return policy.age
 
 
 def _drop_ops(run: _Comparison, item: ContinuousAggregate) -> Iterator[ops.MigrateOperation]:
@@ -320,12 +412,9 @@ def _drop_ops(run: _Comparison, item: ContinuousAggregate) -> Iterator[ops.Migra
     else:
         definition, found = existing.definition, existing
         if found.retention is not None:
-            yield tso.RemoveRetentionPolicyOp(name, existing=found.retention.age, schema=schema)
+            yield tso.RemoveRetentionPolicyOp(name, existing=_age_of(name, found.retention), schema=schema)
         for policy in found.refresh:
-            if policy.start is not None and policy.end is not None:
-                yield tso.RemoveRefreshPolicyOp(
-                    name, start=policy.start, end=policy.end, every=policy.every, schema=schema
-                )
+            yield tso.RemoveRefreshPolicyOp(name, **_window(name, policy), schema=schema)
     comment, columns = ddl.view_comments(run.connection, name, schema=schema)
     yield tso.DropContinuousAggregateOp(
         name,
@@ -379,29 +468,31 @@ def _render(context: AutogenContext, op: tso.TimescaleOp) -> list[str]:
 
 
 def _python(value: object) -> str:
-    if isinstance(value, str) and value.startswith("SELECT ") and '"""' not in value and "\\" not in value:
+    # Alembic indents what it writes, inside of quotes as well: a literal with a line break stays in one line.
+    if isinstance(value, str) and value.startswith("SELECT ") and not _UNFIT.search(value):
         return f'"""\n{_one_column_a_line(value)}\n"""'
     return repr(value)
 
 
 def _one_column_a_line(select: str) -> str:
-    """The same SELECT with a line for each column, so that a review sees what changed."""
-    lines = [" ".join(line.split()) for line in select.splitlines()]
+    """The same SELECT with a line for each column, so that a review sees what changed; quotes stay as they are."""
     text, depth, quote = "", 0, ""
-    for character in " ".join(lines):
+    for character in select:
         if quote:
             quote = "" if character == quote else quote
-        elif character in "'\"":
+            text += character
+            continue
+        if character.isspace():
+            text += "" if text.endswith((" ", "\n")) else " "
+        else:
+            text += character
+        if character in "'\"":
             quote = character
-        elif character in "([":
-            depth += 1
-        elif character in ")]":
-            depth -= 1
-        text += character
-        if character == "," and not depth and not quote:
-            text += "\n   "
+        depth += (character in "([") - (character in ")]")
+        if character == "," and not depth:
+            text += "\n    "
         for word in (" FROM ", " GROUP BY ", " WHERE ", " HAVING "):
-            if not depth and not quote and text.endswith(word):
+            if not depth and text.endswith(word):
                 text = f"{text[: -len(word)]}\n{word.strip()} "
     return text
 

@@ -34,10 +34,14 @@ if TYPE_CHECKING:
 __all__ = [
     "add_columnstore_policy",
     "add_refresh_policy",
+    "add_reorder_policy",
     "add_retention_policy",
     "alter_age_policy",
     "alter_continuous_aggregate",
     "alter_refresh_policy",
+    "alter_reorder_policy",
+    "append_aggregate_column",
+    "comment_on_columns",
     "comment_on_view",
     "create_continuous_aggregate",
     "create_hypertable",
@@ -52,7 +56,9 @@ __all__ = [
     "relation",
     "remove_columnstore_policy",
     "remove_refresh_policy",
+    "remove_reorder_policy",
     "remove_retention_policy",
+    "render_expression",
     "render_select",
     "set_chunk_interval",
     "statements_for",
@@ -124,9 +130,12 @@ def disable_columnstore(name: str, *, schema: str | None = None) -> Iterator[str
     yield f"ALTER TABLE {qualified(name, schema)} SET (timescaledb.enable_columnstore = false)"
 
 
-def add_columnstore_policy(name: str, after: Interval, *, schema: str | None = None) -> str:
-    """Convert chunks of that age; a procedure, so CALL."""
-    return f"CALL add_columnstore_policy({relation(name, schema)}, after => {after.sql})"
+def add_columnstore_policy(
+    name: str, after: Interval, *, every: Interval | None = None, schema: str | None = None
+) -> str:
+    """Convert chunks of that age; a procedure, so CALL. Without a pace the server chooses one by the chunks."""
+    pace = f", schedule_interval => {every.sql}" if every else ""
+    return f"CALL add_columnstore_policy({relation(name, schema)}, after => {after.sql}{pace})"
 
 
 def remove_columnstore_policy(name: str, *, schema: str | None = None) -> str:
@@ -182,6 +191,26 @@ def _delete_jobs(procedure: str, name: str, schema: str | None) -> str:
 def set_chunk_interval(name: str, chunk_interval: Interval, *, schema: str | None = None) -> str:
     """Length of the chunks that come next; those that are there stay as they are."""
     return f"SELECT set_chunk_time_interval({relation(name, schema)}, {chunk_interval.sql})"
+
+
+def add_reorder_policy(name: str, index: str, *, every: Interval | None = None, schema: str | None = None) -> str:
+    """Sort the rows of older chunks by an index. Without a pace the server chooses one by the chunks."""
+    added = f"add_reorder_policy({relation(name, schema)}, {literal(index)})"
+    return f"SELECT alter_job({added}, schedule_interval => {every.sql})" if every else f"SELECT {added}"
+
+
+def alter_reorder_policy(name: str, index: str, *, schema: str | None = None) -> str:
+    """Another index for the policy's job, which stays the same job."""
+    change = f"jsonb_build_object('index_name', {literal(index)})"
+    return (
+        f"SELECT alter_job(job_id, config => config || {change}, scheduled => true) "
+        f"{_jobs('policy_reorder', name, schema)}"
+    )
+
+
+def remove_reorder_policy(name: str, *, schema: str | None = None) -> str:
+    """Sort no more."""
+    return _delete_jobs("policy_reorder", name, schema)
 
 
 def alter_age_policy(procedure: str, key: str, name: str, age: Interval, *, schema: str | None = None) -> str:
@@ -279,6 +308,20 @@ def alter_continuous_aggregate(
         yield create_index_on_view(name, index, schema=schema)
 
 
+def append_aggregate_column(name: str, column: str, kind: str, expression: str, *, schema: str | None = None) -> str:
+    """One more aggregate at the end of a continuous aggregate's columns, in place."""
+    return (
+        f"ALTER MATERIALIZED VIEW {qualified(name, schema)} ADD COLUMN {_PREPARER.quote(column)} {kind} "
+        f"GENERATED ALWAYS AS ({expression}) STORED"
+    )
+
+
+def render_expression(column: sa.ColumnElement[Any]) -> str:
+    """A column of a SELECT, without its name."""
+    inner = column.element if isinstance(column, sa.Label) else column
+    return str(inner.compile(dialect=_Dialect(), compile_kwargs={"literal_binds": True}))
+
+
 def create_index_on_view(name: str, index: AggregateIndex, *, schema: str | None = None) -> str:
     """An index on the materialized rows of an aggregate."""
     return f"CREATE INDEX {_PREPARER.quote(index.name)} ON {qualified(name, schema)} ({', '.join(index.expressions)})"
@@ -341,11 +384,11 @@ def view_grants(connection: Connection, name: str, *, schema: str | None = None)
     rows = connection.execute(
         sa.text(
             """
-            SELECT r.rolname, acl.privilege_type
+            SELECT coalesce(r.rolname, 'PUBLIC') AS role, acl.privilege_type
               FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS acl
-              JOIN pg_catalog.pg_roles AS r ON r.oid = acl.grantee
+              LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = acl.grantee
              WHERE c.oid = to_regclass(:name) AND acl.grantee <> c.relowner
-             ORDER BY r.rolname, acl.privilege_type
+             ORDER BY role, acl.privilege_type
             """
         ),
         {"name": qualified(name, schema)},
@@ -358,7 +401,10 @@ def view_grants(connection: Connection, name: str, *, schema: str | None = None)
 
 def grant_on_view(name: str, role: str, privileges: Sequence[str], *, schema: str | None = None) -> str:
     """GRANT, where the role exists: a role is the server's, and another server need not have it."""
-    grant = f"GRANT {', '.join(privileges)} ON {qualified(name, schema)} TO {_PREPARER.quote(role)}"
+    grant = f"GRANT {', '.join(privileges)} ON {qualified(name, schema)} TO "
+    if role == "PUBLIC":
+        return f"{grant}PUBLIC"
+    grant += _PREPARER.quote(role)
     return (
         f"DO $qts$ BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(role)}) "
         f"THEN {grant}; END IF; END $qts$"
@@ -368,6 +414,11 @@ def grant_on_view(name: str, role: str, privileges: Sequence[str], *, schema: st
 def comment_on_view(name: str, *, comment: str, columns: Mapping[str, str], schema: str | None = None) -> Iterator[str]:
     """Comments on a view and its columns; a continuous aggregate is a view to COMMENT."""
     yield f"COMMENT ON VIEW {qualified(name, schema)} IS {literal(comment)}"
+    yield from comment_on_columns(name, columns, schema=schema)
+
+
+def comment_on_columns(name: str, columns: Mapping[str, str], *, schema: str | None = None) -> Iterator[str]:
+    """Comments on columns of a view."""
     for column, text in columns.items():
         yield f"COMMENT ON COLUMN {qualified(name, schema)}.{_PREPARER.quote(column)} IS {literal(text)}"
 
@@ -395,6 +446,8 @@ def statements_for(declared: Hypertable | ContinuousAggregate, edition: Edition)
             yield enable_columnstore(declared.name, declared.columnstore, schema=schema)
             if declared.columnstore.after:
                 yield add_columnstore_policy(declared.name, declared.columnstore.after, schema=schema)
+        if declared.reorder and edition.has(Feature.POLICIES):
+            yield add_reorder_policy(declared.name, declared.reorder, schema=schema)
     else:
         yield from create_continuous_aggregate(
             declared.name,

@@ -112,6 +112,7 @@ class Hypertable:
         chunk_interval: Length of a chunk.
         columnstore: How old chunks are compressed, or None.
         retention: Age at which chunks are dropped, or None to keep them for ever.
+        reorder: Name of the index by which rows of older chunks are sorted on disk, or None.
     """
 
     table: sa.Table
@@ -119,6 +120,7 @@ class Hypertable:
     chunk_interval: Interval
     columnstore: Columnstore | None = None
     retention: Interval | None = None
+    reorder: str | None = None
 
     @property
     def name(self) -> str:
@@ -227,6 +229,7 @@ def hypertable(
     chunk_interval: IntervalLike | None = None,
     columnstore: Columnstore | None = None,
     retention: IntervalLike | None = None,
+    reorder: str | None = None,
 ) -> Hypertable:
     """Declare that a table is a hypertable.
 
@@ -237,6 +240,7 @@ def hypertable(
         chunk_interval: Length of a chunk; may be left out likewise.
         columnstore: How old chunks are compressed.
         retention: Age at which chunks are dropped.
+        reorder: Name of the index by which rows of older chunks are sorted on disk.
 
     Raises:
         DeclarationError: Names the object and what contradicts what, with both numbers.
@@ -254,6 +258,7 @@ def hypertable(
         Interval.parse(chunk),
         columnstore,
         None if retention is None else Interval.parse(retention),
+        reorder,
     )
     for key, value in (("time_column_name", declared.time), ("chunk_time_interval", declared.chunk_interval)):
         given = argument.get(key)
@@ -370,6 +375,9 @@ def _check_hypertable(declared: Hypertable) -> None:
         target = constraint.elements[0].target_fullname.rpartition(".")[0]
         if target in declarations_of(table.metadata).hypertables:
             raise DeclarationError(f"{name}: a foreign key to {target} is impossible, that is a hypertable too")
+    indexes = {index.name for index in table.indexes} | {constraint.name for constraint in table.constraints}
+    if declared.reorder is not None and declared.reorder not in indexes:
+        raise DeclarationError(f"{name}: there is no index {declared.reorder!r} to reorder by")
     if declared.columnstore is not None:
         _check_columnstore(name, declared.columnstore, set(table.columns.keys()), declared.retention)
     if declared.retention is not None and declared.retention.shortest < declared.chunk_interval.longest:

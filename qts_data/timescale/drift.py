@@ -7,6 +7,8 @@ server's own normal form, so no parser of ours has to be right.
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,7 @@ from qts_data.timescale.edition import Edition, Feature, probe
 from qts_data.timescale.reflection import reflect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy.engine import Connection
 
@@ -26,7 +28,17 @@ if TYPE_CHECKING:
     from qts_data.timescale.intervals import Interval
     from qts_data.timescale.reflection import AgePolicy, ReflectedAggregate, ReflectedHypertable, ReflectedRefresh
 
-__all__ = ["Difference", "find_drift", "normal_form", "same_window", "view_definition", "view_drift"]
+__all__ = [
+    "Difference",
+    "column_types",
+    "find_drift",
+    "index_changes",
+    "normal_form",
+    "normal_index",
+    "same_window",
+    "view_definition",
+    "view_drift",
+]
 
 NOTHING = "-"
 
@@ -69,17 +81,35 @@ def find_drift(connection: Connection, metadata: sa.MetaData) -> list[Difference
     return differences
 
 
-def normal_form(connection: Connection, select: str) -> str:
-    """A SELECT as the server would write it: a temporary view of it, read back and forgotten."""
+@contextlib.contextmanager
+def _temporary_view(connection: Connection, select: str) -> Iterator[None]:
     savepoint = connection.begin_nested()
     try:
         connection.execute(ddl.verbatim(f"CREATE TEMPORARY VIEW qts_normal_form AS {select}"))
+        yield
+    finally:
+        savepoint.rollback()
+
+
+def normal_form(connection: Connection, select: str) -> str:
+    """A SELECT as the server would write it: a temporary view of it, read back and forgotten."""
+    with _temporary_view(connection, select):
         text: str = connection.execute(
             sa.text("SELECT pg_get_viewdef(to_regclass('pg_temp.qts_normal_form'))")
         ).scalar_one()
-    finally:
-        savepoint.rollback()
     return text.strip()
+
+
+def column_types(connection: Connection, select: str) -> dict[str, str]:
+    """Types of a SELECT's columns as the server writes them."""
+    with _temporary_view(connection, select):
+        rows = connection.execute(
+            sa.text(
+                "SELECT attname, format_type(atttypid, atttypmod) AS kind FROM pg_catalog.pg_attribute "
+                "WHERE attrelid = to_regclass('pg_temp.qts_normal_form') AND attnum > 0"
+            )
+        ).all()
+    return {row.attname: row.kind for row in rows}
 
 
 def view_definition(connection: Connection, name: str, *, schema: str | None = None) -> str | None:
@@ -104,6 +134,11 @@ def _table(wanted: Hypertable, found: ReflectedHypertable | None, edition: Editi
         after = wanted.columnstore.after if wanted.columnstore else None
         yield from _policy(wanted.name, "columnstore policy", after, found.convert)
         yield from _policy(wanted.name, "retention policy", wanted.retention, found.retention)
+        if wanted.reorder != found.reorder or not found.reorder_scheduled:
+            paused = "" if found.reorder_scheduled else ", paused"
+            yield Difference(
+                wanted.name, "reorder policy", wanted.reorder or NOTHING, (found.reorder or NOTHING) + paused
+            )
 
 
 def _columnstore(wanted: Hypertable, found: ReflectedHypertable) -> Iterator[Difference]:
@@ -136,11 +171,25 @@ def _aggregate(
     if wanted.materialized_only != found.materialized_only:
         yield Difference(wanted.name, "materialized_only", str(wanted.materialized_only), str(found.materialized_only))
     yield from _length(wanted.name, "chunk interval", wanted.chunk_interval, found.chunk_interval)
-    for index in sorted({index.name for index in wanted.indexes} ^ found.indexes.keys()):
-        here = index in found.indexes
-        yield Difference(wanted.name, "index", NOTHING if here else index, index if here else NOTHING)
+    for declared, existing in index_changes(wanted, found):
+        yield Difference(wanted.name, "index", declared or NOTHING, existing or NOTHING)
     yield from _refresh(wanted, found)
     yield from _policy(wanted.name, "retention policy", wanted.retention, found.retention)
+
+
+def index_changes(wanted: ContinuousAggregate, found: ReflectedAggregate) -> Iterator[tuple[str, str]]:
+    """Indexes of an aggregate that differ, as declared and as found; '' for not at all."""
+    declared = {index.name: ", ".join(normal_index(index.expressions)) for index in wanted.indexes}
+    existing = {name: ", ".join(normal_index(expressions)) for name, expressions in found.indexes.items()}
+    for name in sorted(declared.keys() | existing.keys()):
+        left, right = declared.get(name), existing.get(name)
+        if left != right:
+            yield (f"{name} ({left})" if left else "", f"{name} ({right})" if right else "")
+
+
+def normal_index(expressions: Iterable[str]) -> list[str]:
+    """Expressions of an index without what is understood: quotes that are not needed, ASC."""
+    return [re.sub(r'^"([a-z_][a-z0-9_]*)"', r"\1", item.removesuffix(" ASC")) for item in expressions]
 
 
 def view_drift(connection: Connection, name: str, select: str, *, schema: str | None = None) -> Iterator[Difference]:

@@ -36,12 +36,15 @@ if TYPE_CHECKING:
 __all__ = [
     "AddColumnstorePolicyOp",
     "AddRefreshPolicyOp",
+    "AddReorderPolicyOp",
     "AddRetentionPolicyOp",
     "AlterColumnstoreOp",
     "AlterColumnstorePolicyOp",
     "AlterContinuousAggregateOp",
     "AlterRefreshPolicyOp",
+    "AlterReorderPolicyOp",
     "AlterRetentionPolicyOp",
+    "AppendAggregateColumnsOp",
     "CreateContinuousAggregateOp",
     "CreateExtensionOp",
     "CreateHypertableOp",
@@ -50,6 +53,7 @@ __all__ = [
     "EnableColumnstoreOp",
     "RemoveColumnstorePolicyOp",
     "RemoveRefreshPolicyOp",
+    "RemoveReorderPolicyOp",
     "RemoveRetentionPolicyOp",
     "RevertHypertableOp",
     "Safety",
@@ -515,8 +519,20 @@ class AddColumnstorePolicyOp(_Columnstore, _AddOp):
 
     function = "add_columnstore_policy"
 
-    def __init__(self, name: str, after: IntervalLike, *, schema: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        after: IntervalLike,
+        *,
+        every: IntervalLike | None = None,
+        schema: str | None = None,
+    ) -> None:
         super().__init__(name, after, schema=schema)
+        self.every = None if every is None else Interval.parse(every)
+
+    def arguments(self) -> dict[str, Any]:
+        """As given."""
+        return super().arguments() | _texts(every=self.every)
 
     def summary(self) -> str:
         """What is left out."""
@@ -524,11 +540,11 @@ class AddColumnstorePolicyOp(_Columnstore, _AddOp):
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
         """One call."""
-        yield ddl.add_columnstore_policy(self.name, self.age, schema=self.schema)
+        yield ddl.add_columnstore_policy(self.name, self.age, every=self.every, schema=self.schema)
 
     def reverse(self) -> RemoveColumnstorePolicyOp:
         """Remove it."""
-        return RemoveColumnstorePolicyOp(self.name, existing=self.age, schema=self.schema)
+        return RemoveColumnstorePolicyOp(self.name, existing=self.age, existing_every=self.every, schema=self.schema)
 
 
 @_on_op
@@ -558,13 +574,29 @@ class RemoveColumnstorePolicyOp(_Columnstore, _RemoveOp):
 
     function = "remove_columnstore_policy"
 
+    def __init__(
+        self,
+        name: str,
+        *,
+        existing: IntervalLike | None = None,
+        existing_every: IntervalLike | None = None,
+        schema: str | None = None,
+    ) -> None:
+        super().__init__(name, existing=existing, schema=schema)
+        self.existing_every = None if existing_every is None else Interval.parse(existing_every)
+
+    def arguments(self) -> dict[str, Any]:
+        """As given."""
+        return super().arguments() | _texts(existing_every=self.existing_every)
+
     def statements(self, _edition: Edition, /) -> Iterable[str]:
         """One call."""
         yield ddl.remove_columnstore_policy(self.name, schema=self.schema)
 
     def reverse(self) -> AddColumnstorePolicyOp:
         """Add it again."""
-        return AddColumnstorePolicyOp(self.name, _known(self.existing, self), schema=self.schema)
+        existing = _known(self.existing, self)
+        return AddColumnstorePolicyOp(self.name, existing, every=self.existing_every, schema=self.schema)
 
 
 class _DropsChunks(TimescaleOp):
@@ -653,6 +685,95 @@ class RemoveRetentionPolicyOp(_Retention, _RemoveOp):
     def reverse(self) -> AddRetentionPolicyOp:
         """Add it again."""
         return AddRetentionPolicyOp(self.name, _known(self.existing, self), schema=self.schema)
+
+
+class _ReorderPolicyOp(TimescaleOp):
+    feature = Feature.POLICIES
+
+    def summary(self) -> str:
+        """What is left out."""
+        return f"reorder policy of {ddl.qualified(self.name, self.schema)}"
+
+
+@_on_op
+class AddReorderPolicyOp(_ReorderPolicyOp):
+    """`op.add_reorder_policy("metrics", index="ix_metrics_room")`."""
+
+    function = "add_reorder_policy"
+
+    def __init__(self, name: str, index: str, *, every: IntervalLike | None = None, schema: str | None = None) -> None:
+        super().__init__(name, schema=schema)
+        self.index = index
+        self.every = None if every is None else Interval.parse(every)
+
+    def arguments(self) -> dict[str, Any]:
+        """As given."""
+        return {"index": self.index} | _texts(every=self.every)
+
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
+        """One call."""
+        yield ddl.add_reorder_policy(self.name, self.index, every=self.every, schema=self.schema)
+
+    def reverse(self) -> RemoveReorderPolicyOp:
+        """Remove it."""
+        return RemoveReorderPolicyOp(self.name, existing=self.index, existing_every=self.every, schema=self.schema)
+
+
+@_on_op
+class AlterReorderPolicyOp(_ReorderPolicyOp):
+    """`op.alter_reorder_policy("metrics", index="uq_metrics", existing="ix_metrics_room")`; the job stays the same."""
+
+    function = "alter_reorder_policy"
+
+    def __init__(self, name: str, index: str, *, existing: str | None = None, schema: str | None = None) -> None:
+        super().__init__(name, schema=schema)
+        self.index = index
+        self.existing = existing
+
+    def arguments(self) -> dict[str, Any]:
+        """As given."""
+        return {"index": self.index} | ({"existing": self.existing} if self.existing else {})
+
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
+        """One change of the job."""
+        yield ddl.alter_reorder_policy(self.name, self.index, schema=self.schema)
+
+    def reverse(self) -> AlterReorderPolicyOp:
+        """Back to the existing index."""
+        return AlterReorderPolicyOp(self.name, _known(self.existing, self), existing=self.index, schema=self.schema)
+
+
+@_on_op
+class RemoveReorderPolicyOp(_ReorderPolicyOp):
+    """`op.remove_reorder_policy("metrics")`."""
+
+    function = "remove_reorder_policy"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        existing: str | None = None,
+        existing_every: IntervalLike | None = None,
+        schema: str | None = None,
+    ) -> None:
+        super().__init__(name, schema=schema)
+        self.existing = existing
+        self.existing_every = None if existing_every is None else Interval.parse(existing_every)
+
+    def arguments(self) -> dict[str, Any]:
+        """As given."""
+        given = {"existing": self.existing} if self.existing else {}
+        return given | _texts(existing_every=self.existing_every)
+
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
+        """One call."""
+        yield ddl.remove_reorder_policy(self.name, schema=self.schema)
+
+    def reverse(self) -> AddReorderPolicyOp:
+        """Add it again."""
+        existing = _known(self.existing, self)
+        return AddReorderPolicyOp(self.name, existing, every=self.existing_every, schema=self.schema)
 
 
 class _RefreshPolicyOp(TimescaleOp):
@@ -908,6 +1029,48 @@ class AlterContinuousAggregateOp(TimescaleOp):
             drop_indexes=self.add_indexes,
             schema=self.schema,
         )
+
+
+@_on_op
+class AppendAggregateColumnsOp(TimescaleOp):
+    """More aggregates at the end, in place: `op.append_aggregate_columns("per_minute", columns={"mean": [...]})`.
+
+    Each column is a type and an expression. Rows that are materialized already hold NULL in it until they are
+    refreshed; nothing of them is lost. Needs TimescaleDB 2.28 or newer. The server cannot take a column away again,
+    so the way back builds the aggregate anew.
+    """
+
+    function = "append_aggregate_columns"
+    feature = Feature.CONTINUOUS_AGGREGATES
+    reason = "rows that are materialized already hold NULL in the new columns until they are refreshed by force"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        columns: Mapping[str, Sequence[str]],
+        comments: Mapping[str, str] | None = None,
+        schema: str | None = None,
+        undo: Sequence[MigrateOperation] = (),
+    ) -> None:
+        super().__init__(name, schema=schema)
+        self.columns = {key: list(value) for key, value in columns.items()}
+        self.comments = dict(comments or {})
+        self.undo = list(undo)
+
+    def arguments(self) -> dict[str, Any]:
+        """As given."""
+        return {"columns": self.columns} | ({"comments": self.comments} if self.comments else {})
+
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
+        """One ALTER for each column, and its comment."""
+        for column, (kind, expression) in self.columns.items():
+            yield ddl.append_aggregate_column(self.name, column, kind, expression, schema=self.schema)
+        yield from ddl.comment_on_columns(self.name, self.comments, schema=self.schema)
+
+    def reverse(self) -> MigrateOperation:
+        """Drop the aggregate with all that stands on it, and build them as they were."""
+        return ModifyTableOps(self.name, _known(self.undo or None, self), schema=self.schema)
 
 
 @_on_op

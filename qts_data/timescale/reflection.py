@@ -30,11 +30,13 @@ class AgePolicy:
 
     Attributes:
         age: Age at which it acts, None for a policy that this package could not have made.
+        every: Time between two runs.
         scheduled: False for a job that somebody paused.
         job: Number of the job.
     """
 
     age: Interval | None
+    every: Interval
     scheduled: bool
     job: int
 
@@ -68,6 +70,9 @@ class ReflectedHypertable:
         columnstore: Orders of the columnstore, without its policy; None where it is off.
         convert: The columnstore policy, if any.
         retention: The retention policy, if any.
+        reorder: Index of the reorder policy, if any.
+        reorder_every: Time between two runs of it.
+        reorder_scheduled: False for a reorder job that somebody paused.
     """
 
     time: str
@@ -75,6 +80,9 @@ class ReflectedHypertable:
     columnstore: Columnstore | None
     convert: AgePolicy | None
     retention: AgePolicy | None
+    reorder: str | None
+    reorder_every: Interval | None
+    reorder_scheduled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +165,7 @@ _JOBS: Final = f"""
     SELECT job_id AS job, proc_name, hypertable_name AS name, scheduled,
            {_parts("schedule_interval")} AS every, {_age("drop_after")} AS drop_after,
            {_age("compress_after")} AS compress_after,
+           config ->> 'index_name' AS index_name,
            {_age("start_offset")} AS start_offset, {_age("end_offset")} AS end_offset
       FROM timescaledb_information.jobs
      WHERE hypertable_schema = coalesce(:schema, current_schema())
@@ -181,7 +190,8 @@ def reflect(connection: Connection, *, schema: str | None = None) -> Reflected:
         found = jobs.get((procedure, name), [])
         if not found:
             return None
-        return AgePolicy(_interval(getattr(found[0], key)), bool(found[0].scheduled), int(found[0].job))
+        job = found[0]
+        return AgePolicy(_interval(getattr(job, key)), Interval.of_parts(*job.every), bool(job.scheduled), int(job.job))
 
     return Reflected(
         {
@@ -191,6 +201,11 @@ def reflect(connection: Connection, *, schema: str | None = None) -> Reflected:
                 columnstore=_columnstore(row),
                 convert=policy("policy_compression", row.name, "compress_after"),
                 retention=policy("policy_retention", row.name, "drop_after"),
+                reorder=next((job.index_name for job in jobs.get(("policy_reorder", row.name), [])), None),
+                reorder_every=next(
+                    (Interval.of_parts(*job.every) for job in jobs.get(("policy_reorder", row.name), [])), None
+                ),
+                reorder_scheduled=all(job.scheduled for job in jobs.get(("policy_reorder", row.name), [])),
             )
             for row in rows(_HYPERTABLES)
         },

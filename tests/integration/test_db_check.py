@@ -126,10 +126,10 @@ CHANGES_ON_COMMUNITY = {
     "DROP INDEX _timescaledb_internal.ix_ohlcv_1m_symbol_bucket": (
         "ohlcv_1m",
         "index",
-        "ix_ohlcv_1m_symbol_bucket",
+        "ix_ohlcv_1m_symbol_bucket (symbol, bucket DESC)",
         "-",
     ),
-    "CREATE INDEX by_hand ON ohlcv_1m (source)": ("ohlcv_1m", "index", "-", "by_hand"),
+    "CREATE INDEX by_hand ON ohlcv_1m (source)": ("ohlcv_1m", "index", "-", "by_hand (source)"),
     job("policy_refresh_continuous_aggregate", "ohlcv_1h", "schedule_interval => INTERVAL '1 day'"): None,
     job("policy_refresh_continuous_aggregate", "ohlcv_1h", "scheduled => false"): (
         "ohlcv_1h",

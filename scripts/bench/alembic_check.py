@@ -1,0 +1,124 @@
+"""What does the plugin add to the time of `alembic check`?
+
+    QTS_DATABASE_URL=... python scripts/bench/alembic_check.py [hypertables] [repeats]
+
+Compares a schema that is as declared: every hypertable has a columnstore with its policy and one continuous aggregate
+with a refresh policy. With and without the plugin in turns, on one connection; less is better, and the ratio should
+stay under 1.5. Needs a server with TimescaleDB's Community edition; it works in a database of its own, which it drops.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from qts_data import bootstrap
+from qts_data.database.engine import engine
+from qts_data.settings import load_settings
+from qts_data.timescale import Columnstore, RefreshPolicy, continuous_aggregate, hypertable, time_bucket
+from qts_data.timescale.autogenerate import PLUGIN_NAME
+from qts_data.timescale.edition import create_extension
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+TARGET = 1.5
+WARM_UP = 3
+PLUGINS = {
+    "without the plugin": ["alembic.autogenerate.*"],
+    "with the plugin": ["alembic.autogenerate.*", PLUGIN_NAME],
+}
+
+
+def declare(hypertables: int) -> sa.MetaData:
+    """A schema with two policies for each hypertable: one converts its chunks, one refreshes its aggregate."""
+    metadata = sa.MetaData()
+    for number in range(hypertables):
+        table = sa.Table(
+            f"readings_{number}",
+            metadata,
+            sa.Column("sensor", sa.Text, primary_key=True),
+            sa.Column("time", sa.TIMESTAMP(timezone=True), primary_key=True),
+            sa.Column("value", sa.Float),
+            sa.Index(f"ix_readings_{number}_time", sa.text("time DESC")),
+        )
+        hypertable(
+            table,
+            time="time",
+            chunk_interval="1 day",
+            columnstore=Columnstore.of(segment_by=["sensor"], order_by=["time DESC"], after="7 days"),
+        )
+        bucket = time_bucket("1 hour", table.c.time)
+        continuous_aggregate(
+            metadata,
+            f"hourly_{number}",
+            sa.select(
+                bucket.label("bucket"),
+                table.c.sensor,
+                sa.func.avg(table.c.value).label("mean"),
+                sa.func.count().label("samples"),
+            ).group_by(bucket, table.c.sensor),
+            chunk_interval="10 days",
+            refresh=[RefreshPolicy.of(start="3 days", end="1 hour", every="1 hour")],
+            comment="Means by hour",
+            column_comments={"bucket": "Start", "sensor": "Sensor", "mean": "Mean", "samples": "Rows"},
+        )
+    return metadata
+
+
+def compare(connection: Connection, metadata: sa.MetaData, plugins: list[str]) -> float:
+    """Milliseconds of one comparison, which must find nothing."""
+    with connection.begin():
+        context = MigrationContext.configure(connection, opts={"autogenerate_plugins": plugins})
+        begun = time.perf_counter()
+        differences = compare_metadata(context, metadata)
+        elapsed = (time.perf_counter() - begun) * 1000
+    if differences:
+        raise SystemExit(f"the schema was built as declared, yet it differs: {differences}")
+    return elapsed
+
+
+def main() -> None:
+    """Print both medians and their ratio."""
+    hypertables = int(sys.argv[1]) if len(sys.argv) > 1 else 30
+    repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 15
+    url = bootstrap.database_url(load_settings())
+    admin = engine(url).connect().execution_options(isolation_level="AUTOCOMMIT")
+    name = f"bench_check_{time.time_ns()}"
+    admin.exec_driver_sql(f"CREATE DATABASE {name}")
+    try:
+        metadata = declare(hypertables)
+        with engine(url.set(database=name)).connect() as connection:
+            with connection.begin():
+                create_extension(connection)
+                metadata.create_all(connection)
+            with connection.begin():
+                # No job of the extension's own, only those of policies.
+                policies = connection.scalar(
+                    sa.text("SELECT count(*) FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL")
+                )
+            times: dict[str, list[float]] = {label: [] for label in PLUGINS}
+            for turn in range(WARM_UP + repeats):
+                for label, plugins in PLUGINS.items():
+                    elapsed = compare(connection, metadata, plugins)
+                    if turn >= WARM_UP:
+                        times[label].append(elapsed)
+    finally:
+        admin.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+        admin.close()
+    print(f"{hypertables} hypertables, {hypertables} continuous aggregates, {policies} policies; median of {repeats}")
+    medians = {label: statistics.median(values) for label, values in times.items()}
+    for label, median in medians.items():
+        print(f"{label:20}{median:>10.1f} ms")
+    without, with_plugin = medians.values()
+    print(f"{'ratio':20}{with_plugin / without:>10.2f}    target: under {TARGET}")
+
+
+if __name__ == "__main__":
+    main()
