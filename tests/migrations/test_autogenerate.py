@@ -616,7 +616,8 @@ def test_any_declarations_become_any_others_and_back(
         for catalog in (left, right):
             del catalog["privileges"]  # a grant by hand is on what was there
             # Their pace is the server's choice, by the chunks that there were when they were made.
-            catalog["jobs"] = [row[:2] + row[3:] if row[0] in paced else row for row in catalog["jobs"]]
+            # A server without the extension has no jobs at all.
+            catalog["jobs"] = [row[:2] + row[3:] if row[0] in paced else row for row in catalog.get("jobs", [])]
         assert difference(unordered(left), unordered(right)) == {}
     finally:
         server.drop_database(url)
