@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from qts_data.database import migrations, roles
 from qts_data.database.embedded import EmbeddedServer
-from qts_data.database.engine import async_engine, engine, parse_url
+from qts_data.database.engine import DatabaseConfig, async_engine, engine, parse_url
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, SchemaMismatch
 from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
 from qts_data.models.views import trading_zone_statements
-from qts_data.repositories import IngestReport, RefreshReport, TickRepository
+from qts_data.repositories import Database, IngestReport, RefreshReport, TickRepository
 from qts_data.timescale import Server, declarations_of, probe, require_supported
 from qts_data.timescale.ddl import render_select, verbatim
 from qts_data.timescale.drift import Difference, find_drift, view_drift
@@ -39,6 +39,7 @@ __all__ = [
     "Status",
     "check",
     "connect",
+    "database",
     "database_url",
     "dev_server",
     "import_ticks",
@@ -226,20 +227,45 @@ def set_trading_zone(settings: Settings) -> None:
             connection.execute(verbatim(statement))
 
 
+def database(settings: Settings) -> Database:
+    """The configured database; nothing connects before the first use."""
+    return Database(
+        database_url(settings),
+        DatabaseConfig(
+            pool_min=settings.database_pool_min,
+            pool_max=settings.database_pool_max,
+            pool_timeout_seconds=settings.database_pool_timeout_seconds,
+            connect_timeout_seconds=settings.connect_timeout_seconds,
+            statement_timeout_seconds=settings.database_statement_timeout_seconds,
+            lock_timeout_seconds=settings.database_lock_timeout_seconds,
+            tls_mode=settings.database_tls_mode,
+            tls_root_certificate=settings.database_tls_root_certificate,
+            tls_certificate=settings.database_tls_certificate,
+            tls_key=settings.database_tls_key,
+        ),
+    )
+
+
 @contextlib.asynccontextmanager
 async def tick_repository(settings: Settings, *, autocommit: bool = False) -> AsyncIterator[TickRepository]:
     """A tick repository in a transaction that commits at the end, or in autocommit mode."""
+    # A load and a refresh take as long as they take.
+    config = DatabaseConfig(
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        statement_timeout_seconds=0,
+        idle_transaction_timeout_seconds=0,
+    )
     url = database_url(settings)
-    database = async_engine(url, connect_timeout_seconds=settings.connect_timeout_seconds)
+    made = async_engine(url, config)
     if autocommit:
-        database = database.execution_options(isolation_level="AUTOCOMMIT")
+        made = made.execution_options(isolation_level="AUTOCOMMIT")
     try:
         with translated_errors(url):
-            async with database.begin() as connection:
+            async with made.begin() as connection:
                 await connection.run_sync(_require_current)
                 yield TickRepository(connection)
     finally:
-        await database.dispose()
+        await made.dispose()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ An engine catches by class, never by message text:
 * try again later - `DatabaseUnavailable`;
 * run the unit of work again - `TransactionConflict`;
 * look before trying again - `OutcomeUnknown`;
-* repair the input - `InvalidRecord`, `ConstraintViolated`;
+* repair the input - `InvalidRecord`, `ConstraintViolated` and its children, `LedgerConflict`;
+* read again - `NotFound`, `StaleWrite`;
 * deploy or migrate - `SchemaMismatch`.
 """
 
@@ -15,16 +16,23 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "CheckViolated",
     "ConfigurationError",
     "ConstraintViolated",
     "DatabaseError",
     "DatabaseUnavailable",
+    "ForeignKeyViolated",
     "InvalidRecord",
+    "LedgerConflict",
+    "NotFound",
+    "NotNullViolated",
     "OutcomeUnknown",
     "QtsDataError",
     "SchemaMismatch",
+    "StaleWrite",
     "StatementTimeout",
     "TransactionConflict",
+    "UniqueViolated",
 ]
 
 
@@ -66,6 +74,28 @@ class InvalidRecord(QtsDataError):
         return InvalidRecord(field=self.field, reason=self.reason, row=row)
 
 
+class NotFound(QtsDataError):
+    """What was asked for by its key is not there."""
+
+
+class StaleWrite(QtsDataError):
+    """What was to be changed has changed since it was read; read it again."""
+
+
+class LedgerConflict(QtsDataError):
+    """The ledger holds something else under the same execution id; nothing was booked.
+
+    Attributes:
+        booked: What the ledger holds, for a person.
+        given: What was handed over, for a person.
+    """
+
+    def __init__(self, message: str, *, booked: str, given: str) -> None:
+        super().__init__(f"{message}; booked: {booked}; given: {given}")
+        self.booked = booked
+        self.given = given
+
+
 class DatabaseError(QtsDataError):
     """The database refused a statement.
 
@@ -95,11 +125,30 @@ class TransactionConflict(DatabaseError):
 
 
 class OutcomeUnknown(DatabaseError):
-    """The connection was lost while a commit was under way; look before you try again."""
+    """The connection was lost while a commit was under way; look before you try again.
+
+    What is booked by a key of its own (a fill, a tick) may simply be sent again.
+    """
 
 
 class ConstraintViolated(DatabaseError):
     """A rule of the schema refused the row."""
+
+
+class UniqueViolated(ConstraintViolated):
+    """The key is there already."""
+
+
+class ForeignKeyViolated(ConstraintViolated):
+    """The row names another row that is not there, or is still named by one."""
+
+
+class CheckViolated(ConstraintViolated):
+    """A CHECK refused a value."""
+
+
+class NotNullViolated(ConstraintViolated):
+    """A value is missing."""
 
 
 class StatementTimeout(DatabaseError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zoneinfo
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -29,6 +29,16 @@ class Settings(BaseSettings):
     Attributes:
         database_url: `QTS_DATABASE_URL`, such as `timescaledb+psycopg://qts:secret@localhost:5432/qts`;
             None falls back to the development server of this project, if it runs.
+        database_pool_min: `QTS_DATABASE_POOL_MIN`, connections that are kept open.
+        database_pool_max: `QTS_DATABASE_POOL_MAX`, most connections at a time.
+        database_pool_timeout_seconds: `QTS_DATABASE_POOL_TIMEOUT_SECONDS`, longest wait for a free one.
+        database_statement_timeout_seconds: `QTS_DATABASE_STATEMENT_TIMEOUT_SECONDS`, longest run of a statement.
+        database_lock_timeout_seconds: `QTS_DATABASE_LOCK_TIMEOUT_SECONDS`, longest wait for a lock.
+        database_tls_mode: `QTS_DATABASE_TLS_MODE`, libpq's sslmode, such as verify-full.
+        database_tls_root_certificate: `QTS_DATABASE_TLS_ROOT_CERTIFICATE`, file that the server's certificate is
+            checked with.
+        database_tls_certificate: `QTS_DATABASE_TLS_CERTIFICATE`, file with the client's certificate.
+        database_tls_key: `QTS_DATABASE_TLS_KEY`, file with its key.
         trading_time_zone: `QTS_TRADING_TIME_ZONE`; days in this zone are the trading days.
         dev_directory: `QTS_DEV_DIRECTORY`, data directory of the development server.
         connect_timeout_seconds: `QTS_CONNECT_TIMEOUT_SECONDS`, longest wait for a connection.
@@ -45,6 +55,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="QTS_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     database_url: SecretStr | None = None
+    database_pool_min: int = Field(default=5, ge=1)
+    database_pool_max: int = Field(default=20, ge=1)
+    database_pool_timeout_seconds: float = Field(default=5.0, gt=0)
+    database_statement_timeout_seconds: float = Field(default=30.0, ge=0)
+    database_lock_timeout_seconds: float = Field(default=5.0, ge=0)
+    database_tls_mode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
+    database_tls_root_certificate: Path | None = None
+    database_tls_certificate: Path | None = None
+    database_tls_key: Path | None = None
     trading_time_zone: Annotated[str, AfterValidator(_known_zone)] = "Asia/Seoul"
     dev_directory: Path | None = None
     connect_timeout_seconds: int = Field(default=10, ge=1, le=600)

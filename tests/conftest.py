@@ -4,4 +4,5 @@ pytest_plugins = [
     "tests.fixtures.fix_server",
     "tests.fixtures.fix_redis",
     "tests.fixtures.fix_cli",
+    "tests.fixtures.fix_proxy",
 ]

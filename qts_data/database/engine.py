@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
 # Registers timescaledb+psycopg:// for URLs.
@@ -12,10 +15,14 @@ import qts_data.timescale  # noqa: F401
 from qts_data.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL, Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from pathlib import Path
 
-__all__ = ["async_engine", "engine", "parse_url"]
+    from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+__all__ = ["DatabaseConfig", "async_engine", "engine", "parse_url"]
 
 _DRIVER: Final = "timescaledb+psycopg"
 _SCHEMES: Final = {
@@ -25,6 +32,83 @@ _SCHEMES: Final = {
     "timescaledb",
     "timescaledb+psycopg",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseConfig:
+    """How an engine connects; every duration is in seconds.
+
+    Attributes:
+        pool_min: Connections that are kept open once they were needed.
+        pool_max: Most connections at a time.
+        pool_timeout_seconds: Longest wait for a free connection; then `DatabaseUnavailable`.
+        connect_timeout_seconds: Longest wait for a new connection, for each address of the host.
+        statement_timeout_seconds: Longest run of a statement; 0 for no bound.
+        lock_timeout_seconds: Longest wait for a lock; then `TransactionConflict`.
+        idle_transaction_timeout_seconds: When the server ends a transaction that nobody goes on with: its locks
+            would stop everybody else.
+        ping_after_idle_seconds: A connection that was idle for longer is asked whether it still lives before it is
+            handed out; a ping before each use would cost every transaction a round trip.
+        max_connection_age_seconds: When a connection is replaced by a new one.
+        peer_timeout_seconds: How long sent data may stay unacknowledged before the connection counts as lost.
+        application_name: Shown in pg_stat_activity.
+        tls_mode: libpq's sslmode, such as `verify-full`; None leaves it to the URL.
+        tls_root_certificate: File with the certificates that sign the server's.
+        tls_certificate: The client's certificate, where the server asks for one.
+        tls_key: Its key.
+    """
+
+    pool_min: int = 5
+    pool_max: int = 20
+    pool_timeout_seconds: float = 5.0
+    connect_timeout_seconds: int = 10
+    statement_timeout_seconds: float = 30.0
+    lock_timeout_seconds: float = 5.0
+    idle_transaction_timeout_seconds: float = 60.0
+    ping_after_idle_seconds: float = 1.0
+    max_connection_age_seconds: float = 1800.0
+    peer_timeout_seconds: float = 20.0
+    application_name: str = "qts_data"
+    tls_mode: str | None = None
+    tls_root_certificate: Path | None = None
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a pool that cannot hold what it should keep."""
+        if not 1 <= self.pool_min <= self.pool_max:
+            raise ConfigurationError(
+                f"pool_min is {self.pool_min} and pool_max is {self.pool_max}; 1 <= pool_min <= pool_max must hold"
+            )
+
+    def connect_arguments(self) -> dict[str, Any]:
+        """What libpq is told about every connection."""
+        tls = {
+            "sslmode": self.tls_mode,
+            "sslrootcert": self.tls_root_certificate,
+            "sslcert": self.tls_certificate,
+            "sslkey": self.tls_key,
+        }
+        return {
+            "connect_timeout": self.connect_timeout_seconds,
+            "application_name": self.application_name,
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": round(1000 * self.peer_timeout_seconds),
+            **{name: str(value) for name, value in tls.items() if value is not None},
+        }
+
+    def session_options(self) -> str:
+        """What the server is told about every session, as libpq's `options`."""
+        milliseconds = {
+            "statement_timeout": self.statement_timeout_seconds,
+            "lock_timeout": self.lock_timeout_seconds,
+            "idle_in_transaction_session_timeout": self.idle_transaction_timeout_seconds,
+        }
+        return "-c TimeZone=UTC" + "".join(
+            f" -c {name}={round(1000 * seconds)}" for name, seconds in milliseconds.items()
+        )
 
 
 def parse_url(text: str) -> URL:
@@ -50,23 +134,50 @@ def parse_url(text: str) -> URL:
     return url.set(drivername=_DRIVER)
 
 
-def _connect_arguments(connect_timeout_seconds: int, application_name: str) -> dict[str, Any]:
-    return {"connect_timeout": connect_timeout_seconds, "application_name": application_name}
-
-
 def engine(url: URL, *, connect_timeout_seconds: int = 10, application_name: str = "qts_data") -> Engine:
     """A blocking engine that holds no connection between uses; for commands and migrations."""
     return sa.create_engine(
         url,
         poolclass=sa.NullPool,
-        connect_args=_connect_arguments(connect_timeout_seconds, application_name),
+        connect_args={"connect_timeout": connect_timeout_seconds, "application_name": application_name},
     )
 
 
-def async_engine(url: URL, *, connect_timeout_seconds: int = 10, application_name: str = "qts_data") -> AsyncEngine:
-    """An async engine with pre-ping."""
-    return create_async_engine(
-        url,
-        pool_pre_ping=True,
-        connect_args=_connect_arguments(connect_timeout_seconds, application_name),
+def async_engine(url: URL, config: DatabaseConfig | None = None) -> AsyncEngine:
+    """An async engine with a bounded pool; nothing connects before the first use."""
+    config = config or DatabaseConfig()
+    given = url.query.get("options", "")
+    options = f"{config.session_options()} {given if isinstance(given, str) else ' '.join(given)}".strip()
+    made = create_async_engine(
+        # What the URL asks for comes last, and wins.
+        url.update_query_dict({"options": options}),
+        pool_size=config.pool_min,
+        max_overflow=config.pool_max - config.pool_min,
+        pool_timeout=config.pool_timeout_seconds,
+        pool_recycle=round(config.max_connection_age_seconds),
+        # The connection used last is the one that needs no ping.
+        pool_use_lifo=True,
+        connect_args=config.connect_arguments(),
     )
+    _ping_idle_connections(made.sync_engine, config.ping_after_idle_seconds)
+    return made
+
+
+def _ping_idle_connections(made: Engine, after_seconds: float) -> None:
+    @event.listens_for(made, "checkin")
+    def _remember(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+        record.info["idle_since"] = time.monotonic()
+
+    @event.listens_for(made, "checkout")
+    def _ping(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: PoolProxiedConnection) -> None:
+        since = record.info.get("idle_since")
+        if since is None or time.monotonic() - since < after_seconds:
+            return
+        dialect = made.dialect
+        try:
+            alive = dialect.do_ping(connection)
+        except dialect.loaded_dbapi.Error:
+            alive = False
+        if not alive:
+            # The others of the pool have most likely met the same end: all are replaced, and the pool tries again.
+            raise sa.exc.InvalidatePoolError

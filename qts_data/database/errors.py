@@ -13,13 +13,19 @@ import sqlalchemy as sa
 from psycopg import pq
 
 from qts_data.errors import (
+    CheckViolated,
     ConfigurationError,
     ConstraintViolated,
     DatabaseError,
     DatabaseUnavailable,
+    ForeignKeyViolated,
+    NotNullViolated,
+    OutcomeUnknown,
     QtsDataError,
+    SchemaMismatch,
     StatementTimeout,
     TransactionConflict,
+    UniqueViolated,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-__all__ = ["describe_url", "translate", "translated_errors"]
+__all__ = ["describe_url", "translate", "translate_commit", "translated_errors"]
 
 _CODES: Final[Mapping[str, type[DatabaseError]]] = {
     "40001": TransactionConflict,  # serialization_failure
@@ -39,6 +45,15 @@ _CODES: Final[Mapping[str, type[DatabaseError]]] = {
     "57P03": DatabaseUnavailable,  # cannot_connect_now
     "57P05": DatabaseUnavailable,  # idle_session_timeout
     "53300": DatabaseUnavailable,  # too_many_connections
+    "08007": OutcomeUnknown,  # transaction_resolution_unknown
+    "40003": OutcomeUnknown,  # statement_completion_unknown
+    "23502": NotNullViolated,  # not_null_violation
+    "23503": ForeignKeyViolated,  # foreign_key_violation
+    "23505": UniqueViolated,  # unique_violation
+    "23514": CheckViolated,  # check_violation
+    "42703": SchemaMismatch,  # undefined_column
+    "42883": SchemaMismatch,  # undefined_function
+    "42P01": SchemaMismatch,  # undefined_table
 }
 _CLASSES: Final[Mapping[str, type[DatabaseError]]] = {
     "08": DatabaseUnavailable,  # connection exception
@@ -59,6 +74,8 @@ def translate(error: Exception, url: URL | None = None) -> QtsDataError | None:
         error: What was raised.
         url: Where the connection was to lead; lets a failed connection be told apart from a refused one.
     """
+    if isinstance(error, sa.exc.TimeoutError):
+        return DatabaseUnavailable("every connection of the pool is in use, and none came back in time")
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if not isinstance(original, psycopg.Error):
         return None
@@ -66,7 +83,25 @@ def translate(error: Exception, url: URL | None = None) -> QtsDataError | None:
         return _connection_failed(original, url)
     message = (original.diag.message_primary or str(original)).strip()
     kind = _CODES.get(original.sqlstate) or _CLASSES.get(original.sqlstate[:2]) or DatabaseError
+    if kind is SchemaMismatch:
+        message += "; the code and the schema do not fit: run qts-data status"
     return kind(message, sqlstate=original.sqlstate, constraint=original.diag.constraint_name)
+
+
+def translate_commit(error: Exception) -> QtsDataError | None:
+    """The same for an error of COMMIT, whose answer may have been lost after the server had committed.
+
+    Only a server that answers says for certain that it rolled back: a deferred constraint, a serialization
+    failure. A connection that ends says nothing.
+    """
+    ours = translate(error)
+    if isinstance(ours, DatabaseUnavailable):
+        return OutcomeUnknown(
+            f"the connection was lost during COMMIT ({ours}): the transaction may or may not have been committed; "
+            "look before you try again",
+            sqlstate=ours.sqlstate,
+        )
+    return ours
 
 
 def _connection_failed(error: psycopg.Error, url: URL | None) -> QtsDataError:

@@ -7,5 +7,15 @@ from qts_data.repositories.ticks import (
     RefreshReport,
     TickRepository,
 )
+from qts_data.repositories.unit_of_work import Database, Reader, UnitOfWork
 
-__all__ = ["BAR_INTERVALS", "BarInterval", "IngestReport", "RefreshReport", "TickRepository"]
+__all__ = [
+    "BAR_INTERVALS",
+    "BarInterval",
+    "Database",
+    "IngestReport",
+    "Reader",
+    "RefreshReport",
+    "TickRepository",
+    "UnitOfWork",
+]

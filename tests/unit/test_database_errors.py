@@ -15,8 +15,10 @@ from qts_data.errors import (
     ConstraintViolated,
     DatabaseError,
     DatabaseUnavailable,
+    SchemaMismatch,
     StatementTimeout,
     TransactionConflict,
+    UniqueViolated,
 )
 
 if TYPE_CHECKING:
@@ -27,13 +29,13 @@ if TYPE_CHECKING:
     ("statement", "kind", "sqlstate"),
     [
         ("SELECT 1/0", DatabaseError, "22012"),
-        ("SELECT * FROM nowhere", DatabaseError, "42P01"),
+        ("SELECT * FROM nowhere", SchemaMismatch, "42P01"),
         ("SET LOCAL statement_timeout = 1; SELECT pg_sleep(5)", StatementTimeout, "57014"),
         ("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '40001'; END $$", TransactionConflict, "40001"),
         ("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '40P01'; END $$", TransactionConflict, "40P01"),
         ("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '53300'; END $$", DatabaseUnavailable, "53300"),
         ("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '08006'; END $$", DatabaseUnavailable, "08006"),
-        ("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '23505'; END $$", ConstraintViolated, "23505"),
+        ("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '23505'; END $$", UniqueViolated, "23505"),
     ],
 )
 def test_an_error_is_told_by_its_code(

@@ -1,0 +1,11 @@
+"""Frozen records that cross the package's border; no database, no driver, no ORM.
+
+Times are aware UTC instants, money and quantities are `decimal.Decimal`; a record that breaks a rule cannot
+be made: the constructor raises `InvalidRecord` with the field and the reason.
+"""
+
+from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
+from qts_data.contracts.health import HealthStatus
+from qts_data.contracts.market import OHLCV, TickData
+
+__all__ = ["MAX_SOURCE_LENGTH", "MAX_SYMBOL_LENGTH", "OHLCV", "HealthStatus", "TickData"]

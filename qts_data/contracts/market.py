@@ -1,0 +1,156 @@
+"""Market data: trades and bars."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qts_data.contracts.checks import (
+    MAX_SOURCE_LENGTH,
+    MAX_SYMBOL_LENGTH,
+    check_aware,
+    check_count,
+    check_price,
+    check_source,
+    check_symbol,
+    check_volume,
+)
+from qts_data.errors import InvalidRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from decimal import Decimal
+
+__all__ = ["OHLCV", "TickData"]
+
+
+# The constructor is written by hand: the generated one of a frozen class spends longer on
+# object.__setattr__ than all checks take together, and a day of one symbol makes 250,000 of these.
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
+class TickData:
+    """One trade of one symbol at one feed.
+
+    Attributes:
+        time: Instant of the trade, aware.
+        symbol: Instrument, 1 to 64 characters.
+        price: Trade price in the symbol's quote currency, at most 8 decimal places. May be negative
+            (futures and spreads trade below zero).
+        volume: Traded quantity in units of the instrument, at least 0, at most 8 decimal places.
+        source: Feed the tick came from, at most 64 characters; '' for the only one.
+        seq: The feed's own sequence number, at least 0, or None: then the loader gives the ordinal
+            among the ticks of the same (symbol, time, source).
+        bid: Best bid at the trade, or None.
+        ask: Best ask at the trade, or None.
+
+    Raises:
+        InvalidRecord: A field is of the wrong type, or the table would refuse it or store it as
+            something else.
+    """
+
+    time: dt.datetime
+    symbol: str
+    price: Decimal
+    volume: Decimal
+    source: str = ""
+    seq: int | None = None
+    bid: Decimal | None = None
+    ask: Decimal | None = None
+
+    def __init__(
+        self,
+        *,
+        time: dt.datetime,
+        symbol: str,
+        price: Decimal,
+        volume: Decimal,
+        source: str = "",
+        seq: int | None = None,
+        bid: Decimal | None = None,
+        ask: Decimal | None = None,
+    ) -> None:
+        # The conditions let the ordinary value through at once; the checks have the last word.
+        if symbol.__class__ is not str or not symbol.isprintable() or not 0 < len(symbol) <= MAX_SYMBOL_LENGTH:
+            check_symbol(symbol)
+        if time.__class__ is not dt.datetime or time.tzinfo is not dt.UTC:
+            check_aware("time", time)
+        check_price("price", price)
+        check_volume("volume", volume)
+        if source.__class__ is not str or not source.isprintable() or len(source) > MAX_SOURCE_LENGTH:
+            check_source(source)
+        if seq is not None:
+            check_count("seq", seq)
+        if bid is not None:
+            check_price("bid", bid)
+        if ask is not None:
+            check_price("ask", ask)
+        _set_time(self, time)
+        _set_symbol(self, symbol)
+        _set_price(self, price)
+        _set_volume(self, volume)
+        _set_source(self, source)
+        _set_seq(self, seq)
+        _set_bid(self, bid)
+        _set_ask(self, ask)
+
+
+def _setter(field: str) -> Callable[[TickData, object], None]:
+    """The slot's own descriptor: the one way past the frozen class that needs no look-up by name."""
+    setter: Callable[[TickData, object], None] = vars(TickData)[field].__set__
+    return setter
+
+
+_set_time = _setter("time")
+_set_symbol = _setter("symbol")
+_set_price = _setter("price")
+_set_volume = _setter("volume")
+_set_source = _setter("source")
+_set_seq = _setter("seq")
+_set_bid = _setter("bid")
+_set_ask = _setter("ask")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OHLCV:
+    """One bar: open, high, low, close and volume of a half-open interval.
+
+    Attributes:
+        time: Start of the interval, aware; the bar covers [time, time + interval).
+        symbol: Instrument, 1 to 64 characters.
+        source: Feed the bar was built from, at most 64 characters; '' for the only one.
+        open: First price, at most 8 decimal places, like high, low and close.
+        high: Highest price.
+        low: Lowest price.
+        close: Last price.
+        volume: Sum of the traded quantities, at least 0, at most 8 decimal places.
+        tick_count: Number of ticks in the bar; 0 where the publisher of the bar does not say.
+
+    Raises:
+        InvalidRecord: A field is of the wrong type or cannot be stored, or the prices are out of order:
+            open and close lie between low and high.
+    """
+
+    time: dt.datetime
+    symbol: str
+    source: str
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    tick_count: int
+
+    def __post_init__(self) -> None:
+        """Refuse what the table would refuse, or worse, would store as something else."""
+        check_symbol(self.symbol)
+        check_source(self.source)
+        check_aware("time", self.time)
+        check_price("open", self.open)
+        check_price("high", self.high)
+        check_price("low", self.low)
+        check_price("close", self.close)
+        check_volume("volume", self.volume)
+        check_count("tick_count", self.tick_count)
+        for field, price in (("open", self.open), ("close", self.close)):
+            if not self.low <= price <= self.high:
+                raise InvalidRecord(field=field, reason=f"{price} is not between low {self.low} and high {self.high}")
