@@ -4,8 +4,32 @@ Times are aware UTC instants, money and quantities are `decimal.Decimal`; a reco
 be made: the constructor raises `InvalidRecord` with the field and the reason.
 """
 
+from qts_data.contracts.book import (
+    BookedEntry,
+    BookedFill,
+    LedgerEntry,
+    Position,
+    RejectedEntry,
+    Reversal,
+    Side,
+    round_money,
+)
 from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
 from qts_data.contracts.health import HealthStatus
 from qts_data.contracts.market import OHLCV, TickData
 
-__all__ = ["MAX_SOURCE_LENGTH", "MAX_SYMBOL_LENGTH", "OHLCV", "HealthStatus", "TickData"]
+__all__ = [
+    "MAX_SOURCE_LENGTH",
+    "MAX_SYMBOL_LENGTH",
+    "OHLCV",
+    "BookedEntry",
+    "BookedFill",
+    "HealthStatus",
+    "LedgerEntry",
+    "Position",
+    "RejectedEntry",
+    "Reversal",
+    "Side",
+    "TickData",
+    "round_money",
+]

@@ -10,9 +10,11 @@ from qts_data.errors import InvalidRecord
 __all__ = [
     "MAX_SOURCE_LENGTH",
     "MAX_SYMBOL_LENGTH",
+    "check_amount",
     "check_aware",
     "check_count",
     "check_decimal",
+    "check_positive",
     "check_price",
     "check_source",
     "check_symbol",
@@ -98,6 +100,7 @@ _UNIT = Decimal("1E-8")
 # Rounding to 8 places within a precision of 18 digits succeeds without a loss exactly for what
 # NUMERIC(18,8) holds: one call in C says yes for nearly every value. It never says no by itself.
 _as_numeric_18_8 = Context(prec=18, traps=[Inexact, InvalidOperation]).quantize
+_as_numeric_24_8 = Context(prec=24, traps=[Inexact, InvalidOperation]).quantize
 _as_numeric_28_8 = Context(prec=28, traps=[Inexact, InvalidOperation]).quantize
 
 
@@ -109,6 +112,23 @@ def check_price(field: str, value: Decimal) -> None:
     except (Inexact, InvalidOperation):
         pass  # the full check says what is wrong, if anything
     check_decimal(field, value, integer_digits=10, places=8)
+
+
+def check_positive(field: str, value: Decimal) -> None:
+    """Refuse what NUMERIC(18,8) cannot hold to the last digit, and what is not above zero."""
+    check_price(field, value)
+    if value <= 0:
+        raise InvalidRecord(field=field, reason=f"{shown(value)} is not above zero")
+
+
+def check_amount(field: str, value: Decimal) -> None:
+    """Refuse what NUMERIC(24,8) cannot hold to the last digit."""
+    try:
+        if value.__class__ is Decimal and _as_numeric_24_8(value, _UNIT).is_finite():
+            return
+    except (Inexact, InvalidOperation):
+        pass  # the full check says what is wrong, if anything
+    check_decimal(field, value, integer_digits=16, places=8)
 
 
 def check_volume(field: str, value: Decimal) -> None:

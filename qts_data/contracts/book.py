@@ -1,0 +1,295 @@
+"""The trading book: fills as brokers report them, what they did, and the positions that they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import TYPE_CHECKING, Final, Literal
+
+from qts_data.contracts.checks import (
+    check_amount,
+    check_aware,
+    check_positive,
+    check_price,
+    check_symbol,
+    check_text,
+    shown,
+)
+from qts_data.errors import InvalidRecord
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+__all__ = [
+    "IDEMPOTENCY_PREFIX",
+    "BookedEntry",
+    "BookedFill",
+    "LedgerEntry",
+    "Position",
+    "RejectedEntry",
+    "Reversal",
+    "Side",
+    "round_money",
+]
+
+Side = Literal["BUY", "SELL"]
+
+IDEMPOTENCY_PREFIX: Final = "key:"
+"""How an idempotency key of the caller is kept apart from the execution ids of brokers."""
+
+_MAX_NAME_LENGTH: Final = 64
+_MAX_ID_LENGTH: Final = 200
+_ZERO: Final = Decimal(0)
+_PLACES: Final = Decimal("1E-8")
+# Wide enough for the product of two numbers of 18 digits: only the last step rounds.
+_EXACT: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
+
+
+def round_money(value: Decimal) -> Decimal:
+    """Round to 8 places, ties to even (IEEE 754-2019, 4.3.1 roundTiesToEven; also called banker's rounding).
+
+    Ties go to the even neighbour, so that the errors of many roundings do not all point the same way.
+    """
+    return _EXACT.quantize(value, _PLACES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerEntry:
+    """One fill: a trade of the account as the broker reported it.
+
+    Attributes:
+        timestamp: When the broker filled the order.
+        symbol: Instrument, 1 to 64 characters.
+        market: Where it trades, such as `KRX` or `BINANCE`.
+        side: `BUY` or `SELL`.
+        qty: Filled quantity, above 0, at most 8 decimal places.
+        price: Fill price in `currency`, 0 or more, at most 8 decimal places.
+        currency: Currency of price and amount, such as `KRW` or `USDT`.
+        broker: Broker or exchange that reported the fill.
+        account: Account that traded.
+        execution_id: The broker's id of this execution (FIX tag 17, ExecID).
+        idempotency_key: Stands in for a missing execution id; the same key always means the same fill.
+        amount: qty x price rounded to 8 places, ties to even; None computes it, and another value is refused.
+        fee: Fee and tax of this fill in `fee_currency`; below 0 is a rebate.
+        fee_currency: Currency of the fee; None means `currency`.
+        strategy_tag: Strategy that sent the order, if known.
+        order_id: The order that was filled, if known.
+
+    Raises:
+        InvalidRecord: A field is of the wrong type or cannot be stored to the last digit, `amount` is not
+            qty x price, or there is not exactly one of `execution_id` and `idempotency_key`.
+    """
+
+    timestamp: dt.datetime
+    symbol: str
+    market: str
+    side: Side
+    qty: Decimal
+    price: Decimal
+    currency: str
+    broker: str
+    account: str = "main"
+    execution_id: str | None = None
+    idempotency_key: str | None = None
+    amount: Decimal | None = None
+    fee: Decimal = _ZERO
+    fee_currency: str | None = None
+    strategy_tag: str | None = None
+    order_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what the ledger would refuse, or would store as something else."""
+        check_aware("timestamp", self.timestamp)
+        check_symbol(self.symbol)
+        for field in ("market", "currency", "broker", "account"):
+            check_text(field, getattr(self, field), shortest=1, longest=_MAX_NAME_LENGTH)
+        if self.side not in {"BUY", "SELL"}:
+            raise InvalidRecord(field="side", reason=f"must be BUY or SELL, is {self.side!r}")
+        check_positive("qty", self.qty)
+        check_price("price", self.price)
+        if self.price < 0:
+            raise InvalidRecord(field="price", reason=f"{shown(self.price)} is below zero")
+        check_amount("fee", self.fee)
+        self._check_ids()
+        if self.fee_currency is None:
+            object.__setattr__(self, "fee_currency", self.currency)
+        else:
+            check_text("fee_currency", self.fee_currency, shortest=1, longest=_MAX_NAME_LENGTH)
+        product = round_money(_EXACT.multiply(self.qty, self.price))
+        if self.amount is None:
+            object.__setattr__(self, "amount", product)
+        elif not isinstance(self.amount, Decimal) or self.amount != product:
+            raise InvalidRecord(field="amount", reason=f"is {shown(self.amount)}, but qty x price is {shown(product)}")
+        check_amount("amount", product)
+
+    def _check_ids(self) -> None:
+        if (self.execution_id is None) == (self.idempotency_key is None):
+            raise InvalidRecord(
+                field="execution_id",
+                reason="give the broker's execution_id or, where there is none, an idempotency_key: exactly one of them",
+            )
+        for field in ("execution_id", "idempotency_key", "strategy_tag", "order_id"):
+            value = getattr(self, field)
+            if value is not None:
+                check_text(field, value, shortest=1, longest=_MAX_ID_LENGTH)
+        if self.execution_id is not None and self.execution_id.startswith(IDEMPOTENCY_PREFIX):
+            raise InvalidRecord(
+                field="execution_id", reason=f"begins with {IDEMPOTENCY_PREFIX!r}, which marks idempotency keys"
+            )
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes it the same fill: broker, account and execution id (or the marked idempotency key)."""
+        return self.broker, self.account, self.stored_execution_id
+
+    @property
+    def stored_execution_id(self) -> str:
+        """The id as the ledger keeps it."""
+        return self.execution_id or f"{IDEMPOTENCY_PREFIX}{self.idempotency_key}"
+
+    def same_content(self, other: LedgerEntry) -> bool:
+        """Whether two reports of an execution agree in all but the time.
+
+        A broker's stream and its history often give the same fill with timestamps of different precision.
+        """
+        return replace(self, timestamp=other.timestamp) == other
+
+    def __str__(self) -> str:
+        """For messages: what was traded, where, and under which id."""
+        name = f"{self.broker}/{self.account}/{self.stored_execution_id}"
+        fee = f" fee {self.fee:f} {self.fee_currency}" if self.fee else ""
+        tags = "".join(
+            f" {label} {value}"
+            for label, value in (("order", self.order_id), ("strategy", self.strategy_tag))
+            if value is not None
+        )
+        return f"{name}: {self.side} {self.qty:f} {self.symbol} ({self.market}) @ {self.price:f} {self.currency}{fee}{tags}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reversal:
+    """The broker takes an execution back: a trade bust (FIX: ExecType=H, Trade Cancel).
+
+    Attributes:
+        timestamp: When the broker took it back.
+        broker: Broker or exchange that says so.
+        account: Account that had traded.
+        execution_id: The broker's id of this report, not of the fill.
+        reverses: The execution id of the fill that is taken back (FIX tag 19, ExecRefID).
+    """
+
+    timestamp: dt.datetime
+    broker: str
+    execution_id: str
+    reverses: str
+    account: str = "main"
+
+    def __post_init__(self) -> None:
+        """Refuse what the ledger could not hold."""
+        check_aware("timestamp", self.timestamp)
+        for field in ("broker", "account"):
+            check_text(field, getattr(self, field), shortest=1, longest=_MAX_NAME_LENGTH)
+        for field in ("execution_id", "reverses"):
+            check_text(field, getattr(self, field), shortest=1, longest=_MAX_ID_LENGTH)
+        if self.execution_id == self.reverses:
+            raise InvalidRecord(field="reverses", reason="a report cannot take itself back")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """What an account holds of a symbol, and what it cost.
+
+    Attributes:
+        account: Account that holds it.
+        symbol: Instrument.
+        market: Where it trades.
+        currency: Currency of every amount here.
+        qty: Signed quantity: below 0 is short, 0 is closed.
+        avg_price: cost_basis / qty rounded to 8 places; 0 when closed.
+        cost_basis: Signed cost of what is held: what was paid for a long, below 0 what was received for a short.
+        realized_pnl: Realized profit so far by average cost, before fees.
+        mark_price: Price of the last valuation; None before the first.
+        exposure_value: qty x mark_price.
+        exposure_pct: Share of the account's equity; 0.05 means 5 %; None where no equity was given.
+        unrealized_pnl: exposure_value - cost_basis.
+        marked_at: When mark_price was taken.
+        last_ledger_id: Version: id of the last ledger entry applied.
+        updated_at: When the row last changed.
+    """
+
+    account: str
+    symbol: str
+    market: str
+    currency: str
+    qty: Decimal
+    avg_price: Decimal
+    cost_basis: Decimal
+    realized_pnl: Decimal
+    mark_price: Decimal | None
+    exposure_value: Decimal | None
+    exposure_pct: Decimal | None
+    unrealized_pnl: Decimal | None
+    marked_at: dt.datetime | None
+    last_ledger_id: int
+    updated_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookedEntry:
+    """A row of the ledger.
+
+    Attributes:
+        id: Order of booking.
+        entry: The fill; of a reversal, the opposite trade of the same size and price.
+        reverses_id: The entry that this one takes back, or None.
+        corrects_id: The entry whose place this one takes, or None.
+        realized_pnl: What it realized, before fees.
+        position_qty: Signed position after it.
+        position_avg_price: Average price after it.
+        position_cost_basis: Signed cost of the position after it.
+        position_realized_pnl: Realized profit of the position so far.
+        recorded_at: When it was booked.
+    """
+
+    id: int
+    entry: LedgerEntry
+    reverses_id: int | None
+    corrects_id: int | None
+    realized_pnl: Decimal
+    position_qty: Decimal
+    position_avg_price: Decimal
+    position_cost_basis: Decimal
+    position_realized_pnl: Decimal
+    recorded_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BookedFill:
+    """What became of a fill.
+
+    Attributes:
+        ledger_id: Its entry in the ledger.
+        realized_pnl: What it realized by average cost, before fees.
+        position: The position after it; of a duplicate, as it was after the first booking, without a valuation.
+        duplicate: Whether it had been booked before; then nothing has changed.
+    """
+
+    ledger_id: int
+    realized_pnl: Decimal
+    position: Position
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedEntry:
+    """A fill of a batch that was not booked.
+
+    Attributes:
+        index: Its place in the batch, from 0.
+        entry: What was handed over.
+        reason: Why it was not booked.
+    """
+
+    index: int
+    entry: LedgerEntry
+    reason: str
