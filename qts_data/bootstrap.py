@@ -295,10 +295,7 @@ async def import_ticks(
     async with tick_repository(settings) as repository:
         ingest = await repository.ingest(ticks, progress=progress)
     async with tick_repository(settings, autocommit=True) as repository:
-        if ingest.first is None or ingest.last is None:
-            refresh = RefreshReport((), {})
-        else:
-            refresh = await repository.refresh_bars(ingest.first, ingest.last)
+        refresh = await repository.refresh_bars(ingest.stale)
         return ImportReport(ingest, refresh, await repository.retention_cutoff())
 
 

@@ -2,12 +2,14 @@
 
 from qts_data.models.base import Base
 from qts_data.models.execution import HOURLY_EXECUTION_METRICS, ExecutionLog
+from qts_data.models.gap import SignedOffGap
+from qts_data.models.ingest import IngestBatch, TickDay
 from qts_data.models.ledger import LedgerEntry
 from qts_data.models.ohlcv import DailyBar
 from qts_data.models.position import Position
 from qts_data.models.risk import RiskConfig
 from qts_data.models.strategy import StrategyParameter
-from qts_data.models.tick import OHLCV_1H, OHLCV_1M, Tick
+from qts_data.models.tick import OHLCV_1H, OHLCV_1M, HistoricTick, Tick
 from qts_data.models.views import VIEWS, View
 
 # Last: its listener grants on what the others have created.
@@ -22,10 +24,14 @@ __all__ = [
     "Base",
     "DailyBar",
     "ExecutionLog",
+    "HistoricTick",
+    "IngestBatch",
     "LedgerEntry",
     "Position",
     "RiskConfig",
+    "SignedOffGap",
     "StrategyParameter",
     "Tick",
+    "TickDay",
     "View",
 ]

@@ -18,24 +18,11 @@ from qts_data.timescale import (
     time_bucket,
 )
 
-__all__ = ["OHLCV_1H", "OHLCV_1M", "Tick"]
+__all__ = ["OHLCV_1H", "OHLCV_1M", "HistoricTick", "Tick"]
 
 
-class Tick(Base):
-    """One trade of one symbol at one feed."""
-
-    __tablename__ = "tick_data"
-    __table_args__ = (
-        sa.PrimaryKeyConstraint("symbol", "time", "source", "seq"),
-        symbol_length(),
-        *finite("price", "volume", "bid", "ask"),
-        sa.CheckConstraint("length(source) <= 64", name="source_length"),
-        sa.CheckConstraint("volume >= 0", name="volume_not_negative"),
-        {
-            "comment": "Trades as the feeds sent them, exact duplicates included; kept for 7 days",
-            "timescaledb_hypertable": {"time_column_name": "time", "chunk_time_interval": "1 day"},
-        },
-    )
+class _TickColumns:
+    """What every table of ticks holds."""
 
     symbol: Mapped[str] = mapped_column(comment="Instrument, 1 to 64 characters")
     time: Mapped[Instant] = mapped_column(comment="When the trade happened")
@@ -50,10 +37,44 @@ class Tick(Base):
     ask: Mapped[Price | None] = mapped_column(comment="Best ask at the trade, if known")
 
 
+def _tick_table(comment: str, chunk_interval: str) -> tuple[Any, ...]:
+    return (
+        sa.PrimaryKeyConstraint("symbol", "time", "source", "seq"),
+        symbol_length(),
+        *finite("price", "volume", "bid", "ask"),
+        sa.CheckConstraint("length(source) <= 64", name="source_length"),
+        sa.CheckConstraint("volume >= 0", name="volume_not_negative"),
+        {
+            "comment": comment,
+            "timescaledb_hypertable": {"time_column_name": "time", "chunk_time_interval": chunk_interval},
+        },
+    )
+
+
+class Tick(_TickColumns, Base):
+    """One trade of one symbol at one feed."""
+
+    __tablename__ = "tick_data"
+    __table_args__ = _tick_table("Trades as the feeds sent them, exact duplicates included; kept for 7 days", "1 day")
+
+
+class HistoricTick(_TickColumns, Base):
+    """One trade that is kept for ever."""
+
+    __tablename__ = "tick_history"
+    __table_args__ = _tick_table(
+        "Trades that are kept for ever; the same columns as tick_data, without retention", "7 days"
+    )
+
+
 hypertable(
     Tick.__table__,
     columnstore=Columnstore.of(segment_by=["symbol"], order_by=["time DESC", "source", "seq"], after="1 day"),
     retention="7 days",
+)
+hypertable(
+    HistoricTick.__table__,
+    columnstore=Columnstore.of(segment_by=["symbol"], order_by=["time DESC", "source", "seq"], after="7 days"),
 )
 
 

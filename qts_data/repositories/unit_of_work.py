@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from qts_data.database.transactions import Scope, Transactions, WriteScope
-from qts_data.repositories.ticks import TickRepository
+from qts_data.repositories.ticks import TickReads, TickRepository
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -19,6 +19,16 @@ __all__ = ["Database", "Reader", "UnitOfWork"]
 class Reader(Scope):
     """Questions in one transaction that can only read."""
 
+    @cached_property
+    def ticks(self) -> TickReads:
+        """Ticks and bars."""
+        return TickReads(self.connection)
+
+    @cached_property
+    def tick_history(self) -> TickReads:
+        """Ticks that are kept for ever, and their bars."""
+        return TickReads(self.connection, "tick_history")
+
 
 class UnitOfWork(WriteScope):
     """Repositories in one transaction: all of their writes happen, or none."""
@@ -27,6 +37,11 @@ class UnitOfWork(WriteScope):
     def ticks(self) -> TickRepository:
         """Ticks in, bars out."""
         return TickRepository(self.connection)
+
+    @cached_property
+    def tick_history(self) -> TickRepository:
+        """The same for ticks that are kept for ever."""
+        return TickRepository(self.connection, "tick_history")
 
 
 class Database(Transactions[UnitOfWork, Reader]):

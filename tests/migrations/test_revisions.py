@@ -215,6 +215,7 @@ def test_a_database_of_the_apache_edition_moves_to_community(
         states = feature_states(connection, Base.metadata)
     assert {state.name for state in states if state.state is State.MISSING} == {
         "tick_data",
+        "tick_history",
         "execution_logs",
         "ohlcv_1m",
         "ohlcv_1h",
@@ -278,7 +279,7 @@ def test_a_new_migration_begins_with_the_safety_rules(tmp_path: Path, database_u
 def test_every_table_column_and_view_has_a_comment(database_url: URL, edition: Edition) -> None:
     catalog = catalog_of(database_url, edition)
     relations = [row for row in catalog["relations"] if row[1] in {"r", "p", "v", "m"}]
-    assert len(relations) == 7 + 3 + 4
+    assert len(relations) == 11 + 3 + 4
     assert [row for row in relations if not row[2]] == []
     assert [row[:2] for row in catalog["columns"] if not row[7]] == []
 

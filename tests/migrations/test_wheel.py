@@ -77,7 +77,7 @@ def test_the_wheel_alone_migrates_a_database(wheel: Path, empty_database: URL, t
     where = run(python, "-c", "import qts_data; print(qts_data.__file__)", cwd=tmp_path).strip()
     assert Path(where).is_relative_to(environment)
     upgraded = run(environment / "bin" / "qts-data", "db", "upgrade", cwd=tmp_path, QTS_DATABASE_URL=url)
-    assert upgraded.strip() == "database 0008, code 0008"
-    assert "revision  database 0008" in run(
+    assert upgraded.strip() == "database 0010, code 0010"
+    assert "revision  database 0010" in run(
         environment / "bin" / "qts-data", "status", cwd=tmp_path, QTS_DATABASE_URL=url
     )

@@ -1,0 +1,38 @@
+"""Libraries that not everybody installs: one clear error that names the extra."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+from qts_data.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["EXTRAS", "require"]
+
+EXTRAS: Final[Mapping[str, str]] = {
+    "numpy": "arrow",
+    "pyarrow": "arrow",
+    "pyarrow.compute": "arrow",
+    "polars": "polars",
+    "pandas": "pandas",
+    "exchange_calendars": "calendars",
+}
+"""The extra of this package that brings each optional module."""
+
+
+def require(module: str) -> Any:
+    """Import an optional module.
+
+    Raises:
+        ConfigurationError: It is not installed; names the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        extra = EXTRAS[module]
+        raise ConfigurationError(
+            f"this needs {module}, which is not installed: pip install 'qts-data[{extra}]'"
+        ) from error

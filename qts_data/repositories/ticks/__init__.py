@@ -1,0 +1,36 @@
+"""Ticks in and out, and the bars that are made of them.
+
+`repository` loads, `reads` asks, `writer` takes a live feed. A load goes from `sources` (records or columns) by
+batches (`records`, `column_batch`) through `loading` into the table, with `bookkeeping` in the same transaction.
+"""
+
+from qts_data.repositories.ticks.bars import BAR_INTERVALS, BarInterval
+from qts_data.repositories.ticks.query import TickQuery
+from qts_data.repositories.ticks.reads import SymbolSummary, TickReads
+from qts_data.repositories.ticks.reports import (
+    BarRange,
+    BatchId,
+    IngestReport,
+    RefreshReport,
+    TickTable,
+    TimeRange,
+)
+from qts_data.repositories.ticks.repository import TickRepository
+from qts_data.repositories.ticks.sources import ArrowStream, Numbering
+
+__all__ = [
+    "BAR_INTERVALS",
+    "ArrowStream",
+    "BarInterval",
+    "BarRange",
+    "BatchId",
+    "IngestReport",
+    "Numbering",
+    "RefreshReport",
+    "SymbolSummary",
+    "TickQuery",
+    "TickReads",
+    "TickRepository",
+    "TickTable",
+    "TimeRange",
+]

@@ -1,0 +1,197 @@
+"""What is written beside the ticks, in their transaction: the batch, and the ticks of each day."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from qts_data.models import IngestBatch, TickDay
+from qts_data.repositories.ticks.reports import IngestReport
+from qts_data.repositories.ticks.tally import instant
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from qts_data.repositories.ticks.reports import BatchId, TickTable
+    from qts_data.repositories.ticks.tally import Tally
+
+__all__ = ["add_days", "advance", "claim", "finish", "last_stored", "recount"]
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_EPOCH_DAY: Final = dt.date(1970, 1, 1)
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
+# Fewer than half of the 65,535 parameters that a statement may have.
+_DAYS_OF_A_STATEMENT: Final = 2_000
+_batches: Final = IngestBatch.__table__
+_days: Final = TickDay.__table__
+
+
+def _is(relation: TickTable, batch: BatchId) -> sa.ColumnElement[bool]:
+    c = _batches.c
+    return sa.and_(c.relation == relation, c.stream == batch.stream, c.part == batch.part)
+
+
+async def claim(
+    connection: AsyncConnection, relation: TickTable, batch: BatchId, *, again: bool
+) -> IngestReport | None:
+    """Write the batch's row first: whoever loads the same batch at the same time waits here, and then knows it.
+
+    Returns:
+        None if the batch is to be loaded, else the report of when it was.
+    """
+    new = insert(_batches).values(
+        relation=relation, stream=batch.stream, part=batch.part, received=0, inserted=0, duplicate=0, late=0, rejected=0
+    )
+    claimed = await connection.execute(new.on_conflict_do_nothing().returning(_batches.c.part))
+    if claimed.first() is not None:
+        return None
+    row = (await connection.execute(sa.select(_batches).where(_is(relation, batch)).with_for_update())).one()
+    if again:
+        return None
+    return IngestReport(
+        received=row.received,
+        inserted=0,
+        duplicate=row.received - row.rejected,
+        first=row.first_time,
+        last=row.last_time,
+        rejected=row.rejected,
+        known=True,
+    )
+
+
+async def finish(connection: AsyncConnection, relation: TickTable, batch: BatchId, report: IngestReport) -> None:
+    """Write what became of a claimed batch."""
+    await connection.execute(
+        sa.update(_batches)
+        .where(_is(relation, batch))
+        .values(
+            received=report.received,
+            inserted=report.inserted,
+            duplicate=report.duplicate,
+            late=report.late,
+            rejected=report.rejected,
+            first_time=report.first,
+            last_time=report.last,
+            recorded_at=sa.func.now(),
+        )
+    )
+
+
+async def advance(connection: AsyncConnection, relation: TickTable, stream: str, *, before: int, after: int) -> bool:
+    """Move a stream of groups on from `before` ticks to `after`; False if an earlier attempt has done so.
+
+    Before anything else of the group: an attempt whose COMMIT is still under way on the server holds the row, and
+    this one waits until it is known what became of it.
+    """
+    new = insert(_batches).values(
+        relation=relation, stream=stream, part=0, received=after, inserted=0, duplicate=0, late=0, rejected=0
+    )
+    moved = await connection.execute(
+        new.on_conflict_do_update(
+            index_elements=["relation", "stream", "part"],
+            set_={"received": after, "recorded_at": sa.func.now()},
+            where=_batches.c.received == before,
+        ).returning(_batches.c.part)
+    )
+    return moved.first() is not None
+
+
+async def add_to_stream(connection: AsyncConnection, relation: TickTable, stream: str, report: IngestReport) -> None:
+    """Add the counts of a group to those of its stream."""
+    c = _batches.c
+    await connection.execute(
+        sa.update(_batches)
+        .where(c.relation == relation, c.stream == stream, c.part == 0)
+        .values(
+            inserted=c.inserted + report.inserted,
+            duplicate=c.duplicate + report.duplicate,
+            late=c.late + report.late,
+            first_time=sa.func.least(c.first_time, report.first),
+            last_time=sa.func.greatest(c.last_time, report.last),
+        )
+    )
+
+
+async def last_stored(
+    connection: AsyncConnection, relation: TickTable, pairs: set[tuple[str, str]]
+) -> dict[tuple[str, str], int | None]:
+    """Time of the last tick stored of each symbol and feed, in microseconds since 1970; None without any."""
+    found: dict[tuple[str, str], int | None] = dict.fromkeys(pairs)
+    c = _days.c
+    wanted = sorted(pairs)
+    given = sa.func.unnest(
+        sa.cast([symbol for symbol, _ in wanted], sa.ARRAY(sa.Text)),
+        sa.cast([source for _, source in wanted], sa.ARRAY(sa.Text)),
+    ).table_valued("symbol", "source", name="wanted").render_derived()
+    rows = await connection.execute(
+        sa.select(c.symbol, c.source, sa.func.max(c.last_time).label("last"))
+        .join(given, sa.and_(given.c.symbol == c.symbol, given.c.source == c.source))
+        .where(c.relation == relation)
+        .group_by(c.symbol, c.source)
+    )
+    for row in rows:
+        found[row.symbol, row.source] = (row.last - _EPOCH) // _MICROSECOND
+    return found
+
+
+# The chunk is read from a tick that is in it. Where a chunk was dropped and made again, the old count is of
+# ticks that are gone. The order of the rows is one for all: two loads never wait for each other in a circle.
+_ADD_DAYS: Final = """
+    INSERT INTO tick_days AS d (relation, symbol, source, day, chunk, ticks, first_time, last_time)
+    SELECT CAST(:relation AS text), n.symbol, n.source, n.day, c.relname, n.ticks, n.first_time, n.last_time
+      FROM unnest(CAST(:symbols AS text[]), CAST(:sources AS text[]), CAST(:days AS date[]), CAST(:ticks AS bigint[]),
+                  CAST(:firsts AS timestamptz[]), CAST(:lasts AS timestamptz[]))
+           AS n (symbol, source, day, ticks, first_time, last_time)
+     CROSS JOIN LATERAL (SELECT t.tableoid FROM {relation} AS t
+                          WHERE t.symbol = n.symbol AND t.time = n.first_time AND t.source = n.source LIMIT 1) AS t
+      JOIN pg_catalog.pg_class AS c ON c.oid = t.tableoid
+     ORDER BY n.symbol, n.source, n.day
+    ON CONFLICT (relation, symbol, source, day) DO UPDATE SET
+        chunk = excluded.chunk,
+        ticks = excluded.ticks + CASE WHEN d.chunk = excluded.chunk THEN d.ticks ELSE 0 END,
+        first_time = CASE WHEN d.chunk = excluded.chunk THEN least(d.first_time, excluded.first_time)
+                          ELSE excluded.first_time END,
+        last_time = CASE WHEN d.chunk = excluded.chunk THEN greatest(d.last_time, excluded.last_time)
+                         ELSE excluded.last_time END
+"""
+
+
+async def add_days(connection: AsyncConnection, relation: TickTable, tally: Tally) -> None:
+    """Add what a load has inserted; at its end, so that others wait for the rows as short as can be."""
+    statement = sa.text(_ADD_DAYS.format(relation=relation))
+    keys = sorted(tally.days)
+    for start in range(0, len(keys), _DAYS_OF_A_STATEMENT):
+        some = keys[start : start + _DAYS_OF_A_STATEMENT]
+        counts = [tally.days[key] for key in some]
+        await connection.execute(
+            statement,
+            {
+                "relation": relation,
+                "symbols": [symbol for symbol, _, _ in some],
+                "sources": [source for _, source, _ in some],
+                "days": [_EPOCH_DAY + dt.timedelta(days=day) for _, _, day in some],
+                "ticks": [ticks for ticks, _, _ in counts],
+                "firsts": [instant(first) for _, first, _ in counts],
+                "lasts": [instant(last) for _, _, last in counts],
+            },
+        )
+
+
+_RECOUNT: Final = """
+    INSERT INTO tick_days (relation, symbol, source, day, chunk, ticks, first_time, last_time)
+    SELECT CAST(:relation AS text), t.symbol, t.source, CAST(t.time AT TIME ZONE 'UTC' AS date), c.relname,
+           count(*), min(t.time), max(t.time)
+      FROM {relation} AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tableoid
+     GROUP BY t.symbol, t.source, CAST(t.time AT TIME ZONE 'UTC' AS date), c.relname
+"""
+
+
+async def recount(connection: AsyncConnection, relation: TickTable) -> None:
+    """Count the table anew, while nobody loads."""
+    # Loads write tick_days at their end: while this lock is held, none of them commits.
+    await connection.exec_driver_sql("LOCK TABLE tick_days IN EXCLUSIVE MODE")
+    await connection.execute(sa.delete(_days).where(_days.c.relation == relation))
+    await connection.execute(sa.text(_RECOUNT.format(relation=relation)), {"relation": relation})

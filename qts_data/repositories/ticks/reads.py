@@ -1,0 +1,199 @@
+"""Questions about ticks and bars."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from qts_data.contracts import TickData
+from qts_data.contracts.checks import check_aware
+from qts_data.database.errors import translated_errors
+from qts_data.repositories.ticks.bars import BarInterval, select_bars
+from qts_data.repositories.ticks.query import TickQuery
+from qts_data.repositories.ticks.refresh import retention_cutoff
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from qts_data.contracts import OHLCV
+    from qts_data.repositories.ticks.reports import TickTable
+
+__all__ = ["SymbolSummary", "TickReads"]
+
+_NO_TIME: Final = dt.timedelta(0)
+
+_LATEST: Final = """
+    SELECT t.* FROM unnest(CAST(:symbols AS text[])) WITH ORDINALITY AS wanted (symbol, place)
+     CROSS JOIN LATERAL (
+        SELECT symbol, time, source, seq, price, volume, bid, ask FROM {table} AS t
+         WHERE t.symbol = wanted.symbol AND (CAST(:feed AS text) IS NULL OR t.source = :feed)
+         ORDER BY t.time DESC, t.source DESC, t.seq DESC LIMIT 1) AS t
+     ORDER BY wanted.place
+"""
+
+# What has no chunk any more was dropped by retention.
+_OVERVIEW: Final = """
+    SELECT d.symbol, d.source, CAST(sum(d.ticks) AS bigint) AS ticks, min(d.first_time) AS first,
+           max(d.last_time) AS last
+      FROM tick_days AS d
+     WHERE d.relation = :relation AND EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.relname = d.chunk)
+     GROUP BY d.symbol, d.source ORDER BY d.symbol, d.source
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolSummary:
+    """What is stored of one symbol and feed.
+
+    Attributes:
+        symbol: The instrument.
+        source: The feed.
+        ticks: How many.
+        first: Instant of the earliest.
+        last: Instant of the latest.
+    """
+
+    symbol: str
+    source: str
+    ticks: int
+    first: dt.datetime
+    last: dt.datetime
+
+
+class TickReads:
+    """Questions about one table of ticks, in the transaction of one connection.
+
+    Args:
+        connection: In a transaction.
+        table: `tick_data`, or `tick_history` for what is kept for ever.
+    """
+
+    def __init__(self, connection: AsyncConnection, table: TickTable = "tick_data") -> None:
+        self._connection = connection
+        self._table: TickTable = table
+
+    def ticks(
+        self, symbol: str, start: dt.datetime, end: dt.datetime, *, source: str | None = None
+    ) -> TickQuery:
+        """The ticks of a symbol in [start, end), in order of time, source and seq.
+
+        Args:
+            symbol: The instrument.
+            start: Aware instant; ticks at it are included.
+            end: Aware instant; ticks at it are not.
+            source: Only of this feed.
+
+        Returns:
+            What gives them as records (`as_records`), Arrow (`as_arrow`), Polars (`as_polars`), pandas
+            (`as_pandas`), or piece by piece.
+
+        Raises:
+            InvalidRecord: `start` or `end` has no time zone.
+        """
+        check_aware("start", start)
+        check_aware("end", end)
+        return TickQuery(self._connection, self._table, symbol, start, end, source)
+
+    def stream_ticks(
+        self, symbol: str, start: dt.datetime, end: dt.datetime, *, source: str | None = None
+    ) -> AsyncIterator[TickData]:
+        """The same one by one, in bounded memory; close the iterator to use the connection before its end."""
+        return self.ticks(symbol, start, end, source=source).stream_records()
+
+    async def bars(
+        self,
+        symbols: str | Sequence[str],
+        start: dt.datetime,
+        end: dt.datetime,
+        interval: BarInterval,
+        *,
+        source: str | None = None,
+        time_zone: str | None = None,
+        closed_only: bool = False,
+        as_of: dt.datetime | None = None,
+        grace: dt.timedelta = _NO_TIME,
+    ) -> list[OHLCV]:
+        """Bars of symbols that start in [start, end), whole, in order of time, symbol and source.
+
+        Bars up to 4h begin at multiples of their length in UTC. A bar of `1d` is a day of the wall clock, of 23
+        to 25 hours where clocks change. From `tick_data`, bars of less than an hour go back as far as `ohlcv_1m`
+        is kept (30 days); from `tick_history` all are computed from the ticks.
+
+        Args:
+            symbols: One instrument or several.
+            start: Aware instant; bars that start at it are included.
+            end: Aware instant; bars that start at it are not.
+            interval: Length of a bar.
+            source: Only of this feed.
+            time_zone: Whose days `1d` means; the database's trading time zone by default.
+            closed_only: Leave out every bar that time can still change: its end lies after the server's clock,
+                or after `as_of`. A tick that arrives after the end of its bar still changes it; such bars are in
+                the report of the load.
+            as_of: With `closed_only`: the instant to look from, for what a strategy knew then.
+            grace: With `closed_only`: how long after its end a bar may still be waiting for ticks that are on
+                their way; as long as the feed is behind.
+
+        Raises:
+            InvalidRecord: An instant has no time zone, or there is no such interval.
+            ConfigurationError: There is no such time zone.
+        """
+        with translated_errors():
+            return await select_bars(
+                self._connection,
+                self._table,
+                [symbols] if isinstance(symbols, str) else symbols,
+                start,
+                end,
+                interval,
+                source=source,
+                time_zone=time_zone,
+                closed_only=closed_only,
+                as_of=as_of,
+                grace=grace,
+            )
+
+    async def latest(self, symbols: Sequence[str], *, source: str | None = None) -> dict[str, TickData]:
+        """The last tick of each symbol that has one, in one round trip.
+
+        Args:
+            symbols: The instruments.
+            source: Only of this feed; without it, of two feeds at the same instant the later name.
+        """
+        statement = sa.text(_LATEST.format(table=self._table))
+        with translated_errors():
+            rows = await self._connection.execute(statement, {"symbols": list(symbols), "feed": source})
+        return {
+            row.symbol: TickData(
+                time=row.time,
+                symbol=row.symbol,
+                price=row.price,
+                volume=row.volume,
+                source=row.source,
+                seq=row.seq,
+                bid=row.bid,
+                ask=row.ask,
+            )
+            for row in rows
+        }
+
+    async def overview(self) -> list[SymbolSummary]:
+        """First, last and number of the ticks of every symbol and feed, without a scan of the table.
+
+        The counts are kept by every load in its own transaction, by symbol, feed and UTC day, so they are exact
+        under concurrent loads, duplicates and rollbacks; a day whose chunk retention has dropped counts for
+        nothing. What others change in the table by statements of their own shows after
+        `TickRepository.recount`.
+        """
+        with translated_errors():
+            rows = await self._connection.execute(sa.text(_OVERVIEW), {"relation": self._table})
+        return [SymbolSummary(row.symbol, row.source, row.ticks, row.first, row.last) for row in rows]
+
+    async def retention_cutoff(self) -> dt.datetime | None:
+        """Instant before which the server will drop ticks by itself; None if it keeps them."""
+        with translated_errors():
+            return await retention_cutoff(self._connection, self._table)

@@ -1,0 +1,133 @@
+"""What a load says about itself."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from pathlib import Path
+
+__all__ = ["BarRange", "BatchId", "IngestReport", "RefreshReport", "TickTable", "TimeRange"]
+
+TickTable = Literal["tick_data", "tick_history"]
+"""Where ticks are: `tick_data` keeps what its retention leaves, `tick_history` keeps all."""
+
+_DIGEST_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BatchId:
+    """The name of a batch, by which a finished one is known before it is loaded again.
+
+    Attributes:
+        stream: What the batch is a part of: the digest of a file, the name of a feed.
+        part: Offset of the batch in the stream, at least 0; 0 for a whole.
+    """
+
+    stream: str
+    part: int = 0
+
+    @classmethod
+    def of_file(cls, path: Path, *facts: object) -> BatchId:
+        """The digest of a file's content, whatever its name, and of the facts that change what is made of it.
+
+        Args:
+            path: The file.
+            facts: Such as the layout, the symbol and the day.
+        """
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(_DIGEST_BLOCK_BYTES):
+                digest.update(block)
+        # The content's digest has a fixed length, so that no content can look like a fact.
+        whole = hashlib.sha256(digest.digest() + repr(facts).encode())
+        return cls(f"sha256:{whole.hexdigest()}")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TimeRange:
+    """The instants of [start, end)."""
+
+    start: dt.datetime
+    end: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BarRange:
+    """Minutes of a symbol and feed that start in [start, end)."""
+
+    symbol: str
+    source: str
+    start: dt.datetime
+    end: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What became of a load.
+
+    Attributes:
+        received: Rows that were handed over.
+        inserted: Ticks that are new in the table.
+        duplicate: Ticks that were there already, with the same key and the same content.
+        first: Instant of the earliest tick, None without any.
+        last: Instant of the latest tick, None without any.
+        late: Inserted ticks of a minute before the one of the last tick that was stored of their symbol and
+            feed: their bars may have been seen as closed.
+        rejected: Rows that were refused.
+        known: Whether the batch was in already; then nothing was read, and the counts are those of that time.
+        cutoff: Instant before which the server drops ticks by itself; None if it keeps them.
+        doomed: Inserted ticks from before the cutoff, which retention drops at its next run.
+        changed: The minutes that late ticks changed.
+        stale: Hours that hold inserted ticks; their bars are right once they are refreshed, by the policies
+            or by `refresh_bars`.
+    """
+
+    received: int
+    inserted: int
+    duplicate: int
+    first: dt.datetime | None
+    last: dt.datetime | None
+    late: int = 0
+    rejected: int = 0
+    known: bool = False
+    cutoff: dt.datetime | None = None
+    doomed: int = 0
+    changed: tuple[BarRange, ...] = ()
+    stale: tuple[TimeRange, ...] = ()
+
+    def __add__(self, other: IngestReport) -> IngestReport:
+        """Both loads as one."""
+        firsts = [report.first for report in (self, other) if report.first is not None]
+        lasts = [report.last for report in (self, other) if report.last is not None]
+        return IngestReport(
+            received=self.received + other.received,
+            inserted=self.inserted + other.inserted,
+            duplicate=self.duplicate + other.duplicate,
+            first=min(firsts, default=None),
+            last=max(lasts, default=None),
+            late=self.late + other.late,
+            rejected=self.rejected + other.rejected,
+            known=self.known and other.known,
+            cutoff=other.cutoff or self.cutoff,
+            doomed=self.doomed + other.doomed,
+            changed=tuple(sorted({*self.changed, *other.changed})),
+            stale=tuple(sorted({*self.stale, *other.stale})),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshReport:
+    """What became of a refresh of bars.
+
+    Attributes:
+        refreshed: Names of the continuous aggregates that were brought up to date.
+        kept: For each aggregate that was left alone, the number of its bars in the range whose source rows
+            retention has dropped; a refresh would have deleted them.
+    """
+
+    refreshed: tuple[str, ...] = ()
+    kept: dict[str, int] = field(default_factory=dict)

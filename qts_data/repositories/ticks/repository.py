@@ -1,0 +1,146 @@
+"""Ticks in: exactly once, at the speed of COPY."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from qts_data.database.errors import translated_errors
+from qts_data.errors import InvalidRecord
+from qts_data.repositories.ticks import bookkeeping
+from qts_data.repositories.ticks.loading import append, insert_new
+from qts_data.repositories.ticks.reads import TickReads
+from qts_data.repositories.ticks.refresh import refresh_aggregates, retention_cutoff
+from qts_data.repositories.ticks.reports import TimeRange
+from qts_data.repositories.ticks.sources import Numbering, ahead, batches_of
+from qts_data.repositories.ticks.tally import Tally
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable, Iterable
+
+    from qts_data.contracts import TickData
+    from qts_data.repositories.ticks.batch import Batch
+    from qts_data.repositories.ticks.reports import BatchId, IngestReport, RefreshReport
+    from qts_data.repositories.ticks.sources import ArrowStream
+
+__all__ = ["TickRepository"]
+
+
+class TickRepository(TickReads):
+    """Questions and writes about one table of ticks, in the transaction of one connection; it never commits."""
+
+    async def ingest(
+        self,
+        ticks: Iterable[TickData] | ArrowStream,
+        *,
+        batch: BatchId | None = None,
+        again: bool = False,
+        continues: bool = False,
+        numbering: Numbering | None = None,
+        source: str | None = None,
+        reject: Callable[[InvalidRecord], None] | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> IngestReport:
+        """Load ticks by COPY; what is there already is not doubled.
+
+        A tick without a `seq` gets its ordinal among the ticks of the same symbol, time and source, counted over
+        this whole call in the order given: hand over a source whole, and the same source loaded twice makes the
+        same keys, whatever the batch size. A source in several calls shares one `numbering`, or `continues`.
+
+        Args:
+            ticks: Records, or columns: an Arrow table or reader, a Polars or pandas frame, whatever has Arrow's
+                C stream. Columns are `time` (with a zone), `symbol`, `price`, `volume` (decimals or integers) and,
+                where known, `source`, `seq`, `bid` and `ask`. Read once, lazily.
+            batch: Name of this load. If a load of that name is in, nothing is read. Its row is written in this
+                transaction, first, so that of two loads at the same time one waits and then knows.
+            again: Load a batch that is in once more, for example after retention has dropped its ticks.
+            continues: This is a further piece of a feed: a tick without a `seq` goes behind those that are stored
+                of its instant. Needs `batch`, for nothing else tells a repetition from more of the same.
+            numbering: Counters that an earlier call for the same source has used.
+            source: Feed of columns that do not name one.
+            reject: Takes the complaint about each bad row of columns, and the good ones are loaded; without it the
+                first bad row ends the load.
+            batch_size: Rows that are held and sorted by the key at a time.
+            progress: Called after each batch with the number of rows so far.
+
+        Raises:
+            InvalidRecord: A row is bad, or the table holds another tick under the same key; names both.
+            ConfigurationError: Columns, and the extra `arrow` is not installed.
+            QtsDataError: The database refused. In every case roll the transaction back; nothing is committed.
+        """
+        if continues and batch is None:
+            raise InvalidRecord(field="batch", reason="a piece of a feed needs the name of the batch")
+        with translated_errors():
+            if batch is not None:
+                known = await bookkeeping.claim(self._connection, self._table, batch, again=again)
+                if known is not None:
+                    return known
+            tally = Tally(await retention_cutoff(self._connection, self._table))
+            following = batches_of(
+                ticks,
+                batch_size=batch_size,
+                numbering=numbering or Numbering(),
+                split=continues,
+                source=source,
+                reject=reject,
+            )
+            duplicates = False
+            async with contextlib.aclosing(ahead(following)) as prepared:
+                async for batches, rejected in prepared:
+                    tally.rejected += rejected
+                    for each in batches:
+                        # COPY straight into the table is the fastest; once a duplicate met it, expect more.
+                        missing = await self._load(each, tally, behind=continues, expect_duplicates=duplicates)
+                        duplicates = duplicates or missing > 0
+                    if progress is not None:
+                        progress(tally.received + tally.rejected)
+            return await self._close(tally, batch)
+
+    async def recount(self) -> None:
+        """Make `overview` right after somebody else has changed the table; scans it, and loads wait meanwhile."""
+        with translated_errors():
+            await bookkeeping.recount(self._connection, self._table)
+
+    async def refresh_bars(
+        self, start: dt.datetime | Iterable[TimeRange], end: dt.datetime | None = None
+    ) -> RefreshReport:
+        """Bring the bars of [start, end], or of several ranges, up to date, now and not by the next policy.
+
+        Where the server keeps no continuous aggregates this does nothing: views are always current. A refresh
+        over ticks that retention has dropped would delete their bars, so an aggregate that has such bars in a
+        range is left alone there, and so is what is built on it.
+
+        The connection must be in autocommit mode: the server refuses a refresh inside a transaction.
+
+        Args:
+            start: Aware instant, or the ranges, such as `IngestReport.stale`.
+            end: Aware instant.
+        """
+        ranges = [TimeRange(start, end)] if end is not None else start  # type: ignore[arg-type]
+        with translated_errors():
+            return await refresh_aggregates(self._connection, ranges)  # type: ignore[arg-type]
+
+    async def _load(self, batch: Batch, tally: Tally, *, behind: bool, expect_duplicates: bool) -> int:
+        """Load a batch and count it; returns how many of it were there already."""
+        unseen = batch.pairs() - tally.stored.keys()
+        if unseen:
+            tally.stored |= await bookkeeping.last_stored(self._connection, self._table, unseen)
+        before = tally.inserted
+        if behind and batch.counted:
+            inserted = await append(self._connection, self._table, batch)
+        else:
+            inserted = await insert_new(self._connection, self._table, batch, expect_duplicates=expect_duplicates)
+        tally.take(batch.minutes())
+        tally.insert(inserted)
+        missing = batch.size - (tally.inserted - before)
+        tally.duplicate += missing
+        return missing
+
+    async def _close(self, tally: Tally, batch: BatchId | None) -> IngestReport:
+        await bookkeeping.add_days(self._connection, self._table, tally)
+        report = tally.report()
+        if batch is not None:
+            await bookkeeping.finish(self._connection, self._table, batch, report)
+        return report

@@ -1,0 +1,176 @@
+"""From whatever holds ticks to batches, one batch ahead of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from qts_data.contracts import TickData
+from qts_data.errors import InvalidRecord
+from qts_data.extras import require
+from qts_data.repositories.ticks.column_batch import ColumnBatch, ColumnOrdinals
+from qts_data.repositories.ticks.columns import read_columns
+from qts_data.repositories.ticks.ordinals import Ordinals
+from qts_data.repositories.ticks.records import RecordBatch, numbered
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+
+    from qts_data.repositories.ticks.batch import Batch
+    from qts_data.repositories.ticks.records import Row
+
+__all__ = ["ArrowStream", "Numbering", "Ticks", "ahead", "batches_of"]
+
+_T = TypeVar("_T")
+_ROWS_OF_A_TURN: Final = 256
+# Sorting holds everybody else up: ten thousand records take a few milliseconds. Columns are sorted in a thread.
+_RECORDS_OF_A_BATCH: Final = 10_000
+_ROWS_OF_A_BATCH: Final = 65_536
+
+
+class ArrowStream(Protocol):
+    """Arrow's C stream interface: Arrow tables and readers, Polars and pandas frames, DuckDB relations."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...  # noqa: D105, PLW3201
+
+
+Ticks = "Iterable[TickData] | ArrowStream"
+
+
+class Numbering:
+    """Counters of the ticks without a seq of their own; hand the same one to the parts of one source."""
+
+    def __init__(self) -> None:
+        self.records = Ordinals()
+        self.columns = ColumnOrdinals()
+
+
+def batches_of(
+    ticks: Iterable[TickData] | ArrowStream,
+    *,
+    batch_size: int | None,
+    numbering: Numbering,
+    split: bool,
+    source: str | None,
+    reject: Callable[[InvalidRecord], None] | None,
+) -> Callable[[], Awaitable[tuple[list[Batch], int] | None]]:
+    """A function that gives the next batches and the number of rows refused on the way; None at the end.
+
+    Args:
+        ticks: Read once, lazily.
+        batch_size: Rows of a batch; None for the usual number.
+        numbering: Counters of the source.
+        split: Ticks with a seq of the feed's own, and those without, come in batches of their own.
+        source: Feed of columns that do not name one.
+        reject: Takes complaints about bad rows of columns; None raises the first.
+    """
+    if hasattr(ticks, "__arrow_c_stream__") or hasattr(ticks, "__arrow_c_array__"):
+        return _ColumnBatches(ticks, batch_size or _ROWS_OF_A_BATCH, numbering.columns, split, source, reject).next
+    return _RecordBatches(ticks, batch_size or _RECORDS_OF_A_BATCH, numbering.records, split).next
+
+
+async def ahead(following: Callable[[], Awaitable[_T | None]]) -> AsyncIterator[_T]:
+    """What the function gives, made while the one before is in use."""
+    pending = asyncio.ensure_future(following())
+    try:
+        while (item := await pending) is not None:
+            pending = asyncio.ensure_future(following())
+            yield item
+    finally:
+        # Nobody may read the source once this has ended; a thread cannot be stopped, but waited for.
+        await asyncio.wait([pending])
+        if not pending.cancelled():
+            pending.exception()
+
+
+class _RecordBatches:
+    def __init__(self, ticks: Iterable[TickData], batch_size: int, ordinals: Ordinals, split: bool) -> None:
+        self._ticks = _checked(ticks)
+        self._batch_size = batch_size
+        self._ordinals = ordinals
+        self._split = split
+
+    async def next(self) -> tuple[list[Batch], int] | None:
+        given: list[Row] = []
+        counted: list[Row] = []
+        size = 0
+        while size < self._batch_size:
+            turn = list(itertools.islice(self._ticks, min(_ROWS_OF_A_TURN, self._batch_size - size)))
+            if not turn:
+                break
+            size += len(turn)
+            if self._split:
+                counted += numbered([tick for tick in turn if tick.seq is None], self._ordinals)
+                given += numbered([tick for tick in turn if tick.seq is not None], self._ordinals)
+            else:
+                given += numbered(turn, self._ordinals)
+            await asyncio.sleep(0)
+        if not size:
+            return None
+        return [RecordBatch(rows, counted=rows is counted) for rows in (given, counted) if rows], 0
+
+
+def _checked(ticks: Iterable[TickData]) -> Iterator[TickData]:
+    for row, tick in enumerate(ticks, start=1):
+        if not isinstance(tick, TickData):
+            raise InvalidRecord(field="tick", reason=f"is {type(tick).__name__}; give TickData or columns", row=row)
+        yield tick
+
+
+class _ColumnBatches:
+    def __init__(
+        self,
+        ticks: Any,
+        batch_size: int,
+        ordinals: ColumnOrdinals,
+        split: bool,
+        source: str | None,
+        reject: Callable[[InvalidRecord], None] | None,
+    ) -> None:
+        pyarrow = require("pyarrow")
+        if hasattr(ticks, "__arrow_c_stream__"):
+            reader = pyarrow.RecordBatchReader.from_stream(ticks)
+        else:
+            batch = pyarrow.record_batch(ticks)
+            reader = pyarrow.RecordBatchReader.from_batches(batch.schema, [batch])
+        self._slices = _slices(reader, batch_size)
+        self._ordinals = ordinals
+        self._split = split
+        self._source = source
+        self._reject = reject
+        self._row = 1
+
+    async def next(self) -> tuple[list[Batch], int] | None:
+        return await asyncio.to_thread(self._next)
+
+    def _next(self) -> tuple[list[Batch], int] | None:
+        batch = next(self._slices, None)
+        if batch is None:
+            return None
+        columns, rejected = read_columns(batch, first_row=self._row, source=self._source, reject=self._reject)
+        self._row += len(batch)
+        self._ordinals.number(columns)
+        parts = [columns]
+        if self._split and columns.counted.any() and not columns.counted.all():
+            parts = [columns.take(columns.counted), columns.take(~columns.counted)]
+        return [ColumnBatch(part) for part in parts if len(part)], rejected
+
+
+def _slices(reader: Any, size: int) -> Iterator[Any]:
+    """Record batches of `size` rows, whatever the reader gives."""
+    pyarrow = require("pyarrow")
+    held: list[Any] = []
+    rows = 0
+    for given in reader:
+        batch = given
+        while rows + len(batch) >= size:
+            cut = size - rows
+            held.append(batch.slice(0, cut))
+            yield pyarrow.concat_batches(held)
+            batch, held, rows = batch.slice(cut), [], 0
+        if len(batch):
+            held.append(batch)
+            rows += len(batch)
+    if rows:
+        yield pyarrow.concat_batches(held)

@@ -1,0 +1,118 @@
+"""Counts of one load, as its batches go in."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from qts_data.repositories.ticks.reports import BarRange, IngestReport, TimeRange
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qts_data.repositories.ticks.batch import MinuteCount
+
+__all__ = ["Tally", "instant"]
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MINUTES_OF_AN_HOUR: Final = 60
+_MINUTES_OF_A_DAY: Final = 1440
+_MICROSECONDS_OF_A_MINUTE: Final = 60_000_000
+
+
+def instant(microseconds: int) -> dt.datetime:
+    """The instant so many microseconds after 1970."""
+    return _EPOCH + dt.timedelta(microseconds=microseconds)
+
+
+def _minute(minutes: int) -> dt.datetime:
+    return _EPOCH + dt.timedelta(minutes=minutes)
+
+
+def _ranges(members: Iterable[int]) -> list[tuple[int, int]]:
+    """Neighbouring numbers as half-open ranges."""
+    found: list[tuple[int, int]] = []
+    for member in sorted(members):
+        if found and found[-1][1] == member:
+            found[-1] = (found[-1][0], member + 1)
+        else:
+            found.append((member, member + 1))
+    return found
+
+
+class Tally:
+    """What a load has put into a table so far.
+
+    Attributes:
+        received: Rows taken.
+        inserted: Ticks that were new.
+        duplicate: Ticks that were there.
+        rejected: Rows refused.
+        days: For each symbol, feed and UTC day (days since 1970): inserted ticks, time of the earliest and of the
+            latest in microseconds since 1970.
+        stored: Time of the last tick stored of each symbol and feed before this load, None without any.
+    """
+
+    def __init__(self, cutoff: dt.datetime | None) -> None:
+        self.received = 0
+        self.inserted = 0
+        self.duplicate = 0
+        self.rejected = 0
+        self.days: dict[tuple[str, str, int], tuple[int, int, int]] = {}
+        self.stored: dict[tuple[str, str], int | None] = {}
+        self._late = 0
+        self._doomed = 0
+        self._first: int | None = None
+        self._last: int | None = None
+        self._hours: set[int] = set()
+        self._changed: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+        self._cutoff = cutoff
+        self._cutoff_minute = None if cutoff is None else (cutoff - _EPOCH) // dt.timedelta(minutes=1)
+
+    def take(self, received: Iterable[MinuteCount]) -> None:
+        """Batch by batch: what was handed over."""
+        for count in received:
+            self.received += count.ticks
+            self._first = count.first if self._first is None else min(self._first, count.first)
+            self._last = count.last if self._last is None else max(self._last, count.last)
+
+    def insert(self, inserted: Iterable[MinuteCount]) -> None:
+        """Batch by batch: what of it was new."""
+        for symbol, source, minute, ticks, first, last in inserted:
+            self.inserted += ticks
+            self._hours.add(minute // _MINUTES_OF_AN_HOUR)
+            if self._cutoff_minute is not None and minute < self._cutoff_minute:
+                self._doomed += ticks
+            stored = self.stored.get((symbol, source))
+            if stored is not None and minute < stored // _MICROSECONDS_OF_A_MINUTE:
+                self._late += ticks
+                self._changed[symbol, source].add(minute)
+            key = (symbol, source, minute // _MINUTES_OF_A_DAY)
+            before = self.days.get(key)
+            if before is not None:
+                ticks, first, last = ticks + before[0], min(first, before[1]), max(last, before[2])
+            self.days[key] = (ticks, first, last)
+
+    def report(self) -> IngestReport:
+        """The counts so far."""
+        return IngestReport(
+            received=self.received + self.rejected,
+            inserted=self.inserted,
+            duplicate=self.duplicate,
+            first=None if self._first is None else instant(self._first),
+            last=None if self._last is None else instant(self._last),
+            late=self._late,
+            rejected=self.rejected,
+            cutoff=self._cutoff,
+            doomed=self._doomed,
+            changed=tuple(
+                BarRange(symbol, source, _minute(start), _minute(end))
+                for (symbol, source), minutes in sorted(self._changed.items())
+                for start, end in _ranges(minutes)
+            ),
+            stale=tuple(
+                TimeRange(_minute(start * _MINUTES_OF_AN_HOUR), _minute(end * _MINUTES_OF_AN_HOUR))
+                for start, end in _ranges(self._hours)
+            ),
+        )
