@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from decimal import Decimal
 
-__all__ = ["OHLCV", "TickData"]
+__all__ = ["OHLCV", "TickData", "stored_tick"]
 
 
 # The constructor is written by hand: the generated one of a frozen class spends longer on
@@ -108,6 +108,32 @@ _set_source = _setter("source")
 _set_seq = _setter("seq")
 _set_bid = _setter("bid")
 _set_ask = _setter("ask")
+
+
+def stored_tick(
+    time: dt.datetime,
+    symbol: str,
+    price: Decimal,
+    volume: Decimal,
+    source: str,
+    seq: int,
+    bid: Decimal | None,
+    ask: Decimal | None,
+) -> TickData:
+    """A tick as the table holds it: its columns and constraints have checked it, and nothing is checked again."""
+    tick = _new(TickData)
+    _set_time(tick, time)
+    _set_symbol(tick, symbol)
+    _set_price(tick, price)
+    _set_volume(tick, volume)
+    _set_source(tick, source)
+    _set_seq(tick, seq)
+    _set_bid(tick, bid)
+    _set_ask(tick, ask)
+    return tick
+
+
+_new = object.__new__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

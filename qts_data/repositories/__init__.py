@@ -14,7 +14,9 @@ from qts_data.repositories.ticks import (
     TickRepository,
     TickTable,
     TimeRange,
+    load_in_parts,
 )
+from qts_data.repositories.daily_bars import DailyBarReads, DailyBarRepository, UpsertReport
 from qts_data.repositories.unit_of_work import Database, Reader, UnitOfWork
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "BarInterval",
     "BarRange",
     "BatchId",
+    "DailyBarReads",
+    "DailyBarRepository",
     "Database",
     "IngestReport",
     "Numbering",
@@ -34,4 +38,6 @@ __all__ = [
     "TickTable",
     "TimeRange",
     "UnitOfWork",
+    "UpsertReport",
+    "load_in_parts",
 ]

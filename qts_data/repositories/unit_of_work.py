@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from qts_data.database.transactions import Scope, Transactions, WriteScope
+from qts_data.repositories.daily_bars import DailyBarReads, DailyBarRepository
 from qts_data.repositories.ticks import TickReads, TickRepository
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class Reader(Scope):
         """Ticks that are kept for ever, and their bars."""
         return TickReads(self.connection, "tick_history")
 
+    @cached_property
+    def daily_bars(self) -> DailyBarReads:
+        """Official daily bars."""
+        return DailyBarReads(self.connection)
+
 
 class UnitOfWork(WriteScope):
     """Repositories in one transaction: all of their writes happen, or none."""
@@ -42,6 +48,11 @@ class UnitOfWork(WriteScope):
     def tick_history(self) -> TickRepository:
         """The same for ticks that are kept for ever."""
         return TickRepository(self.connection, "tick_history")
+
+    @cached_property
+    def daily_bars(self) -> DailyBarRepository:
+        """Official daily bars."""
+        return DailyBarRepository(self.connection)
 
 
 class Database(Transactions[UnitOfWork, Reader]):

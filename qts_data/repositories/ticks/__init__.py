@@ -5,6 +5,7 @@ batches (`records`, `column_batch`) through `loading` into the table, with `book
 """
 
 from qts_data.repositories.ticks.bars import BAR_INTERVALS, BarInterval
+from qts_data.repositories.ticks.parts import load_in_parts
 from qts_data.repositories.ticks.query import TickQuery
 from qts_data.repositories.ticks.reads import SymbolSummary, TickReads
 from qts_data.repositories.ticks.reports import (
@@ -33,4 +34,5 @@ __all__ = [
     "TickRepository",
     "TickTable",
     "TimeRange",
+    "load_in_parts",
 ]

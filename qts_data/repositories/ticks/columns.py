@@ -238,6 +238,10 @@ def _counts(array: Array, faults: _Faults) -> tuple[Array, Array]:
     numpy, pyarrow = require("numpy"), require("pyarrow")
     if pyarrow.types.is_null(array.type):
         return numpy.zeros(len(array), dtype=numpy.int64), numpy.zeros(len(array), dtype=bool)
+    if pyarrow.types.is_floating(array.type):
+        # What pandas makes of a column of integers without a value in it.
+        if array.is_nan().fill_null(fill_value=True).true_count == len(array):
+            return numpy.zeros(len(array), dtype=numpy.int64), numpy.zeros(len(array), dtype=bool)
     if not pyarrow.types.is_integer(array.type):
         raise InvalidRecord(field="seq", reason=f"is {array.type}; give integers")
     present = _valid(array)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from qts_data.errors import InvalidRecord, TransactionConflict
 from qts_data.repositories.ticks.batch import COLUMNS, KEY, MinuteCount
+from qts_data.repositories.ticks.driver import driver_of
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -148,10 +149,8 @@ async def _run(connection: AsyncConnection, statement: str) -> list[MinuteCount]
 
 
 async def _copy(connection: AsyncConnection, table: str, batch: Batch) -> None:
-    driver = (await connection.get_raw_connection()).driver_connection
-    if driver is None:
-        raise sa.exc.InvalidRequestError("the connection is closed")
     async with (
+        driver_of(connection) as driver,
         driver.cursor() as cursor,
         cursor.copy(f"COPY {table} ({COLUMNS}) FROM STDIN WITH ({batch.options})") as copy,
     ):

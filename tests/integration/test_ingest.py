@@ -1,0 +1,428 @@
+"""Ticks in as columns and records: exactly once, to the last digit, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+import signal
+import subprocess
+import sys
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from qts_data.contracts import TickData
+from qts_data.database.engine import DatabaseConfig
+from qts_data.errors import DatabaseUnavailable, InvalidRecord
+from qts_data.importers.lean_trade import read_ticks
+from qts_data.repositories import BarRange, BatchId, Database, Numbering, SymbolSummary, TimeRange
+from tests.fixtures.factories import TickFactory
+from tests.fixtures.market import DATA, DAY, as_table
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy.engine import URL
+
+    from qts_data.repositories import IngestReport
+    from qts_data.timescale import Edition
+    from tests.fixtures.fix_proxy import Proxy
+
+START = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+FOR_EVER = (dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC))
+
+
+@pytest_asyncio.fixture
+async def database_(database_url: URL) -> AsyncIterator[Database]:
+    async with Database(database_url, DatabaseConfig(statement_timeout_seconds=0)) as made:
+        yield made
+
+
+async def ingest(database: Database, ticks: Any, **options: Any) -> IngestReport:
+    async with database.transaction() as uow:
+        return await uow.ticks.ingest(ticks, **options)
+
+
+async def stored(database: Database, symbol: str) -> list[TickData]:
+    async with database.reader() as reader:
+        return await reader.ticks.ticks(symbol, *FOR_EVER)
+
+
+def at(second: float, price: int, **values: object) -> TickData:
+    return TickFactory.build(
+        time=START + dt.timedelta(seconds=second), price=Decimal(price), volume=Decimal(1), **values
+    )
+
+
+async def test_a_real_day_as_columns_in_batches_of_any_size_is_the_day_as_records(database_: Database) -> None:
+    ticks = list(read_ticks(DATA / "ibm_20131007_trade_tick.zip", "IBM", DAY))
+    table = as_table(ticks)
+    first = await ingest(database_, table, batch_size=1_000)
+    assert (first.received, first.inserted, first.duplicate, first.late) == (24_293, 24_293, 0, 0)
+    reader = pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=777))
+    for again in (reader, pl.from_arrow(table), table.to_pandas(types_mapper=None), iter(ticks)):
+        report = await ingest(database_, again)
+        assert (report.inserted, report.duplicate) == (0, 24_293)
+    found = await stored(database_, "IBM")
+    assert [(tick.time, tick.price, tick.volume) for tick in found] == [
+        (tick.time, tick.price, tick.volume) for tick in sorted(ticks, key=lambda tick: tick.time)
+    ]
+
+
+@pytest.mark.parametrize("as_columns", [False, True])
+async def test_batches_of_one_number_like_one_batch(database_: Database, as_columns: bool) -> None:
+    ticks = [at(second, price) for second, price in [(0, 1), (0, 2), (1, 3), (0, 4), (1, 5), (0, 6)]]
+    report = await ingest(database_, as_table(ticks) if as_columns else ticks, batch_size=1)
+    assert report.inserted == 6
+    assert [(int(tick.price), tick.seq) for tick in await stored(database_, "005930")] == [
+        (1, 0), (2, 1), (4, 2), (6, 3), (3, 0), (5, 1),
+    ]  # fmt: skip
+    again = await ingest(database_, ticks if as_columns else as_table(ticks), batch_size=4)
+    assert again.duplicate == 6
+
+
+async def test_a_known_batch_is_not_read_again(database_: Database) -> None:
+    batch = BatchId("feed", 100)
+    first = await ingest(database_, [at(0, 1), at(0, 1)], batch=batch)
+
+    def never() -> Iterator[TickData]:
+        pytest.fail("the batch was read")
+        yield
+
+    known = await ingest(database_, never(), batch=batch)
+    assert known.known
+    assert (known.received, known.inserted, known.duplicate, known.first) == (2, 0, 2, first.first)
+    async with database_.transaction() as uow:
+        await uow.connection.exec_driver_sql("DELETE FROM tick_data")
+    again = await ingest(database_, [at(0, 1), at(0, 1)], batch=batch, again=True)
+    assert (again.known, again.inserted) == (False, 2)
+    # Another table is another place.
+    async with database_.transaction() as uow:
+        kept = await uow.tick_history.ingest([at(0, 1)], batch=batch)
+    assert kept.inserted == 1
+
+
+async def test_a_batch_of_a_load_that_failed_is_not_known(database_: Database) -> None:
+    def broken() -> Iterator[TickData]:
+        yield at(0, 1)
+        raise ValueError("the disk")
+
+    with pytest.raises(ValueError, match="the disk"):
+        await ingest(database_, broken(), batch=BatchId("a"), batch_size=1)
+    report = await ingest(database_, [at(0, 1)], batch=BatchId("a"))
+    assert (report.known, report.inserted) == (False, 1)
+
+
+async def test_two_loads_of_one_batch_at_the_same_time_load_it_once(database_: Database) -> None:
+    ticks = TickFactory.build_batch(500)
+    reports = await asyncio.gather(*(ingest(database_, ticks, batch=BatchId("same")) for _ in range(4)))
+    assert sorted(report.known for report in reports) == [False, True, True, True]
+    assert sum(report.inserted for report in reports) == 500
+
+
+async def test_a_file_is_known_by_its_content_and_what_is_made_of_it(tmp_path: Path) -> None:
+    for name, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (BatchId.of_file(tmp_path / name, "lean-trade", "SPY") for name in "abc")
+    assert a == b != c
+    assert a != BatchId.of_file(tmp_path / "a", "lean-trade", "IBM")
+
+
+async def test_pieces_of_a_feed_go_on_from_what_is_stored(database_: Database) -> None:
+    for part, prices in enumerate([(1, 2), (3,), (4, 5, 6)]):
+        for _ in range(2):  # each is sent twice
+            report = await ingest(
+                database_, [at(0, price) for price in prices], batch=BatchId("feed", part), continues=True
+            )
+    assert report.known
+    assert [(int(tick.price), tick.seq) for tick in await stored(database_, "005930")] == [
+        (price, price - 1) for price in range(1, 7)
+    ]
+    # Ticks that have a seq of their own are known by it.
+    mixed = [at(0, 7), at(9, 8, seq=55), at(9, 8, seq=55)]
+    with pytest.raises(InvalidRecord, match="name of the batch"):
+        await ingest(database_, mixed, continues=True)
+    report = await ingest(database_, as_table(mixed[:2]), batch=BatchId("feed", 3), continues=True)
+    assert report.inserted == 2
+    report = await ingest(database_, as_table(mixed[1:2]), batch=BatchId("feed", 4), continues=True)
+    assert (report.inserted, report.duplicate) == (0, 1)
+
+
+async def test_writers_that_meet_in_one_instant_lose_nothing(database_: Database) -> None:
+    async def feed(name: str) -> None:
+        for part in range(5):
+            ticks = [at(0, part) for _ in range(20)]
+            await database_.run(
+                lambda uow, part=part, ticks=ticks: uow.ticks.ingest(
+                    ticks, batch=BatchId(name, part), continues=True
+                )
+            )
+
+    await asyncio.gather(*(feed(name) for name in "abc"))
+    found = await stored(database_, "005930")
+    assert [tick.seq for tick in found] == list(range(300))
+
+
+async def test_a_source_in_parts_shares_its_numbering(database_: Database) -> None:
+    numbering = Numbering()
+    ticks = [at(0, price) for price in range(10)]
+    await ingest(database_, ticks[:4], numbering=numbering)
+    await ingest(database_, ticks[4:], numbering=numbering)
+    assert [int(tick.price) for tick in await stored(database_, "005930")] == list(range(10))
+
+
+async def test_late_ticks_are_named_with_the_bars_they_change(database_: Database) -> None:
+    first = await ingest(database_, [at(0, 1), at(600, 1)])
+    assert (first.late, first.changed) == (0, ())
+    assert first.stale == (TimeRange(START, START + dt.timedelta(hours=1)),)
+    report = await ingest(
+        database_, [at(600, 1), at(601, 2), at(61, 1), at(125, 1), at(300, 1), at(0, 1, symbol="000660")]
+    )
+    assert (report.inserted, report.duplicate, report.late) == (5, 1, 3)
+
+    def minutes(start: int, end: int) -> BarRange:
+        return BarRange(
+            "005930", "test", START + dt.timedelta(minutes=start), START + dt.timedelta(minutes=end)
+        )
+
+    assert report.changed == (minutes(1, 3), minutes(5, 6))
+
+
+async def test_the_report_says_what_retention_will_drop(database_: Database, edition: Edition) -> None:
+    now = dt.datetime.now(dt.UTC)
+    old = TickFactory.build(time=now - dt.timedelta(days=30))
+    report = await ingest(database_, [old, TickFactory.build(time=now)])
+    if edition == "community":
+        assert report.cutoff is not None
+        assert abs(now - dt.timedelta(days=7) - report.cutoff) < dt.timedelta(minutes=10)
+        assert report.doomed == 1
+    else:
+        assert (report.cutoff, report.doomed) == (None, 0)
+    async with database_.transaction() as uow:
+        kept = await uow.tick_history.ingest([old])
+    assert (kept.inserted, kept.cutoff, kept.doomed) == (1, None, 0)
+
+
+async def test_the_overview_is_exact_under_concurrent_loads_duplicates_and_rollbacks(database_: Database) -> None:
+    def load(seed: int) -> list[TickData]:
+        chance = random.Random(seed)  # noqa: S311 - a test that repeats itself
+        return [
+            TickFactory.build(
+                symbol=chance.choice("AB"),
+                source=chance.choice(["x", "y"]),
+                time=START + dt.timedelta(hours=chance.randrange(60)),
+                seq=chance.randrange(5),
+                price=Decimal(1),
+                volume=Decimal(1),
+            )
+            for _ in range(200)
+        ]
+
+    async def run(seed: int) -> None:
+        ticks = load(seed)
+        unique = {(tick.symbol, tick.time, tick.source, tick.seq): tick for tick in ticks}
+        try:
+            async with database_.transaction() as uow:
+                await uow.ticks.ingest(as_table(list(unique.values())) if seed % 2 else unique.values())
+                if seed % 3 == 0:
+                    raise ValueError("rolled back")
+        except ValueError:
+            pass
+
+    await asyncio.gather(*(run(seed) for seed in range(9)))
+    async with database_.reader() as reader:
+        counted = await reader.ticks.overview()
+        rows = await reader.connection.exec_driver_sql(
+            "SELECT symbol, source, count(*), min(time), max(time) FROM tick_data GROUP BY 1, 2 ORDER BY 1, 2"
+        )
+        assert counted == [SymbolSummary(*row) for row in rows]
+    assert len(counted) == 4
+    async with database_.transaction() as uow:
+        await uow.connection.exec_driver_sql("DELETE FROM tick_data WHERE symbol = 'A'")
+        await uow.ticks.recount()
+        assert [item.symbol for item in await uow.ticks.overview()] == ["B", "B"]
+
+
+@pytest.mark.edition("community", "apache")
+async def test_the_overview_forgets_what_retention_drops_and_counts_a_day_that_comes_back(database_: Database) -> None:
+    day = dt.timedelta(days=1)
+    await ingest(database_, [at(0, 1), at(1, 1), at(day.total_seconds(), 1)])
+    async with database_.transaction() as uow:
+        await uow.connection.execute(sa.text("SELECT drop_chunks('tick_data', CAST(:t AS timestamptz))"), {"t": START + day})
+        (only,) = await uow.ticks.overview()
+        assert (only.ticks, only.first, only.last) == (1, START + day, START + day)
+    await ingest(database_, [at(5, 1)])
+    async with database_.reader() as reader:
+        (both,) = await reader.ticks.overview()
+    assert (both.ticks, both.first, both.last) == (2, START + dt.timedelta(seconds=5), START + day)
+
+
+numbers = st.decimals(allow_nan=False, allow_infinity=False, min_value=-9999999999, max_value=9999999999, places=8)
+volumes = st.decimals(
+    allow_nan=False, allow_infinity=False, min_value=0, max_value=Decimal("99999999999999999999.99999999"), places=8
+) | numbers.map(abs)
+rows = st.tuples(
+    numbers,
+    volumes,
+    st.none() | numbers,
+    st.none() | numbers,
+    st.sampled_from(["", "a\\b", "t\tn\n", "가"]),
+    st.sampled_from(["S", "종목", "X\\'\""]),
+    st.integers(-3600_000_000, 3600_000_000),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(rows, min_size=1, max_size=30), batch_size=st.integers(1, 40))
+async def test_every_digit_goes_in_as_columns_and_comes_out_as_columns_and_records(
+    database_: Database, values: list[tuple[Any, ...]], batch_size: int
+) -> None:
+    ticks = [
+        TickData(
+            time=START + dt.timedelta(microseconds=micros),
+            symbol=symbol, source=source, price=price, volume=volume, bid=bid, ask=ask, seq=number,
+        )
+        for number, (price, volume, bid, ask, source, symbol, micros) in enumerate(values)
+    ]  # fmt: skip
+    wanted = sorted(ticks, key=lambda tick: (tick.symbol, tick.time, tick.source.encode(), tick.seq or 0))
+    async with database_.reader() as reader:
+        pass
+    async with database_.engine.connect() as connection:
+        from qts_data.repositories import TickRepository
+
+        repository = TickRepository(connection)
+        await repository.ingest(as_table(ticks), batch_size=batch_size)
+        for symbol in {tick.symbol for tick in ticks}:
+            mine = [tick for tick in wanted if tick.symbol == symbol]
+            query = repository.ticks(symbol, *FOR_EVER)
+            found = await query
+            key = lambda tick: (tick.time, tick.source.encode(), tick.seq)  # noqa: E731
+            assert sorted(found, key=key) == mine
+            table = await query.as_arrow()
+            assert sorted((TickData(**row) for row in table.to_pylist()), key=key) == mine
+        again = await repository.ingest(ticks)
+        assert again.duplicate == len(ticks)
+        await connection.rollback()
+
+
+BAD_COLUMNS: list[tuple[str, Callable[[pa.Table], pa.Table], str]] = [
+    ("float", lambda t: t.set_column(4, "price", t["price"].cast(pa.float64())), "price: is double, which is not exact"),
+    ("naive", lambda t: t.set_column(0, "time", t["time"].cast(pa.timestamp("us"))), "time: has no time zone"),
+    ("text", lambda t: t.set_column(4, "price", t["price"].cast(pa.string())), "price: is string, which is not exact"),
+    ("missing", lambda t: t.drop_columns(["volume"]), "volume: there is no such column"),
+    ("unknown", lambda t: t.rename_columns(["time", "symbol", "source", "seq", "price", "volume", "bd", "ask"]), "bd: tick_data has no such column"),
+    ("seq", lambda t: t.set_column(3, "seq", pa.array([1.0, 2.0])), "seq: is double; give integers"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), [row[1:] for row in BAD_COLUMNS], ids=[row[0] for row in BAD_COLUMNS])
+async def test_columns_that_are_not_exact_are_refused(
+    database_: Database, change: Callable[[pa.Table], pa.Table], message: str
+) -> None:
+    with pytest.raises(InvalidRecord) as caught:
+        await ingest(database_, change(as_table([at(0, 1), at(1, 2)])))
+    assert str(caught.value).startswith(message)
+
+
+async def test_bad_rows_of_columns_name_themselves_and_the_good_ones_go_in(database_: Database) -> None:
+    good = as_table([at(second, 1, source="", seq=second) for second in range(8)]).to_pylist()
+    wide = pa.decimal128(38, 10)
+    kinds = {"time": pa.timestamp("ns", "UTC"), "price": wide, "volume": wide, "bid": wide, "ask": wide}
+    good[1] |= {"symbol": ""}
+    good[2] |= {"price": Decimal("12345678901")}
+    good[3] |= {"volume": Decimal(-1)}
+    good[4] |= {"price": None}
+    good[5] |= {"bid": Decimal("0.000000001")}
+    good[6] |= {"seq": -1}
+    table = pa.Table.from_pylist(
+        good, schema=pa.schema([(name, kinds.get(name, pa.int64() if name == "seq" else pa.string())) for name in good[0]])
+    )
+    with pytest.raises(InvalidRecord, match="row 2: symbol: must have 1 to 64 characters"):
+        await ingest(database_, table)
+    refused: list[InvalidRecord] = []
+    report = await ingest(database_, table, reject=refused.append, batch_size=3)
+    assert [(error.row, error.field) for error in refused] == [
+        (2, "symbol"), (3, "price"), (4, "volume"), (5, "price"), (6, "bid"), (7, "seq"),
+    ]  # fmt: skip
+    assert (report.received, report.rejected, report.inserted) == (8, 6, 2)
+
+
+async def test_nanoseconds_are_refused_where_they_would_be_lost(database_: Database) -> None:
+    table = as_table([at(0, 1)])
+    nanos = pa.array([1_000_001], pa.timestamp("ns", "UTC"))
+    with pytest.raises(InvalidRecord, match="fraction of a microsecond"):
+        await ingest(database_, table.set_column(0, "time", nanos))
+
+
+@pytest.mark.parametrize("as_columns", [False, True])
+async def test_a_tick_whose_instant_was_forgotten_is_refused(database_: Database, as_columns: bool) -> None:
+    from qts_data.repositories.ticks.column_batch import ColumnOrdinals
+    from qts_data.repositories.ticks.ordinals import Ordinals
+
+    numbering = Numbering()
+    numbering.records, numbering.columns = Ordinals(remembered=4), ColumnOrdinals(remembered=4)
+    ticks = [*(at(second, 1) for second in range(20)), at(0, 1)]
+    with pytest.raises(InvalidRecord, match="out of order, more than 4 instants"):
+        await ingest(database_, as_table(ticks) if as_columns else ticks, numbering=numbering, batch_size=2)
+
+
+async def test_a_cut_wire_during_a_load_leaves_nothing_and_the_next_try_everything(proxy: Proxy) -> None:
+    ticks = TickFactory.build_batch(3_000)
+    async with Database(proxy.url) as database:
+        proxy.cut_at(b"COPY tick_data", when="after")
+        with pytest.raises(DatabaseUnavailable):
+            await ingest(database, ticks, batch=BatchId("cut"), batch_size=1_000)
+        report = await ingest(database, ticks, batch=BatchId("cut"), batch_size=1_000)
+        assert (report.known, report.inserted) == (False, 3_000)
+
+
+_LOADER = """
+import asyncio, sys
+from pathlib import Path
+from qts_data.database.engine import parse_url
+from qts_data.importers.lean_trade import read_ticks
+from qts_data.repositories import Database, load_in_parts
+import datetime as dt
+async def main():
+    url, path, size = sys.argv[1:]
+    async with Database(parse_url(url)) as database:
+        ticks = read_ticks(Path(path), "IBM", dt.date(2013, 10, 7))
+        print("go", flush=True)
+        await load_in_parts(database, ticks, stream="killed", part_size=int(size))
+asyncio.run(main())
+"""
+
+
+async def test_a_load_that_is_killed_again_and_again_ends_exact(database_: Database, database_url: URL) -> None:
+    path = DATA / "ibm_20131007_trade_tick.zip"
+    chance = random.Random(7)  # noqa: S311 - a test that repeats itself
+    url = database_url.render_as_string(hide_password=False)
+    killed = 0
+    for size in ("500", "1300", "2000", "24293"):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _LOADER, url, str(path), size], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        if size != "24293":
+            await asyncio.sleep(chance.uniform(0.02, 0.5))
+            process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+        killed += process.returncode == -signal.SIGKILL
+        assert process.returncode in {0, -signal.SIGKILL}, errors
+    assert process.returncode == 0
+    assert killed
+    wanted = list(read_ticks(path, "IBM", DAY))
+    found = await stored(database_, "IBM")
+    assert [(tick.time, tick.price, tick.volume) for tick in found] == [
+        (tick.time, tick.price, tick.volume) for tick in wanted
+    ]

@@ -1,0 +1,266 @@
+"""Ticks and bars out: every form, every length of a bar, every clock."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+import zoneinfo
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+import pytest_asyncio
+
+from qts_data.contracts import OHLCV, TickData
+from qts_data.errors import ConfigurationError, InvalidRecord, StatementTimeout
+from qts_data.repositories import BAR_INTERVALS, Database, TickRepository
+from tests.fixtures.factories import TickFactory
+from tests.fixtures.market import as_table
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.engine import URL
+
+    from qts_data.repositories import BarInterval, TickTable
+
+NEW_YORK = zoneinfo.ZoneInfo("America/New_York")
+
+
+@pytest_asyncio.fixture
+async def market(database_url: URL) -> AsyncIterator[Database]:
+    async with Database(database_url) as made:
+        yield made
+
+
+async def load(database: Database, ticks: list[TickData], table: TickTable = "tick_data") -> None:
+    async with database.transaction() as uow:
+        report = await (uow.ticks if table == "tick_data" else uow.tick_history).ingest(ticks)
+    autocommit = database.engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with autocommit.connect() as connection:
+        await TickRepository(connection).refresh_bars(report.stale)
+
+
+def walk(start: dt.datetime, end: dt.datetime, *, symbol: str, source: str, count: int, seed: int) -> list[TickData]:
+    """Ticks that wander, several of them in one millisecond, with empty minutes between."""
+    chance = random.Random(seed)  # noqa: S311 - a test that repeats itself
+    span = int((end - start) / dt.timedelta(milliseconds=1))
+    price, ticks = 100_00, []
+    for at in sorted(chance.choices(range(span), k=count)):
+        price = max(1, price + chance.randrange(-5, 6))
+        for _ in range(chance.choice([1, 1, 1, 3])):
+            ticks.append(
+                TickData(
+                    time=start + dt.timedelta(milliseconds=at), symbol=symbol, source=source,
+                    price=Decimal(price).scaleb(-2), volume=Decimal(chance.randrange(1, 10**9)).scaleb(-8),
+                )
+            )  # fmt: skip
+    return ticks
+
+
+def bars_of(ticks: list[TickData], interval: str, zone: str) -> list[OHLCV]:
+    """The same by Polars."""
+    frame = pl.from_arrow(as_table(ticks))
+    assert isinstance(frame, pl.DataFrame)
+    time = pl.col("time")
+    if interval == "1d":
+        bucket = time.dt.convert_time_zone(zone).dt.truncate("1d").dt.convert_time_zone("UTC")
+    else:
+        bucket = time.dt.truncate(interval)
+    frame = (
+        frame.with_columns(bucket.alias("bucket"), pl.col("volume").cast(pl.Decimal(38, 8)))
+        .sort("time", maintain_order=True)
+        .group_by("bucket", "symbol", "source", maintain_order=True)
+        .agg(
+            pl.col("price").first().alias("open"), pl.col("price").max().alias("high"),
+            pl.col("price").min().alias("low"), pl.col("price").last().alias("close"),
+            pl.col("volume").sum(), pl.len().alias("tick_count"),
+        )
+        .sort("bucket", "symbol", "source")
+    )  # fmt: skip
+    return [
+        OHLCV(
+            time=row["bucket"].astimezone(dt.UTC), symbol=row["symbol"], source=row["source"], open=row["open"],
+            high=row["high"], low=row["low"], close=row["close"], volume=row["volume"], tick_count=row["tick_count"],
+        )
+        for row in frame.iter_rows(named=True)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("table", ["tick_data", "tick_history"])
+async def test_bars_of_every_length_equal_those_of_polars(market: Database, table: TickTable) -> None:
+    # The night in which the clocks of New York go back, and several midnights of Korea.
+    start = dt.datetime(2026, 10, 30, 22, 10, tzinfo=dt.UTC)
+    end = dt.datetime(2026, 11, 3, 3, 50, tzinfo=dt.UTC)
+    ticks = [
+        *walk(start, end, symbol="A", source="x", count=700, seed=1),
+        *walk(start, end, symbol="A", source="y", count=300, seed=2),
+        *walk(start, end, symbol="B", source="x", count=100, seed=3),
+        TickFactory.build(symbol="C", time=start, source="x"),  # a bar of one tick
+    ]
+    await load(market, ticks, table)
+    days = (start - dt.timedelta(days=3), end + dt.timedelta(days=1))
+    async with market.reader() as reader:
+        reads = reader.ticks if table == "tick_data" else reader.tick_history
+        for interval in BAR_INTERVALS:
+            for zone in ("Asia/Seoul", "America/New_York", "Asia/Kolkata") if interval == "1d" else ("UTC",):
+                wanted = bars_of(ticks, interval, zone)
+                found = await reads.bars(["A", "B", "C"], *days, interval, time_zone=zone)
+                assert found == wanted, (interval, zone)
+        only = await reads.bars("A", *days, "30m", source="y")
+        assert only == [bar for bar in bars_of(ticks, "30m", "UTC") if (bar.symbol, bar.source) == ("A", "y")]
+        # The trading day of the database is that of Korea.
+        assert await reads.bars(["A", "B", "C"], *days, "1d") == bars_of(ticks, "1d", "Asia/Seoul")
+        # A range takes whole bars that start in it.
+        wanted = bars_of(ticks, "4h", "UTC")
+        middle = wanted[len(wanted) // 2].time
+        assert await reads.bars(["A", "B", "C"], middle, middle + dt.timedelta(seconds=1), "4h") == [
+            bar for bar in wanted if bar.time == middle
+        ]
+
+
+async def test_a_day_of_changing_clocks_has_its_hours(market: Database) -> None:
+    midnight = dt.datetime(2026, 11, 1, tzinfo=NEW_YORK)
+    last = dt.datetime(2026, 11, 1, 23, 59, tzinfo=NEW_YORK)
+    assert (last.astimezone(dt.UTC) - midnight.astimezone(dt.UTC)) > dt.timedelta(hours=24)
+    await load(market, [TickFactory.build(time=time.astimezone(dt.UTC)) for time in (midnight, last)])
+    async with market.reader() as reader:
+        (day,) = await reader.ticks.bars("005930", midnight, last, "1d", time_zone="America/New_York")
+        assert (day.time, day.tick_count) == (midnight, 2)
+        with pytest.raises(ConfigurationError, match="Asia/Soul"):
+            await reader.ticks.bars("005930", midnight, last, "1d", time_zone="Asia/Soul")
+        with pytest.raises(InvalidRecord, match="interval: '2h' is none of 1m, 5m"):
+            await reader.ticks.bars("005930", midnight, last, "2h")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("interval", list(BAR_INTERVALS))
+async def test_no_closed_bar_can_still_be_changed_by_time(market: Database, interval: BarInterval) -> None:
+    now = dt.datetime.now(dt.UTC)
+    ticks = walk(now - dt.timedelta(days=2), now + dt.timedelta(days=2), symbol="A", source="x", count=800, seed=5)
+    await load(market, ticks)
+    days = (now - dt.timedelta(days=4), now + dt.timedelta(days=4))
+    every = bars_of(ticks, interval, "Asia/Seoul")
+    seoul = zoneinfo.ZoneInfo("Asia/Seoul")
+
+    def end_of(bar: OHLCV) -> dt.datetime:
+        if interval == "1d":
+            local = bar.time.astimezone(seoul) + dt.timedelta(days=1)
+            return local.astimezone(dt.UTC)
+        return bar.time + BAR_INTERVALS[interval].length
+
+    async with market.reader() as reader:
+        closed = await reader.ticks.bars("A", *days, interval, closed_only=True)
+        read_at = dt.datetime.now(dt.UTC)
+        assert closed
+        assert all(end_of(bar) <= read_at for bar in closed)
+        # and all that were closed before the question are there
+        assert [bar for bar in every if end_of(bar) <= now] == [bar for bar in closed if end_of(bar) <= now]
+        then = now - dt.timedelta(hours=26)
+        for grace in (dt.timedelta(0), dt.timedelta(minutes=3)):
+            seen = await reader.ticks.bars("A", *days, interval, closed_only=True, as_of=then, grace=grace)
+            assert seen == [bar for bar in every if end_of(bar) + grace <= then]
+        # Looking from the future does not help.
+        ahead = await reader.ticks.bars("A", *days, interval, closed_only=True, as_of=now + dt.timedelta(days=1))
+        assert all(end_of(bar) <= dt.datetime.now(dt.UTC) for bar in ahead)
+
+
+async def test_a_late_tick_is_in_its_bars_once_they_are_refreshed(market: Database) -> None:
+    minute = dt.datetime(2026, 11, 20, 1, 0, tzinfo=dt.UTC)
+
+    def tick(second: int, price: int) -> TickData:
+        return TickFactory.build(time=minute + dt.timedelta(seconds=second), price=Decimal(price), volume=Decimal(1))
+
+    await load(market, [tick(1, 10), tick(90, 11)])
+    await load(market, [tick(2, 9), tick(0, 8)])
+    async with market.reader() as reader:
+        first, _ = await reader.ticks.bars("005930", minute, minute + dt.timedelta(hours=1), "1m")
+        hour, = await reader.ticks.bars("005930", minute, minute + dt.timedelta(hours=1), "1h")
+    assert [int(price) for price in (first.open, first.high, first.low, first.close)] == [8, 10, 8, 9]
+    assert (hour.tick_count, int(hour.open), int(hour.close)) == (4, 8, 11)
+
+
+async def test_ticks_come_in_order_in_every_form(market: Database) -> None:
+    start = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+    end = start + dt.timedelta(hours=6)
+    ticks = walk(start, end, symbol="A", source="b", count=400, seed=8)
+    ticks += walk(start, end, symbol="A", source="a", count=400, seed=9)
+    ticks += [TickFactory.build(symbol="B", time=start)]
+    await load(market, ticks)
+    async with market.reader() as reader:
+        query = reader.ticks.ticks("A", start, end)
+        records = await query
+        assert records == [tick async for tick in reader.ticks.stream_ticks("A", start, end)]
+        keys = [(tick.time, tick.source, tick.seq) for tick in records]
+        assert keys == sorted(keys, key=lambda key: (key[0], key[1], key[2] or 0))
+        assert sorted((t.time, t.source, t.price, t.volume) for t in records) == sorted(
+            (t.time, t.source, t.price, t.volume) for t in ticks if t.symbol == "A"
+        )
+        table = await query.as_arrow()
+        assert [TickData(**row) for row in table.to_pylist()] == records
+        frame = await query.as_polars()
+        assert frame.schema["price"] == pl.Decimal(18, 8)
+        assert [TickData(**row) for row in frame.iter_rows(named=True)] == records
+        pandas = await query.as_pandas()
+        assert pandas["price"].tolist() == [tick.price for tick in records]
+        # Half of the range, one feed; and nothing.
+        half = await reader.ticks.ticks("A", start, start + dt.timedelta(hours=3), source="a")
+        assert half == [t for t in records if t.source == "a" and t.time < start + dt.timedelta(hours=3)]
+        assert await reader.ticks.ticks("NONE", start, end) == []
+        assert (await reader.ticks.ticks("NONE", start, end).as_arrow()).num_rows == 0
+        with pytest.raises(InvalidRecord, match=r"start: .* has no time zone"):
+            reader.ticks.ticks("A", start.replace(tzinfo=None), end)
+        # Given up early, the transaction goes on.
+        stream: Any = reader.ticks.stream_ticks("A", start, end)
+        assert await anext(stream) == records[0]
+        await stream.aclose()
+        assert (await reader.ticks.ticks("A", start, end)) == records
+
+
+async def test_ticks_of_feeds_that_others_wrote_are_read_too(market: Database) -> None:
+    start = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+    await load(market, [TickFactory.build(time=start + dt.timedelta(seconds=n), source="m") for n in (0, 1, 4)])
+    async with market.transaction() as uow:
+        await uow.connection.exec_driver_sql(
+            "INSERT INTO tick_data (symbol, time, source, seq, price, volume) SELECT '005930', time + INTERVAL '2 s', "
+            "s, 0, 7, 1 FROM tick_data, unnest(ARRAY['a', 'z']) AS s"
+        )
+        query = uow.ticks.ticks("005930", start, start + dt.timedelta(minutes=1))
+        found = await query
+        assert [(tick.time.second, tick.source) for tick in found] == [
+            (0, "m"), (1, "m"), (2, "a"), (2, "z"), (3, "a"), (3, "z"), (4, "m"), (6, "a"), (6, "z"),
+        ]  # fmt: skip
+        assert [TickData(**row) for row in (await query.as_arrow()).to_pylist()] == found
+
+
+async def test_a_server_that_gives_up_in_the_middle_says_why(market: Database) -> None:
+    start = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+    await load(market, TickFactory.build_batch(3, source="slow"))
+    async with market.transaction() as uow:
+        await uow.connection.exec_driver_sql("SET LOCAL statement_timeout = '200ms'")
+        await uow.connection.exec_driver_sql(
+            "CREATE TEMPORARY VIEW tick_data AS SELECT symbol, time, source, seq, price, volume, bid, ask "
+            "FROM public.tick_data, LATERAL (SELECT pg_sleep(0.15) WHERE symbol IS NOT NULL) AS s"
+        )
+        with pytest.raises(StatementTimeout):
+            await uow.ticks.ticks("005930", dt.datetime(1, 1, 1, tzinfo=dt.UTC), start + dt.timedelta(days=9000))
+
+
+async def test_the_latest_tick_of_each_symbol_in_one_round_trip(market: Database, proxy: Any) -> None:
+    start = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+    ticks = [
+        TickFactory.build(symbol=symbol, time=start + dt.timedelta(days=day), price=Decimal(day + 1), source=source)
+        for symbol, days in (("A", 3), ("B", 1))
+        for day in range(days)
+        for source in ("x", "y")
+        for _ in range(2)
+    ]
+    await load(market, ticks)
+    async with Database(proxy.url) as database, database.reader() as reader:
+        await reader.ticks.latest(["warm"])
+        before = proxy.round_trips
+        found = await reader.ticks.latest(["B", "NONE", "A"])
+        assert proxy.round_trips == before + 1
+        assert list(found) == ["B", "A"]
+        assert [(tick.price, tick.source, tick.seq) for tick in found.values()] == [(1, "y", 1), (3, "y", 1)]
+        assert (await reader.ticks.latest(["A"], source="x"))["A"].source == "x"
