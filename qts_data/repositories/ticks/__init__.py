@@ -18,21 +18,27 @@ from qts_data.repositories.ticks.reports import (
 )
 from qts_data.repositories.ticks.repository import TickRepository
 from qts_data.repositories.ticks.sources import ArrowStream, Numbering
+from qts_data.repositories.ticks.writer import AtBound, Durability, TickQueueFull, TickWriter, WriterStats
 
 __all__ = [
     "BAR_INTERVALS",
     "ArrowStream",
+    "AtBound",
     "BarInterval",
     "BarRange",
     "BatchId",
+    "Durability",
     "IngestReport",
     "Numbering",
     "RefreshReport",
     "SymbolSummary",
     "TickQuery",
+    "TickQueueFull",
     "TickReads",
     "TickRepository",
     "TickTable",
+    "TickWriter",
     "TimeRange",
+    "WriterStats",
     "load_in_parts",
 ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qts_data.repositories.ticks.reports import BatchId, TickTable
     from qts_data.repositories.ticks.tally import Tally
 
-__all__ = ["add_days", "advance", "claim", "finish", "last_stored", "recount"]
+__all__ = ["add_days", "add_to_stream", "advance", "claim", "finish", "last_stored", "recount"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _EPOCH_DAY: Final = dt.date(1970, 1, 1)
@@ -80,12 +80,14 @@ async def finish(connection: AsyncConnection, relation: TickTable, batch: BatchI
     )
 
 
-async def advance(connection: AsyncConnection, relation: TickTable, stream: str, *, before: int, after: int) -> bool:
-    """Move a stream of groups on from `before` ticks to `after`; False if an earlier attempt has done so.
+async def advance(connection: AsyncConnection, relation: TickTable, stream: str, *, before: int, after: int) -> int:
+    """Move a stream of groups on from `before` ticks to `after`; returns where it stood.
 
-    Before anything else of the group: an attempt whose COMMIT is still under way on the server holds the row, and
-    this one waits until it is known what became of it.
+    More than `before` means that an earlier attempt is in, whose answer was lost. Before anything else of the group:
+    an attempt whose COMMIT is still under way on the server holds the row, and this one waits until it is known
+    what became of it.
     """
+    c = _batches.c
     new = insert(_batches).values(
         relation=relation, stream=stream, part=0, received=after, inserted=0, duplicate=0, late=0, rejected=0
     )
@@ -93,10 +95,16 @@ async def advance(connection: AsyncConnection, relation: TickTable, stream: str,
         new.on_conflict_do_update(
             index_elements=["relation", "stream", "part"],
             set_={"received": after, "recorded_at": sa.func.now()},
-            where=_batches.c.received == before,
-        ).returning(_batches.c.part)
+            where=c.received == before,
+        ).returning(c.part)
     )
-    return moved.first() is not None
+    if moved.first() is not None:
+        return before
+    row = sa.and_(c.relation == relation, c.stream == stream, c.part == 0)
+    stood: int = (await connection.execute(sa.select(c.received).where(row).with_for_update())).scalar_one()
+    if stood < after:
+        await connection.execute(sa.update(_batches).where(row).values(received=after, recorded_at=sa.func.now()))
+    return stood
 
 
 async def add_to_stream(connection: AsyncConnection, relation: TickTable, stream: str, report: IngestReport) -> None:

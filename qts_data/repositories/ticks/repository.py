@@ -17,7 +17,7 @@ from qts_data.repositories.ticks.tally import Tally
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from qts_data.contracts import TickData
     from qts_data.repositories.ticks.batch import Batch
@@ -97,6 +97,45 @@ class TickRepository(TickReads):
                     if progress is not None:
                         progress(tally.received + tally.rejected)
             return await self._close(tally, batch)
+
+    async def ingest_group(
+        self, ticks: Sequence[TickData], *, stream: str, before: int, numbering: Numbering
+    ) -> IngestReport | None:
+        """Load the next ticks of a stream, of which `before` were sent earlier; those that are in are left out.
+
+        A tick without a `seq` goes behind what is stored of its instant. This is what `TickWriter` commits.
+
+        Args:
+            ticks: The group.
+            stream: Name of the stream, whose position is kept in `ingest_batches`.
+            before: Number of the stream's ticks before this group.
+            numbering: Counters of the writer; new ones after an attempt that was rolled back.
+
+        Returns:
+            None if all of them were in.
+
+        Raises:
+            InvalidRecord: The table holds another tick under the same key.
+            QtsDataError: The database refused; roll the transaction back.
+        """
+        with translated_errors():
+            stood = await bookkeeping.advance(
+                self._connection, self._table, stream, before=before, after=before + len(ticks)
+            )
+            rest = ticks[max(0, stood - before) :]
+            if not rest:
+                return None
+            tally = Tally(None)
+            following = batches_of(
+                rest, batch_size=len(rest), numbering=numbering, split=True, source=None, reject=None
+            )
+            prepared = await following()
+            for batch in prepared[0] if prepared else ():
+                await self._load(batch, tally, behind=True, expect_duplicates=False)
+            await bookkeeping.add_days(self._connection, self._table, tally)
+            report = tally.report()
+            await bookkeeping.add_to_stream(self._connection, self._table, stream, report)
+            return report
 
     async def recount(self) -> None:
         """Make `overview` right after somebody else has changed the table; scans it, and loads wait meanwhile."""

@@ -1,0 +1,295 @@
+"""A live feed: groups, bounds, a database that goes away, processes that die."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import random
+import signal
+import subprocess
+import sys
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from qts_data.database.embedded import EmbeddedServer
+from qts_data.database import migrations
+from qts_data.database.engine import DatabaseConfig, parse_url
+from qts_data.errors import ConfigurationError, InvalidRecord
+from qts_data.importers.lean_trade import read_ticks
+from qts_data.repositories import AtBound, Database, Durability, IngestReport, TickQueueFull, TickWriter
+from tests.fixtures.factories import TickFactory
+from tests.fixtures.market import DATA, DAY
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from sqlalchemy.engine import URL
+
+    from qts_data.contracts import TickData
+    from tests.fixtures.fix_proxy import Proxy
+
+START = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+FOR_EVER = (dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC))
+
+
+@pytest_asyncio.fixture
+async def market(database_url: URL) -> AsyncIterator[Database]:
+    async with Database(database_url) as made:
+        yield made
+
+
+def at(second: float, price: int, **values: object) -> TickData:
+    return TickFactory.build(
+        time=START + dt.timedelta(seconds=second), price=Decimal(price), volume=Decimal(1), **values
+    )
+
+
+async def prices(database: Database, symbol: str = "005930") -> list[int]:
+    async with database.reader() as reader:
+        return [int(tick.price) for tick in await reader.ticks.ticks(symbol, *FOR_EVER)]
+
+
+async def test_ticks_are_committed_in_groups_and_in_order_and_close_flushes(market: Database) -> None:
+    reports: list[IngestReport] = []
+    async with TickWriter(market, group_size=10, group_seconds=60, on_group=reports.append) as writer:
+        for number in range(25):
+            await writer.write(at(number // 10, number))
+        await asyncio.sleep(0)
+    assert await prices(market) == list(range(25))
+    assert [report.received for report in reports] == [10, 10, 5]
+    stats = writer.stats
+    assert (stats.accepted, stats.committed, stats.inserted, stats.depth, stats.groups) == (25, 25, 25, 0, 3)
+    assert (stats.resent, stats.found, stats.lag_seconds) == (0, 0, 0)
+    assert stats.p99_lag_seconds >= stats.p50_lag_seconds > 0
+    with pytest.raises(ConfigurationError, match="not open"):
+        await writer.write(at(0, 0))
+
+
+async def test_a_tick_does_not_wait_longer_than_its_group(market: Database) -> None:
+    async with TickWriter(market, group_size=1_000, group_seconds=0.01) as writer:
+        await writer.write(at(0, 1))
+        async with asyncio.timeout(20):
+            while not await prices(market):
+                await asyncio.sleep(0.01)
+
+
+async def test_flush_and_the_committed_level_wait_for_the_database(market: Database) -> None:
+    async with TickWriter(market, group_seconds=60) as writer:
+        await writer.write(at(0, 1))
+        await writer.flush()
+        assert await prices(market) == [1]
+    async with TickWriter(market, durability=Durability.COMMITTED, group_seconds=0.001) as writer:
+        await asyncio.gather(*(writer.write(at(1, price)) for price in range(20)))
+        assert len(await prices(market)) == 21
+    assert writer.stats.groups < 20
+
+
+async def test_a_writer_that_starts_again_goes_on_from_what_is_stored(market: Database) -> None:
+    for run in range(3):
+        async with TickWriter(market, group_size=2) as writer:
+            for number in range(5):
+                await writer.write(at(0, 5 * run + number))
+    assert await prices(market) == list(range(15))
+    # With the feed's own numbers, what comes again is a duplicate.
+    async with TickWriter(market) as writer:
+        for seq in (7, 8, 7, 9):
+            await writer.write(at(5, seq, seq=seq, symbol="A"))
+            await writer.flush()
+    assert await prices(market, "A") == [7, 8, 9]
+    assert (writer.stats.inserted, writer.stats.duplicate) == (3, 1)
+
+
+async def test_the_queue_waits_or_raises_at_its_bound_and_drops_nothing(proxy: Proxy, market: Database) -> None:
+    async with Database(proxy.url) as away:
+        await proxy.stop()
+        writer = TickWriter(away, bound=10, at_bound=AtBound.RAISE, group_size=5)
+        await writer.start()
+        for number in range(10):
+            await writer.write(at(number, number))
+        with pytest.raises(TickQueueFull, match="10 ticks wait"):
+            await writer.write(at(10, 10))
+        assert (writer.stats.depth, writer.stats.accepted) == (10, 10)
+        patient = TickWriter(away, name="patient", bound=3, group_size=5)
+        await patient.start()
+        for number in range(3):
+            await patient.write(at(number, 100 + number, symbol="P"))
+        waiting = asyncio.create_task(patient.write(at(3, 103, symbol="P")))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await proxy.start_again()
+        await waiting
+        await writer.close()
+        await patient.close()
+    assert await prices(market) == list(range(10))
+    assert await prices(market, "P") == [100, 101, 102, 103]
+    assert writer.stats.resent >= 1
+
+
+@pytest.mark.parametrize(("when", "found"), [("before", 0), ("after", 1)])
+async def test_a_commit_of_unknown_outcome_is_neither_lost_nor_doubled(
+    proxy: Proxy, market: Database, when: str, found: int
+) -> None:
+    async with Database(proxy.url) as database:
+        async with TickWriter(database, group_size=4, group_seconds=60) as writer:
+            await writer.write(at(0, 0))
+            await writer.flush()
+            proxy.cut_at(b"COMMIT", when=when)  # type: ignore[arg-type]
+            for number in range(1, 9):
+                await writer.write(at(0, number))
+            await writer.flush()
+    assert await prices(market) == list(range(9))
+    assert (writer.stats.found, writer.stats.resent, writer.stats.committed) == (found, 1, 9)
+    async with market.reader() as reader:
+        seqs = [tick.seq for tick in await reader.ticks.ticks("005930", *FOR_EVER)]
+    assert seqs == list(range(9))
+
+
+async def test_a_wire_that_is_cut_at_any_moment_loses_and_doubles_nothing(proxy: Proxy, market: Database) -> None:
+    chance = random.Random(3)  # noqa: S311 - a test that repeats itself
+    async with Database(proxy.url, DatabaseConfig(pool_min=1)) as database:
+        async with TickWriter(database, group_size=7, group_seconds=0) as writer:
+            for number in range(300):
+                await writer.write(at(number // 40, number))
+                if chance.random() < 0.05:
+                    proxy.cut()
+                if chance.random() < 0.3:
+                    await asyncio.sleep(chance.uniform(0, 0.004))
+    assert await prices(market) == list(range(300))
+
+
+async def test_another_tick_under_a_stored_key_stops_the_writer_loudly(market: Database) -> None:
+    writer = TickWriter(market, group_seconds=0)
+    await writer.start()
+    await writer.write(at(0, 1, seq=1))
+    await writer.flush()
+    await writer.write(at(0, 2, seq=1))
+    with pytest.raises(InvalidRecord, match="already holds another tick"):
+        await writer.flush()
+    with pytest.raises(InvalidRecord):
+        await writer.write(at(1, 1))
+    with pytest.raises(InvalidRecord):
+        await writer.close()
+    assert writer.stats.depth == 1
+    assert await prices(market) == [1]
+
+
+async def test_settings_that_cannot_be_are_refused(market: Database, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="at least 1"):
+        TickWriter(market, bound=0)
+    with pytest.raises(ConfigurationError, match="give spool="):
+        TickWriter(market, durability=Durability.SPOOLED)
+    with pytest.raises(ConfigurationError, match="a spool's name"):
+        TickWriter(market, name="../x", spool=tmp_path)
+
+
+async def test_what_was_spooled_survives_the_writer(market: Database, proxy: Proxy, tmp_path: Path) -> None:
+    async with Database(proxy.url) as away:
+        await proxy.stop()
+        writer = TickWriter(away, spool=tmp_path, durability=Durability.SPOOLED, group_size=3)
+        await writer.start()
+        for number in range(10):
+            await writer.write(at(0, number))
+        await writer.abandon()
+    (file,) = tmp_path.glob("*.ticks")
+    file.write_bytes(file.read_bytes() + b'["2026-11-20T00:0')  # the power went while a line was written
+    async with TickWriter(market, spool=tmp_path, group_size=4) as writer:
+        assert writer.stats.accepted == 10
+        await writer.write(at(0, 10))
+    assert await prices(market) == list(range(11))
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_spooled_ticks_that_were_committed_are_not_sent_again(market: Database, tmp_path: Path) -> None:
+    writer = TickWriter(market, spool=tmp_path, durability=Durability.SPOOLED, group_size=3, group_seconds=60)
+    await writer.start()
+    for number in range(4):
+        await writer.write(at(0, number))
+    await writer.flush()
+    await writer.write(at(0, 4))
+    await writer.abandon()
+    # The file still holds all five. Groups of another size meet the four in the middle.
+    async with TickWriter(market, spool=tmp_path, group_size=50) as again:
+        await again.write(at(0, 5))
+    assert await prices(market) == list(range(6))
+    assert again.stats.inserted == 2
+
+
+_FEED = """
+import asyncio, sys, datetime as dt
+from pathlib import Path
+from qts_data.database.engine import parse_url
+from qts_data.importers.lean_trade import read_ticks
+from qts_data.repositories import Database, Durability, TickWriter
+async def main():
+    url, path, spool, done = sys.argv[1:]
+    async with Database(parse_url(url)) as database:
+        writer = TickWriter(database, spool=Path(spool), durability=Durability.SPOOLED, group_size=200, group_seconds=0.002)
+        await writer.start()
+        ticks = list(read_ticks(Path(path), "IBM", dt.date(2013, 10, 7)))
+        print("go", flush=True)
+        for tick in ticks[writer.stats.accepted:] if done == "start" else ticks[int(done):]:
+            await writer.write(tick)
+            print(writer.stats.accepted, flush=True)
+        await writer.close()
+        print("end", flush=True)
+asyncio.run(main())
+"""
+
+
+async def test_a_feed_that_is_killed_again_and_again_ends_exact(
+    market: Database, database_url: URL, tmp_path: Path
+) -> None:
+    path = DATA / "ibm_20131007_trade_tick.zip"
+    chance = random.Random(11)  # noqa: S311 - a test that repeats itself
+    wanted = list(read_ticks(path, "IBM", DAY))
+    url = database_url.render_as_string(hide_password=False)
+    for attempt in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _FEED.replace("ticks = list(read_ticks", "ticks = list(__import__('itertools').islice(read_ticks").replace(
+                "dt.date(2013, 10, 7)))", "dt.date(2013, 10, 7)), 2500))"), url, str(path), str(tmp_path), "start"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        stop_at = chance.randrange(100, 900)
+        if attempt < 3:
+            lines = 0
+            for _ in process.stdout:
+                lines += 1
+                if lines >= stop_at:
+                    break
+            process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == (0 if attempt == 3 else -signal.SIGKILL), errors
+    async with market.reader() as reader:
+        found = await reader.ticks.ticks("IBM", *FOR_EVER)
+    assert [(tick.time, tick.price, tick.volume) for tick in found] == [
+        (tick.time, tick.price, tick.volume) for tick in wanted[:2500]
+    ]
+
+
+async def test_a_server_that_restarts_during_a_feed_costs_nothing(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path / "data")
+    try:
+        server.start()
+        server.ensure_database("qts")
+        running = server.info()
+        assert running is not None
+        url = parse_url(running.url("qts"))
+        migrations.upgrade(url)
+        async with Database(url) as database:
+            async with TickWriter(database, group_size=10, group_seconds=0.001) as writer:
+                for number in range(400):
+                    await writer.write(at(number // 50, number))
+                    if number % 150 == 100:
+                        await asyncio.to_thread(server.stop)
+                    if number % 150 == 140:
+                        await asyncio.to_thread(server.start)
+                    await asyncio.sleep(0.001)
+            assert await prices(database) == list(range(400))
+            assert writer.stats.resent >= 1
+    finally:
+        server.delete()
