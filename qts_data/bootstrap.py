@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import sqlalchemy as sa
 
@@ -15,7 +15,17 @@ from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, SchemaMismatch
 from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
 from qts_data.models.views import trading_zone_statements
-from qts_data.repositories import Database, IngestReport, RefreshReport, TickRepository
+from qts_data.importers import ReadOptions, read_file
+from qts_data.importers.rows import Refuse
+from qts_data.repositories import (
+    BatchId,
+    Database,
+    IngestReport,
+    RefreshReport,
+    TickRepository,
+    UpsertReport,
+    load_in_parts,
+)
 from qts_data.timescale import Server, declarations_of, probe, require_supported
 from qts_data.timescale.ddl import render_select, verbatim
 from qts_data.timescale.drift import Difference, find_drift, view_drift
@@ -25,23 +35,28 @@ from qts_data.timescale.status import FeatureState, State, feature_states
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from pathlib import Path
 
     from pydantic import SecretStr
     from sqlalchemy.engine import URL, Connection
 
     from qts_data.contracts import OHLCV, TickData
-    from qts_data.repositories import BarInterval
+    from qts_data.repositories import BarInterval, TickTable
     from qts_data.settings import Settings
 
 __all__ = [
     "CheckReport",
     "ImportReport",
+    "Refuse",
     "Status",
     "check",
     "connect",
     "database",
     "database_url",
     "dev_server",
+    "dry_run",
+    "import_daily_bars",
+    "import_tick_file",
     "import_ticks",
     "list_bars",
     "prepare_roles",
@@ -247,7 +262,9 @@ def database(settings: Settings) -> Database:
 
 
 @contextlib.asynccontextmanager
-async def tick_repository(settings: Settings, *, autocommit: bool = False) -> AsyncIterator[TickRepository]:
+async def tick_repository(
+    settings: Settings, *, autocommit: bool = False, table: TickTable = "tick_data"
+) -> AsyncIterator[TickRepository]:
     """A tick repository in a transaction that commits at the end, or in autocommit mode."""
     # A load and a refresh take as long as they take.
     config = DatabaseConfig(
@@ -263,7 +280,7 @@ async def tick_repository(settings: Settings, *, autocommit: bool = False) -> As
         with translated_errors(url):
             async with made.begin() as connection:
                 await connection.run_sync(_require_current)
-                yield TickRepository(connection)
+                yield TickRepository(connection, table)
     finally:
         await made.dispose()
 
@@ -296,12 +313,109 @@ async def import_ticks(
         ingest = await repository.ingest(ticks, progress=progress)
     async with tick_repository(settings, autocommit=True) as repository:
         refresh = await repository.refresh_bars(ingest.stale)
-        return ImportReport(ingest, refresh, await repository.retention_cutoff())
+        return ImportReport(ingest, refresh, ingest.cutoff)
+
+
+async def import_tick_file(
+    settings: Settings,
+    layout: str,
+    path: Path,
+    options: ReadOptions,
+    *,
+    refuse: Refuse | None,
+    rejected: Callable[[], int],
+    keep: bool,
+    again: bool,
+    progress: Callable[[int], None] | None = None,
+) -> ImportReport:
+    """Load a file of trades; a file that is in is not read again, whatever its name.
+
+    Args:
+        settings: The environment.
+        layout: A name of `FORMATS`.
+        path: The file.
+        options: What the file does not say.
+        refuse: Takes each bad row, and the good ones are loaded part by part: after an interruption the same call
+            goes on. Without it the file is loaded in one transaction, or not at all.
+        rejected: How many rows `refuse` has taken.
+        keep: Load into `tick_history`, which retention leaves alone.
+        again: Load it even if it is in.
+        progress: Called with the number of ticks so far.
+
+    Raises:
+        InvalidRecord: Without `refuse`: names the row, the field and the reason. With it: the file is missing, or
+            the table holds another tick under the same key.
+        QtsDataError: The database refused, or went away.
+    """
+    try:
+        batch = BatchId.of_file(path, layout, replace(options, quotes=None))
+        if options.quotes is not None:
+            batch = BatchId.of_file(options.quotes, batch.stream)
+    except OSError as error:
+        raise InvalidRecord(field="file", reason=f"{error.filename}: {error.strerror}") from error
+    table: TickTable = "tick_history" if keep else "tick_data"
+    ticks = cast("Iterator[TickData]", read_file(layout, path, options, refuse))
+    if refuse is None:
+        async with tick_repository(settings, table=table) as repository:
+            ingest = await repository.ingest(ticks, batch=batch, again=again, progress=progress)
+    else:
+        async with tick_repository(settings):
+            pass  # the schema is the code's, and the server can do what is needed
+        async with _bulk_database(settings) as database_:
+            ingest = await load_in_parts(
+                database_, ticks, stream=batch.stream, table=table, again=again, rejected=rejected, progress=progress
+            )
+    async with tick_repository(settings, autocommit=True, table=table) as repository:
+        refresh = RefreshReport() if keep else await repository.refresh_bars(ingest.stale)
+        return ImportReport(ingest, refresh, ingest.cutoff)
+
+
+def _bulk_database(settings: Settings) -> Database:
+    # A load takes as long as it takes.
+    return Database(
+        database_url(settings),
+        DatabaseConfig(
+            connect_timeout_seconds=settings.connect_timeout_seconds,
+            statement_timeout_seconds=0,
+            idle_transaction_timeout_seconds=0,
+        ),
+    )
+
+
+async def import_daily_bars(
+    settings: Settings, layout: str, path: Path, options: ReadOptions, *, refuse: Refuse | None
+) -> UpsertReport:
+    """Insert and correct the daily bars of a file, in one transaction.
+
+    Raises:
+        InvalidRecord: Without `refuse`: names the row, the field and the reason; nothing was loaded.
+        QtsDataError: The database refused; nothing was loaded.
+    """
+    bars = cast("Iterator[OHLCV]", read_file(layout, path, options, refuse))
+    async with tick_repository(settings):
+        pass  # the schema is the code's
+    async with _bulk_database(settings) as database_, database_.transaction() as uow:
+        return await uow.daily_bars.upsert(bars)
+
+
+def dry_run(layout: str, path: Path, options: ReadOptions, refuse: Refuse | None) -> int:
+    """Read a file and load nothing; returns the number of good rows.
+
+    Raises:
+        InvalidRecord: Without `refuse`: names the row, the field and the reason.
+    """
+    return sum(1 for _ in read_file(layout, path, options, refuse))
 
 
 async def list_bars(
-    settings: Settings, symbol: str, start: dt.datetime, end: dt.datetime, interval: BarInterval
+    settings: Settings,
+    symbol: str,
+    start: dt.datetime,
+    end: dt.datetime,
+    interval: BarInterval,
+    *,
+    kept: bool = False,
 ) -> list[OHLCV]:
-    """Bars of a symbol that start in [start, end)."""
-    async with tick_repository(settings) as repository:
+    """Bars of a symbol that start in [start, end); of the ticks that are kept for ever, or of the others."""
+    async with tick_repository(settings, table="tick_history" if kept else "tick_data") as repository:
         return await repository.bars(symbol, start, end, interval)

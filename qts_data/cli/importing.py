@@ -3,57 +3,212 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import datetime as dt
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
 from qts_data import bootstrap
 from qts_data.cli.output import console, notes, progress_bar
-from qts_data.importers import FORMATS
+from qts_data.errors import ConfigurationError
+from qts_data.importers import FORMATS, ReadOptions
 from qts_data.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from qts_data.errors import InvalidRecord
 
 __all__ = ["app", "print_import"]
 
 app = typer.Typer(help="Files into tables.", no_args_is_help=True)
 
-Format = StrEnum("Format", {name: name for name in FORMATS})  # type: ignore[misc]
+REJECTED = 3
+"""Exit code of an import that refused rows and loaded the others."""
+
+TickFormat = StrEnum("TickFormat", {name: name for name, layout in FORMATS.items() if layout.kind == "ticks"})  # type: ignore[misc]
+BarFormat = StrEnum("BarFormat", {name: name for name, layout in FORMATS.items() if layout.kind == "daily bars"})  # type: ignore[misc]
+
+File = Annotated[Path, typer.Argument(help="The file, zipped or not.")]
+Symbol = Annotated[str | None, typer.Option(help="Symbol, where the file does not name it.")]
+Date = Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day, where the file does not name it.")]
+Source = Annotated[str | None, typer.Option(help="Name of the feed; part of a tick's key. That of the layout by default.")]
+TimeZone = Annotated[str | None, typer.Option(help="Zone of the file's clock. That of the layout by default.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Load all rows or, with a bad one, none.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and check the file, load nothing.")]
+RejectsFile = Annotated[
+    Path | None, typer.Option(help="Where bad rows go, with their number and reason; FILE.rejects.csv here by default.")
+]
 
 
 @app.command()
 def ticks(
-    file: Annotated[Path, typer.Argument(help="The file, zipped or not.")],
-    layout: Annotated[Format, typer.Option("--format", help="Layout of the file.")],
-    symbol: Annotated[str, typer.Option(help="Symbol that its trades are of.")],
-    date: Annotated[dt.datetime, typer.Option(formats=["%Y-%m-%d"], help="Day that its times are of.")],
-    source: Annotated[str, typer.Option(help="Name of the feed; part of a tick's key.")] = "lean",
-    time_zone: Annotated[str, typer.Option(help="Zone of the market's wall clock.")] = "America/New_York",
+    file: File,
+    layout: Annotated[TickFormat, typer.Option("--format", help="Layout of the file.")],
+    symbol: Symbol = None,
+    date: Date = None,
+    source: Source = None,
+    time_zone: TimeZone = None,
+    quotes: Annotated[Path | None, typer.Option(help="File of quotes to join with the trades (lean-trade).")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="For csv: OURS=THEIRS, such as price=last_px; may be repeated.")
+    ] = None,
+    time_format: Annotated[str, typer.Option(help="For csv: iso, s, ms, us, ns, or a pattern such as %Y%m%d%H%M%S.")] = "iso",
+    delimiter: Annotated[str, typer.Option(help="For csv: the character between two columns.")] = ",",
+    rejects: RejectsFile = None,
+    strict: Strict = False,
+    dry_run: DryRun = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Load into tick_history, which retention leaves alone.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Load the file even if it is in.")] = False,
 ) -> None:
-    """Load a day of trades: all of them or, with a wrong row, none. Loading a file again adds nothing."""
-    records = FORMATS[layout.value](file, symbol, date.date(), source=source, time_zone=time_zone)
-    with progress_bar(notes) as progress:
-        task = progress.add_task(f"{symbol} {date:%Y-%m-%d}", total=None)
-        report = asyncio.run(
-            bootstrap.import_ticks(load_settings(), records, lambda done: progress.update(task, completed=done))
-        )
-    print_import(report)
+    """Load trades. A file that is in is not loaded again; after an interruption the same command goes on."""
+    options = ReadOptions(
+        symbol=symbol,
+        date=None if date is None else date.date(),
+        source=source,
+        time_zone=time_zone,
+        quotes=quotes,
+        columns=_mapping(column or ()),
+        time_format=time_format,
+        delimiter=delimiter,
+    )
+    with _Rejects(file, rejects, strict=strict) as refused:
+        if dry_run:
+            _print_dry_run(layout.value, file, options, refused)
+        else:
+            with progress_bar(notes) as progress:
+                task = progress.add_task(file.name, total=None)
+                report = asyncio.run(
+                    bootstrap.import_tick_file(
+                        load_settings(),
+                        layout.value,
+                        file,
+                        options,
+                        refuse=refused.refuse,
+                        rejected=lambda: refused.count,
+                        keep=keep,
+                        again=again,
+                        progress=lambda done: progress.update(task, completed=done),
+                    )
+                )
+            print_import(report)
+    refused.end()
+
+
+@app.command(name="daily-bars")
+def daily_bars(
+    file: File,
+    layout: Annotated[BarFormat, typer.Option("--format", help="Layout of the file.")],
+    symbol: Symbol = None,
+    date: Date = None,
+    source: Source = None,
+    time_zone: TimeZone = None,
+    rejects: RejectsFile = None,
+    strict: Strict = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Insert official daily bars, and correct those that have changed."""
+    options = ReadOptions(
+        symbol=symbol, date=None if date is None else date.date(), source=source, time_zone=time_zone
+    )
+    with _Rejects(file, rejects, strict=strict) as refused:
+        if dry_run:
+            _print_dry_run(layout.value, file, options, refused)
+        else:
+            report = asyncio.run(
+                bootstrap.import_daily_bars(load_settings(), layout.value, file, options, refuse=refused.refuse)
+            )
+            console.print(
+                f"received {report.received:,}, inserted {report.inserted:,}, updated {report.updated:,}, "
+                f"unchanged {report.unchanged:,}"
+            )
+    refused.end()
 
 
 def print_import(report: bootstrap.ImportReport) -> None:
     """Counts on stdout; what somebody may have to do about it on stderr."""
     loaded = report.ingest
-    console.print(f"received {loaded.received:,}, inserted {loaded.inserted:,}, duplicate {loaded.duplicate:,}")
+    rejected = f", rejected {loaded.rejected:,}" if loaded.rejected else ""
+    console.print(
+        f"received {loaded.received:,}, inserted {loaded.inserted:,}, duplicate {loaded.duplicate:,}{rejected}"
+    )
+    if loaded.known:
+        notes.print("note: this file is in already; --again loads it once more", soft_wrap=True)
+    if loaded.late:
+        changed = ", ".join(
+            f"{bars.symbol} {bars.start:%Y-%m-%d %H:%M} to {bars.end:%H:%M} UTC" for bars in loaded.changed[:3]
+        )
+        more = f" and {len(loaded.changed) - 3:,} more" if len(loaded.changed) > 3 else ""
+        notes.print(f"note: {loaded.late:,} ticks were late and changed bars: {changed}{more}", soft_wrap=True)
     for name, bars in report.refresh.kept.items():
         notes.print(
             f"note: {name} was not refreshed: {bars:,} of its bars in this range outlived their rows, and a refresh "
             "would delete them",
             soft_wrap=True,
         )
-    if report.cutoff is not None and loaded.first is not None and loaded.first < report.cutoff:
+    if report.cutoff is not None and loaded.doomed:
         notes.print(
-            f"note: retention drops ticks before {report.cutoff:%Y-%m-%d %H:%M} UTC at its next run, and these begin "
-            f"{loaded.first:%Y-%m-%d %H:%M} UTC; to keep them, run SELECT remove_retention_policy('tick_data')",
+            f"note: retention drops ticks before {report.cutoff:%Y-%m-%d %H:%M} UTC at its next run, and "
+            f"{loaded.doomed:,} of these are older; --keep loads them into tick_history, which keeps them",
             soft_wrap=True,
         )
+
+
+def _print_dry_run(layout: str, file: Path, options: ReadOptions, refused: _Rejects) -> None:
+    good = bootstrap.dry_run(layout, file, options, refused.refuse)
+    console.print(f"read {good + refused.count:,}, good {good:,}, rejected {refused.count:,}; nothing was loaded")
+
+
+def _mapping(columns: Sequence[str]) -> Mapping[str, str]:
+    found = {}
+    for text in columns:
+        ours, equals, theirs = text.partition("=")
+        if not equals or not theirs:
+            raise ConfigurationError(f"--column {text}: write OURS=THEIRS, such as price=last_px")
+        found[ours] = theirs
+    return MappingProxyType(found)
+
+
+class _Rejects:
+    """Bad rows into a file that is made when the first one comes."""
+
+    def __init__(self, file: Path, target: Path | None, *, strict: bool) -> None:
+        self._target = target or Path(f"{file.name}.rejects.csv")
+        self._strict = strict
+        self._file: IO[str] | None = None
+        self._writer: Any = None
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    @property
+    def refuse(self) -> bootstrap.Refuse | None:
+        return None if self._strict else self._refuse
+
+    def _refuse(self, error: InvalidRecord, line: bytes) -> None:
+        if self._file is None:
+            try:
+                self._file = self._target.open("w", encoding="utf-8", newline="")
+            except OSError as problem:
+                raise ConfigurationError(f"{self._target} cannot be written: {problem.strerror}; give --rejects") from problem
+            self._writer = csv.writer(self._file)
+            self._writer.writerow(["row", "field", "reason", "line"])
+        self._writer.writerow([error.row, error.field, error.reason, line.decode("utf-8", "backslashreplace")])
+        self.count += 1
+
+    def end(self) -> None:
+        """Say what was refused, and end the program with a code of its own."""
+        if self.count:
+            notes.print(f"note: {self.count:,} bad rows are in {self._target}", soft_wrap=True)
+            raise typer.Exit(REJECTED)

@@ -93,6 +93,7 @@ def bars(
         dt.datetime | None,
         typer.Option(formats=["%Y-%m-%d"], help="Trading day, in QTS_TRADING_TIME_ZONE; today by default."),
     ] = None,
+    kept: Annotated[bool, typer.Option("--kept", help="Of the ticks that are kept for ever (import --keep).")] = False,
     limit: Annotated[int, typer.Option(min=1, help="Most bars to print; the last ones.")] = 30,
 ) -> None:
     """Print the bars of one trading day."""
@@ -102,7 +103,7 @@ def bars(
     start = dt.datetime.combine(day, dt.time(), zone)
     end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), zone)
     length = cast("BarInterval", interval.value)
-    found = asyncio.run(bootstrap.list_bars(settings, symbol, start, end, length))
+    found = asyncio.run(bootstrap.list_bars(settings, symbol, start, end, length, kept=kept))
     if not found:
         notes.print(f"no bars of {symbol} on {day} ({settings.trading_time_zone})")
         raise typer.Exit(1)

@@ -5,30 +5,71 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from qts_data.importers import lean_trade
+from qts_data.errors import InvalidRecord
+from qts_data.importers import binance, generic_csv, krx_daily, lean_bars, lean_trade
+from qts_data.importers.layout import Layout, ReadOptions
+from qts_data.importers.lean_quote import join_quotes, read_quotes
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from qts_data.contracts import TickData
+    from qts_data.contracts import OHLCV, TickData
+    from qts_data.importers.rows import Refuse
 
-__all__ = ["FORMATS", "TickReader"]
+__all__ = ["FORMATS", "Layout", "ReadOptions", "read_file"]
 
-
-class TickReader(Protocol):
-    """Reads the ticks of one symbol and day from a file; each reader has its own usual source and zone."""
-
-    def __call__(
-        self, path: Path, symbol: str, date: dt.date, source: str = ..., time_zone: str = ...
-    ) -> Iterator[TickData]:
-        """The ticks in the order of the file; `InvalidRecord` carries the row of a malformed one."""
-        ...
+_NEW_YORK = "America/New_York"
+_EASTERNMOST = dt.timedelta(hours=14)
 
 
-FORMATS: Mapping[str, TickReader] = MappingProxyType({"lean-trade": lean_trade.read_ticks})
-"""Readers of tick files by the name of their layout."""
+def _lean_trades(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[TickData]:
+    zone = options.time_zone or _NEW_YORK
+    date = options.date or dt.date.min
+    if date > (dt.datetime.now(dt.UTC) + _EASTERNMOST).date():
+        raise InvalidRecord(field="date", reason=f"{date} has not begun anywhere")
+    source = "lean" if options.source is None else options.source
+    ticks = lean_trade.read_ticks(path, options.symbol or "", date, source, zone, refuse)
+    if options.quotes is None:
+        return ticks
+    return join_quotes(ticks, read_quotes(options.quotes, date, time_zone=zone, refuse=refuse))
+
+
+def _lean_daily(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
+    source = "lean" if options.source is None else options.source
+    return lean_bars.read_daily(path, options.symbol or "", source, options.time_zone or _NEW_YORK, refuse)
+
+
+FORMATS: Mapping[str, Layout] = MappingProxyType(
+    {
+        "lean-trade": Layout("ticks", _lean_trades, needs=("symbol", "date")),
+        "binance-trades": Layout("ticks", binance.read_trades),
+        "binance-agg-trades": Layout("ticks", binance.read_agg_trades),
+        "csv": Layout("ticks", generic_csv.read_ticks),
+        "lean-daily": Layout("daily bars", _lean_daily, needs=("symbol",)),
+        "binance-klines": Layout("daily bars", binance.read_daily_klines),
+        "krx-daily": Layout("daily bars", krx_daily.read_daily),
+    }
+)
+"""Layouts of files by name."""
+
+
+def read_file(
+    name: str, path: Path, options: ReadOptions, refuse: Refuse | None = None
+) -> Iterator[TickData] | Iterator[OHLCV]:
+    """The records of a file in the order of the file.
+
+    Raises:
+        InvalidRecord: Something that the layout has to be told is missing, or the file is; without `refuse` also:
+            a row is malformed.
+        ConfigurationError: An option cannot be.
+    """
+    layout = FORMATS[name]
+    for need in layout.needs:
+        if getattr(options, need) is None:
+            raise InvalidRecord(field=need, reason=f"a file of layout {name} does not say it; give it")
+    return layout.read(path, options, refuse)

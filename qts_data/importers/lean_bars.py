@@ -1,28 +1,31 @@
-"""Trade bars in the file layout of the LEAN engine: one symbol's day of a US equity, by minute or second.
+"""Trade bars in the file layout of the LEAN engine: a US equity by minute or second, one day a file, or by day.
 
 A file is a zip with one CSV in it, or that CSV by itself, without a header. A row has six columns: time_ms
 (start of the bar, in whole milliseconds since midnight on the wall clock of the market), open, high, low and
 close (whole 1/10,000 of a dollar) and volume (whole shares). The bars are the publisher's own: made from
 ticks, but not from every tick.
 
+A file of daily bars holds all of a symbol's days, and its rows begin with `YYYYMMDD HH:MM` instead of time_ms.
+
 Source: https://github.com/QuantConnect/Lean/blob/master/Data/equity/readme.md, "Minute, Second Data File
-Format".
+Format" and "Hour, Daily File Format".
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
 from qts_data.contracts import OHLCV
 from qts_data.errors import InvalidRecord
 from qts_data.importers.lean_trade import read_lines, read_price, read_volume, wall_clock, wrong_width
+from qts_data.importers.rows import Refuse, each_row, shown_bytes, utc_of, zone_of
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["read_bars"]
+__all__ = ["read_bars", "read_daily"]
 
 _COLUMN_COUNT = 6
 
@@ -72,3 +75,48 @@ def _bars(path: Path, symbol: str, source: str, instant: Callable[[bytes], dt.da
         except InvalidRecord as error:
             raise error.at(row) from error
         yield bar
+
+
+def read_daily(
+    path: Path,
+    symbol: str,
+    source: str = "lean",
+    time_zone: str = "America/New_York",
+    refuse: Refuse | None = None,
+) -> Iterator[OHLCV]:
+    """Read the daily bars of one symbol; a day begins at midnight on the wall clock of the market.
+
+    Args:
+        path: A `.zip` with one file in it, or a `.csv`.
+        symbol: Instrument to write into every bar.
+        source: Feed to write into every bar.
+        time_zone: IANA name of the zone of that wall clock.
+        refuse: Takes the complaint about a malformed row; without it the first one ends the reading.
+
+    Raises:
+        InvalidRecord: While the bars are taken: the file is missing or damaged, or a row is malformed.
+        ConfigurationError: There is no such time zone.
+    """
+    zone = zone_of(time_zone)
+
+    def parse(line: bytes) -> OHLCV:
+        columns = line.split(b",")
+        if len(columns) != _COLUMN_COUNT:
+            raise wrong_width(len(columns), _COLUMN_COUNT)
+        try:
+            local = dt.datetime.strptime(columns[0].decode("ascii"), "%Y%m%d %H:%M")  # noqa: DTZ007 - the zone follows
+        except ValueError as error:
+            raise InvalidRecord(field="time", reason=f"{shown_bytes(columns[0])} is no time YYYYMMDD HH:MM") from error
+        return OHLCV(
+            time=utc_of(local, zone),
+            symbol=symbol,
+            source=source,
+            open=read_price("open", columns[1]),
+            high=read_price("high", columns[2]),
+            low=read_price("low", columns[3]),
+            close=read_price("close", columns[4]),
+            volume=read_volume(columns[5]),
+            tick_count=0,
+        )
+
+    return each_row(read_lines(path), parse, refuse)

@@ -34,10 +34,13 @@ from zoneinfo import ZoneInfo
 
 from qts_data.contracts import TickData
 from qts_data.errors import ConfigurationError, InvalidRecord
+from qts_data.importers.rows import shown_bytes as _shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from qts_data.importers.rows import Refuse
 
 __all__ = ["Memo", "read_lines", "read_price", "read_ticks", "read_volume", "wall_clock", "wrong_width"]
 
@@ -56,13 +59,17 @@ _BLOCK_BYTES = 65_536
 # Longer than any row that can be valid: a file without line ends is not read into memory as one row.
 _MAX_LINE_BYTES = 256
 _MAX_DIGITS = 19
-_MAX_SHOWN_BYTES = 40
 # A symbol's day has hundreds of prices and thousands of volumes; the bound is for the odd file.
 _MAX_REMEMBERED = 100_000
 
 
 def read_ticks(
-    path: Path, symbol: str, date: dt.date, source: str = "lean", time_zone: str = "America/New_York"
+    path: Path,
+    symbol: str,
+    date: dt.date,
+    source: str = "lean",
+    time_zone: str = "America/New_York",
+    refuse: Refuse | None = None,
 ) -> Iterator[TickData]:
     """Read the trades of one symbol and day, in the order of the file.
 
@@ -80,22 +87,26 @@ def read_ticks(
         date: Day of the file on the wall clock of the market.
         source: Feed to write into every tick.
         time_zone: IANA name of the zone of that wall clock.
+        refuse: Takes the complaint about a malformed row, and the reader goes on with the next one; without it
+            the first one ends the reading.
 
     Returns:
         The ticks: times in UTC, prices in dollars with four decimal places, volumes in shares.
 
     Raises:
         InvalidRecord: The symbol or the source is no valid name; or, while the ticks are taken, the file is
-            missing, empty or damaged (field `file`), or a row is malformed (its number counted from 1, and
-            its column).
+            missing, empty or damaged (field `file`), or a row is malformed (its number
+            counted from 1, and its column).
         ConfigurationError: There is no such time zone.
     """
     # What all rows share is refused before the file is opened: it is no fault of row 1.
     TickData(time=_EPOCH, symbol=symbol, source=source, price=Decimal(0), volume=Decimal(0))
-    return _ticks(path, symbol, source, wall_clock(date, time_zone))
+    return _ticks(path, symbol, source, wall_clock(date, time_zone), refuse)
 
 
-def _ticks(path: Path, symbol: str, source: str, instant: Callable[[bytes], dt.datetime]) -> Iterator[TickData]:
+def _ticks(
+    path: Path, symbol: str, source: str, instant: Callable[[bytes], dt.datetime], refuse: Refuse | None
+) -> Iterator[TickData]:
     prices, volumes, remarks = Memo(partial(read_price, "price")), Memo(read_volume), Memo(_check_remark)
     time = _EPOCH
     last_time_text: bytes | None = None  # not b"", which a first row without a time would equal
@@ -118,7 +129,10 @@ def _ticks(path: Path, symbol: str, source: str, instant: Callable[[bytes], dt.d
             )
             remarks[remark]
         except InvalidRecord as error:
-            raise error.at(row) from error
+            if refuse is None:
+                raise error.at(row) from error
+            refuse(error.at(row), line)
+            continue
         yield tick
 
 
@@ -158,11 +172,15 @@ class Memo(dict[_Key, _Value]):
         return value
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
+def read_lines(path: Path, *, max_line_bytes: int = _MAX_LINE_BYTES) -> Iterator[bytes]:
     """The lines of a `.csv`, or of the one file in a `.zip`, without their ends.
 
-    A byte order mark is left out. Lines end with LF or CR LF, the last one also without. Of a line beyond
-    all measure only the beginning comes, as the last of the lines: too long to be a row of any layout here.
+    A byte order mark is left out. Lines end with LF or CR LF, the last one also without. Of a line beyond all
+    measure only the beginning comes, too long to be a row of the layout; what follows its end comes as usual.
+
+    Args:
+        path: The file.
+        max_line_bytes: Longest line that can be a row.
 
     Raises:
         InvalidRecord: The file (field `file`) is missing, empty, damaged, or a zip of no or several files.
@@ -173,11 +191,20 @@ def read_lines(path: Path) -> Iterator[bytes]:
             if not block:
                 raise InvalidRecord(field="file", reason=f"{path} is empty")
             rest = b""
-            while block and len(rest) <= _MAX_LINE_BYTES:
+            overlong = False
+            while block:
                 *lines, rest = (rest + block).replace(b"\r\n", b"\n").split(b"\n")
+                if overlong and lines:
+                    # Its beginning has come already.
+                    lines, overlong = lines[1:], False
                 yield from lines
+                if len(rest) > max_line_bytes:
+                    if not overlong:
+                        yield rest
+                    # A carriage return at the very end may be half of a line end.
+                    rest, overlong = rest[-1:], True
                 block = file.read(_BLOCK_BYTES)
-            if rest:
+            if rest and not overlong:
                 yield rest
     except OSError as error:
         raise InvalidRecord(field="file", reason=f"{path}: {error.strerror or error}") from error
@@ -288,9 +315,3 @@ def _whole_number(field: str, text: bytes) -> int:
     if not text.isdigit() or (text[:1] == b"0" and text != b"0") or len(text) > _MAX_DIGITS:
         raise InvalidRecord(field=field, reason=f"{_shown(text)} is not a whole number of at least 0 in plain digits")
     return int(text)
-
-
-def _shown(text: bytes) -> str:
-    """The bytes for a message: quoted, cut, and harmless to a terminal whatever they are."""
-    shown = repr(text[:_MAX_SHOWN_BYTES]).removeprefix("b")
-    return f"{shown}..." if len(text) > _MAX_SHOWN_BYTES else shown

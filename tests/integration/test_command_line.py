@@ -104,6 +104,10 @@ def test_import_says_what_retention_will_drop(qts_data: Run, database_url: URL) 
     arguments = ["import", "ticks", str(file), "--format", "lean-trade", "--symbol", "IBM", "--date", "2013-10-07"]
     run = qts_data(*arguments, QTS_DATABASE_URL=text(database_url))
     assert "note: retention drops ticks before" in run.stderr
+    assert "24,293 of these are older; --keep loads them into tick_history" in run.stderr
+    kept = qts_data(*arguments, "--keep", QTS_DATABASE_URL=text(database_url))
+    assert kept.stdout.strip() == "received 24,293, inserted 24,293, duplicate 0"
+    assert "retention" not in kept.stderr
 
 
 def test_a_bad_row_names_itself_and_loads_nothing(
@@ -112,7 +116,7 @@ def test_a_bad_row_names_itself_and_loads_nothing(
     file = tmp_path_factory.mktemp("data") / "ticks.csv"
     file.write_text("34200000,1000000,100,P,0,0\n34200001,abc,100,P,0,0\n", encoding="utf-8")
     run = qts_data(
-        "import", "ticks", str(file), "--format", "lean-trade", "--symbol", "SPY", "--date", "2013-10-07",
+        "import", "ticks", str(file), "--format", "lean-trade", "--symbol", "SPY", "--date", "2013-10-07", "--strict",
         QTS_DATABASE_URL=text(database_url),
     )  # fmt: skip
     one_sentence(run, "row 2", "price", "abc")

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qts_data.errors import ConfigurationError, InvalidRecord
-from qts_data.importers import FORMATS
+from qts_data.importers import ReadOptions, read_file
 from qts_data.importers.lean_bars import read_bars
 from qts_data.importers.lean_trade import read_ticks
 
@@ -560,6 +560,10 @@ def test_a_malformed_bar_is_refused_with_its_number_and_column(tmp_path: Path, r
 
 
 def test_a_user_names_the_layout(tmp_path: Path) -> None:
-    assert set(FORMATS) == {"lean-trade"}
-    [tick] = FORMATS["lean-trade"](csv_file(tmp_path, GOOD_ROW), "SPY", DAY, source="other", time_zone="UTC")
+    options = ReadOptions(symbol="SPY", date=DAY, source="other", time_zone="UTC")
+    [tick] = read_file("lean-trade", csv_file(tmp_path, GOOD_ROW), options)
     assert (tick.source, tick.time.hour) == ("other", 9)
+    with pytest.raises(InvalidRecord, match="symbol: a file of layout lean-trade does not say it"):
+        read_file("lean-trade", tmp_path, ReadOptions())
+    with pytest.raises(InvalidRecord, match="has not begun anywhere"):
+        read_file("lean-trade", tmp_path, ReadOptions(symbol="SPY", date=dt.date(9998, 1, 1)))

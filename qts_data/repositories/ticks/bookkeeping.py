@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qts_data.repositories.ticks.reports import BatchId, TickTable
     from qts_data.repositories.ticks.tally import Tally
 
-__all__ = ["add_days", "add_to_stream", "advance", "claim", "finish", "last_stored", "recount"]
+__all__ = ["add_days", "add_to_stream", "advance", "claim", "find", "finish", "last_stored", "recount"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _EPOCH_DAY: Final = dt.date(1970, 1, 1)
@@ -48,8 +48,15 @@ async def claim(
     claimed = await connection.execute(new.on_conflict_do_nothing().returning(_batches.c.part))
     if claimed.first() is not None:
         return None
-    row = (await connection.execute(sa.select(_batches).where(_is(relation, batch)).with_for_update())).one()
     if again:
+        return None
+    return await find(connection, relation, batch)
+
+
+async def find(connection: AsyncConnection, relation: TickTable, batch: BatchId) -> IngestReport | None:
+    """The report of a batch that is in."""
+    row = (await connection.execute(sa.select(_batches).where(_is(relation, batch)))).one_or_none()
+    if row is None:
         return None
     return IngestReport(
         received=row.received,

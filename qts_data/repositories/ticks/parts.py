@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from qts_data.models import IngestBatch
+from qts_data.repositories.ticks import bookkeeping
 from qts_data.repositories.ticks.reports import BatchId, IngestReport
 from qts_data.repositories.ticks.sources import Numbering
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["load_in_parts"]
 
 _ROWS_OF_A_TURN = 256
+# Beside the rows of the parts: the one that says that there are no more.
+_WHOLE = "#whole"
 
 
 async def load_in_parts(
@@ -32,6 +36,7 @@ async def load_in_parts(
     table: TickTable = "tick_data",
     part_size: int = 100_000,
     again: bool = False,
+    rejected: Callable[[], int] = lambda: 0,
     progress: Callable[[int], None] | None = None,
 ) -> IngestReport:
     """Load a source part by part, each in its transaction, and go on where an earlier attempt ended.
@@ -46,12 +51,16 @@ async def load_in_parts(
         table: `tick_data` or `tick_history`.
         part_size: Ticks of a part. Another size than that of an earlier attempt does no harm.
         again: Load parts that are in once more.
+        rejected: Says at the end how many rows the reader of the source has refused.
         progress: Called with the number of ticks so far.
 
     Raises:
         InvalidRecord: A tick is bad, or the table holds another one under the same key.
         QtsDataError: The database refused, or went away. The parts before stay; call again to go on.
     """
+    whole = BatchId(f"{stream}{_WHOLE}")
+    if not again and (known := await _known(database, table, whole)):
+        return known
     finished: dict[int, int] = {} if again else await _finished_parts(database, table, stream)
     numbering = Numbering()
     report: IngestReport | None = None
@@ -79,7 +88,18 @@ async def load_in_parts(
             progress(offset)
         if size is not None and taken < size:
             break
-    return report or IngestReport(0, 0, 0, None, None)
+    report = replace(report or IngestReport(0, 0, 0, None, None), rejected=rejected(), known=False)
+    report = replace(report, received=report.received + report.rejected)
+    async with database.transaction() as uow:
+        await bookkeeping.claim(uow.connection, table, whole, again=True)
+        await bookkeeping.finish(uow.connection, table, whole, report)
+    return report
+
+
+async def _known(database: Database, table: TickTable, whole: BatchId) -> IngestReport | None:
+    """The report of a source that is in from its beginning to its end."""
+    async with database.reader() as reader:
+        return await bookkeeping.find(reader.connection, table, whole)
 
 
 async def _finished_parts(database: Database, table: TickTable, stream: str) -> dict[int, int]:

@@ -1,0 +1,174 @@
+"""Public data files of Binance: trades, aggregated trades and klines, of the spot market and of futures.
+
+A file is a zip with one CSV in it, or that CSV. Files of the spot market have no header, newer ones of futures have
+one. Times are in milliseconds, in files of the spot market from 2025-01-01 on in microseconds: the number of digits
+tells. The trade id is the feed's own sequence number, and becomes `seq`.
+
+| layout | columns |
+|---|---|
+| trades | id, price, qty, quote_qty, time, is_buyer_maker; of the spot market also is_best_match |
+| aggTrades | id, price, qty, first id, last id, time, is_buyer_maker; of the spot market also is_best_match |
+| klines | open time, open, high, low, close, volume, close time, quote volume, count, two taker volumes, ignore |
+
+Source: https://github.com/binance/binance-public-data, README.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from functools import partial
+from typing import TYPE_CHECKING
+
+from qts_data.contracts import OHLCV, TickData
+from qts_data.contracts.checks import check_symbol
+from qts_data.errors import InvalidRecord
+from qts_data.importers.lean_trade import read_lines, wrong_width
+from qts_data.importers.rows import Refuse, check_plausible, each_row, instant_of, read_decimal, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from qts_data.importers.layout import ReadOptions
+
+__all__ = ["read_agg_trades", "read_daily_klines", "read_klines", "read_trades"]
+
+_FILE_NAME = re.compile(r"(?P<symbol>[0-9A-Z_]+)-(?:trades|aggTrades|[0-9]+[smhdwMo]+)-[0-9-]+\.(?:zip|csv)")
+_SOURCE = "binance"
+_MILLISECOND_DIGITS, _MICROSECOND_DIGITS = 13, 16
+_DAY = dt.timedelta(days=1)
+_FLAGS = {"true", "false"}
+
+
+def read_trades(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[TickData]:
+    """Single trades, 7 columns of the spot market or 6 of futures.
+
+    Raises:
+        InvalidRecord: The file is missing or damaged; without `refuse` also: a row is malformed.
+    """
+    return _ticks(path, options, refuse, widths=(7, 6), time_column=4)
+
+
+def read_agg_trades(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[TickData]:
+    """Trades of one order at one price in one row, 8 columns of the spot market or 7 of futures.
+
+    Raises:
+        InvalidRecord: The file is missing or damaged; without `refuse` also: a row is malformed.
+    """
+    return _ticks(path, options, refuse, widths=(8, 7), time_column=5)
+
+
+def read_klines(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
+    """Bars of any length; `count` is their tick_count.
+
+    Raises:
+        InvalidRecord: The file is missing or damaged; without `refuse` also: a row is malformed.
+    """
+    symbol = _symbol(path, options)
+    source = _SOURCE if options.source is None else options.source
+    return each_row(_without_header(path), partial(_bar, symbol=symbol, source=source, daily=False), refuse)
+
+
+def read_daily_klines(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
+    """Bars of a day in UTC; a bar of another length is a bad row: the table of daily bars has no place for it.
+
+    Raises:
+        InvalidRecord: The file is missing or damaged; without `refuse` also: a row is malformed.
+    """
+    symbol = _symbol(path, options)
+    source = _SOURCE if options.source is None else options.source
+    return each_row(_without_header(path), partial(_bar, symbol=symbol, source=source, daily=True), refuse)
+
+
+def _ticks(
+    path: Path, options: ReadOptions, refuse: Refuse | None, *, widths: tuple[int, int], time_column: int
+) -> Iterator[TickData]:
+    symbol = _symbol(path, options)
+    source = _SOURCE if options.source is None else options.source
+
+    def parse(line: bytes) -> TickData | None:
+        columns = _columns(line)
+        if columns is None:
+            return None
+        if len(columns) not in widths:
+            raise wrong_width(len(columns), max(widths))
+        for flag in columns[time_column + 1 :]:
+            if flag.lower() not in _FLAGS:
+                raise InvalidRecord(field="is_buyer_maker", reason=f"{flag[:40]!r} is neither true nor false")
+        return check_plausible(
+            TickData(
+                time=_time("time", columns[time_column]),
+                symbol=symbol,
+                source=source,
+                seq=_whole("id", columns[0]),
+                price=read_decimal("price", columns[1]),
+                volume=read_decimal("qty", columns[2]),
+            )
+        )
+
+    return each_row(_without_header(path), parse, refuse)
+
+
+def _bar(line: bytes, *, symbol: str, source: str, daily: bool) -> OHLCV | None:
+    columns = _columns(line)
+    if columns is None:
+        return None
+    if len(columns) != 12:
+        raise wrong_width(len(columns), 12)
+    opened, closed = _time("open_time", columns[0]), _time("close_time", columns[6])
+    # The last unit of time that belongs to the bar, in milliseconds or microseconds.
+    length = closed - opened
+    if daily and not dt.timedelta(0) < _DAY - length <= dt.timedelta(milliseconds=1):
+        raise InvalidRecord(
+            field="close_time",
+            reason=f"the bar covers {length}, not a day; import trades, and the server computes bars of every length",
+        )
+    return OHLCV(
+        time=opened,
+        symbol=symbol,
+        source=source,
+        open=read_decimal("open", columns[1]),
+        high=read_decimal("high", columns[2]),
+        low=read_decimal("low", columns[3]),
+        close=read_decimal("close", columns[4]),
+        volume=read_decimal("volume", columns[5]),
+        tick_count=_whole("count", columns[8]),
+    )
+
+
+def _symbol(path: Path, options: ReadOptions) -> str:
+    match = _FILE_NAME.fullmatch(path.name)
+    symbol = options.symbol or (match["symbol"] if match else None)
+    if symbol is None:
+        raise InvalidRecord(field="symbol", reason=f"{path.name} does not begin with one; give it")
+    check_symbol(symbol)
+    return symbol
+
+
+_HEADERS = {"id", "agg_trade_id", "open_time"}
+
+
+def _without_header(path: Path) -> Iterator[bytes]:
+    """The lines; a header stays as an empty one, so that the rows keep their numbers."""
+    for row, line in enumerate(read_lines(path)):
+        yield b"" if row == 0 and line.split(b",")[0].decode("ascii", "replace") in _HEADERS else line
+
+
+def _columns(line: bytes) -> list[str] | None:
+    return read_text(line).split(",") if line else None
+
+
+def _time(field: str, text: str) -> dt.datetime:
+    number = _whole(field, text)
+    if len(text) == _MILLISECOND_DIGITS:
+        return instant_of(1000 * number)
+    if len(text) == _MICROSECOND_DIGITS:
+        return instant_of(number)
+    raise InvalidRecord(field=field, reason=f"{text[:40]!r} is neither in milliseconds nor in microseconds since 1970")
+
+
+def _whole(field: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 19:
+        raise InvalidRecord(field=field, reason=f"{text[:40]!r} is no whole number")
+    return int(text)

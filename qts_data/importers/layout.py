@@ -1,0 +1,64 @@
+"""What a file layout is to the command line: a name, what it holds, what it has to be told, and a reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from qts_data.importers.rows import Refuse
+
+__all__ = ["Layout", "ReadOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """What a file does not say about itself.
+
+    Attributes:
+        symbol: Instrument to write into every record, None where the file names it.
+        date: Day of the file.
+        source: Feed to write into every record, None for the usual one of the layout.
+        time_zone: IANA name of the zone of the file's clock, None for the usual one of the layout.
+        quotes: File of quotes to join with trades.
+        columns: For a generic CSV: the file's column for each of ours.
+        time_format: For a generic CSV: `iso`, `s`, `ms`, `us`, `ns` (since 1970), or a pattern for strptime.
+        delimiter: For a generic CSV: the character between two columns.
+    """
+
+    symbol: str | None = None
+    date: dt.date | None = None
+    source: str | None = None
+    time_zone: str | None = None
+    quotes: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    time_format: str = "iso"
+    delimiter: str = ","
+
+
+class Read(Protocol):
+    """Reads a file."""
+
+    def __call__(self, path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[Any]:
+        """The records in the order of the file; without `refuse` the first bad row raises `InvalidRecord`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A file layout.
+
+    Attributes:
+        kind: Whether its records are trades or daily bars.
+        read: The reader.
+        needs: Names of `ReadOptions` that must be given.
+    """
+
+    kind: Literal["ticks", "daily bars"]
+    read: Read
+    needs: tuple[str, ...] = ()

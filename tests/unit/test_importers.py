@@ -1,0 +1,315 @@
+"""File layouts of other vendors: the real columns, and every kind of bad row."""
+
+from __future__ import annotations
+
+import datetime as dt
+import zipfile
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+
+from qts_data.contracts import OHLCV, TickData
+from qts_data.errors import ConfigurationError, InvalidRecord
+from qts_data.importers import FORMATS, ReadOptions, read_file
+from qts_data.importers.binance import read_klines
+from qts_data.importers.lean_quote import Quote, join_quotes, read_quotes
+from qts_data.importers.lean_trade import read_lines, read_ticks
+from tests.fixtures.market import DATA, DAY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read(name: str, path: Path, **options: Any) -> list[Any]:
+    return list(read_file(name, path, ReadOptions(**options)))
+
+
+def refused(name: str, path: Path, **options: Any) -> tuple[list[Any], list[tuple[int | None, str]]]:
+    """The good records, and row and field of the bad ones."""
+    bad: list[tuple[int | None, str]] = []
+    good = list(read_file(name, path, ReadOptions(**options), lambda error, _: bad.append((error.row, error.field))))
+    return good, bad
+
+
+def zipped(path: Path, content: str) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(path.with_suffix(".csv").name, content)
+    return path
+
+
+# Binance --------------------------------------------------------------------------------------------------
+
+SPOT_TRADES = "4359852030,93576.00000000,0.00119000,111.35544000,{},True,True\n"
+FUTURES_TRADES = "5823476041,93523.4,0.012,1122.2808,1735689600012,true\n"
+SPOT_AGG = "3358731103,93576.00000000,0.01190000,4359852030,4359852033,{},True,True\n"
+FUTURES_AGG = "2489271731,93523.4,0.012,5823476041,5823476041,1735689600012,true\n"
+KLINE = "{0},93576.00,95151.15,92888.00,94591.79,10373.32,{1},974906821.3,{2},5000.1,470000000.2,0\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "seq"),
+    [
+        ("binance-trades", SPOT_TRADES.format(1735689600012), 4359852030),
+        ("binance-trades", SPOT_TRADES.format(1735689600012000), 4359852030),
+        ("binance-trades", FUTURES_TRADES, 5823476041),
+        ("binance-trades", "id,price,qty,quote_qty,time,is_buyer_maker\n" + FUTURES_TRADES, 5823476041),
+        ("binance-agg-trades", SPOT_AGG.format(1735689600012), 3358731103),
+        ("binance-agg-trades", SPOT_AGG.format(1735689600012000), 3358731103),
+        ("binance-agg-trades", FUTURES_AGG, 2489271731),
+        (
+            "binance-agg-trades",
+            "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n" + FUTURES_AGG,
+            2489271731,
+        ),
+    ],
+)
+def test_trades_of_binance_in_every_width_and_unit(tmp_path: Path, name: str, content: str, seq: int) -> None:
+    [tick] = read(name, zipped(tmp_path / "BTCUSDT-trades-2025-01-01.zip", content))
+    assert (tick.symbol, tick.source, tick.seq) == ("BTCUSDT", "binance", seq)
+    assert tick.time == dt.datetime(2025, 1, 1, 0, 0, 0, 12_000, tzinfo=dt.UTC)
+    assert tick.price in {Decimal("93576"), Decimal("93523.4")}
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [(1735689600000, 1735775999999), (1735689600000000, 1735775999999999)],
+)
+def test_daily_klines_of_binance(tmp_path: Path, opened: int, closed: int) -> None:
+    path = zipped(tmp_path / "BTCUSDT-1d-2025-01.zip", KLINE.format(opened, closed, 1234))
+    [bar] = read("binance-klines", path)
+    assert bar == OHLCV(
+        time=dt.datetime(2025, 1, 1, tzinfo=dt.UTC), symbol="BTCUSDT", source="binance",
+        open=Decimal("93576"), high=Decimal("95151.15"), low=Decimal("92888"), close=Decimal("94591.79"),
+        volume=Decimal("10373.32"), tick_count=1234,
+    )  # fmt: skip
+
+
+def test_klines_of_a_minute_are_no_daily_bars(tmp_path: Path) -> None:
+    path = tmp_path / "BTCUSDT-1m-2025-01-01.csv"
+    path.write_text("open_time,open\n".replace("open_time,open", "open_time" + 11 * ",x") + KLINE.format(1735689600000, 1735689659999, 7))
+    with pytest.raises(InvalidRecord, match="row 2: close_time: the bar covers 0:00:59.999000, not a day"):
+        read("binance-klines", path)
+    [bar] = read_klines(path, ReadOptions(), None)
+    assert bar.tick_count == 7
+
+
+def test_bad_rows_of_binance_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "trades.csv"
+    good = SPOT_TRADES.format(1735689600012)
+    path.write_text(
+        good + good.replace("True,True", "maybe,True") + good.replace("1735689600012", "17356896000") + "1,2,3\n"
+        + good.replace("93576.00000000", "93,576.0") + good.replace("4359852030", "-1")
+    )  # fmt: skip
+    with pytest.raises(InvalidRecord, match=r"symbol: trades\.csv does not begin with one"):
+        read("binance-trades", path)
+    ticks, bad = refused("binance-trades", path, symbol="BTCUSDT")
+    assert len(ticks) == 1
+    assert bad == [(2, "is_buyer_maker"), (3, "time"), (4, "row"), (5, "row"), (6, "id")]
+
+
+# KRX ------------------------------------------------------------------------------------------------------
+
+KRX_HEADER = "종목코드,종목명,시장구분,소속부,종가,대비,등락률,시가,고가,저가,거래량,거래대금,시가총액,상장주식수"
+KRX_ROWS = [
+    '"005930","삼성전자","KOSPI","","71500","500","0.70","71000","71800","70900","12345678","881234567000","426843000000000","5969782550"',
+    '"0001A0","에이치","KOSDAQ","중견기업부","3015","-15","-0.50","3030","3045","3000","120","361800","9000000","3000"',
+    '"00680K","거래정지우","KOSPI","","8940","0","0.00","0","0","0","0","0","1","1"',
+]
+
+
+def krx_file(path: Path, rows: list[str], encoding: str = "cp949") -> Path:
+    header = ",".join(f'"{name}"' for name in KRX_HEADER.split(","))
+    path.write_bytes("\r\n".join([header, *rows, ""]).encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["cp949", "utf-8-sig"])
+def test_daily_bars_of_krx(tmp_path: Path, encoding: str) -> None:
+    bars = read("krx-daily", krx_file(tmp_path / "data_4523_20260102.csv", KRX_ROWS, encoding))
+    assert [bar.symbol for bar in bars] == ["005930", "0001A0", "00680K"]
+    midnight = dt.datetime(2026, 1, 1, 15, tzinfo=dt.UTC)  # of 2 January in Korea
+    assert {bar.time for bar in bars} == {midnight}
+    samsung, _, halted = bars
+    assert [int(x) for x in (samsung.open, samsung.high, samsung.low, samsung.close, samsung.volume)] == [
+        71000, 71800, 70900, 71500, 12345678,
+    ]  # fmt: skip
+    assert {halted.open, halted.high, halted.low, halted.close} == {Decimal(8940)}
+    assert halted.volume == 0
+
+
+def test_a_file_of_krx_needs_a_day_and_its_header(tmp_path: Path) -> None:
+    path = krx_file(tmp_path / "data.csv", KRX_ROWS)
+    with pytest.raises(InvalidRecord, match=r"date: data\.csv does not name its day"):
+        read("krx-daily", path)
+    assert len(read("krx-daily", path, date=dt.date(2026, 1, 2))) == 3
+    (tmp_path / "x_20260102.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InvalidRecord, match="row 1: row: the header does not name 종목코드"):
+        read("krx-daily", tmp_path / "x_20260102.csv")
+
+
+def test_bad_rows_of_krx_are_named(tmp_path: Path) -> None:
+    rows = [
+        KRX_ROWS[0],
+        KRX_ROWS[0].replace("71800", "71,800"),
+        KRX_ROWS[0].replace('"71500"', '"71500'),
+        KRX_ROWS[0].replace("70900", "99999"),
+        KRX_ROWS[0].replace("005930", "5930"),
+        KRX_ROWS[0].rsplit(",", 1)[0],
+        KRX_ROWS[0].replace('"71000"', '"0"'),
+        KRX_ROWS[1],
+    ]
+    bars, bad = refused("krx-daily", krx_file(tmp_path / "20260102.csv", rows))
+    assert [bar.symbol for bar in bars] == ["005930", "0001A0"]
+    assert bad == [(3, "high"), (4, "row"), (5, "open"), (6, "symbol"), (7, "row"), (8, "open")]
+
+
+# LEAN -----------------------------------------------------------------------------------------------------
+
+
+def test_each_trade_carries_the_quote_that_stood_at_its_moment() -> None:
+    trades = list(read_ticks(DATA / "ibm_20131007_trade_tick.zip", "IBM", DAY))
+    quotes = list(read_quotes(DATA / "ibm_20131007_quote_tick.zip", DAY))
+    assert (len(trades), len(quotes)) == (24_293, 109_067)
+    joined = list(join_quotes(trades, quotes))
+    left = pl.DataFrame({"time": [tick.time for tick in trades]})
+    for side in ("bid", "ask"):
+        right = pl.DataFrame(
+            {"time": [q.time for q in quotes], side: [getattr(q, side) for q in quotes]},
+            schema={"time": pl.Datetime("us", "UTC"), side: pl.Decimal(18, 8)},
+        ).drop_nulls()
+        wanted = left.join_asof(right, on="time", strategy="backward")[side].to_list()
+        assert [getattr(tick, side) for tick in joined] == wanted
+    assert sum(tick.bid is not None and tick.ask is not None for tick in joined) > 24_000
+    assert [(t.time, t.price, t.volume) for t in joined] == [(t.time, t.price, t.volume) for t in trades]
+
+
+def test_a_join_of_what_goes_back_in_time_is_refused() -> None:
+    first, second = read_ticks(DATA / "ibm_20131007_trade_tick.zip", "IBM", DAY), None
+    trades = [next(first), next(first)]
+    assert second is None
+    with pytest.raises(InvalidRecord, match="time: trade at .* comes after"):
+        list(join_quotes(reversed(trades), []))
+    quotes = [Quote(trades[0].time, None, Decimal(1)), Quote(trades[0].time - dt.timedelta(1), None, Decimal(1))]
+    with pytest.raises(InvalidRecord, match="time: quote at .* comes after"):
+        list(join_quotes(trades, quotes))
+
+
+def test_real_daily_bars_of_lean() -> None:
+    bars = read("lean-daily", DATA / "spy_daily.zip", symbol="SPY")
+    assert len(bars) == 5_849
+    assert (bars[0].time, bars[0].open) == (dt.datetime(1998, 1, 2, 5, tzinfo=dt.UTC), Decimal("97.31"))
+
+
+def test_bad_rows_of_lean_are_named_and_the_reading_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    good = b"34200000,1674100,100,P,0,0\n"
+    path.write_bytes(good + b"34200001,abc,1,P,0,0\n" + good + b"x" * 200_000 + b"\r\n" + good + b"34200002,1\n" + good)
+    ticks, bad = refused("lean-trade", path, symbol="SPY", date=DAY)
+    assert len(ticks) == 4
+    assert bad == [(2, "price"), (4, "row"), (6, "row")]
+
+
+@pytest.mark.parametrize("size", [65_530, 65_536, 131_072, 200_000])
+def test_a_line_beyond_all_measure_is_one_line(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"a\r\n" + b"x" * size + b"\r\n" + b"b\r\nc")
+    lines = list(read_lines(path))
+    assert (len(lines), lines[0], lines[2:]) == (4, b"a", [b"b", b"c"])
+    assert 256 < len(lines[1]) <= size
+
+
+# Any CSV --------------------------------------------------------------------------------------------------
+
+HEADER = "ts,ticker,px,size,b,a"
+COLUMNS = {"time": "ts", "symbol": "ticker", "price": "px", "volume": "size", "bid": "b", "ask": "a"}
+GOOD = "2026-01-02T00:00:00.123456+00:00,005930,71500,10,71400,71600"
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        (GOOD.replace("71500", "NaN"), "price"),
+        (GOOD.replace("71500", "-71500"), "price"),
+        (GOOD.replace("71500", "0"), "price"),
+        (GOOD.replace("71400", "71700"), "bid"),
+        (GOOD.replace("+00:00", ""), "time"),
+        (GOOD.replace("2026", "9026"), "time"),
+        (GOOD.replace("71500", "12345678901"), "price"),
+        (GOOD.replace("005930", ""), "symbol"),
+        (GOOD[:20], "row"),
+        (GOOD + ",1", "row"),
+        (GOOD.replace("005930", "005\udcff930"), "row"),
+        ("\ufeff" + GOOD, "row"),
+        (GOOD.replace("10,", "1\r0,"), "row"),
+        (GOOD.replace("005930", '"005930'), "row"),
+        (GOOD.replace("71500", '"71,500"'), "price"),
+    ],
+    ids=[
+        "NaN", "negative price", "zero price", "bid above ask", "naive time", "future", "overflow", "empty symbol",
+        "truncated line", "wrong column count", "broken encoding", "BOM", "carriage return", "quotes", "thousands",
+    ],
+)  # fmt: skip
+def test_a_bad_row_of_any_kind_is_refused_and_its_neighbours_are_not(tmp_path: Path, row: str, field: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes("\r\n".join([HEADER, GOOD, row, GOOD]).encode("utf-8", "surrogateescape"))
+    good, bad = refused("csv", path, columns=COLUMNS)
+    assert (len(good), bad) == (2, [(3, field)])
+    with pytest.raises(InvalidRecord, match="row 3: "):
+        read("csv", path, columns=COLUMNS)
+
+
+def test_a_csv_of_any_making(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(
+        "\ufeffwhen;last;qty;n\r\n02/01/2026 09:00:01;71500.5;1;7\r\n02/01/2026 09:00:02;\"71501\";2;\r\n".encode()
+    )
+    ticks = read(
+        "csv", path, symbol="005930", source="x", time_zone="Asia/Seoul", time_format="%d/%m/%Y %H:%M:%S",
+        delimiter=";", columns={"time": "when", "price": "last", "volume": "qty", "seq": "n"},
+    )  # fmt: skip
+    assert ticks == [
+        TickData(time=dt.datetime(2026, 1, 2, 0, 0, second, tzinfo=dt.UTC), symbol="005930", source="x",
+                 price=Decimal(price), volume=Decimal(volume), seq=seq)
+        for second, price, volume, seq in [(1, "71500.5", 1, 7), (2, "71501", 2, None)]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("unit", "text"),
+    [("s", "1767312000.5"), ("ms", "1767312000500"), ("us", "1767312000500000"), ("ns", "1767312000500000000")],
+)
+def test_times_since_1970_in_every_unit(tmp_path: Path, unit: str, text: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"time,price,volume\n{text},1,1\n{text}.0000001,1,1\n")
+    ticks, bad = refused("csv", path, symbol="A", time_format=unit)
+    assert [tick.time for tick in ticks] == [dt.datetime(2026, 1, 2, 0, 0, 0, 500_000, tzinfo=dt.UTC)]
+    assert bad == [(3, "time")]
+
+
+def test_clocks_that_show_a_time_twice_or_never_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("time,price,volume\n2025-11-02 01:30:00,1,1\n2025-03-09 02:30:00,1,1\n2025-11-02 03:00:00,1,1\n")
+    ticks, bad = refused("csv", path, symbol="A", time_zone="America/New_York")
+    assert [tick.time.hour for tick in ticks] == [8]
+    assert bad == [(2, "time"), (3, "time")]
+
+
+def test_what_a_csv_cannot_be_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("time,price,volume\n")
+    with pytest.raises(InvalidRecord, match="symbol: there is no column 'symbol'"):
+        read("csv", path)
+    with pytest.raises(InvalidRecord, match="price: there is no column 'px'"):
+        read("csv", path, symbol="A", columns={"price": "px"})
+    with pytest.raises(ConfigurationError, match="no column 'prize'"):
+        read("csv", path, symbol="A", columns={"prize": "px"})
+    with pytest.raises(ConfigurationError, match="the delimiter is one character"):
+        read("csv", path, symbol="A", delimiter="")
+    with pytest.raises(ConfigurationError, match="no time zone 'Mars'"):
+        read("csv", path, symbol="A", time_zone="Mars")
+
+
+def test_every_layout_has_a_kind() -> None:
+    assert {layout.kind for layout in FORMATS.values()} == {"ticks", "daily bars"}
