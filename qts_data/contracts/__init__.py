@@ -5,8 +5,10 @@ be made: the constructor raises `InvalidRecord` with the field and the reason.
 """
 
 from qts_data.contracts.book import (
+    IDEMPOTENCY_PREFIX,
     BookedEntry,
     BookedFill,
+    Correction,
     LedgerEntry,
     Position,
     RejectedEntry,
@@ -19,11 +21,13 @@ from qts_data.contracts.health import HealthStatus
 from qts_data.contracts.market import OHLCV, TickData
 
 __all__ = [
+    "IDEMPOTENCY_PREFIX",
     "MAX_SOURCE_LENGTH",
     "MAX_SYMBOL_LENGTH",
     "OHLCV",
     "BookedEntry",
     "BookedFill",
+    "Correction",
     "HealthStatus",
     "LedgerEntry",
     "Position",
