@@ -17,8 +17,11 @@ from qts_data.contracts.book import (
     round_money,
 )
 from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
+from qts_data.contracts.config import ConfigChange, ParameterValue, RiskLimit, StrategyParameter
+from qts_data.contracts.execution import ExecutionLog, HourlyExecutionMetrics, StageLatency
 from qts_data.contracts.health import HealthStatus
 from qts_data.contracts.market import OHLCV, TickData
+from qts_data.contracts.pnl import DailyMetrics, DailyPnl, HourlyPnl, StrategyPerformance
 
 __all__ = [
     "IDEMPOTENCY_PREFIX",
@@ -27,13 +30,24 @@ __all__ = [
     "OHLCV",
     "BookedEntry",
     "BookedFill",
+    "ConfigChange",
     "Correction",
+    "DailyMetrics",
+    "DailyPnl",
+    "ExecutionLog",
     "HealthStatus",
+    "HourlyExecutionMetrics",
+    "HourlyPnl",
     "LedgerEntry",
+    "ParameterValue",
     "Position",
     "RejectedEntry",
     "Reversal",
+    "RiskLimit",
     "Side",
+    "StageLatency",
+    "StrategyParameter",
+    "StrategyPerformance",
     "TickData",
     "round_money",
 ]

@@ -6,7 +6,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from qts_data.database.transactions import Scope, Transactions, WriteScope
+from qts_data.repositories.configs import (
+    RiskConfigReader,
+    RiskConfigRepository,
+    StrategyReader,
+    StrategyRepository,
+)
+from qts_data.repositories.executions import ExecutionLogReader, ExecutionLogRepository
 from qts_data.repositories.ledger import LedgerReader, LedgerRepository
+from qts_data.repositories.pnl import PnlReader
 from qts_data.repositories.positions import PositionReader, PositionRepository
 from qts_data.repositories.ticks import TickRepository
 
@@ -31,6 +39,26 @@ class Reader(Scope):
         """What is held."""
         return PositionReader(self.connection)
 
+    @cached_property
+    def pnl(self) -> PnlReader:
+        """Profit and activity."""
+        return PnlReader(self.connection)
+
+    @cached_property
+    def strategies(self) -> StrategyReader:
+        """Parameters of strategies."""
+        return StrategyReader(self.connection)
+
+    @cached_property
+    def risk_configs(self) -> RiskConfigReader:
+        """Risk limits."""
+        return RiskConfigReader(self.connection)
+
+    @cached_property
+    def executions(self) -> ExecutionLogReader:
+        """Stages of orders."""
+        return ExecutionLogReader(self.connection)
+
 
 class UnitOfWork(WriteScope):
     """Repositories in one transaction: all of their writes happen, or none."""
@@ -44,6 +72,26 @@ class UnitOfWork(WriteScope):
     def positions(self) -> PositionRepository:
         """What is held, and what it is worth."""
         return PositionRepository(self.connection)
+
+    @cached_property
+    def pnl(self) -> PnlReader:
+        """Profit and activity."""
+        return PnlReader(self.connection)
+
+    @cached_property
+    def strategies(self) -> StrategyRepository:
+        """Parameters of strategies."""
+        return StrategyRepository(self.connection)
+
+    @cached_property
+    def risk_configs(self) -> RiskConfigRepository:
+        """Risk limits."""
+        return RiskConfigRepository(self.connection)
+
+    @cached_property
+    def executions(self) -> ExecutionLogRepository:
+        """Stages of orders."""
+        return ExecutionLogRepository(self.connection)
 
     @cached_property
     def ticks(self) -> TickRepository:
