@@ -159,13 +159,13 @@ class LedgerEntry:
     def __str__(self) -> str:
         """For messages: what was traded, where, and under which id."""
         name = f"{self.broker}/{self.account}/{self.stored_execution_id}"
-        fee = f" fee {self.fee:f} {self.fee_currency}" if self.fee else ""
+        fee = f" fee {_plain(self.fee)} {self.fee_currency}" if self.fee else ""
         tags = "".join(
             f" {label} {value}"
             for label, value in (("order", self.order_id), ("strategy", self.strategy_tag))
             if value is not None
         )
-        trade = f"{self.side} {self.qty:f} {self.symbol} ({self.market}) @ {self.price:f} {self.currency}"
+        trade = f"{self.side} {_plain(self.qty)} {self.symbol} ({self.market}) @ {_plain(self.price)} {self.currency}"
         return f"{name}: {trade}{fee}{tags}"
 
 
@@ -274,6 +274,12 @@ class Correction:
     def __str__(self) -> str:
         """For messages."""
         return f"{self.entry}, corrects {self.corrects}"
+
+
+def _plain(value: Decimal) -> str:
+    """The same text for 10 and for 10.00000000, which is how the database gives it back."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def _opposite(

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["FLAT", "Fold", "Holding", "Trade", "apply", "realized_between"]
 
 _ZERO: Final = Decimal(0)
-# Sums and products of 18 and 24 digits are exact; a quotient has more digits than round_money looks at.
+# Sums and products of 18 and 24 digits are exact; a quotient has more digits than round_money looks at. Operators would
+# ask the caller's decimal context, even the unary minus does.
 _wide: Final = Context(prec=80)
 
 
@@ -49,7 +50,7 @@ class Trade(NamedTuple):
         assert amount is not None  # noqa: S101 - the record computes it
         if entry.side == "BUY":
             return cls(entry.qty, entry.price, amount)
-        return cls(-entry.qty, entry.price, -amount)
+        return cls(entry.qty.copy_negate(), entry.price, amount.copy_negate())
 
 
 class Holding(NamedTuple):
@@ -85,10 +86,10 @@ def apply(holding: Holding, trade: Trade) -> Holding:
         return Holding(_ZERO, _ZERO, _wide.subtract(_wide.subtract(realized, amount), cost))
     if (after > 0) == (qty > 0):
         # The share of the cost that goes is the share of the quantity that goes.
-        gone = round_money(_wide.divide(_wide.multiply(cost, -signed), qty))
+        gone = round_money(_wide.divide(_wide.multiply(cost, signed.copy_negate()), qty))
         return Holding(after, _wide.subtract(cost, gone), _wide.subtract(_wide.subtract(realized, amount), gone))
     # Through zero: one leg closes at the price, the rest of the amount is what the new position cost.
-    closing = round_money(_wide.multiply(-qty, price))
+    closing = round_money(_wide.multiply(qty.copy_negate(), price))
     return Holding(after, _wide.subtract(amount, closing), _wide.subtract(_wide.subtract(realized, closing), cost))
 
 

@@ -86,7 +86,7 @@ class LedgerReader:
         """
         statement = _filtered(account, symbol, strategy_tag, start, end).where(_entry.id > after_id).limit(limit)
         with translated_errors():
-            return [booked_entry(row) for row in (await self._connection.execute(statement)).tuples()]
+            return [booked_entry(row) for row in await self._connection.execute(statement)]
 
     async def stream_entries(
         self,
@@ -106,19 +106,19 @@ class LedgerReader:
         with translated_errors():
             async with self._connection.stream(statement, execution_options={"yield_per": 2000}) as rows:
                 async for row in rows:
-                    yield booked_entry(row._tuple())  # noqa: SLF001 - SQLAlchemy's public name for it
+                    yield booked_entry(row)
 
     async def list_pending_reports(self, *, limit: int = 1000) -> list[Reversal | Correction]:
         """Busts and corrections whose fill has not come, the oldest first."""
         columns = [sa.cast(_pending[column], sa.Text) for column in PENDING_COLUMNS]
         statement = sa.select(*columns).order_by(_pending.received_at, _pending.execution_id).limit(limit)
         with translated_errors():
-            return [report_of(row) for row in (await self._connection.execute(statement)).tuples()]
+            return [report_of(row) for row in await self._connection.execute(statement)]
 
     async def _first(self, statement: sa.Select[*tuple[Any, ...]]) -> BookedEntry | None:
         with translated_errors():
             row = (await self._connection.execute(statement)).first()
-        return None if row is None else booked_entry(row._tuple())  # noqa: SLF001 - SQLAlchemy's public name for it
+        return None if row is None else booked_entry(row)
 
 
 class LedgerRepository(LedgerReader):

@@ -140,7 +140,7 @@ async def _rows(connection: AsyncConnection, statement: sa.Select[*tuple[Any, ..
     with translated_errors():
         async with connection.stream(statement, execution_options={"yield_per": 2000}) as rows:
             async for row in rows:
-                yield row._tuple()  # noqa: SLF001 - SQLAlchemy's public name for it
+                yield row
 
 
 def _fold(made: dict[tuple[str, str], _Folded], booked: BookedEntry) -> Mapping[str, object]:

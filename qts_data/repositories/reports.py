@@ -8,6 +8,7 @@ been, or had always been right.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from qts_data.repositories.booking import Booking, Driver, FillKey
 
     Report: TypeAlias = Reversal | Correction
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["PENDING_COLUMNS", "book_report", "report_of", "settle_reports"]
 
@@ -93,7 +96,8 @@ async def book_report(driver: Driver, report: Report) -> BookedFill | None:
 async def settle_reports(driver: Driver, booking: Booking, results: dict[int, BookedFill]) -> None:
     """Book what was waiting for fills that have just been booked, in the order in which it came.
 
-    What was booked is put into the results of the fills. A report can itself have been waited for.
+    What was booked is put into the results of the fills. A report can itself have been waited for. One that does not
+    go with its fill, or comes second to another, must not stop the fill: it goes on waiting, for people to look at.
     """
     waited_for = {one.entry.key: index for index, one in booking.booked.items()}
     while waited_for:
@@ -104,7 +108,12 @@ async def settle_reports(driver: Driver, booking: Booking, results: dict[int, Bo
         for row in sorted(rows, key=lambda row: instant(row[0])):
             report = report_of(row[1:])
             key = report.fill_key
-            applied = await _apply(driver, (await read_entries(driver, [key]))[key], report)
+            try:
+                applied = await _apply(driver, (await read_entries(driver, [key]))[key], report)
+            except (InvalidRecord, LedgerConflict) as error:
+                _log.warning("a report that waited for its fill cannot be booked: %s", error)
+                await _keep(driver, report)
+                continue
             index = waited_for[key]
             results[index] = replace(results[index], applied=(*results[index].applied, applied))
             following[report.key] = index
