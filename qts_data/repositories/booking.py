@@ -64,9 +64,12 @@ _GATE_PLACE: Final = 0
 _PLACES: Final = 1024
 """Positions share this many locks: a transaction that books ten thousand symbols must not fill the lock table."""
 
+# The planner would plan each statement anew, for it expects more of an array that it cannot see into than of one fill;
+# planning takes longer than all the rest.
 LOCK: Final = Statement(
     "lock_positions",
-    f"SELECT pg_advisory_xact_lock_shared({_LOCK_CLASS}, {_GATE_PLACE}), pg_advisory_xact_lock({_LOCK_CLASS}, place) "
+    "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), "
+    f"pg_advisory_xact_lock_shared({_LOCK_CLASS}, {_GATE_PLACE}), pg_advisory_xact_lock({_LOCK_CLASS}, place) "
     "FROM unnest($1::int[]) AS place",
 )
 GATE: Final = Statement("lock_gate", f"SELECT pg_advisory_xact_lock({_LOCK_CLASS}, {_GATE_PLACE})")

@@ -1,26 +1,30 @@
 """Fills of many tasks, booked together: group commit.
 
 While one group is on its way to the server, whatever comes waits; all of it is the next group. So a lone fill goes out
-at once, in two round trips, and a hundred tasks that book at the same time share one COMMIT. Fills are booked in the
-order in which they were handed over, and one process never waits for its own locks.
+at once, in one round trip if the writer remembers the position, and a hundred tasks that book at the same time share
+one COMMIT. Fills are booked in the order in which they were handed over, and one process never waits for its own locks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import psycopg
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from qts_data.database.errors import translate, translate_commit
-from qts_data.errors import DatabaseUnavailable, QtsDataError, TransactionConflict
+from qts_data.database.errors import translate, translate_commit, translated_errors
+from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError, TransactionConflict, UniqueViolated
+from qts_data.repositories.accounting import Holding
 from qts_data.repositories.booking import Booking
+from qts_data.repositories.next_fill import Remembered, book_next
 from qts_data.repositories.reports import settle_reports
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
 
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["FillWriter"]
 
 _ATTEMPTS: Final = 8
+_REMEMBERED: Final = 10_000
+"""Positions that a writer remembers, the last ones that it booked."""
 _PAUSE_SECONDS: Final = 0.005
 
 
@@ -51,6 +57,7 @@ class FillWriter:
         self._closing = False
         self._lease: PoolProxiedConnection | None = None
         self._task: asyncio.Task[None] | None = None
+        self._remembered: OrderedDict[tuple[str, str], Remembered] = OrderedDict()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._work(), name="fill writer")
@@ -125,6 +132,8 @@ class FillWriter:
             held = self._lease is not None
             booking = Booking(entries)
             try:
+                if (at_once := await self._at_once(entries)) is not None:
+                    return booking, {0: at_once}
                 return booking, await self._transaction(booking)
             except TransactionConflict:
                 conflicts += 1
@@ -136,28 +145,68 @@ class FillWriter:
                 if not held:
                     raise
 
-    async def _transaction(self, booking: Booking) -> dict[int, BookedFill]:
-        committing = False
+    async def _at_once(self, entries: list[LedgerEntry]) -> BookedFill | None:
+        """Book a lone fill in one round trip; None, and nothing is booked, if that cannot be."""
+        first, *more = entries
+        key = first.account, first.symbol
+        remembered = self._remembered.get(key)
+        if more or remembered is None:
+            return None
+        driver = await self._leased()
         try:
-            driver = await self._driver()
+            async with self._ended_on_error(committing=True):
+                result = await book_next(driver, remembered, first)
+        except (InvalidRecord, UniqueViolated):
+            # The longer way says what is wrong, or that this fill was booked before.
+            return None
+        if result is None:
+            del self._remembered[key]
+        else:
+            self._remember(result)
+        return result
+
+    async def _transaction(self, booking: Booking) -> dict[int, BookedFill]:
+        driver = await self._leased()
+        async with self._ended_on_error(committing=False):
             await booking.read(driver)
             if booking.reports_wait:
                 results = await booking.write(driver)
                 await settle_reports(driver, booking, results)
-                committing = True
+        async with self._ended_on_error(committing=True):
+            if booking.reports_wait:
                 await driver.commit()
+                self._remembered.clear()
             else:
-                committing = True
                 results = await booking.write(driver, commit=True)
+                for index in booking.booked:
+                    self._remember(results[index])
+        return results
+
+    def _remember(self, result: BookedFill) -> None:
+        position = result.position
+        key = position.account, position.symbol
+        holding = Holding(position.qty, position.cost_basis, position.realized_pnl)
+        self._remembered[key] = Remembered(position.market, position.currency, holding, result.ledger_id)
+        self._remembered.move_to_end(key)
+        if len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    @contextlib.asynccontextmanager
+    async def _ended_on_error(self, *, committing: bool) -> AsyncIterator[None]:
+        """After an error the connection goes back to the pool, which rolls back, and throws away what is dead."""
+        try:
+            yield
         except BaseException as error:
-            # Back to the pool, which rolls back, and throws away what is dead.
             await self._release()
             if isinstance(error, Exception):
-                ours = translate_commit(error) if committing else translate(error, self._engine.url)
+                ours = translate_commit(error) if committing else translate(error)
                 if ours is not None:
                     raise ours from error
             raise
-        return results
+
+    async def _leased(self) -> Driver:
+        with translated_errors(self._engine.url):
+            return await self._driver()
 
     async def _driver(self) -> Driver:
         if self._lease is None:

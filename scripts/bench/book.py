@@ -4,7 +4,8 @@
 
 Starts an embedded PostgreSQL of its own, with fsync on. pgbench sends what `record_fill` sends - the same statements,
 prepared, in the same pipelines - from a program in C that computes nothing. We are one Python process. Every figure is
-the median of the rounds, which take turns; the last column is the ratio to pgbench with as many clients.
+the median of the rounds, which take turns; the last columns are the ratios to pgbench with as many clients: with the
+statements of `LedgerRepository.record_fill`, and with those of a `FillWriter` that remembers the position.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ from qts_data.database.embedded import EmbeddedServer
 from qts_data.database.engine import parse_url
 from qts_data.repositories import Database, booking
 from qts_data.repositories.ledger_rows import COLUMNS
+from qts_data.repositories.next_fill import WRITE_NEXT, WRITTEN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from sqlalchemy.engine import URL
+
+    from qts_data.database.pipeline import Statement
 
 SYMBOLS = 200
 BATCH = 1000
@@ -61,44 +65,56 @@ def fill() -> LedgerEntry:
     )
 
 
-def pgbench_script() -> str:
-    """What a fill sends, with values that pgbench makes."""
-    symbol = "('{S' || :symbol || '}')"
-    values = {name: f"'{{{value}}}'" for name, value in {
+def pgbench_scripts() -> dict[str, str]:
+    """What `record_fill` sends, and what a writer that remembers the position sends, with values that pgbench makes."""
+    values = {
         "timestamp": NOW.isoformat(), "account": PGBENCH, "market": "KRX", "side": "BUY", "qty": 1, "price": 70000,
-        "amount": 70000, "fee": 0, "currency": "KRW", "fee_currency": "KRW", "strategy_tag": "NULL",
-        "order_id": "NULL", "broker": "pgbench", "reverses_id": "NULL", "corrects_id": "NULL", "realized_pnl": 0,
-        "position_qty": 1, "position_avg_price": 70000, "position_cost_basis": 70000, "position_realized_pnl": 0,
-    }.items()} | {"symbol": symbol, "id": "('{' || :id || '}')", "execution_id": "('{P' || :id || '}')"}  # fmt: skip
+        "amount": 70000, "fee": 0, "currency": "KRW", "fee_currency": "KRW", "strategy_tag": None, "order_id": None,
+        "broker": "pgbench", "reverses_id": None, "corrects_id": None, "realized_pnl": 0, "position_qty": 1,
+        "position_avg_price": 70000, "position_cost_basis": 70000, "position_realized_pnl": 0,
+    }  # fmt: skip
+    made = {"symbol": "'S' || :symbol", "id": "(:id)::text", "execution_id": "'P' || :id"}
+    scalars = {name: "NULL" if value is None else f"'{value}'" for name, value in values.items()}
+    scalars |= {name: f"({value})" for name, value in made.items()}
+    arrays = {name: f"'{{{'NULL' if value is None else value}}}'" for name, value in values.items()}
+    arrays |= {name: f"('{{' || {value} || '}}')" for name, value in made.items()}
 
-    def bind(statement: bytes, arguments: list[str]) -> str:
-        text = statement.decode()
+    def bind(statement: Statement, arguments: list[str]) -> str:
+        text = " ".join(line for line in statement.sql.decode().split("\n") if "--" not in line)
         for number in range(len(arguments), 0, -1):
             text = text.replace(f"${number}", arguments[number - 1])
         return f"{text};"
 
-    account = values["account"]
-    position = [account, symbol, values["market"], values["currency"], *["'{1}'"] * 4, values["id"]]
-    return "\n".join(
-        [
-            f"\\set symbol random(0, {SYMBOLS - 1})",
-            # A pipeline cannot hand the id that the server reserves to the next statement.
-            "\\set n :n + 1",
-            "\\set id :run * 1000000000000 + :client_id * 1000000000 + :n",
-            "\\startpipeline",
-            "BEGIN;",
-            bind(booking.LOCK.sql, ["('{' || (1 + :symbol) || '}')"]),
-            bind(booking.READ_POSITIONS.sql, [account, symbol]),
-            bind(booking.READ_BOOKED.sql, ["'{bench}'", account, "('{no' || :symbol || '}')"]),
-            bind(booking.RESERVE.sql, ["1"]),
-            "\\endpipeline",
-            "\\startpipeline",
-            bind(booking.WRITE_ENTRIES.sql, [values[name] for name in COLUMNS if name != "recorded_at"]),
-            bind(booking.WRITE_POSITIONS.sql, position),
-            "COMMIT;",
-            "\\endpipeline",
-        ]
-    )
+    account, symbol = arrays["account"], arrays["symbol"]
+    lock = bind(booking.LOCK, ["('{' || (1 + :symbol) || '}')"])
+    setting = [
+        f"\\set symbol random(0, {SYMBOLS - 1})",
+        # A pipeline cannot hand the id that the server reserves to the next statement.
+        "\\set n :n + 1",
+        "\\set id :run * 1000000000000 + :client_id * 1000000000 + :n",
+        "\\startpipeline",
+        "BEGIN;",
+        lock,
+    ]
+    reads = [
+        bind(booking.READ_POSITIONS, [account, symbol]),
+        bind(booking.READ_BOOKED, ["'{bench}'", account, "('{no' || :symbol || '}')"]),
+        bind(booking.RESERVE, ["1"]),
+        "\\endpipeline",
+        "\\startpipeline",
+    ]
+    position = [account, symbol, arrays["market"], arrays["currency"], *["'{1}'"] * 4, arrays["id"]]
+    writes = [
+        bind(booking.WRITE_ENTRIES, [arrays[name] for name in COLUMNS if name != "recorded_at"]),
+        bind(booking.WRITE_POSITIONS, position),
+    ]
+    # pgbench remembers no version: it expects whatever is there.
+    at_once = bind(WRITE_NEXT, [*(scalars[name] for name in WRITTEN), "last_ledger_id"])
+    end = ["COMMIT;", "\\endpipeline"]
+    return {
+        "pgbench, two round trips": "\n".join([*setting, *reads, *writes, *end]),
+        "pgbench, one round trip": "\n".join([*setting, at_once, *end]),
+    }
 
 
 def pgbench(url: URL, script: Path, clients: int, seconds: int) -> float:
@@ -177,21 +193,24 @@ def main() -> None:
         try:
             url = parse_url(server.start().url("postgres"))
             migrations.upgrade(url)
-            script = Path(directory) / "fill.sql"
-            script.write_text(pgbench_script(), encoding="utf-8")
+            scripts = {}
+            for number, (name, text) in enumerate(pgbench_scripts().items()):
+                scripts[name] = Path(directory) / f"{number}.sql"
+                scripts[name].write_text(text, encoding="utf-8")
             print(
                 f"fills a second; {platform.machine()}, Python {platform.python_version()}, median of {rounds} rounds"
             )
             for clients in CLIENTS:
                 measured: dict[str, list[float]] = {}
                 for _ in range(rounds):
-                    measured.setdefault("pgbench", []).append(pgbench(url, script, clients, seconds))
+                    for name, script in scripts.items():
+                        measured.setdefault(name, []).append(pgbench(url, script, clients, seconds))
                     for name, value in asyncio.run(measure_ours(url, clients, seconds)).items():
                         measured.setdefault(name, []).append(value)
-                floor = statistics.median(measured["pgbench"])
-                for name, values in measured.items():
-                    median = statistics.median(values)
-                    print(f"{clients:3} x {name:34} {median:8.0f}  {median / floor:5.2f}")
+                medians = {name: statistics.median(values) for name, values in measured.items()}
+                for name, median in medians.items():
+                    ratios = "  ".join(f"{median / medians[floor]:5.2f}" for floor in scripts)
+                    print(f"{clients:3} x {name:34} {median:8.0f}  {ratios}")
         finally:
             server.delete()
 
