@@ -12,11 +12,11 @@ from qts_data.database import migrations, roles
 from qts_data.database.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, async_engine, engine, parse_url
 from qts_data.database.errors import translated_errors
-from qts_data.errors import ConfigurationError, SchemaMismatch
-from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
-from qts_data.models.views import trading_zone_statements
+from qts_data.errors import ConfigurationError, InvalidRecord, SchemaMismatch
 from qts_data.importers import ReadOptions, read_file
 from qts_data.importers.rows import Refuse
+from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
+from qts_data.models.views import trading_zone_statements
 from qts_data.repositories import (
     BatchId,
     Database,
@@ -225,7 +225,7 @@ def prepare_roles(settings: Settings) -> None:
                 *(view.name for view in VIEWS),
                 "alembic_version",
             ],
-            functions=["t_ledger_refuse_change", "qts_trading_zone"],
+            functions=["t_ledger_refuse_change", "qts_trading_zone", "config_history_record"],
             privileges=PRIVILEGE_STATEMENTS,
             passwords={
                 migrations.OWNER_ROLE: secret(settings.owner_password),

@@ -36,7 +36,9 @@ BarFormat = StrEnum("BarFormat", {name: name for name, layout in FORMATS.items()
 File = Annotated[Path, typer.Argument(help="The file, zipped or not.")]
 Symbol = Annotated[str | None, typer.Option(help="Symbol, where the file does not name it.")]
 Date = Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day, where the file does not name it.")]
-Source = Annotated[str | None, typer.Option(help="Name of the feed; part of a tick's key. That of the layout by default.")]
+Source = Annotated[
+    str | None, typer.Option(help="Name of the feed; part of a tick's key. That of the layout by default.")
+]
 TimeZone = Annotated[str | None, typer.Option(help="Zone of the file's clock. That of the layout by default.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Load all rows or, with a bad one, none.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and check the file, load nothing.")]
@@ -57,14 +59,14 @@ def ticks(
     column: Annotated[
         list[str] | None, typer.Option(help="For csv: OURS=THEIRS, such as price=last_px; may be repeated.")
     ] = None,
-    time_format: Annotated[str, typer.Option(help="For csv: iso, s, ms, us, ns, or a pattern such as %Y%m%d%H%M%S.")] = "iso",
+    time_format: Annotated[
+        str, typer.Option(help="For csv: iso, s, ms, us, ns, or a pattern such as %Y%m%d%H%M%S.")
+    ] = "iso",
     delimiter: Annotated[str, typer.Option(help="For csv: the character between two columns.")] = ",",
     rejects: RejectsFile = None,
     strict: Strict = False,
     dry_run: DryRun = False,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Load into tick_history, which retention leaves alone.")
-    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Load into tick_history, which retention leaves alone.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Load the file even if it is in.")] = False,
 ) -> None:
     """Load trades. A file that is in is not loaded again; after an interruption the same command goes on."""
@@ -114,9 +116,7 @@ def daily_bars(
     dry_run: DryRun = False,
 ) -> None:
     """Insert official daily bars, and correct those that have changed."""
-    options = ReadOptions(
-        symbol=symbol, date=None if date is None else date.date(), source=source, time_zone=time_zone
-    )
+    options = ReadOptions(symbol=symbol, date=None if date is None else date.date(), source=source, time_zone=time_zone)
     with _Rejects(file, rejects, strict=strict) as refused:
         if dry_run:
             _print_dry_run(layout.value, file, options, refused)
@@ -201,7 +201,9 @@ class _Rejects:
             try:
                 self._file = self._target.open("w", encoding="utf-8", newline="")
             except OSError as problem:
-                raise ConfigurationError(f"{self._target} cannot be written: {problem.strerror}; give --rejects") from problem
+                raise ConfigurationError(
+                    f"{self._target} cannot be written: {problem.strerror}; give --rejects"
+                ) from problem
             self._writer = csv.writer(self._file)
             self._writer.writerow(["row", "field", "reason", "line"])
         self._writer.writerow([error.row, error.field, error.reason, line.decode("utf-8", "backslashreplace")])

@@ -5,8 +5,10 @@ be made: the constructor raises `InvalidRecord` with the field and the reason.
 """
 
 from qts_data.contracts.book import (
+    IDEMPOTENCY_PREFIX,
     BookedEntry,
     BookedFill,
+    Correction,
     LedgerEntry,
     Position,
     RejectedEntry,
@@ -15,21 +17,37 @@ from qts_data.contracts.book import (
     round_money,
 )
 from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
+from qts_data.contracts.config import ConfigChange, ParameterValue, RiskLimit, StrategyParameter
+from qts_data.contracts.execution import ExecutionLog, HourlyExecutionMetrics, StageLatency
 from qts_data.contracts.health import HealthStatus
 from qts_data.contracts.market import OHLCV, TickData
+from qts_data.contracts.pnl import DailyMetrics, DailyPnl, HourlyPnl, StrategyPerformance
 
 __all__ = [
+    "IDEMPOTENCY_PREFIX",
     "MAX_SOURCE_LENGTH",
     "MAX_SYMBOL_LENGTH",
     "OHLCV",
     "BookedEntry",
     "BookedFill",
+    "ConfigChange",
+    "Correction",
+    "DailyMetrics",
+    "DailyPnl",
+    "ExecutionLog",
     "HealthStatus",
+    "HourlyExecutionMetrics",
+    "HourlyPnl",
     "LedgerEntry",
+    "ParameterValue",
     "Position",
     "RejectedEntry",
     "Reversal",
+    "RiskLimit",
     "Side",
+    "StageLatency",
+    "StrategyParameter",
+    "StrategyPerformance",
     "TickData",
     "round_money",
 ]

@@ -110,7 +110,7 @@ _set_bid = _setter("bid")
 _set_ask = _setter("ask")
 
 
-def stored_tick(
+def stored_tick(  # noqa: PLR0917 - called once a row: names would take a third of its time
     time: dt.datetime,
     symbol: str,
     price: Decimal,

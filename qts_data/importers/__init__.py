@@ -33,7 +33,7 @@ def _lean_trades(path: Path, options: ReadOptions, refuse: Refuse | None) -> Ite
     if date > (dt.datetime.now(dt.UTC) + _EASTERNMOST).date():
         raise InvalidRecord(field="date", reason=f"{date} has not begun anywhere")
     source = "lean" if options.source is None else options.source
-    ticks = lean_trade.read_ticks(path, options.symbol or "", date, source, zone, refuse)
+    ticks = lean_trade.read_ticks(path, options.symbol or "", date, source, zone, refuse=refuse)
     if options.quotes is None:
         return ticks
     return join_quotes(ticks, read_quotes(options.quotes, date, time_zone=zone, refuse=refuse))

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 from qts_data.contracts import TickData
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.lean_trade import read_lines, wrong_width
-from qts_data.importers.rows import Refuse, check_plausible, each_row, instant_of, read_decimal, read_text, utc_of, zone_of
+from qts_data.importers.rows import (
+    Refuse,
+    check_plausible,
+    each_row,
+    instant_of,
+    read_decimal,
+    read_text,
+    utc_of,
+    zone_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -40,7 +49,9 @@ def read_ticks(path: Path, options: ReadOptions, refuse: Refuse | None) -> Itera
     """
     unknown = set(options.columns) - set(_OURS)
     if unknown:
-        raise ConfigurationError(f"there is no column {min(unknown)!r} in tick_data; the columns are {', '.join(_OURS)}")
+        raise ConfigurationError(
+            f"there is no column {min(unknown)!r} in tick_data; the columns are {', '.join(_OURS)}"
+        )
     if len(options.delimiter) != 1:
         raise ConfigurationError(f"the delimiter is one character, not {options.delimiter!r}")
     lines = read_lines(path, max_line_bytes=_MAX_LINE_BYTES)

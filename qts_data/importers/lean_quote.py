@@ -79,7 +79,9 @@ def join_quotes(trades: Iterable[TickData], quotes: Iterable[Quote]) -> Iterator
     last: dt.datetime | None = None
     for trade in trades:
         if last is not None and trade.time < last:
-            raise InvalidRecord(field="time", reason=f"trade at {trade.time.isoformat()} comes after {last.isoformat()}")
+            raise InvalidRecord(
+                field="time", reason=f"trade at {trade.time.isoformat()} comes after {last.isoformat()}"
+            )
         last = trade.time
         while quote is not None and quote.time <= trade.time:
             bid, ask = quote.bid or bid, quote.ask or ask

@@ -69,6 +69,7 @@ def read_ticks(
     date: dt.date,
     source: str = "lean",
     time_zone: str = "America/New_York",
+    *,
     refuse: Refuse | None = None,
 ) -> Iterator[TickData]:
     """Read the trades of one symbol and day, in the order of the file.

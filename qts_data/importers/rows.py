@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     from qts_data.contracts import TickData
 
-__all__ = ["Refuse", "check_plausible", "each_row", "instant_of", "read_decimal", "read_text", "shown_bytes", "utc_of", "zone_of"]
+__all__ = [
+    "Refuse",
+    "check_plausible",
+    "each_row",
+    "instant_of",
+    "read_decimal",
+    "read_text",
+    "shown_bytes",
+    "utc_of",
+    "zone_of",
+]
 
 Refuse: TypeAlias = Callable[[InvalidRecord, bytes], None]
 """Takes the complaint about a bad row, with its number, and the row as it is in the file."""

@@ -1,5 +1,8 @@
 """Named questions and writes of one aggregate each; they flush, they never commit."""
 
+from qts_data.repositories.daily_bars import DailyBarReads, DailyBarRepository, UpsertReport
+from qts_data.repositories.fill_writer import FillWriter
+from qts_data.repositories.proof import Mismatch, Verification
 from qts_data.repositories.ticks import (
     BAR_INTERVALS,
     AtBound,
@@ -21,7 +24,6 @@ from qts_data.repositories.ticks import (
     WriterStats,
     load_in_parts,
 )
-from qts_data.repositories.daily_bars import DailyBarReads, DailyBarRepository, UpsertReport
 from qts_data.repositories.unit_of_work import Database, Reader, UnitOfWork
 
 __all__ = [
@@ -34,7 +36,9 @@ __all__ = [
     "DailyBarRepository",
     "Database",
     "Durability",
+    "FillWriter",
     "IngestReport",
+    "Mismatch",
     "Numbering",
     "Reader",
     "RefreshReport",
@@ -48,6 +52,7 @@ __all__ = [
     "TimeRange",
     "UnitOfWork",
     "UpsertReport",
+    "Verification",
     "WriterStats",
     "load_in_parts",
 ]

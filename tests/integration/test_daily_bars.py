@@ -42,5 +42,5 @@ async def test_daily_bars_are_inserted_corrected_or_left_alone(database_url: URL
 
 async def test_a_day_that_comes_twice_and_differs_is_refused(database_url: URL) -> None:
     async with Database(database_url) as database, database.transaction() as uow:
-        with pytest.raises(InvalidRecord, match="row 2: time: 005930 2026-11-02T15:00:00.* comes twice and differs"):
+        with pytest.raises(InvalidRecord, match=r"row 2: time: 005930 2026-11-02T15:00:00.* comes twice and differs"):
             await uow.daily_bars.upsert([bar(1, 100), bar(1, 101)])

@@ -35,7 +35,7 @@ def count(url: URL, table: str = "tick_data") -> int:
         return found
 
 
-BAD = [
+BAD: list[Callable[[list[str]], list[str]]] = [
     lambda row: [*row[:2], "NaN", *row[3:]],
     lambda row: [*row[:2], "-1", *row[3:]],
     lambda row: [*row[:2], "0", *row[3:]],
@@ -56,8 +56,9 @@ BAD = [
 
 def made_file(path: Path, rows: int) -> set[int]:
     """A CSV with one bad row in a thousand, of every kind in turn; returns their numbers."""
-    chance = random.Random(5)  # noqa: S311 - a test that repeats itself
-    bad, lines = set(), [",".join(COLUMNS)]
+    chance = random.Random(5)
+    bad: set[int] = set()
+    lines = [",".join(COLUMNS)]
     for number in range(rows):
         row = [f"2026-11-20T00:{number // 1000 % 60:02}:{number // 20 % 60:02}.000+00:00", chance.choice("AB")]
         row += [str(chance.randrange(1, 9)), "1", "7", "8"]
@@ -133,9 +134,7 @@ def test_daily_bars_are_inserted_and_corrected(qts_data: Run, database_url: URL,
     first = qts_data(*arguments, **environment)
     assert first.stdout.strip() == "received 5,849, inserted 5,849, updated 0, unchanged 0", first.stderr
     (tmp_path / "c.csv").write_text("19980102 00:00,973100,975300,965300,973600,1\n", encoding="utf-8")
-    corrected = qts_data(
-        "import", "daily-bars", "c.csv", "--format", "lean-daily", "--symbol", "SPY", **environment
-    )
+    corrected = qts_data("import", "daily-bars", "c.csv", "--format", "lean-daily", "--symbol", "SPY", **environment)
     assert corrected.stdout.strip() == "received 1, inserted 0, updated 1, unchanged 0"
     assert count(database_url, "ohlcv_1d") == 5_849
 
@@ -149,9 +148,7 @@ def test_daily_bars_are_inserted_and_corrected(qts_data: Run, database_url: URL,
         (["ticks", "no.csv", "--format", "csv", "--column", "price"], "write OURS=THEIRS"),
     ],
 )
-def test_what_is_missing_is_one_sentence(
-    qts_data: Run, database_url: URL, arguments: list[str], words: str
-) -> None:
+def test_what_is_missing_is_one_sentence(qts_data: Run, database_url: URL, arguments: list[str], words: str) -> None:
     run = qts_data("import", *arguments, QTS_DATABASE_URL=text(database_url))
     assert run.returncode == 1
     assert words in run.stderr

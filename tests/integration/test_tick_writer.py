@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
+import os
 import random
 import signal
 import subprocess
@@ -14,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from qts_data.database.embedded import EmbeddedServer
 from qts_data.database import migrations
+from qts_data.database.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, parse_url
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.lean_trade import read_ticks
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
     from tests.fixtures.fix_proxy import Proxy
 
 START = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+# QTS_TEST_WHOLE_DAY=1: the largest real day, not a piece of a smaller one.
+REAL_FEED = (
+    ("spy_20131007_trade_tick.zip", "SPY", 250_601)
+    if os.environ.get("QTS_TEST_WHOLE_DAY")
+    else ("ibm_20131007_trade_tick.zip", "IBM", 2_500)
+)
 FOR_EVER = (dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC))
 
 
@@ -73,7 +81,7 @@ async def test_a_tick_does_not_wait_longer_than_its_group(market: Database) -> N
     async with TickWriter(market, group_size=1_000, group_seconds=0.01) as writer:
         await writer.write(at(0, 1))
         async with asyncio.timeout(20):
-            while not await prices(market):
+            while not await prices(market):  # noqa: ASYNC110 - asked of the database, which wakes nobody
                 await asyncio.sleep(0.01)
 
 
@@ -133,14 +141,13 @@ async def test_the_queue_waits_or_raises_at_its_bound_and_drops_nothing(proxy: P
 async def test_a_commit_of_unknown_outcome_is_neither_lost_nor_doubled(
     proxy: Proxy, market: Database, when: str, found: int
 ) -> None:
-    async with Database(proxy.url) as database:
-        async with TickWriter(database, group_size=4, group_seconds=60) as writer:
-            await writer.write(at(0, 0))
-            await writer.flush()
-            proxy.cut_at(b"COMMIT", when=when)  # type: ignore[arg-type]
-            for number in range(1, 9):
-                await writer.write(at(0, number))
-            await writer.flush()
+    async with Database(proxy.url) as database, TickWriter(database, group_size=4, group_seconds=60) as writer:
+        await writer.write(at(0, 0))
+        await writer.flush()
+        proxy.cut_at(b"COMMIT", when=when)  # type: ignore[arg-type]
+        for number in range(1, 9):
+            await writer.write(at(0, number))
+        await writer.flush()
     assert await prices(market) == list(range(9))
     assert (writer.stats.found, writer.stats.resent, writer.stats.committed) == (found, 1, 9)
     async with market.reader() as reader:
@@ -149,15 +156,17 @@ async def test_a_commit_of_unknown_outcome_is_neither_lost_nor_doubled(
 
 
 async def test_a_wire_that_is_cut_at_any_moment_loses_and_doubles_nothing(proxy: Proxy, market: Database) -> None:
-    chance = random.Random(3)  # noqa: S311 - a test that repeats itself
-    async with Database(proxy.url, DatabaseConfig(pool_min=1)) as database:
-        async with TickWriter(database, group_size=7, group_seconds=0) as writer:
-            for number in range(300):
-                await writer.write(at(number // 40, number))
-                if chance.random() < 0.05:
-                    proxy.cut()
-                if chance.random() < 0.3:
-                    await asyncio.sleep(chance.uniform(0, 0.004))
+    chance = random.Random(3)
+    async with (
+        Database(proxy.url, DatabaseConfig(pool_min=1)) as database,
+        TickWriter(database, group_size=7, group_seconds=0) as writer,
+    ):
+        for number in range(300):
+            await writer.write(at(number // 40, number))
+            if chance.random() < 0.05:
+                proxy.cut()
+            if chance.random() < 0.3:
+                await asyncio.sleep(chance.uniform(0, 0.004))
     assert await prices(market) == list(range(300))
 
 
@@ -186,6 +195,16 @@ async def test_settings_that_cannot_be_are_refused(market: Database, tmp_path: P
         TickWriter(market, name="../x", spool=tmp_path)
 
 
+def cut_short(spool: Path) -> None:
+    """As if the power had gone while a line was written."""
+    (file,) = spool.glob("*.ticks")
+    file.write_bytes(file.read_bytes() + b'["2026-11-20T00:0')
+
+
+def names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
 async def test_what_was_spooled_survives_the_writer(market: Database, proxy: Proxy, tmp_path: Path) -> None:
     async with Database(proxy.url) as away:
         await proxy.stop()
@@ -194,13 +213,12 @@ async def test_what_was_spooled_survives_the_writer(market: Database, proxy: Pro
         for number in range(10):
             await writer.write(at(0, number))
         await writer.abandon()
-    (file,) = tmp_path.glob("*.ticks")
-    file.write_bytes(file.read_bytes() + b'["2026-11-20T00:0')  # the power went while a line was written
+    cut_short(tmp_path)
     async with TickWriter(market, spool=tmp_path, group_size=4) as writer:
         assert writer.stats.accepted == 10
         await writer.write(at(0, 10))
     assert await prices(market) == list(range(11))
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 async def test_spooled_ticks_that_were_committed_are_not_sent_again(market: Database, tmp_path: Path) -> None:
@@ -219,23 +237,23 @@ async def test_spooled_ticks_that_were_committed_are_not_sent_again(market: Data
 
 
 _FEED = """
-import asyncio, sys, datetime as dt
+import asyncio, itertools, sys, datetime as dt
 from pathlib import Path
 from qts_data.database.engine import parse_url
 from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import Database, Durability, TickWriter
 async def main():
-    url, path, spool, done = sys.argv[1:]
+    url, path, symbol, spool, count = sys.argv[1:]
     async with Database(parse_url(url)) as database:
-        writer = TickWriter(database, spool=Path(spool), durability=Durability.SPOOLED, group_size=200, group_seconds=0.002)
+        writer = TickWriter(
+            database, spool=Path(spool), durability=Durability.SPOOLED, group_size=200, group_seconds=0.002
+        )
         await writer.start()
-        ticks = list(read_ticks(Path(path), "IBM", dt.date(2013, 10, 7)))
-        print("go", flush=True)
-        for tick in ticks[writer.stats.accepted:] if done == "start" else ticks[int(done):]:
+        ticks = read_ticks(Path(path), symbol, dt.date(2013, 10, 7))
+        for tick in itertools.islice(ticks, writer.stats.accepted, int(count)):
             await writer.write(tick)
             print(writer.stats.accepted, flush=True)
         await writer.close()
-        print("end", flush=True)
 asyncio.run(main())
 """
 
@@ -243,31 +261,33 @@ asyncio.run(main())
 async def test_a_feed_that_is_killed_again_and_again_ends_exact(
     market: Database, database_url: URL, tmp_path: Path
 ) -> None:
-    path = DATA / "ibm_20131007_trade_tick.zip"
-    chance = random.Random(11)  # noqa: S311 - a test that repeats itself
-    wanted = list(read_ticks(path, "IBM", DAY))
+    name, symbol, count = REAL_FEED
+    chance = random.Random(11)
+    wanted = list(itertools.islice(read_ticks(DATA / name, symbol, DAY), count))
     url = database_url.render_as_string(hide_password=False)
-    for attempt in range(4):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _FEED.replace("ticks = list(read_ticks", "ticks = list(__import__('itertools').islice(read_ticks").replace(
-                "dt.date(2013, 10, 7)))", "dt.date(2013, 10, 7)), 2500))"), url, str(path), str(tmp_path), "start"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    restarts = 0
+    while True:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _FEED, url, str(DATA / name), symbol, str(tmp_path), str(count),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None
-        stop_at = chance.randrange(100, 900)
-        if attempt < 3:
-            lines = 0
-            for _ in process.stdout:
-                lines += 1
-                if lines >= stop_at:
-                    break
-            process.send_signal(signal.SIGKILL)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == (0 if attempt == 3 else -signal.SIGKILL), errors
+        stop_at = chance.randrange(count // 3)
+        for _ in range(stop_at):
+            if not await process.stdout.readline():
+                break
+        else:
+            process.kill()
+        _, errors = await process.communicate()
+        assert process.returncode in {0, -signal.SIGKILL}, errors
+        restarts += 1
+        if process.returncode == 0:
+            break
+    assert restarts > 2
     async with market.reader() as reader:
-        found = await reader.ticks.ticks("IBM", *FOR_EVER)
+        found = await reader.ticks.ticks(symbol, *FOR_EVER)
     assert [(tick.time, tick.price, tick.volume) for tick in found] == [
-        (tick.time, tick.price, tick.volume) for tick in wanted[:2500]
+        (tick.time, tick.price, tick.volume) for tick in wanted
     ]
 
 

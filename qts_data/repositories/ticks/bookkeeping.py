@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -25,8 +25,8 @@ _EPOCH_DAY: Final = dt.date(1970, 1, 1)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 # Fewer than half of the 65,535 parameters that a statement may have.
 _DAYS_OF_A_STATEMENT: Final = 2_000
-_batches: Final = IngestBatch.__table__
-_days: Final = TickDay.__table__
+_batches: Final = cast("sa.Table", IngestBatch.__table__)
+_days: Final = cast("sa.Table", TickDay.__table__)
 
 
 def _is(relation: TickTable, batch: BatchId) -> sa.ColumnElement[bool]:
@@ -137,10 +137,14 @@ async def last_stored(
     found: dict[tuple[str, str], int | None] = dict.fromkeys(pairs)
     c = _days.c
     wanted = sorted(pairs)
-    given = sa.func.unnest(
-        sa.cast([symbol for symbol, _ in wanted], sa.ARRAY(sa.Text)),
-        sa.cast([source for _, source in wanted], sa.ARRAY(sa.Text)),
-    ).table_valued("symbol", "source", name="wanted").render_derived()
+    given = (
+        sa.func.unnest(
+            sa.cast([symbol for symbol, _ in wanted], sa.ARRAY(sa.Text)),
+            sa.cast([source for _, source in wanted], sa.ARRAY(sa.Text)),
+        )
+        .table_valued("symbol", "source", name="wanted")
+        .render_derived()
+    )
     rows = await connection.execute(
         sa.select(c.symbol, c.source, sa.func.max(c.last_time).label("last"))
         .join(given, sa.and_(given.c.symbol == c.symbol, given.c.source == c.source))

@@ -60,9 +60,7 @@ class ColumnOrdinals:
         if not (_ascending(pair) and (len(pair) < 2 or (pair[0] == pair[-1] and _ascending(time)))):
             order = numpy.lexsort((time, pair))
             rows, pair, time = rows[order], pair[order], time[order]
-        starts = numpy.flatnonzero(
-            numpy.concatenate(([True], (time[1:] != time[:-1]) | (pair[1:] != pair[:-1])))
-        )
+        starts = numpy.flatnonzero(numpy.concatenate(([True], (time[1:] != time[:-1]) | (pair[1:] != pair[:-1]))))
         counts = numpy.diff(numpy.append(starts, len(rows)))
         carried = numpy.zeros(len(starts), dtype=numpy.int64)
         instants, pairs = time[starts], pair[starts]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, fields
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.contracts.checks import check_count, check_price, check_source, check_symbol, check_volume, shown
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Columns", "read_columns"]
 
 MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
+# Of its own: the caller's may round.
+_EXACT: Final = Context(prec=40, traps=[Inexact, InvalidOperation])
+_EIGHT_PLACES: Final = Decimal("0.00000001")
 _MAX_PRICE: Final = 10**18
 _MAX_VOLUME: Final = 10**28
 _EARLIEST: Final = int(dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()) * 1_000_000
@@ -98,7 +101,11 @@ class _Faults:
 
 
 def read_columns(
-    batch: Array, *, first_row: int = 1, source: str | None = None, reject: Callable[[InvalidRecord], None] | None = None
+    batch: Array,
+    *,
+    first_row: int = 1,
+    source: str | None = None,
+    reject: Callable[[InvalidRecord], None] | None = None,
 ) -> tuple[Columns, int]:
     """Check a record batch.
 
@@ -172,16 +179,12 @@ def read_columns(
     return columns.take(~faults.bad), len(complaints)
 
 
-def _texts(
-    field: str, array: Array, check: Callable[[str], None], faults: _Faults
-) -> tuple[list[str], Array]:
+def _texts(field: str, array: Array, check: Callable[[str], None], faults: _Faults) -> tuple[list[str], Array]:
     numpy, pyarrow = require("numpy"), require("pyarrow")
     kind = array.type
     if pyarrow.types.is_dictionary(kind):
         array, kind = array.cast(kind.value_type), kind.value_type
-    if not (
-        pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_string_view(kind)
-    ):
+    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_string_view(kind)):
         raise InvalidRecord(field=field, reason=f"is {kind}; give text")
     if pyarrow.types.is_string_view(kind):
         array = array.cast(pyarrow.large_string())
@@ -229,7 +232,9 @@ def _times(array: Array, faults: _Faults) -> Array:
         micros = numpy.where(outside, 0, raw) * factor
     faults.add(
         outside,
-        lambda index: InvalidRecord(field="time", reason=f"{int(raw[index])} {kind.unit} is outside the years 1 to 9999"),
+        lambda index: InvalidRecord(
+            field="time", reason=f"{int(raw[index])} {kind.unit} is outside the years 1 to 9999"
+        ),
     )
     return micros
 
@@ -238,10 +243,9 @@ def _counts(array: Array, faults: _Faults) -> tuple[Array, Array]:
     numpy, pyarrow = require("numpy"), require("pyarrow")
     if pyarrow.types.is_null(array.type):
         return numpy.zeros(len(array), dtype=numpy.int64), numpy.zeros(len(array), dtype=bool)
-    if pyarrow.types.is_floating(array.type):
-        # What pandas makes of a column of integers without a value in it.
-        if array.is_nan().fill_null(fill_value=True).true_count == len(array):
-            return numpy.zeros(len(array), dtype=numpy.int64), numpy.zeros(len(array), dtype=bool)
+    # What pandas makes of a column of integers without a value in it.
+    if pyarrow.types.is_floating(array.type) and array.is_nan().fill_null(fill_value=True).true_count == len(array):
+        return numpy.zeros(len(array), dtype=numpy.int64), numpy.zeros(len(array), dtype=bool)
     if not pyarrow.types.is_integer(array.type):
         raise InvalidRecord(field="seq", reason=f"is {array.type}; give integers")
     present = _valid(array)
@@ -307,9 +311,7 @@ def _decimals(
     return values, present
 
 
-def _checked_one_by_one(
-    field: str, array: Array, check: Callable[[str, Decimal], None], faults: _Faults
-) -> Array:
+def _checked_one_by_one(field: str, array: Array, check: Callable[[str, Decimal], None], faults: _Faults) -> Array:
     numpy, pyarrow = require("numpy"), require("pyarrow")
     good: list[Decimal | None] = []
     complaints: dict[int, InvalidRecord] = {}
@@ -323,16 +325,10 @@ def _checked_one_by_one(
             good.append(Decimal(0))
     faults.add(numpy.isin(numpy.arange(len(array)), list(complaints)), complaints.__getitem__)
     # What passed the check fits 28 digits and 8 places; zeros beyond them are cut before the cast.
-    return pyarrow.array([_at_eight_places(value) for value in good], type=pyarrow.decimal128(38, 8))
-
-
-def _at_eight_places(value: Decimal | None) -> Decimal | None:
-    if value is None:
-        return None
-    sign, digits, exponent = value.as_tuple()
-    assert isinstance(exponent, int)
-    cut = -8 - exponent
-    return value if cut <= 0 else Decimal((sign, digits[:-cut] or (0,), -8))
+    return pyarrow.array(
+        [None if value is None else _EXACT.quantize(value, _EIGHT_PLACES) for value in good],
+        type=pyarrow.decimal128(38, 8),
+    )
 
 
 def _valid(array: Array) -> Array:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from qts_data.repositories.ticks.driver import driver_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -40,7 +40,7 @@ class Piece(NamedTuple):
 
 async def copy_rows(
     connection: AsyncConnection, statement: str, parameters: dict[str, object], *, rows_of_a_piece: int
-) -> AsyncIterator[Piece]:
+) -> AsyncGenerator[Piece, None]:
     """The rows, some at a time; may be closed early, and leaves the transaction as it was.
 
     Args:

@@ -84,9 +84,12 @@ class Rows:
         big = numpy.zeros(self.size, dtype=bool)
         if most:
             big = (digit_count > 0) & (
-                (weight > _SAFE_WEIGHT) | ((weight == _SAFE_WEIGHT) & (words[at + 6 * (digit_count > 0)] > _SAFE_FIRST_DIGIT))
+                (weight > _SAFE_WEIGHT)
+                | ((weight == _SAFE_WEIGHT) & (words[at + 6 * (digit_count > 0)] > _SAFE_FIRST_DIGIT))
             )
-            powers = numpy.array([_BASE**power for power in range(_SAFE_WEIGHT + _FRACTION_DIGITS + 1)], dtype=numpy.int64)
+            powers = numpy.array(
+                [_BASE**power for power in range(_SAFE_WEIGHT + _FRACTION_DIGITS + 1)], dtype=numpy.int64
+            )
             for position in range(most):
                 inside = (digit_count > position) & ~big
                 power = weight - position + _FRACTION_DIGITS

@@ -17,7 +17,7 @@ __all__ = ["driver_of"]
 
 @contextlib.asynccontextmanager
 async def driver_of(connection: AsyncConnection) -> AsyncIterator[Any]:
-    """psycopg's connection; if it is lost in the block, SQLAlchemy hears of it."""
+    """Psycopg's connection; if it is lost in the block, SQLAlchemy hears of it."""
     driver: Any = (await connection.get_raw_connection()).driver_connection
     if driver is None:
         raise sa.exc.InvalidRequestError("the connection is closed")

@@ -129,8 +129,8 @@ def _cut(rows: Array, columns: Columns, symbol_lengths: Array, source_lengths: A
         if (lengths != width).any():
             only(name, numpy.arange(width) < lengths[codes][:, None])
     if keep is None:
-        return rows.tobytes()
-    return rows.view(numpy.uint8).reshape(len(rows), kind.itemsize)[keep].tobytes()
+        return bytes(rows.tobytes())
+    return bytes(rows.view(numpy.uint8).reshape(len(rows), kind.itemsize)[keep].tobytes())
 
 
 def _texts(values: list[str]) -> tuple[Array, Array]:
@@ -142,7 +142,7 @@ def _texts(values: list[str]) -> tuple[Array, Array]:
 def _digits(values: Array) -> list[Array]:
     """Digits of base 10,000, the highest first: as many as the greatest value needs, two of them a fraction."""
     rest = abs(values)
-    digits = []
+    digits: list[Array] = []
     while len(digits) <= _FRACTION_DIGITS or (rest != 0).any():
         digits.append((rest % _BASE).astype("i2"))
         rest = rest // _BASE

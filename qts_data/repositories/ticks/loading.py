@@ -168,7 +168,11 @@ async def _refuse_changed_ticks(connection: AsyncConnection, relation: TickTable
 
     def shown(which: str) -> str:
         price, volume, bid, ask = (getattr(found, f"{which}_{name}") for name in ("price", "volume", "bid", "ask"))
-        quote = "" if bid is None and ask is None else f" at {bid if bid is None else f'{bid:f}'}/{ask if ask is None else f'{ask:f}'}"
+        quote = (
+            ""
+            if bid is None and ask is None
+            else f" at {bid if bid is None else f'{bid:f}'}/{ask if ask is None else f'{ask:f}'}"
+        )
         return f"{which} {price:f} x {volume:f}{quote}"
 
     raise InvalidRecord(

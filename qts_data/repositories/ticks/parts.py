@@ -75,9 +75,7 @@ async def load_in_parts(
                 break
             async with database.transaction() as uow:
                 repository = uow.ticks if table == "tick_data" else uow.tick_history
-                done = await repository.ingest(
-                    held, batch=BatchId(stream, offset), again=again, numbering=numbering
-                )
+                done = await repository.ingest(held, batch=BatchId(stream, offset), again=again, numbering=numbering)
             taken = len(held)
         else:
             taken = await _skip(part, numbering)

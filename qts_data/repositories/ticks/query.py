@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
-from qts_data.contracts import TickData
 from qts_data.contracts.market import stored_tick
 from qts_data.database.errors import translated_errors
 from qts_data.extras import require
@@ -21,10 +20,11 @@ from qts_data.repositories.ticks.decoding import Rows
 from qts_data.repositories.ticks.sources import ahead
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from qts_data.contracts import TickData
     from qts_data.repositories.ticks.reports import TickTable
 
     Array = Any
@@ -67,7 +67,7 @@ class TickQuery:
     Nothing is asked of the server before one of the methods is called; each call asks anew.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - one place makes it
         self,
         connection: AsyncConnection,
         table: TickTable,
@@ -91,7 +91,7 @@ class TickQuery:
         async with contextlib.aclosing(self._pieces(_RECORDS_COPY, _decode_records)) as pieces:
             return [tick async for piece in pieces for tick in piece]
 
-    async def stream_records(self) -> AsyncIterator[TickData]:
+    async def stream_records(self) -> AsyncGenerator[TickData, None]:
         """One by one, in bounded memory."""
         async with contextlib.aclosing(self._pieces(_RECORDS_COPY, _decode_records)) as pieces:
             async for piece in pieces:
@@ -110,8 +110,8 @@ class TickQuery:
         # A source that somebody adds meanwhile changes the dictionary of the pieces after it.
         return pyarrow.Table.from_batches(held, schema=arrow_schema()).unify_dictionaries()
 
-    async def stream_arrow(self) -> AsyncIterator[Any]:
-        """pyarrow RecordBatches of some ten thousand rows, in bounded memory.
+    async def stream_arrow(self) -> AsyncGenerator[Any, None]:
+        """Pyarrow RecordBatches of some ten thousand rows, in bounded memory.
 
         Raises:
             ConfigurationError: The extra `arrow` is not installed.
@@ -140,7 +140,9 @@ class TickQuery:
         table = await self.as_arrow()
         return table.to_pandas(types_mapper=pandas.ArrowDtype)
 
-    async def _pieces(self, template: str, decode: Callable[[Piece, str, list[str]], Awaitable[_Decoded]]) -> AsyncIterator[Any]:
+    async def _pieces(
+        self, template: str, decode: Callable[[Piece, str, list[str]], Awaitable[_Decoded]]
+    ) -> AsyncGenerator[Any, None]:
         """Decoded pieces, each made while the one before is in use."""
         sources = await self._known_sources()
         after: tuple[dt.datetime, str, int] | None = None
@@ -155,7 +157,9 @@ class TickQuery:
                 strange = False
                 async with contextlib.aclosing(rows) as arriving:
 
-                    async def following(arriving: AsyncIterator[Piece] = arriving) -> _Decoded | None:
+                    async def following(
+                        arriving: AsyncIterator[Piece] = arriving, sources: list[str] = sources
+                    ) -> _Decoded | None:
                         piece = await anext(arriving, None)
                         return None if piece is None else await decode(piece, self._symbol, sources)
 
@@ -316,7 +320,9 @@ def _decode_columns_now(rows: Piece, symbol: str, sources: list[str]) -> _Decode
     schema = arrow_schema()
 
     def dictionary(codes: Array, values: list[str]) -> Any:
-        return pyarrow.DictionaryArray.from_arrays(pyarrow.array(codes, pyarrow.int32()), pyarrow.array(values, pyarrow.string()))
+        return pyarrow.DictionaryArray.from_arrays(
+            pyarrow.array(codes, pyarrow.int32()), pyarrow.array(values, pyarrow.string())
+        )
 
     batch = pyarrow.RecordBatch.from_arrays(
         [
@@ -331,7 +337,11 @@ def _decode_columns_now(rows: Piece, symbol: str, sources: list[str]) -> _Decode
         ],
         schema=schema,
     )
-    last = (_EPOCH + dt.timedelta(microseconds=int(time[size - 1]) - _EPOCH_MICROSECONDS), sources[int(feed[size - 1]) - 1], int(seq[size - 1]))
+    last = (
+        _EPOCH + dt.timedelta(microseconds=int(time[size - 1]) - _EPOCH_MICROSECONDS),
+        sources[int(feed[size - 1]) - 1],
+        int(seq[size - 1]),
+    )
     return _Decoded(batch, last, strange=size < fields.size)
 
 

@@ -16,7 +16,7 @@ from qts_data.repositories.ticks.query import TickQuery
 from qts_data.repositories.ticks.refresh import retention_cutoff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -77,9 +77,7 @@ class TickReads:
         self._connection = connection
         self._table: TickTable = table
 
-    def ticks(
-        self, symbol: str, start: dt.datetime, end: dt.datetime, *, source: str | None = None
-    ) -> TickQuery:
+    def ticks(self, symbol: str, start: dt.datetime, end: dt.datetime, *, source: str | None = None) -> TickQuery:
         """The ticks of a symbol in [start, end), in order of time, source and seq.
 
         Args:
@@ -101,7 +99,7 @@ class TickReads:
 
     def stream_ticks(
         self, symbol: str, start: dt.datetime, end: dt.datetime, *, source: str | None = None
-    ) -> AsyncIterator[TickData]:
+    ) -> AsyncGenerator[TickData, None]:
         """The same one by one, in bounded memory; close the iterator to use the connection before its end."""
         return self.ticks(symbol, start, end, source=source).stream_records()
 
@@ -149,7 +147,7 @@ class TickReads:
                 [symbols] if isinstance(symbols, str) else symbols,
                 start,
                 end,
-                interval,
+                interval=interval,
                 source=source,
                 time_zone=time_zone,
                 closed_only=closed_only,

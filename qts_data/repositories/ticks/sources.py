@@ -15,7 +15,7 @@ from qts_data.repositories.ticks.ordinals import Ordinals
 from qts_data.repositories.ticks.records import RecordBatch, numbered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 
     from qts_data.repositories.ticks.batch import Batch
     from qts_data.repositories.ticks.records import Row
@@ -32,7 +32,7 @@ _ROWS_OF_A_BATCH: Final = 65_536
 class ArrowStream(Protocol):
     """Arrow's C stream interface: Arrow tables and readers, Polars and pandas frames, DuckDB relations."""
 
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...  # noqa: D105, PLW3201
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
 
 
 Ticks = "Iterable[TickData] | ArrowStream"
@@ -66,11 +66,13 @@ def batches_of(
         reject: Takes complaints about bad rows of columns; None raises the first.
     """
     if hasattr(ticks, "__arrow_c_stream__") or hasattr(ticks, "__arrow_c_array__"):
-        return _ColumnBatches(ticks, batch_size or _ROWS_OF_A_BATCH, numbering.columns, split, source, reject).next
+        return _ColumnBatches(
+            ticks, batch_size or _ROWS_OF_A_BATCH, numbering.columns, split=split, source=source, reject=reject
+        ).next
     return _RecordBatches(ticks, batch_size or _RECORDS_OF_A_BATCH, numbering.records, split).next
 
 
-async def ahead(following: Callable[[], Awaitable[_T | None]]) -> AsyncIterator[_T]:
+async def ahead(following: Callable[[], Awaitable[_T | None]]) -> AsyncGenerator[_T, None]:
     """What the function gives, made while the one before is in use."""
     pending = asyncio.ensure_future(following())
     try:
@@ -124,6 +126,7 @@ class _ColumnBatches:
         ticks: Any,
         batch_size: int,
         ordinals: ColumnOrdinals,
+        *,
         split: bool,
         source: str | None,
         reject: Callable[[InvalidRecord], None] | None,

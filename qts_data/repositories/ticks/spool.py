@@ -94,8 +94,7 @@ class Spool:
     def append(self, tick: TickData) -> None:
         """Write a tick into the current file; not yet to the disk."""
         if self._file is None or self._written - self._segments[-1][0] >= _SEGMENT_TICKS:
-            self._next_file()
-        assert self._file is not None
+            self._file = self._next_file()
         self._file.write(_line(tick))
         self._written += 1
 
@@ -136,13 +135,13 @@ class Spool:
         new.replace(self._head)
         _sync_directory(self._directory)
 
-    def _next_file(self) -> None:
+    def _next_file(self) -> IO[bytes]:
         if self._file is not None:
             self._full.append(self._file)
         path = self._directory / f"{self._name}.{self._token}.{self._written:020}.ticks"
-        self._file = path.open("wb")
         if not self._segments or self._segments[-1][0] != self._written:
             self._segments.append((self._written, path))
+        return path.open("wb")
 
     async def _flush(self) -> None:
         files, written = [*self._full, *([self._file] if self._file else [])], self._written

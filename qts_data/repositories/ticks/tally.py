@@ -79,7 +79,8 @@ class Tally:
 
     def insert(self, inserted: Iterable[MinuteCount]) -> None:
         """Batch by batch: what of it was new."""
-        for symbol, source, minute, ticks, first, last in inserted:
+        for count in inserted:
+            symbol, source, minute, ticks, first, last = count
             self.inserted += ticks
             self._hours.add(minute // _MINUTES_OF_AN_HOUR)
             if self._cutoff_minute is not None and minute < self._cutoff_minute:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final, Self
 import sqlalchemy as sa
 
 from qts_data.errors import ConfigurationError, DatabaseUnavailable, OutcomeUnknown, QtsDataError, TransactionConflict
-from qts_data.repositories.ticks.reports import IngestReport
 from qts_data.repositories.ticks.sources import Numbering
 from qts_data.repositories.ticks.spool import Spool
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from qts_data.contracts import TickData
-    from qts_data.repositories.ticks.reports import TickTable
+    from qts_data.repositories.ticks.reports import IngestReport, TickTable
     from qts_data.repositories.unit_of_work import Database
 
 __all__ = ["AtBound", "Durability", "TickQueueFull", "TickWriter", "WriterStats"]
