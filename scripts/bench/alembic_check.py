@@ -3,8 +3,9 @@
     QTS_DATABASE_URL=... python scripts/bench/alembic_check.py [hypertables] [repeats]
 
 Compares a schema that is as declared: every hypertable has a columnstore with its policy and one continuous aggregate
-with a refresh policy. With and without the plugin in turns, on one connection; less is better, and the ratio should
-stay under 1.5. Needs a server with TimescaleDB's Community edition; it works in a database of its own, which it drops.
+with a refresh policy. The peer is Alembic's own comparison of the same database with the options of this project's
+env.py, in turns with it; less is better. Needs a server with TimescaleDB's Community edition; it works in a database
+of its own, which it drops.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ from alembic.migration import MigrationContext
 
 from qts_data import bootstrap
 from qts_data.database.engine import engine
+from qts_data.database.migrations import AUTOGENERATE_OPTIONS
 from qts_data.settings import load_settings
 from qts_data.timescale import Columnstore, RefreshPolicy, continuous_aggregate, hypertable, time_bucket
 from qts_data.timescale.autogenerate import PLUGIN_NAME
 from qts_data.timescale.edition import create_extension
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import URL, Connection
 
 TARGET = 1.5
 WARM_UP = 3
-PLUGINS = {
-    "without the plugin": ["alembic.autogenerate.*"],
-    "with the plugin": ["alembic.autogenerate.*", PLUGIN_NAME],
+PLUGINS: dict[str, list[str]] = {
+    "without the plugin": AUTOGENERATE_OPTIONS["autogenerate_plugins"],
+    "with the plugin": [*AUTOGENERATE_OPTIONS["autogenerate_plugins"], PLUGIN_NAME],
 }
 
 
@@ -75,7 +77,7 @@ def declare(hypertables: int) -> sa.MetaData:
 def compare(connection: Connection, metadata: sa.MetaData, plugins: list[str]) -> float:
     """Milliseconds of one comparison, which must find nothing."""
     with connection.begin():
-        context = MigrationContext.configure(connection, opts={"autogenerate_plugins": plugins})
+        context = MigrationContext.configure(connection, opts=AUTOGENERATE_OPTIONS | {"autogenerate_plugins": plugins})
         begun = time.perf_counter()
         differences = compare_metadata(context, metadata)
         elapsed = (time.perf_counter() - begun) * 1000
@@ -84,8 +86,30 @@ def compare(connection: Connection, metadata: sa.MetaData, plugins: list[str]) -
     return elapsed
 
 
-def main() -> None:
+def measure(url: URL, metadata: sa.MetaData, repeats: int, *, new_connections: bool) -> None:
     """Print both medians and their ratio."""
+    times: dict[str, list[float]] = {label: [] for label in PLUGINS}
+    server = engine(url)
+    kept = server.connect()
+    for turn in range(WARM_UP + repeats):
+        for label, plugins in PLUGINS.items():
+            connection = server.connect() if new_connections else kept
+            elapsed = compare(connection, metadata, plugins)
+            if new_connections:
+                connection.close()
+            if turn >= WARM_UP:
+                times[label].append(elapsed)
+    kept.close()
+    medians = {label: statistics.median(values) for label, values in times.items()}
+    print("a connection for each" if new_connections else "one connection for all")
+    for label, median in medians.items():
+        print(f"  {label:20}{median:>10.1f} ms")
+    without, with_plugin = medians.values()
+    print(f"  {'ratio':20}{with_plugin / without:>10.2f}    target: under {TARGET}")
+
+
+def main() -> None:
+    """Build the schema and measure."""
     hypertables = int(sys.argv[1]) if len(sys.argv) > 1 else 30
     repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 15
     url = bootstrap.database_url(load_settings())
@@ -94,30 +118,21 @@ def main() -> None:
     admin.exec_driver_sql(f"CREATE DATABASE {name}")
     try:
         metadata = declare(hypertables)
-        with engine(url.set(database=name)).connect() as connection:
-            with connection.begin():
-                create_extension(connection)
-                metadata.create_all(connection)
-            with connection.begin():
-                # No job of the extension's own, only those of policies.
-                policies = connection.scalar(
-                    sa.text("SELECT count(*) FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL")
-                )
-            times: dict[str, list[float]] = {label: [] for label in PLUGINS}
-            for turn in range(WARM_UP + repeats):
-                for label, plugins in PLUGINS.items():
-                    elapsed = compare(connection, metadata, plugins)
-                    if turn >= WARM_UP:
-                        times[label].append(elapsed)
+        with engine(url.set(database=name)).begin() as connection:
+            create_extension(connection)
+            metadata.create_all(connection)
+            # No job of the extension's own, only those of policies.
+            policies = connection.scalar(
+                sa.text("SELECT count(*) FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL")
+            )
+        print(
+            f"{hypertables} hypertables, {hypertables} continuous aggregates, {policies} policies; median of {repeats}"
+        )
+        for new_connections in (True, False):
+            measure(url.set(database=name), metadata, repeats, new_connections=new_connections)
     finally:
         admin.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
         admin.close()
-    print(f"{hypertables} hypertables, {hypertables} continuous aggregates, {policies} policies; median of {repeats}")
-    medians = {label: statistics.median(values) for label, values in times.items()}
-    for label, median in medians.items():
-        print(f"{label:20}{median:>10.1f} ms")
-    without, with_plugin = medians.values()
-    print(f"{'ratio':20}{with_plugin / without:>10.2f}    target: under {TARGET}")
 
 
 if __name__ == "__main__":
