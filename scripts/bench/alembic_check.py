@@ -2,17 +2,23 @@
 
     QTS_DATABASE_URL=... python scripts/bench/alembic_check.py [hypertables] [repeats]
 
-Compares a schema that is as declared: every hypertable has a columnstore with its policy and one continuous aggregate
-with a refresh policy. The peer is Alembic's own comparison of the same database with the options of this project's
-env.py, in turns with it; less is better. Needs a server with TimescaleDB's Community edition; it works in a database
-of its own, which it drops.
+Checks a schema that is as declared: every hypertable has a columnstore with its policy and one continuous aggregate with
+a refresh policy. The peer is Alembic's own check of the same database with the options of this project's env.py, in turns
+with it; less is better. Three pairs of figures: the command `alembic check` as a process; the comparison alone, on a new
+connection each time, as the command has it; the comparison alone on one connection that has seen it all before. Needs a
+server with TimescaleDB's Community edition; it works in a database of its own, which it drops.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -86,6 +92,50 @@ def compare(connection: Connection, metadata: sa.MetaData, plugins: list[str]) -
     return elapsed
 
 
+ENV = """
+import json, os, sys
+import sqlalchemy as sa
+from alembic import context
+
+sys.path.insert(0, os.environ["BENCH_FOLDER"])
+from alembic_check import declare
+
+options = json.loads(os.environ["BENCH_OPTIONS"])
+with sa.create_engine(os.environ["BENCH_URL"]).connect() as connection:
+    context.configure(connection=connection, target_metadata=declare(int(os.environ["BENCH_TABLES"])), **options)
+    with context.begin_transaction():
+        context.run_migrations()
+"""
+
+
+def measure_command(url: URL, hypertables: int, repeats: int) -> None:
+    """Print both medians of the whole process, from its start to its exit code, and their ratio."""
+    times: dict[str, list[float]] = {label: [] for label in PLUGINS}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "env.py").write_text(ENV, encoding="utf-8")
+        Path(folder, "versions").mkdir()
+        Path(folder, "alembic.ini").write_text(f"[alembic]\nscript_location = {folder}\n", encoding="utf-8")
+        for turn in range(1 + repeats):
+            for label, plugins in PLUGINS.items():
+                environment = os.environ | {
+                    "BENCH_FOLDER": str(Path(__file__).parent),
+                    "BENCH_OPTIONS": json.dumps(AUTOGENERATE_OPTIONS | {"autogenerate_plugins": plugins}),
+                    "BENCH_URL": url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False),
+                    "BENCH_TABLES": str(hypertables),
+                }
+                begun = time.perf_counter()
+                subprocess.run(
+                    [sys.executable, "-m", "alembic", "check"],
+                    cwd=folder,
+                    env=environment,
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                )
+                if turn:
+                    times[label].append((time.perf_counter() - begun) * 1000)
+    report("alembic check, the whole process", times)
+
+
 def measure(url: URL, metadata: sa.MetaData, repeats: int, *, new_connections: bool) -> None:
     """Print both medians and their ratio."""
     times: dict[str, list[float]] = {label: [] for label in PLUGINS}
@@ -100,8 +150,13 @@ def measure(url: URL, metadata: sa.MetaData, repeats: int, *, new_connections: b
             if turn >= WARM_UP:
                 times[label].append(elapsed)
     kept.close()
+    report(f"the comparison alone, {'a new connection each time' if new_connections else 'one connection'}", times)
+
+
+def report(what: str, times: dict[str, list[float]]) -> None:
+    """Print both medians and their ratio."""
     medians = {label: statistics.median(values) for label, values in times.items()}
-    print("a connection for each" if new_connections else "one connection for all")
+    print(what)
     for label, median in medians.items():
         print(f"  {label:20}{median:>10.1f} ms")
     without, with_plugin = medians.values()
@@ -128,6 +183,7 @@ def main() -> None:
         print(
             f"{hypertables} hypertables, {hypertables} continuous aggregates, {policies} policies; median of {repeats}"
         )
+        measure_command(url.set(database=name), hypertables, repeats)
         for new_connections in (True, False):
             measure(url.set(database=name), metadata, repeats, new_connections=new_connections)
     finally:
