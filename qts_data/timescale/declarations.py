@@ -233,6 +233,12 @@ class Declarations:
     continuous_aggregates: dict[str, ContinuousAggregate] = field(default_factory=dict)
     dropped_aggregates: dict[str, DroppedAggregate] = field(default_factory=dict)
 
+    def update(self, other: Declarations) -> None:
+        """Add those of another MetaData."""
+        self.hypertables |= other.hypertables
+        self.continuous_aggregates |= other.continuous_aggregates
+        self.dropped_aggregates |= other.dropped_aggregates
+
 
 def declarations_of(metadata: sa.MetaData) -> Declarations:
     """The declarations of a MetaData; empty ones where nothing was declared."""

@@ -182,11 +182,14 @@ _HYPERTABLES: Final = """
      WHERE h.hypertable_schema = coalesce(:schema, current_schema())
 """
 
+# Not obj_description() and col_description(): those would be called once for each column.
 _COMMENTS: Final = """
-           coalesce(obj_description(c.oid, 'pg_class'), '') AS comment,
-           (SELECT json_agg(json_build_array(t.attname, coalesce(col_description(c.oid, t.attnum), ''))
-                            ORDER BY t.attnum)
+           (SELECT d.description FROM pg_catalog.pg_description AS d
+             WHERE d.objoid = c.oid AND d.classoid = CAST('pg_class' AS regclass) AND d.objsubid = 0) AS comment,
+           (SELECT json_agg(json_build_array(t.attname, d.description) ORDER BY t.attnum)
               FROM pg_catalog.pg_attribute AS t
+              LEFT JOIN pg_catalog.pg_description AS d
+                ON d.objoid = t.attrelid AND d.classoid = CAST('pg_class' AS regclass) AND d.objsubid = t.attnum
              WHERE t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped) AS column_comments
 """
 
@@ -286,8 +289,8 @@ def reflect(connection: Connection, edition: Edition, *, schema: str | None = No
                 convert=policy("policy_compression", row.name, "compress_after"),
                 retention=policy("policy_retention", row.name, "drop_after"),
                 indexes=dict(row.indexes),
-                comment=row.comment,
-                column_comments=dict(row.column_comments),
+                comment=row.comment or "",
+                column_comments=_comments(row.column_comments),
             )
             for row in rows(_AGGREGATES)
         },
@@ -301,7 +304,14 @@ def read_views(
     if not names:
         return {}
     rows = connection.execute(sa.text(_VIEWS), {"names": list(names), "schema": schema})
-    return {row.name: ReflectedView(row.definition.strip(), row.comment, dict(row.column_comments)) for row in rows}
+    return {
+        row.name: ReflectedView(row.definition.strip(), row.comment or "", _comments(row.column_comments))
+        for row in rows
+    }
+
+
+def _comments(columns: list[tuple[str, str | None]]) -> dict[str, str]:
+    return {column: text or "" for column, text in columns}
 
 
 def _interval(parts: list[int] | None) -> Interval | None:

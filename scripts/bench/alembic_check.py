@@ -2,11 +2,11 @@
 
     QTS_DATABASE_URL=... python scripts/bench/alembic_check.py [hypertables] [repeats]
 
-Checks a schema that is as declared: every hypertable has a columnstore with its policy and one continuous aggregate with
-a refresh policy. The peer is Alembic's own check of the same database with the options of this project's env.py, in turns
-with it; less is better. Three pairs of figures: the command `alembic check` as a process; the comparison alone, on a new
-connection each time, as the command has it; the comparison alone on one connection that has seen it all before. Needs a
-server with TimescaleDB's Community edition; it works in a database of its own, which it drops.
+Checks a schema that is as declared: every hypertable has a columnstore with its policy and one continuous aggregate
+with a refresh policy. The peer is Alembic's own check of the same database with the options of this project's env.py,
+in turns with it; less is better. Three pairs of figures: the command `alembic check` as a process; the comparison
+alone, on a new connection each time, as the command has it; the comparison alone on one connection that has seen it
+all before. Needs a server with TimescaleDB's Community edition; it works in a database of its own, which it drops.
 """
 
 from __future__ import annotations

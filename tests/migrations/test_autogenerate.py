@@ -12,7 +12,14 @@ import qts_data.timescale.autogenerate
 from qts_data.database import migrations
 from qts_data.database.engine import engine
 from qts_data.models import Base
-from qts_data.timescale import Columnstore, Edition, continuous_aggregate, hypertable, time_bucket
+from qts_data.timescale import (
+    Columnstore,
+    Edition,
+    continuous_aggregate,
+    dropped_continuous_aggregate,
+    hypertable,
+    time_bucket,
+)
 from qts_data.timescale.drift import find_drift
 from tests.fixtures.catalog import difference
 from tests.fixtures.metrics import (
@@ -391,6 +398,17 @@ def test_a_project_of_somebody_else_in_a_schema_of_its_own(empty_database: URL) 
         rest = generate(connection, metadata, **options).upgrade_ops
         assert rest is not None
         assert rest.as_diffs() == []
+        assert find_drift(connection, metadata) == []
+    gone = sa.MetaData(schema="Plant 1")
+    dropped_continuous_aggregate(gone, "Daily")
+    with engine(empty_database).connect() as connection:
+        closing = generate(connection, gone, **options)
+    assert "op.drop_continuous_aggregate('Daily', schema='Plant 1')" in code(closing.upgrade_ops)
+    run(empty_database, code(closing.upgrade_ops))
+    with engine(empty_database).connect() as connection:
+        assert find_drift(connection, gone) == []
+    run(empty_database, code(closing.downgrade_ops))
+    with engine(empty_database).connect() as connection:
         assert find_drift(connection, metadata) == []
     run(empty_database, code(script.downgrade_ops))
     with engine(empty_database).connect() as connection:

@@ -9,13 +9,16 @@ import sqlalchemy as sa
 from alembic.util import CommandError
 
 from qts_data.database.engine import engine
-from qts_data.timescale import Edition, dropped_continuous_aggregate
+from qts_data.timescale import Columnstore, Edition, continuous_aggregate, dropped_continuous_aggregate, time_bucket
 from qts_data.timescale.drift import find_drift
 from tests.fixtures.catalog import difference
 from tests.fixtures.metrics import build, catalog_of, clean, code, generate, migrate_and_back, run, run_jobs, schema
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
+
+
+COLUMNS = Columnstore.of(segment_by=["device"], order_by=["minute DESC"], after="20 days")
 
 
 def nothing() -> sa.MetaData:
@@ -92,7 +95,12 @@ def test_a_table_that_goes_with_its_aggregates_comes_back_with_all_that_it_had(
 
 @pytest.mark.edition("community")
 def test_aggregates_of_a_table_that_goes_need_no_word_of_their_own(empty_database: URL) -> None:
-    build(empty_database, schema(), data=False)
+    build(empty_database, schema(minute_columnstore=COLUMNS), data=False)
+    execute(
+        empty_database,
+        "SELECT alter_job(job_id, schedule_interval => INTERVAL '7 hours') "
+        "FROM timescaledb_information.jobs WHERE proc_name IN ('policy_retention', 'policy_compression')",
+    )
     up, _ = migrate_and_back(empty_database, sa.MetaData())
     wanted = ["('per_hour')", "('per_minute')", "release_hypertable('metrics')", "drop_table('metrics')"]
     places = [up.index(text) for text in wanted]
@@ -105,11 +113,20 @@ def test_an_aggregate_whose_declaration_is_deleted_is_left_alone(empty_database:
 
 
 @pytest.mark.edition("community")
+def test_declarations_in_two_metadatas_are_one_schema(empty_database: URL) -> None:
+    build(empty_database, schema(), data=False)
+    with engine(empty_database).connect() as connection:
+        up = code(generate(connection, [sa.MetaData(), schema()]).upgrade_ops)
+        gone = code(generate(connection, [sa.MetaData(), sa.MetaData()]).upgrade_ops)
+    assert "\n    pass\n" in up
+    assert gone.count("op.drop_continuous_aggregate(") == 2
+    assert gone.count("op.release_hypertable(") == 1
+
+
+@pytest.mark.edition("community")
 def test_an_aggregate_that_changes_its_parent_is_built_again_while_the_old_parent_goes(empty_database: URL) -> None:
     def hours_on_the_table() -> sa.MetaData:
         metadata = schema(hour=False, minute_dropped=True)
-        from qts_data.timescale import continuous_aggregate, time_bucket
-
         c = metadata.tables["metrics"].c
         hour = time_bucket("1 hour", c.at)
         continuous_aggregate(

@@ -65,7 +65,8 @@ def compare_aggregates(
             _log.info("Detected changed continuous aggregate %s", item.name)
             rebuilt.append(item)
     gone = [(item.schema, item.name) for item in known if item not in wanted and _exists(run, item)]
-    gone += [key for key in _on_tables(run, dropped_tables) if key not in gone]
+    still = {(run.plain(item.schema), item.name) for item in known}
+    gone += [key for key in _on_tables(run, dropped_tables) if key not in still]
     for schema, name in gone:
         _log.info("Detected dropped continuous aggregate %s", ddl.qualified(name, schema))
     run.first += _drop_all(run, gone=gone, rebuilt=rebuilt)
@@ -104,18 +105,16 @@ def _changed(run: Run, wanted: Iterable[ContinuousAggregate]) -> list[Continuous
 
 def _on_tables(run: Run, tables: Sequence[Key]) -> Iterator[Key]:
     """Continuous aggregates that read these tables, and those that read those; none can stay without its source."""
-    default = run.connection.dialect.default_schema_name
     waiting, seen = list(tables), set()
-    while waiting:
+    while waiting and run.edition.has(Feature.CONTINUOUS_AGGREGATES):
         schema, name = waiting.pop()
-        if (schema, name) not in run.new_tables and run.edition.has(Feature.CONTINUOUS_AGGREGATES):
-            for found_schema, view in views_on(run.connection, name, schema=schema):
-                key = (None if found_schema == default else found_schema, view)
-                there = view in run.reflected(key[0]).aggregates
-                if there and key not in seen and run.named(view, "continuous_aggregate", key[0], exists=True):
-                    seen.add(key)
-                    waiting.append(key)
-                    yield key
+        for found_in, view in views_on(run.connection, name, schema=schema):
+            key = (run.plain(found_in), view)
+            there = view in run.reflected(key[0]).aggregates
+            if there and key not in seen and run.named(view, "continuous_aggregate", key[0], exists=True):
+                seen.add(key)
+                waiting.append(key)
+                yield key
 
 
 def _drop_all(run: Run, *, gone: Iterable[Key], rebuilt: Iterable[ContinuousAggregate]) -> Iterator[MigrateOperation]:
@@ -135,10 +134,10 @@ def _drop_all(run: Run, *, gone: Iterable[Key], rebuilt: Iterable[ContinuousAggr
             if (schema, view) in all_of_them:
                 yield from visit((schema, view))
             else:
-                others.append(ddl.qualified(view, None if schema == default else schema))
+                others.append(ddl.qualified(view, run.plain(schema)))
         found_in, name = key
         rebuilt_as = all_of_them[key]
-        written = rebuilt_as.schema if rebuilt_as else None if found_in == default else found_in
+        written = rebuilt_as.schema if rebuilt_as else run.plain(found_in)
         yield _drop_op(run, written, name, rebuilt_as=rebuilt_as, readers=others)
 
     for key in all_of_them:

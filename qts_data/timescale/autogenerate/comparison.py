@@ -11,7 +11,7 @@ from alembic.util import PriorityDispatchResult
 from qts_data.timescale.autogenerate.aggregates import compare_aggregates
 from qts_data.timescale.autogenerate.hypertables import compare_hypertable, release_hypertable
 from qts_data.timescale.autogenerate.run import Run
-from qts_data.timescale.declarations import declarations_of
+from qts_data.timescale.declarations import Declarations, declarations_of
 from qts_data.timescale.edition import probe
 
 if TYPE_CHECKING:
@@ -38,13 +38,14 @@ def compare(context: AutogenContext, upgrade_ops: ops.UpgradeOps, schemas: set[s
     default = connection.dialect.default_schema_name
     compared = schemas | ({default} if None in schemas else set())
     dropped = [(op.schema, op.table_name) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)]
+    declared = Declarations()
     for metadata in metadatas:
         if isinstance(metadata, sa.MetaData):
-            declared = declarations_of(metadata)
-            for table in declared.hypertables.values():
-                if table.schema in compared:
-                    compare_hypertable(run, table)
-            compare_aggregates(run, declared, compared, dropped)
+            declared.update(declarations_of(metadata))
+    for table in declared.hypertables.values():
+        if table.schema in compared:
+            compare_hypertable(run, table)
+    compare_aggregates(run, declared, compared, dropped)
     for schema, name in dropped:
         release_hypertable(run, name, schema)
     upgrade_ops.ops[:] = [*run.first, *upgrade_ops.ops, *run.last]

@@ -57,10 +57,13 @@ class Run:
         """Whether the server can append columns to an aggregate."""
         return self.edition.has(Feature.CONTINUOUS_AGGREGATES) and (self.server.timescaledb or ()) >= (2, 28)
 
+    def plain(self, schema: str | None) -> str | None:
+        """A schema as Alembic writes it: None for the default one."""
+        return None if schema == self.connection.dialect.default_schema_name else schema
+
     def reflected(self, schema: str | None) -> Reflected:
         """What there is of TimescaleDB in a schema."""
-        if schema == self.connection.dialect.default_schema_name:
-            schema = None
+        schema = self.plain(schema)
         if schema not in self._found:
             self._found[schema] = reflect(self.connection, self.edition, schema=schema)
         return self._found[schema]
