@@ -132,7 +132,18 @@ CHANGES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         ["# rebuild: its rows go with it", "op.drop_continuous_aggregate('per_hour')"],
     ),
     "hierarchy dropped": ({}, {"hour_dropped": True, "minute_dropped": True}, ["op.drop_continuous_aggregate('per_h"]),
-    "aggregate added": ({"hour": False}, {}, ["op.create_continuous_aggregate(\n        'per_hour'"]),
+    "aggregate added": (
+        {"hour": False},
+        {},
+        [
+            (
+                'op.create_continuous_aggregate(\n        \'per_hour\',\n        select="""\n'
+                "    SELECT time_bucket(INTERVAL '1 hour', per_minute.minute) AS hour,\n        per_minute.device,\n"
+                "        max(per_minute.top) AS top\n    FROM per_minute\n    GROUP BY time_bucket(INTERVAL '1 hour',"
+            ),
+            'fallback_select="""\n    SELECT date_bin(INTERVAL \'1 hour\', ',
+        ],
+    ),
     "type under an aggregate": (
         {},
         {"value": "float", "segment": None},

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_UNFIT: Final = re.compile(r"""\"{3}|\\|'[^']*\n[^']*'""")
-"""What cannot stand between three quotes, or not over several lines."""
+_QUOTED: Final = re.compile(r"""'[^']*'|"[^"]*\"""")
+"""A literal or a quoted name; a doubled quote makes two of them, one after the other."""
 
 
 @renderers.dispatch_for(Group)
@@ -32,7 +32,7 @@ def _render(context: AutogenContext, op: TimescaleOp) -> list[str]:
     arguments += [f"{key}={_python(value)}" for key, value in op.arguments().items()]
     if op.schema is not None:
         arguments.append(f"schema={op.schema!r}")
-    lines = [f"# {op.safety}" + (f": {op.reason}" if op.reason else "")]
+    lines = [f"# {line}" for line in (op.safety + (f": {op.reason}" if op.reason else "")).splitlines()]
     if len(", ".join(arguments)) < 80 and not any("\n" in argument for argument in arguments):
         return [*lines, f"{prefix}{op.function}({', '.join(arguments)})"]
     body = "".join(f"    {argument},\n" for argument in arguments)
@@ -40,10 +40,15 @@ def _render(context: AutogenContext, op: TimescaleOp) -> list[str]:
 
 
 def _python(value: object) -> str:
-    # Alembic indents what it writes, inside of quotes as well: a literal with a line break stays in one line.
-    if isinstance(value, str) and value.startswith("SELECT ") and not _UNFIT.search(value):
+    if isinstance(value, str) and value.startswith("SELECT ") and _fits_several_lines(value):
         return f'"""\n{_one_column_a_line(value)}\n"""'
     return repr(value)
+
+
+def _fits_several_lines(select: str) -> bool:
+    # Alembic indents what it writes, inside of quotes as well: a literal with a line break stays in one line.
+    broken = any("\n" in quoted[0] for quoted in _QUOTED.finditer(select))
+    return not broken and '"""' not in select and "\\" not in select
 
 
 def _one_column_a_line(select: str) -> str:

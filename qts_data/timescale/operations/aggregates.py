@@ -317,7 +317,7 @@ class DropContinuousAggregateOp(TimescaleOp):
         rows = "its rows go with it" if for_good else "its rows are computed again from its source"
         self.reason = f"{rows}; it raises here where the source no longer has them"
         if readers:
-            self.reason += f", and because {', '.join(readers)} must be dropped before and made again after"
+            self.reason += f"\n{', '.join(readers)} must be dropped before and made again after: it raises until then"
 
     def run(self, operations: Operations) -> None:
         """Drop what is there; offline, what the edition has."""
