@@ -20,7 +20,7 @@ COLUMNSTORES = (
     Columnstore.of(segment_by=["device"], order_by=["minute DESC"], after="20 days"),
     Columnstore.of(segment_by=[], order_by=["device", "minute"]),
 )
-CASES = int(os.environ.get("QTS_TEST_AUTOGENERATE_CASES", "12"))
+CASES = int(os.environ.get("QTS_TEST_AUTOGENERATE_CASES", "8"))
 
 
 @st.composite
