@@ -90,7 +90,10 @@ async def book_report(driver: Driver, report: Report) -> BookedFill | None:
         if original is None:
             await _keep(driver, report)
             return None
-    return await _apply(driver, original, report)
+    results = {0: await _apply(driver, original, report)}
+    # Another report may have overtaken this one.
+    await _settle(driver, {report.key: 0}, results)
+    return results[0]
 
 
 async def settle_reports(driver: Driver, booking: Booking, results: dict[int, BookedFill]) -> None:
@@ -99,7 +102,10 @@ async def settle_reports(driver: Driver, booking: Booking, results: dict[int, Bo
     What was booked is put into the results of the fills. A report can itself have been waited for. One that does not
     go with its fill, or comes second to another, must not stop the fill: it goes on waiting, for people to look at.
     """
-    waited_for = {one.entry.key: index for index, one in booking.booked.items()}
+    await _settle(driver, {one.entry.key: index for index, one in booking.booked.items()}, results)
+
+
+async def _settle(driver: Driver, waited_for: dict[FillKey, int], results: dict[int, BookedFill]) -> None:
     while waited_for:
         pipeline = Pipeline(driver)
         pipeline.add(_TAKE_WAITING, *(array(column) for column in zip(*waited_for, strict=True)))
