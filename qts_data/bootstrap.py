@@ -225,7 +225,7 @@ def prepare_roles(settings: Settings) -> None:
                 *(view.name for view in VIEWS),
                 "alembic_version",
             ],
-            functions=["t_ledger_refuse_change", "qts_trading_zone", "config_history_record"],
+            functions=["t_ledger_refuse_change", "t_ledger_feed_outbox", "qts_trading_zone", "config_history_record"],
             privileges=PRIVILEGE_STATEMENTS,
             passwords={
                 migrations.OWNER_ROLE: secret(settings.owner_password),

@@ -3,12 +3,14 @@
 An engine catches by class, never by message text:
 
 * fix the settings - `ConfigurationError`;
-* try again later - `DatabaseUnavailable`;
+* try again later - `DatabaseUnavailable`, `SourceUnavailable`;
 * run the unit of work again - `TransactionConflict`;
 * look before trying again - `OutcomeUnknown`;
 * repair the input - `InvalidRecord`, `ConstraintViolated` and its children, `LedgerConflict`;
 * read again - `NotFound`, `StaleWrite`;
-* deploy or migrate - `SchemaMismatch`.
+* deploy or migrate - `SchemaMismatch`;
+* ask somebody else - `NotSupported`;
+* compare and repair - `DataConsistencyError`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ __all__ = [
     "CheckViolated",
     "ConfigurationError",
     "ConstraintViolated",
+    "DataConsistencyError",
     "DatabaseError",
     "DatabaseUnavailable",
     "ForeignKeyViolated",
@@ -26,9 +29,12 @@ __all__ = [
     "LedgerConflict",
     "NotFound",
     "NotNullViolated",
+    "NotSupported",
     "OutcomeUnknown",
     "QtsDataError",
     "SchemaMismatch",
+    "SourceRefused",
+    "SourceUnavailable",
     "StaleWrite",
     "StatementTimeout",
     "TransactionConflict",
@@ -103,6 +109,40 @@ class LedgerConflict(QtsDataError):
     def at(self, row: int) -> LedgerConflict:
         """The same complaint with the fill's position in its batch."""
         return LedgerConflict(self.reason, booked=self.booked, given=self.given, row=row)
+
+
+class NotSupported(QtsDataError):
+    """This data source does not have what was asked for."""
+
+
+class SourceUnavailable(QtsDataError):
+    """A data source other than the database does not answer, or its quota is used up; try again later.
+
+    Attributes:
+        maybe_written: Whether the request may have been carried out although no answer came.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str | None = None, *, maybe_written: bool = False) -> None:
+        super().__init__(*(() if message is None else (message,)))
+        self.maybe_written = maybe_written
+
+
+class SourceRefused(QtsDataError):
+    """A data source other than the database refused a request; the same request will be refused again."""
+
+
+class DataConsistencyError(QtsDataError):
+    """Two data sources do not hold the same.
+
+    Attributes:
+        report: What was compared, and where it differs.
+    """
+
+    def __init__(self, message: str | None = None, *, report: object = None) -> None:
+        super().__init__(*(() if message is None else (message,)))
+        self.report = report
 
 
 class DatabaseError(QtsDataError):

@@ -19,6 +19,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "polars": "polars",
     "pandas": "pandas",
     "exchange_calendars": "calendars",
+    "gspread": "sheets",
 }
 """The extra of this package that brings each optional module."""
 

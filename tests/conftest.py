@@ -5,4 +5,5 @@ pytest_plugins = [
     "tests.fixtures.fix_redis",
     "tests.fixtures.fix_cli",
     "tests.fixtures.fix_proxy",
+    "tests.fixtures.fix_sheets",
 ]

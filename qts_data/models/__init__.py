@@ -6,7 +6,9 @@ from qts_data.models.gap import SignedOffGap
 from qts_data.models.history import ConfigChange
 from qts_data.models.ingest import IngestBatch, TickDay
 from qts_data.models.ledger import LedgerEntry
+from qts_data.models.moving import Move, MoveCheckpoint, MoveVerification
 from qts_data.models.ohlcv import DailyBar
+from qts_data.models.outbox import OutboxDestination, OutboxMessage
 from qts_data.models.pending import PendingReport
 from qts_data.models.position import Position
 from qts_data.models.risk import RiskConfig
@@ -30,6 +32,11 @@ __all__ = [
     "HistoricTick",
     "IngestBatch",
     "LedgerEntry",
+    "Move",
+    "MoveCheckpoint",
+    "MoveVerification",
+    "OutboxDestination",
+    "OutboxMessage",
     "PendingReport",
     "Position",
     "RiskConfig",

@@ -2,6 +2,7 @@
 
 from qts_data.repositories.daily_bars import DailyBarReads, DailyBarRepository, UpsertReport
 from qts_data.repositories.fill_writer import FillWriter
+from qts_data.repositories.outbox import Outbox, OutboxStatus, OutboxTask
 from qts_data.repositories.proof import Mismatch, Verification
 from qts_data.repositories.ticks import (
     BAR_INTERVALS,
@@ -40,6 +41,9 @@ __all__ = [
     "IngestReport",
     "Mismatch",
     "Numbering",
+    "Outbox",
+    "OutboxStatus",
+    "OutboxTask",
     "Reader",
     "RefreshReport",
     "SymbolSummary",

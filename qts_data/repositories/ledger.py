@@ -53,6 +53,14 @@ class LedgerReader:
             raise NotFound(f"the ledger has no entry {ledger_id}")
         return found
 
+    async def list_by_id(self, ledger_ids: Iterable[int]) -> list[BookedEntry]:
+        """Entries by their ids, in the order of booking; ids that are not there are left out."""
+        statement = _ROW.where(_entry.id == sa.any_(sa.cast(list(ledger_ids), sa.ARRAY(sa.BigInteger)))).order_by(
+            _entry.id
+        )
+        with translated_errors():
+            return [booked_entry(row) for row in await self._connection.execute(statement)]
+
     async def find_entry(self, broker: str, account: str, execution_id: str) -> BookedEntry | None:
         """What is booked under an execution id (or, as `key:...`, under an idempotency key)."""
         return await self._first(

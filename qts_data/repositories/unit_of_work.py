@@ -16,6 +16,7 @@ from qts_data.repositories.daily_bars import DailyBarReads, DailyBarRepository
 from qts_data.repositories.executions import ExecutionLogReader, ExecutionLogRepository
 from qts_data.repositories.fill_writer import FillWriter
 from qts_data.repositories.ledger import LedgerReader, LedgerRepository
+from qts_data.repositories.outbox import Outbox
 from qts_data.repositories.pnl import PnlReader
 from qts_data.repositories.positions import PositionReader, PositionRepository
 from qts_data.repositories.ticks import TickReads, TickRepository
@@ -124,6 +125,10 @@ class UnitOfWork(WriteScope):
     def daily_bars(self) -> DailyBarRepository:
         """Official daily bars."""
         return DailyBarRepository(self.connection)
+
+    def outbox(self, destination: str) -> Outbox:
+        """What another data source has still to be told."""
+        return Outbox(self.connection, destination)
 
 
 class Database(Transactions[UnitOfWork, Reader]):

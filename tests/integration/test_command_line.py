@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
 
-HEAD = "0010"
+HEAD = "0011"
 
 
 def text(url: URL) -> str:
@@ -212,7 +212,7 @@ def test_a_database_that_is_behind_the_code_takes_no_ticks(qts_data: Run, empty_
     one_sentence(qts_data("bars", "SPY", **environment), "database is empty", "run qts-data db upgrade")
     qts_data("db", "upgrade", "0004", **environment)
     one_sentence(
-        qts_data("bars", "SPY", **environment), "at revision 0004, the code needs 0010", "run qts-data db upgrade"
+        qts_data("bars", "SPY", **environment), "at revision 0004, the code needs 0011", "run qts-data db upgrade"
     )
 
 

@@ -188,7 +188,7 @@ def test_what_nobody_declared_is_left_alone(qts_data: Run, database: Engine, edi
 
 def test_a_schema_that_is_behind_is_drift(qts_data: Run, empty_database: URL) -> None:
     run = qts_data("db", "check", QTS_DATABASE_URL=text(empty_database))
-    assert (run.returncode, run.stdout.strip()) == (1, "revision: database empty, code 0010")
+    assert (run.returncode, run.stdout.strip()) == (1, "revision: database empty, code 0011")
 
 
 def test_what_could_not_be_told_is_no_drift(qts_data: Run, empty_database: URL) -> None:

@@ -1,0 +1,16 @@
+"""Data sources behind one interface, and the way from one to another."""
+
+from qts_data.adapters.hybrid import HybridAdapter
+from qts_data.adapters.memory import InMemoryAdapter
+from qts_data.adapters.port import DataSourceAdapter, Fetched
+from qts_data.adapters.sheets import GoogleSheetsAdapter
+from qts_data.adapters.timescale import TimescaleDBAdapter
+
+__all__ = [
+    "DataSourceAdapter",
+    "Fetched",
+    "GoogleSheetsAdapter",
+    "HybridAdapter",
+    "InMemoryAdapter",
+    "TimescaleDBAdapter",
+]

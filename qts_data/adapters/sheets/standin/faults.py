@@ -1,0 +1,47 @@
+"""What may go wrong with a request, and when."""
+
+from __future__ import annotations
+
+import random
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    Faults: TypeAlias = Callable[[str], "Fault | None"]
+
+__all__ = ["Fault", "faults_at_random", "faults_in_order"]
+
+
+class Fault(Enum):
+    """One way to fail."""
+
+    QUOTA = "429: refused, nothing done"
+    ERROR = "500: nothing done"
+    ERROR_AFTER = "500: done nevertheless"
+    UNAVAILABLE = "503: nothing done"
+    DROP = "the connection ends, nothing done"
+    DROP_AFTER = "done, then the connection ends without an answer"
+    SLOW = "done, then no answer for a while"
+    LATE = "nothing for a while, then it is done"
+
+
+def faults_in_order(faults: Iterable[Fault | None], method: str | None = None) -> Faults:
+    """The next request meets the next fault, then all goes well.
+
+    Args:
+        faults: One for each request; None lets it pass.
+        method: Only requests of this HTTP method count.
+    """
+    following = iter(list(faults))
+    return lambda given: next(following, None) if method in {None, given} else None
+
+
+def faults_at_random(
+    seed: int, share: float, kinds: Iterable[Fault] = tuple(Fault), weights: Iterable[float] | None = None
+) -> Faults:
+    """A share of all requests fails, in ways that a seed decides."""
+    chosen, heavy = list(kinds), None if weights is None else list(weights)
+    dice = random.Random(seed)  # noqa: S311 - a repeatable sequence is what is wanted
+    return lambda _method: dice.choices(chosen, heavy)[0] if dice.random() < share else None

@@ -1,0 +1,64 @@
+"""The move from another data source: how far it is, and what it has proved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from qts_data.models.base import Base, Instant
+
+__all__ = ["Move", "MoveCheckpoint", "MoveVerification"]
+
+
+class Move(Base):
+    """One move, from planning to its end."""
+
+    __tablename__ = "source_moves"
+    __table_args__ = (
+        sa.CheckConstraint("phase IN ('copy', 'copied', 'shadow', 'cutover', 'rolled_back')", name="phase"),
+        {"comment": "Moves from another data source to this database, one row for each source"},
+    )
+
+    source: Mapped[str] = mapped_column(primary_key=True, comment="Name of the data source, such as sheets")
+    phase: Mapped[str] = mapped_column(comment="copy, copied, shadow, cutover or rolled_back")
+    phase_since: Mapped[Instant] = mapped_column(server_default=sa.func.now(), comment="When the phase began")
+    rollback_until: Mapped[Instant | None] = mapped_column(comment="After a cutover: when the way back closes")
+
+
+class MoveCheckpoint(Base):
+    """How far one table is copied."""
+
+    __tablename__ = "source_move_checkpoints"
+    __table_args__ = (
+        sa.PrimaryKeyConstraint("source", "kind"),
+        sa.ForeignKeyConstraint(["source"], ["source_moves.source"], name="fk_source_move_checkpoints_source"),
+        sa.CheckConstraint("rows_done >= 0 AND rows_total >= rows_done", name="rows_done_of_total"),
+        {"comment": "How far each table of a source is copied; written in the transaction of the rows"},
+    )
+
+    source: Mapped[str] = mapped_column(comment="Name of the data source")
+    kind: Mapped[str] = mapped_column(comment="What is copied, such as ledger")
+    rows_done: Mapped[int] = mapped_column(comment="Rows that are in")
+    rows_total: Mapped[int] = mapped_column(comment="Rows that the source had")
+    digest: Mapped[str] = mapped_column(comment="Of the rows that are in: if they change, the copy begins anew")
+    updated_at: Mapped[Instant] = mapped_column(server_default=sa.func.now(), comment="When the row last changed")
+
+
+class MoveVerification(Base):
+    """One comparison of both sides."""
+
+    __tablename__ = "source_move_verifications"
+    __table_args__ = (
+        sa.ForeignKeyConstraint(["source"], ["source_moves.source"], name="fk_source_move_verifications_source"),
+        sa.Index("ix_source_move_verifications_source", "source", sa.desc("id")),
+        {"comment": "Comparisons of a data source with this database, and what they found"},
+    )
+
+    id: Mapped[int] = mapped_column(sa.Identity(always=True), primary_key=True, comment="Order of the comparisons")
+    source: Mapped[str] = mapped_column(comment="Name of the data source")
+    verified_at: Mapped[Instant] = mapped_column(server_default=sa.func.now(), comment="When it ended")
+    mismatches: Mapped[int] = mapped_column(comment="Differences that it found")
+    report: Mapped[dict[str, Any]] = mapped_column(JSONB, comment="The report")

@@ -1,0 +1,205 @@
+"""The outbox: who is fed, what waits, what was refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import sqlalchemy as sa
+
+from qts_data.database.errors import translated_errors
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+__all__ = ["Outbox", "OutboxStatus", "OutboxTask"]
+
+_FIRST_PAUSE_SECONDS: Final = 5
+_LONGEST_PAUSE_SECONDS: Final = 600
+
+_DUE: Final = """
+    SELECT id, kind, account, symbol, ledger_id, attempts FROM outbox AS o
+     WHERE destination = :destination AND state = 'pending' AND id > :after
+       -- What was refused holds up its own position, and no other.
+       AND NOT EXISTS (SELECT FROM outbox AS b
+                        WHERE b.destination = o.destination AND b.account = o.account AND b.symbol = o.symbol
+                          AND b.attempts > 0 AND b.id <= o.id
+                          AND (b.state = 'dead' OR b.next_attempt_at > clock_timestamp()))
+     ORDER BY id LIMIT :limit
+"""
+_STATUS: Final = """
+    SELECT d.active AND (d.until IS NULL OR d.until > now()) AS active, d.until, d.delivered, d.delivered_at,
+           d.failures, d.last_error,
+           (SELECT count(*) FROM outbox WHERE destination = d.name AND state = 'pending') AS pending,
+           (SELECT count(*) FROM outbox WHERE destination = d.name AND state = 'dead') AS dead,
+           (SELECT clock_timestamp() - min(created_at) FROM outbox WHERE destination = d.name) AS lag
+      FROM outbox_destinations AS d WHERE d.name = :destination
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxTask:
+    """Something to deliver.
+
+    Attributes:
+        id: Order of delivery.
+        kind: An entry of the ledger, or a new valuation.
+        account: Of the position.
+        symbol: Of the position.
+        ledger_id: The entry; None for a valuation.
+        attempts: How often it was refused.
+    """
+
+    id: int
+    kind: Literal["fill", "position"]
+    account: str
+    symbol: str
+    ledger_id: int | None
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxStatus:
+    """How a destination stands.
+
+    Attributes:
+        active: Whether new fills are put into the outbox for it.
+        until: When that ends by itself; None for never.
+        pending: Messages that wait.
+        dead: Messages that were refused too often; each holds up its position until somebody decides.
+        delivered: Messages that were delivered so far.
+        delivered_at: When the last one was.
+        lag: Age of the oldest message; None if there is none.
+        failures: Attempts that failed since the last delivery.
+        last_error: Why the last of them failed.
+    """
+
+    active: bool
+    until: dt.datetime | None
+    pending: int
+    dead: int
+    delivered: int
+    delivered_at: dt.datetime | None
+    lag: dt.timedelta | None
+    failures: int
+    last_error: str | None
+
+    @property
+    def empty(self) -> bool:
+        """Whether everything is delivered."""
+        return not self.pending and not self.dead
+
+
+_NOBODY: Final = OutboxStatus(
+    active=False, until=None, pending=0, dead=0, delivered=0, delivered_at=None, lag=None, failures=0, last_error=None
+)
+
+
+class Outbox:
+    """One destination's part of the outbox, in the transaction of one connection; it never commits.
+
+    Args:
+        connection: In a transaction.
+        destination: Name of the data source.
+    """
+
+    def __init__(self, connection: AsyncConnection, destination: str) -> None:
+        self._connection = connection
+        self._destination = destination
+
+    async def feed(self, *, until: dt.datetime | None = None) -> None:
+        """Put every new fill into the outbox from the end of this transaction on.
+
+        Args:
+            until: When that ends by itself; None for never.
+        """
+        await self._run(
+            "INSERT INTO outbox_destinations (name, active, until) VALUES (:destination, true, :until) "
+            "ON CONFLICT (name) DO UPDATE SET active = true, until = excluded.until",
+            until=until,
+        )
+
+    async def starve(self) -> None:
+        """Put nothing more into it; what waits stays."""
+        await self._run("UPDATE outbox_destinations SET active = false WHERE name = :destination")
+
+    async def add_position(self, account: str, symbol: str) -> None:
+        """Have a new valuation delivered, if anybody is fed."""
+        await self._run(
+            "INSERT INTO outbox (destination, kind, account, symbol) SELECT name, 'position', :account, :symbol "
+            "FROM outbox_destinations WHERE name = :destination AND active AND (until IS NULL OR until > now())",
+            account=account,
+            symbol=symbol,
+        )
+
+    async def add_fills(self, ledger_ids: Sequence[int]) -> None:
+        """Have entries delivered that were booked before anybody was fed, or once more."""
+        await self._run(
+            "INSERT INTO outbox (destination, kind, account, symbol, ledger_id) "
+            "SELECT :destination, 'fill', account, symbol, id FROM t_ledger WHERE id = ANY(:ids) ORDER BY id",
+            ids=list(ledger_ids),
+        )
+
+    async def due(self, *, after: int = 0, limit: int = 500) -> list[OutboxTask]:
+        """What is to be delivered next, in order; nothing of a position that is held up.
+
+        Args:
+            after: Only behind this id.
+            limit: At most so many.
+        """
+        statement = sa.text(_DUE)
+        values = {"destination": self._destination, "after": after, "limit": limit}
+        with translated_errors():
+            return [OutboxTask(*row) for row in await self._connection.execute(statement, values)]
+
+    async def delivered(self, tasks: Iterable[OutboxTask]) -> None:
+        """Forget what was delivered."""
+        ids = [task.id for task in tasks]
+        await self._run("DELETE FROM outbox WHERE destination = :destination AND id = ANY(:ids)", ids=ids)
+        await self._run(
+            "UPDATE outbox_destinations SET delivered = delivered + :count, delivered_at = clock_timestamp(), "
+            "failures = 0 WHERE name = :destination",
+            count=len(ids),
+        )
+
+    async def failed(self, error: str) -> None:
+        """Note that the destination could not be reached."""
+        await self._run(
+            "UPDATE outbox_destinations SET failures = failures + 1, last_error = :error WHERE name = :destination",
+            error=error,
+        )
+
+    async def refused(self, task: OutboxTask, error: str, *, most_attempts: int) -> None:
+        """Note that the destination refused a message; after too many times it is dead."""
+        pause = min(_FIRST_PAUSE_SECONDS * 2**task.attempts, _LONGEST_PAUSE_SECONDS)
+        await self._run(
+            "UPDATE outbox SET attempts = attempts + 1, last_error = :error, "
+            "state = CASE WHEN attempts + 1 >= :most THEN 'dead' ELSE 'pending' END, "
+            "next_attempt_at = clock_timestamp() + make_interval(secs => :pause) "
+            "WHERE destination = :destination AND id = :id",
+            error=error,
+            most=most_attempts,
+            pause=pause,
+            id=task.id,
+        )
+
+    async def revive(self) -> int:
+        """Try what is dead or was refused once more, now; returns how many."""
+        return await self._run(
+            "UPDATE outbox SET state = 'pending', attempts = 0 WHERE destination = :destination AND attempts > 0"
+        )
+
+    async def status(self) -> OutboxStatus:
+        """How the destination stands."""
+        with translated_errors():
+            found = await self._connection.execute(sa.text(_STATUS), {"destination": self._destination})
+            row = found.mappings().first()
+        return _NOBODY if row is None else OutboxStatus(**row)
+
+    async def _run(self, statement: str, **values: object) -> int:
+        with translated_errors():
+            result = await self._connection.execute(sa.text(statement), {"destination": self._destination} | values)
+        return int(result.rowcount)

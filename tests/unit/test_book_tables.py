@@ -1,0 +1,330 @@
+# ruff: noqa: RUF001, PT017 - full-width digits are what some of these are about; an error is one of two right answers
+"""Cells, rows and headers of books that people keep: what is understood, and how the rest is refused."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import io
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qts_data.contracts import LedgerEntry
+from qts_data.errors import InvalidRecord
+from qts_data.importers.book import DAILY_BARS, LAYOUTS, LEDGER, POSITIONS, Defaults, Header, RecordMaker, read_rows
+from qts_data.importers.book.cells import (
+    cell_of_decimal,
+    column_letters,
+    read_date,
+    read_instant,
+    read_number,
+    read_side,
+    read_symbol,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qts_data.importers.book import Cell, Layout, Row
+
+SEOUL = ZoneInfo("Asia/Seoul")
+NINE = dt.datetime(2026, 11, 20, 0, 0, tzinfo=dt.UTC)  # 09:00 in Korea
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        (75000, "75000"),
+        (1.1, "1.1"),
+        (0.1 + 0.2, "0.3"),
+        (12345678.1 + 2e-9, "12345678.1"),
+        ("₩75,000", "75000"),
+        ("￦75,000", "75000"),
+        ("75,000원", "75000"),
+        ("-₩5", "-5"),
+        ("$1.5", "1.5"),
+        ("1,234.5", "1234.5"),
+        ("(1,234)", "-1234"),
+        ("１，２３４．５", "1234.5"),
+        (" 12\u3000", "12"),
+        ("\ufeff12\u200b", "12"),
+        ("−3", "-3"),
+        (".5", "0.5"),
+        ("1e3", "1000"),
+        ("12345678.12345678", "12345678.12345678"),
+    ],
+)
+def test_a_number_is_read_exactly(cell: Cell, value: str) -> None:
+    assert read_number("qty", cell).value == Decimal(value)
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("#N/A", "error #N/A"),
+        ("#REF!", "error #REF!"),
+        ("Loading...", "error Loading"),
+        ("=A1*2", "is a formula"),
+        ("12%", "is a percentage"),
+        ("1,23", "is no number"),
+        ("12,34,567", "is no number"),
+        ("1.234,5", "is no number"),
+        ("1 234", "is no number"),
+        ("10²", "is no number"),
+        ("٣", "is no number"),
+        ("NaN", "is no number"),
+        ("1e9999", "is no number"),
+        ("(-5)", "a sign inside parentheses"),
+        ("-", "is no number"),
+        ("₩₩5", "is no number"),
+        (True, "is TRUE, no number"),
+        (float("inf"), "no finite number"),
+        (12345678.12345678, "format the cell as plain text"),
+        (1234567890123456, "format the cell as plain text"),
+        (1.2345678901234567e19, "format the cell as plain text"),
+    ],
+)
+def test_what_is_not_exactly_a_number_is_refused(cell: Cell, reason: str) -> None:
+    with pytest.raises(InvalidRecord, match="qty: ") as caught:
+        read_number("qty", cell)
+    assert reason in caught.value.reason
+
+
+def test_a_percentage_is_a_ratio_where_one_is_meant() -> None:
+    assert read_number("weight", "12%", ratio=True).value == Decimal("0.12")
+    assert read_number("weight", "12.5 %", ratio=True).value == Decimal("0.125")
+    assert read_number("weight", 0.12, ratio=True).value == Decimal("0.12")
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=8, min_value=-(10**10) + 1, max_value=10**10 - 1))
+def test_what_we_write_into_a_cell_comes_back_to_the_last_digit(value: Decimal) -> None:
+    assert read_number("qty", cell_of_decimal(value)).value == value
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False))
+def test_a_double_is_taken_to_fifteen_digits_or_refused(value: float) -> None:
+    try:
+        read = read_number("qty", value).value
+    except InvalidRecord:
+        return
+    assert read == Decimal(f"{value:.15g}")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        46346.375,
+        "2026-11-20 09:00:00",
+        "2026-11-20 9:00",
+        "2026/11/20 09:00",
+        "2026. 11. 20 오전 9:00:00",
+        "2026.11.20 9:00 AM",
+        "2026-11-20T09:00:00+09:00",
+        "2026-11-20T00:00:00Z",
+        "２０２６-11-20 09:00",
+    ],
+)
+def test_an_instant_is_of_the_sheets_clock_unless_it_says_otherwise(cell: Cell) -> None:
+    assert read_instant("timestamp", cell, SEOUL) == NINE
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("20/11/2026", "is no date"),
+        ("11/20/26", "is no date"),
+        ("2026-13-01", "is no date"),
+        ("2026-11-20 25:00", "is no date"),
+        ("2026-11-20 오후 13:00", "is no date"),
+        ("2026-11-20 09:00:00.1234567", "is no date"),
+        ("오늘", "is no date"),
+        (0, "no serial number"),
+        (-5.5, "no serial number"),
+        (20269999, "no serial number"),
+        (1e300, "no serial number"),
+        (True, "no date"),
+    ],
+)
+def test_what_is_no_instant_is_refused(cell: Cell, reason: str) -> None:
+    with pytest.raises(InvalidRecord, match=reason):
+        read_instant("timestamp", cell, SEOUL)
+
+
+def test_an_hour_that_the_clocks_showed_twice_or_never_is_refused() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    with pytest.raises(InvalidRecord, match="twice"):
+        read_instant("timestamp", "2026-10-25 02:30", berlin)
+    with pytest.raises(InvalidRecord, match="leapt"):
+        read_instant("timestamp", "2026-03-29 02:30", berlin)
+
+
+def test_a_day_has_no_time_of_the_day() -> None:
+    for cell in (46346, "2026-11-20", 20261120, "20261120", "2026. 11. 20."):
+        assert read_date("date", cell) == dt.date(2026, 11, 20)
+    with pytest.raises(InvalidRecord, match="time of the day"):
+        read_date("date", 46346.5)
+
+
+def test_leading_zeros_that_a_number_format_has_eaten_are_not_guessed() -> None:
+    assert read_symbol("symbol", " ００５９３０ ", market="KRX") == "005930"
+    assert read_symbol("symbol", "5930", market="HKEX") == "5930"
+    for cell in (5930, 5930.0):
+        with pytest.raises(InvalidRecord, match="format the column as plain text"):
+            read_symbol("symbol", cell, market="BINANCE")
+    with pytest.raises(InvalidRecord, match="enter '005930' as plain text"):
+        read_symbol("symbol", "5930", market="KRX")
+
+
+def test_sides_are_read_in_both_languages() -> None:
+    assert [read_side("side", cell) for cell in ("BUY", "b", "매수", "Sell", "매도")] == ["BUY"] * 3 + ["SELL"] * 2
+    with pytest.raises(InvalidRecord, match="neither BUY"):
+        read_side("side", "매수취소")
+
+
+def test_columns_have_letters() -> None:
+    assert [column_letters(index) for index in (0, 25, 26, 701, 702)] == ["A", "Z", "AA", "ZZ", "AAA"]
+
+
+def rows_of(layout: Layout, header: Sequence[Cell], *rows: Sequence[Cell]) -> tuple[Header, list[Row]]:
+    found = Header.of(layout, layout.title, header)
+    return found, list(read_rows(found, rows, zone=SEOUL, market="KRX", currency="KRW"))
+
+
+def records(layout: Layout, header: Sequence[Cell], *rows: Sequence[Cell]) -> list[Any]:
+    found, read = rows_of(layout, header, *rows)
+    maker = RecordMaker(found, Defaults(broker="kis"))
+    return [maker.make(row) for row in read]
+
+
+KOREAN = ["체결일시", "종목코드", "매매구분", "수량", "체결단가", "수수료", "체결번호"]
+FILL: list[Cell] = [46346.375, "005930", "매수", 10, "₩71,500", 0, "77"]
+
+
+def test_columns_are_found_by_their_names_wherever_they_stand() -> None:
+    (plain,) = records(LEDGER, KOREAN, FILL)
+    (moved,) = records(LEDGER, ["메모", *KOREAN[::-1], "", "Weather"], ["my note", *FILL[::-1], None, "rain"])
+    (english,) = records(
+        LEDGER, [" Trade  Time", "TICKER", "Buy/Sell", "Quantity", "Price ", "Commission", "Exec-ID"], FILL
+    )
+    assert plain == moved == english
+    assert plain == LedgerEntry(
+        timestamp=NINE, symbol="005930", market="KRX", side="BUY", qty=Decimal(10), price=Decimal(71500),
+        currency="KRW", broker="kis", execution_id="77",
+    )  # fmt: skip
+
+
+def test_a_header_that_comes_twice_is_refused_in_both_languages() -> None:
+    with pytest.raises(InvalidRecord, match="columns D '수량' and H 'Qty' mean the same") as caught:
+        rows_of(LEDGER, [*KOREAN, "Qty"])
+    assert caught.value.row == 1
+
+
+def test_a_renamed_header_is_missed_with_a_guess() -> None:
+    with pytest.raises(InvalidRecord, match=r"T_Ledger!1 qty: there is no column 'qty' or .*renamed to 'qty 1'"):
+        rows_of(LEDGER, ["timestamp", "symbol", "side", "Qty 1", "price"])
+
+
+def test_every_bad_cell_of_a_row_is_named_with_sheet_row_and_column() -> None:
+    _, (row,) = rows_of(LEDGER, KOREAN, ["#N/A", 5930, "?", "1,23", "", None, "77"])
+    assert [str(problem).split(":")[1].strip() for problem in row.problems] == [
+        "T_Ledger!A2 timestamp", "T_Ledger!B2 symbol", "T_Ledger!C2 side", "T_Ledger!D2 qty", "T_Ledger!E2 price",
+        "T_Ledger!F2 fee",
+    ]  # fmt: skip
+    assert "empty is not zero" in str(row.problems[-1])
+
+
+def test_a_number_as_text_is_understood_and_noted() -> None:
+    _, (row,) = rows_of(LEDGER, KOREAN, FILL)
+    assert row.notes == ("T_Ledger!E2 holds '₩71,500' as text, not as a number",)
+
+
+def test_a_sign_of_another_currency_than_the_rows_is_refused() -> None:
+    with pytest.raises(InvalidRecord, match="E2 price: '₩71,500' is in KRW"):
+        records(LEDGER, [*KOREAN, "통화"], [*FILL, "USD"])
+
+
+def test_equal_rows_without_an_id_are_two_fills_and_keep_their_keys_when_rows_move() -> None:
+    header, rows = KOREAN[:-1], [FILL[:-1], FILL[:-1], [*FILL[:3], 11, *FILL[4:-1]]]
+    first = records(LEDGER, header, *rows)
+    again = records(LEDGER, header, rows[2], [], rows[0], rows[1])
+    assert len({entry.idempotency_key for entry in first}) == 3
+    assert {entry.idempotency_key for entry in first} == {entry.idempotency_key for entry in again}
+
+
+def test_an_amount_that_is_not_quantity_times_price_is_refused() -> None:
+    assert records(LEDGER, [*KOREAN, "금액"], [*FILL, 715000])
+    with pytest.raises(InvalidRecord, match="H2 amount: is 715001, but qty x price is 715000"):
+        records(LEDGER, [*KOREAN, "금액"], [*FILL, 715001])
+
+
+def test_positions_and_bars_are_read() -> None:
+    (position,) = records(POSITIONS, ["종목코드", "보유수량", "평균단가", "비중"], ["005930", -3, 71500.5, "12%"])
+    assert (position.qty, position.cost_basis, position.exposure_pct) == (-3, Decimal("-214501.5"), Decimal("0.12"))
+    (bar,) = records(
+        DAILY_BARS, ["날짜", "종목코드", "시가", "고가", "저가", "종가", "거래량"],
+        [46346, "005930", 1, 3, 1, 2, "1,000"],
+    )  # fmt: skip
+    assert (bar.time, bar.volume) == (dt.datetime(2026, 11, 19, 15, tzinfo=dt.UTC), Decimal(1000))
+    with pytest.raises(InvalidRecord, match="open: 9 is not between"):
+        records(DAILY_BARS, list(DAILY_BARS.fields), [46346, "005930", "", 9, 3, 1, 2, 5])
+
+
+nasty = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**20), 10**20),
+    st.floats(),
+    st.text(max_size=12),
+    st.sampled_from(
+        ["₩75,000", "1,234.5", "(1,234)", "12%", "#N/A", "#REF!", "", " ", "=A1", "005930", "5930", "１２３", "BUY",
+         "매도",
+         "2026-11-20", 46346, 46346.375, 1.1, 0, 10, "1e8", "-0", "\x00", "\ud800"]
+    ),
+)  # fmt: skip
+tables = st.sampled_from(sorted(LAYOUTS)).flatmap(
+    lambda kind: st.tuples(
+        st.just(LAYOUTS[kind]),
+        st.permutations([*LAYOUTS[kind].fields, "junk", ""]),
+        st.lists(st.lists(nasty, max_size=20), max_size=6),
+    )
+)
+
+
+@given(tables)
+def test_any_sheet_gives_right_rows_or_errors_that_name_the_place(table: tuple[Layout, list[str], list[Any]]) -> None:
+    layout, header, cells = table
+    found, rows = rows_of(layout, header, *cells)
+    maker = RecordMaker(found, Defaults())
+    for row in rows:
+        try:
+            record = maker.make(row)
+        except InvalidRecord as error:
+            assert error.row == row.number
+            assert error.field.startswith(f"{layout.title}!")
+            assert str(row.number) in error.field
+            continue
+        given_cells = cells[row.number - 2]
+        for name in {"qty", "price", "open", "volume", "avg_price"} & set(layout.fields):
+            place = header.index(name)
+            cell = given_cells[place]
+            if isinstance(cell, int):
+                assert getattr(record, name) == cell
+            elif isinstance(cell, float):
+                assert abs(getattr(record, name) - Decimal(cell)) <= Decimal(abs(cell)) * Decimal("1e-14")
+
+
+@given(st.text(max_size=200))
+def test_any_csv_text_gives_rows_or_errors(text: str) -> None:
+    rows = list(csv.reader(io.StringIO("timestamp,symbol,side,qty,price,fee\n" + text.replace("\0", ""))))
+    found = Header.of(LEDGER, "file.csv", rows[0])
+    maker = RecordMaker(found, Defaults())
+    for row in read_rows(found, rows[1:], zone=SEOUL, market="KRX", currency="KRW"):
+        try:
+            assert isinstance(maker.make(row), LedgerEntry)
+        except InvalidRecord as error:
+            assert error.field.startswith("file.csv!")
