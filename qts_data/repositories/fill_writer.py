@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -209,6 +210,10 @@ class FillWriter:
             return await self._driver()
 
     async def _driver(self) -> Driver:
+        if self._lease is not None and _has_something_to_say(self._lease):
+            # A server says nothing unasked but that it goes: with nothing on the way, nothing is in doubt yet.
+            await greenlet_spawn(self._lease.invalidate)
+            await self._release()
         if self._lease is None:
             self._lease = cast("PoolProxiedConnection", await greenlet_spawn(self._engine.sync_engine.raw_connection))
         driver: psycopg.AsyncConnection[Any] | None = self._lease.driver_connection
@@ -221,3 +226,12 @@ class FillWriter:
         if lease is not None:
             with contextlib.suppress(psycopg.Error, QtsDataError):
                 await greenlet_spawn(lease.close)
+
+
+def _has_something_to_say(lease: PoolProxiedConnection) -> bool:
+    driver: psycopg.AsyncConnection[Any] | None = lease.driver_connection
+    if driver is None or driver.closed:
+        return True
+    look = select.poll()
+    look.register(driver.fileno(), select.POLLIN)
+    return bool(look.poll(0))
