@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import psycopg
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from qts_data.database.errors import translate, translate_commit, translated_errors
+from qts_data.database.errors import connecting, translate, translate_commit
 from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError, TransactionConflict, UniqueViolated
 from qts_data.repositories.accounting import Holding
 from qts_data.repositories.booking import Booking
@@ -206,7 +206,7 @@ class FillWriter:
             raise
 
     async def _leased(self) -> Driver:
-        with translated_errors(self._engine.url):
+        async with connecting(self._engine.url):
             return await self._driver()
 
     async def _driver(self) -> Driver:
@@ -225,6 +225,9 @@ class FillWriter:
         lease, self._lease = self._lease, None
         if lease is not None:
             with contextlib.suppress(psycopg.Error, QtsDataError):
+                driver: psycopg.AsyncConnection[Any] | None = lease.driver_connection
+                if driver is not None and driver.closed:
+                    await greenlet_spawn(lease.invalidate)
                 await greenlet_spawn(lease.close)
 
 

@@ -138,7 +138,7 @@ async def test_a_position_that_was_put_right_meanwhile_stays_right(book: Databas
         async with book.transaction() as uow:
             assert await uow.positions.restore_positions()
         booked = await writer.record_fill(buy(1))
-    assert (booked.position.qty, booked.position.cost_basis) == (7, 700)
+    assert [booked.position.qty, booked.position.cost_basis] == [7, 700]
     async with book.reader() as reader:
         mismatches = (await reader.positions.verify_positions()).mismatches
     # The entry that was computed from what was wrong stays as it was booked.
