@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 from qts_data.contracts import BookedFill, Position, round_money
 from qts_data.contracts.checks import check_aware, check_price
 from qts_data.errors import InvalidRecord, StaleWrite
-from qts_data.repositories.accounting import FLAT, Holding, Trade, apply, realized_between
-from qts_data.repositories.booking import check_holding, require_same_instrument
+from qts_data.repositories.accounting import FLAT, Holding, Trade, apply
+from qts_data.repositories.booking import require_same_instrument
+from qts_data.repositories.ledger_rows import Booked
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -32,15 +33,15 @@ def book(held: Position | None, entry: LedgerEntry, ledger_id: int, at: dt.datet
     if held is not None:
         require_same_instrument(entry, held.market, held.currency)
         before = Holding(held.qty, held.cost_basis, held.realized_pnl)
-    after = apply(before, Trade.of(entry))
-    check_holding(after)
+    booked = Booked.of(ledger_id, entry, before, apply(before, Trade.of(entry)))
+    after = booked.after
     position = Position(
         account=entry.account,
         symbol=entry.symbol,
         market=entry.market,
         currency=entry.currency,
         qty=after.qty,
-        avg_price=after.avg_price,
+        avg_price=booked.avg_price,
         cost_basis=after.cost_basis,
         realized_pnl=after.realized_pnl,
         mark_price=None,
@@ -54,9 +55,7 @@ def book(held: Position | None, entry: LedgerEntry, ledger_id: int, at: dt.datet
     if held is not None and held.mark_price is not None:
         position = replace(position, mark_price=held.mark_price, marked_at=held.marked_at)
         position = _with_value(position)
-    return BookedFill(
-        ledger_id=ledger_id, realized_pnl=realized_between(before, after), position=position, duplicate=False
-    )
+    return BookedFill(ledger_id=ledger_id, realized_pnl=booked.realized_pnl, position=position, duplicate=False)
 
 
 def check_valuation(held: Position, given: Position) -> None:

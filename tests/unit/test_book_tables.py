@@ -244,7 +244,7 @@ def test_a_number_as_text_is_understood_and_noted() -> None:
 
 
 def test_a_sign_of_another_currency_than_the_rows_is_refused() -> None:
-    with pytest.raises(InvalidRecord, match="E2 price: '₩71,500' is in KRW"):
+    with pytest.raises(InvalidRecord, match="E2 price: '₩71,500' is an amount of KRW"):
         records(LEDGER, [*KOREAN, "통화"], [*FILL, "USD"])
 
 
@@ -320,7 +320,7 @@ def test_any_sheet_gives_right_rows_or_errors_that_name_the_place(table: tuple[L
 
 @given(st.text(max_size=200))
 def test_any_csv_text_gives_rows_or_errors(text: str) -> None:
-    rows = list(csv.reader(io.StringIO("timestamp,symbol,side,qty,price,fee\n" + text.replace("\0", ""))))
+    rows = list(csv.reader(io.StringIO("timestamp,symbol,side,qty,price,fee\n" + text.replace("\0", ""), newline="")))
     found = Header.of(LEDGER, "file.csv", rows[0])
     maker = RecordMaker(found, Defaults())
     for row in read_rows(found, rows[1:], zone=SEOUL, market="KRX", currency="KRW"):
