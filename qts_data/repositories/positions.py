@@ -18,7 +18,7 @@ from qts_data.repositories.proof import Mismatch, Verification, rebuild, verify
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterable
     from decimal import Decimal
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -75,6 +75,18 @@ class PositionReader:
         """The same, or None if the account has never traded it."""
         found = await self._rows(_ALL.where(_position.account == account, _position.symbol == symbol))
         return found[0] if found else None
+
+    async def list_by_key(self, keys: Iterable[tuple[str, str]]) -> list[Position]:
+        """Positions by account and symbol, in that order; those that are not there are left out."""
+        accounts, symbols = zip(*keys, strict=True)
+        given = (
+            sa.func.unnest(sa.cast(list(accounts), sa.ARRAY(sa.Text)), sa.cast(list(symbols), sa.ARRAY(sa.Text)))
+            .table_valued("account", "symbol")
+            .render_derived(name="given")
+        )
+        wanted = sa.select(given.c.account, given.c.symbol)
+        statement = _ALL.where(sa.tuple_(_position.account, _position.symbol).in_(wanted))
+        return await self._rows(statement.order_by(_position.account, _position.symbol))
 
     async def list_positions(
         self,

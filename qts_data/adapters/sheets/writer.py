@@ -62,6 +62,11 @@ class BookWriter:
         """Read the sheets from the start before anything else."""
         self._ledger = None
 
+    async def prepare(self) -> None:
+        """Read the sheets, unless it is known what they hold; raises what `refresh` raises."""
+        if self._ledger is None:
+            await self.refresh()
+
     async def refresh(self) -> None:
         """Read what was added to the ledger since, and all positions.
 
@@ -122,8 +127,7 @@ class BookWriter:
             SourceUnavailable: It did not work, or nobody knows; nothing is remembered, do it again.
             SourceRefused: The sheet refused it.
         """
-        if self._ledger is None:
-            await self.refresh()
+        await self.prepare()
         new: list[Line] = []
         seen = set(self._keys)
         for line in lines:

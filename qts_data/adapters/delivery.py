@@ -1,0 +1,307 @@
+"""The worker that empties the outbox into the sheets: at least once, and once only on the other side.
+
+One worker at a time, by an advisory lock; another one waits. What the sheets refuse is tried again and then laid aside
+(dead), and holds up its own position only; while the sheets do not answer, nothing is laid aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from qts_data.adapters.sheets.writer import Line
+from qts_data.database.errors import translated_errors
+from qts_data.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    InvalidRecord,
+    QtsDataError,
+    SourceRefused,
+    SourceUnavailable,
+)
+from qts_data.repositories.ledger_rows import position_after
+from qts_data.repositories.outbox import Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from qts_data.adapters.sheets.writer import BookWriter
+    from qts_data.contracts import BookedEntry, Position
+    from qts_data.repositories import Database, OutboxTask, Reader, UnitOfWork
+
+__all__ = ["DeliveryConfig", "OutboxWorker"]
+
+_log = logging.getLogger(__name__)
+_LOCK_CLASS: Final = 0x515455
+"""First half of the lock of a destination's worker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryConfig:
+    """How the outbox is delivered.
+
+    Attributes:
+        batch: Most messages in one request.
+        idle_seconds: How long to wait when there is nothing to do, and for another worker to end.
+        first_pause_seconds: Pause after a failure; it doubles each time, and its half is random.
+        longest_pause_seconds: Longest pause.
+        most_attempts: How often a message may be refused.
+        settle_seconds: How long after a request whose outcome nobody knows the sheet is looked at again: the server may
+            carry it out late.
+    """
+
+    batch: int = 500
+    idle_seconds: float = 0.5
+    first_pause_seconds: float = 1.0
+    longest_pause_seconds: float = 60.0
+    most_attempts: int = 5
+    settle_seconds: float = 60.0
+
+
+class OutboxWorker:
+    """Delivers the outbox to a book in a spreadsheet.
+
+    Args:
+        database: The database that feeds.
+        writer: The book.
+        destination: Name of the book in the outbox.
+        config: How it is delivered.
+        sleep: Waits; a test need not.
+
+    Attributes:
+        delivered: Messages that this worker has delivered.
+        failures: Attempts that failed.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        writer: BookWriter,
+        *,
+        destination: str = "sheets",
+        config: DeliveryConfig | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._database = database
+        self._writer = writer
+        self._destination = destination
+        self._config = config or DeliveryConfig()
+        self._sleep = sleep
+        self._suspect: set[tuple[str, str]] = set()
+        self._suspect_since = 0.0
+        self.delivered = 0
+        self.failures = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Deliver until `stop` is set; goes on after every failure of either side."""
+        pause = self._config.first_pause_seconds
+        while not stop.is_set():
+            try:
+                async with self._alone() as alone:
+                    while alone and not stop.is_set():
+                        if not await self.deliver_once():
+                            await self._wait(stop, self._config.idle_seconds)
+                        pause = self._config.first_pause_seconds
+                if not stop.is_set():
+                    await self._wait(stop, self._config.idle_seconds)
+            except QtsDataError as error:
+                _log.warning("nothing was delivered to %s: %s; again in %.1f s", self._destination, error, pause)
+                # Not a secret: two that failed together should not come back together.
+                await self._wait(stop, random.uniform(0.5, 1.0) * pause)  # noqa: S311
+                pause = min(2 * pause, self._config.longest_pause_seconds)
+
+    async def drain(self) -> int:
+        """Deliver everything that can be delivered now; returns how many messages.
+
+        Raises:
+            ConfigurationError: Another worker is at it.
+            SourceUnavailable: The sheets do not answer.
+        """
+        before = self.delivered
+        async with self._alone() as alone:
+            if not alone:
+                raise ConfigurationError(
+                    f"another process delivers to {self._destination} already; it will deliver this, too"
+                )
+            while await self.deliver_once():
+                pass
+            await self.settle()
+        return self.delivered - before
+
+    async def deliver_once(self) -> int:
+        """Deliver one batch; returns how many messages, 0 if there was nothing to do.
+
+        Raises:
+            SourceUnavailable: The sheets do not answer; nothing was lost.
+            ConfigurationError: They cannot be used as they are.
+            InvalidRecord: A row of theirs cannot be read.
+        """
+        async with self._database.reader(snapshot=True) as reader:
+            tasks = await Outbox(reader.connection, self._destination).due(limit=self._config.batch)
+            parcel = await _parcel(reader, tasks)
+        if not tasks:
+            if self._suspect and time.monotonic() - self._suspect_since >= self._config.settle_seconds:
+                await self.settle()
+            return 0
+        try:
+            await self._writer.prepare()
+            done = await self._deliver(tasks, parcel)
+        except (SourceUnavailable, ConfigurationError, InvalidRecord, SourceRefused) as error:
+            self.failures += 1
+            if isinstance(error, SourceUnavailable) and error.maybe_written:
+                self._suspect |= {(task.account, task.symbol) for task in tasks}
+                self._suspect_since = time.monotonic()
+            await self._note(str(error))
+            raise
+        return done
+
+    async def settle(self) -> None:
+        """After requests of unknown outcome: read the positions back and put right what an old request overwrote."""
+        if not self._suspect:
+            return
+        self._writer.forget()
+        await self._writer.prepare()
+        async with self._database.reader(snapshot=True) as reader:
+            waiting = {(task.account, task.symbol) for task in await Outbox(reader.connection, self._destination).due()}
+            wrong = []
+            for account, symbol in sorted(self._suspect - waiting):
+                right = await reader.positions.find_position(symbol, account)
+                if right is not None and not _same(right, self._writer.position(account, symbol)):
+                    wrong.append(right)
+        if wrong:
+            await self._writer.deliver([], wrong)
+        self._suspect.clear()
+
+    async def _deliver(self, tasks: Sequence[OutboxTask], parcel: _Parcel) -> int:
+        try:
+            await self._writer.deliver(*parcel.of(tasks))
+        except SourceRefused as error:
+            if len(tasks) == 1:
+                await self._refused(tasks[0], str(error))
+                return 0
+            return await self._one_by_one(tasks, parcel)
+        await self._done(tasks)
+        return len(tasks)
+
+    async def _one_by_one(self, tasks: Sequence[OutboxTask], parcel: _Parcel) -> int:
+        """Find out which message it was; those of the same position that come behind it wait."""
+        held_up: set[tuple[str, str]] = set()
+        done = 0
+        for task in tasks:
+            if (task.account, task.symbol) in held_up:
+                continue
+            try:
+                await self._writer.prepare()
+                await self._writer.deliver(*parcel.of([task]))
+            except SourceRefused as error:
+                held_up.add((task.account, task.symbol))
+                await self._refused(task, str(error))
+            else:
+                await self._done([task])
+                done += 1
+        return done
+
+    async def _done(self, tasks: Sequence[OutboxTask]) -> None:
+        async def work(uow: UnitOfWork) -> None:
+            await uow.outbox(self._destination).delivered(tasks)
+
+        await self._database.run(work)
+        self.delivered += len(tasks)
+
+    async def _refused(self, task: OutboxTask, error: str) -> None:
+        self.failures += 1
+
+        async def work(uow: UnitOfWork) -> None:
+            await uow.outbox(self._destination).refused(task, error, most_attempts=self._config.most_attempts)
+
+        await self._database.run(work)
+
+    async def _note(self, error: str) -> None:
+        async def work(uow: UnitOfWork) -> None:
+            await uow.outbox(self._destination).failed(error)
+
+        with contextlib.suppress(DatabaseUnavailable):
+            await self._database.run(work)
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[bool]:
+        """Whether no other worker delivers to this destination while the block runs."""
+        place = zlib.crc32(self._destination.encode()) & 0x7FFFFFFF
+        lock = {"class": _LOCK_CLASS, "place": place}
+        with translated_errors(self._database.url):
+            engine = self._database.engine.execution_options(isolation_level="AUTOCOMMIT")
+            async with engine.connect() as connection:
+                got = await connection.scalar(sa.text("SELECT pg_try_advisory_lock(:class, :place)"), lock)
+                try:
+                    yield bool(got)
+                finally:
+                    if got:
+                        with contextlib.suppress(sa.exc.SQLAlchemyError):
+                            await connection.execute(sa.text("SELECT pg_advisory_unlock(:class, :place)"), lock)
+
+    async def _wait(self, stop: asyncio.Event, seconds: float) -> None:
+        if self._sleep is not asyncio.sleep:
+            await self._sleep(seconds)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await stop.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """What messages are about."""
+
+    entries: dict[int, BookedEntry]
+    reversed_ids: dict[int, str]
+    positions: dict[tuple[str, str], Position]
+
+    def of(self, tasks: Sequence[OutboxTask]) -> tuple[list[Line], list[Position]]:
+        """Lines and positions of some of them; a position as it was after the last of its lines."""
+        lines: list[Line] = []
+        positions: dict[tuple[str, str], Position] = {}
+        for task in tasks:
+            key = task.account, task.symbol
+            now = self.positions.get(key)
+            if task.ledger_id is None:
+                if now is not None and not self._behind(key, tasks, now):
+                    positions[key] = now
+                continue
+            booked = self.entries[task.ledger_id]
+            reverses = None if booked.reverses_id is None else self.reversed_ids[booked.reverses_id]
+            lines.append(Line(booked.entry, reverses))
+            # The stored one has the valuation, too, if nothing was booked since.
+            last = now is not None and now.last_ledger_id == booked.id
+            positions[key] = now if last and now is not None else position_after(booked)
+        return lines, list(positions.values())
+
+    def _behind(self, key: tuple[str, str], tasks: Sequence[OutboxTask], now: Position) -> bool:
+        """Whether a fill is still to be delivered that the stored position contains."""
+        sent = [task.ledger_id for task in tasks if (task.account, task.symbol) == key and task.ledger_id is not None]
+        return bool(sent) and now.last_ledger_id > max(sent)
+
+
+async def _parcel(reader: Reader, tasks: Sequence[OutboxTask]) -> _Parcel:
+    ids = [task.ledger_id for task in tasks if task.ledger_id is not None]
+    entries = {booked.id: booked for booked in await reader.ledger.list_by_id(ids)} if ids else {}
+    reversed_ids = [booked.reverses_id for booked in entries.values() if booked.reverses_id is not None]
+    reverses = {
+        booked.id: booked.entry.stored_execution_id
+        for booked in (await reader.ledger.list_by_id(reversed_ids) if reversed_ids else [])
+    }
+    keys = {(task.account, task.symbol) for task in tasks}
+    held = await reader.positions.list_by_key(keys) if keys else []
+    return _Parcel(entries, reverses, {(one.account, one.symbol): one for one in held})
+
+
+def _same(here: Position, there: Position | None) -> bool:
+    fields = ("qty", "avg_price", "market", "currency")
+    return there is not None and all(getattr(here, field) == getattr(there, field) for field in fields)

@@ -1,0 +1,300 @@
+"""The outbox and its worker: nothing lost, nothing doubled, whatever the other side does."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+import os
+import random
+from collections import Counter
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+
+from qts_data.adapters import GoogleSheetsAdapter, HybridAdapter, TimescaleDBAdapter
+from qts_data.adapters.delivery import DeliveryConfig, OutboxWorker
+from qts_data.adapters.feed import Feed
+from qts_data.adapters.sheets.standin import Fault, faults_at_random, faults_in_order
+from qts_data.contracts import Correction, Reversal
+from qts_data.errors import ConfigurationError, DatabaseUnavailable, SourceRefused, SourceUnavailable
+from qts_data.importers.book import LEDGER, Defaults
+from qts_data.repositories import Database
+from tests.fixtures.factories import FillFactory
+from tests.fixtures.fix_sheets import no_wait
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.engine import URL
+
+    from qts_data.adapters.sheets.standin import SheetsStandIn, Workbook
+    from qts_data.contracts import LedgerEntry, Position
+    from tests.fixtures.fix_proxy import Proxy
+    from tests.fixtures.fix_sheets import MakeSheets
+
+FILLS = int(os.environ.get("QTS_TEST_HYBRID_FILLS", "400"))
+FAST = DeliveryConfig(idle_seconds=0.01, first_pause_seconds=0.01, longest_pause_seconds=0.02, settle_seconds=0.0)
+
+
+@pytest_asyncio.fixture
+async def database(database_url: URL) -> AsyncIterator[Database]:
+    async with Database(database_url) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def sheets(make_sheets: MakeSheets) -> AsyncIterator[GoogleSheetsAdapter]:
+    async with make_sheets() as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def hybrid(database: Database, sheets: GoogleSheetsAdapter) -> AsyncIterator[HybridAdapter]:
+    async with TimescaleDBAdapter(database) as primary:
+        made = HybridAdapter(primary, sheets)
+        await made.outbox.feed()
+        yield made
+
+
+def worker_of(database: Database, sheets: GoogleSheetsAdapter, config: DeliveryConfig = FAST) -> OutboxWorker:
+    return OutboxWorker(database, sheets.writer, config=config)
+
+
+async def held(adapter: Any) -> dict[tuple[str, str], tuple[Decimal, ...]]:
+    return {
+        (one.account, one.symbol): (one.qty, one.avg_price, one.cost_basis, one.realized_pnl)
+        for one in await adapter.fetch_positions()
+    }
+
+
+async def assert_both_sides_agree(hybrid: HybridAdapter) -> int:
+    here = await hybrid.primary.fetch_ledger(limit=1_000_000)
+    there = await hybrid.secondary.fetch_ledger(limit=1_000_000)
+    assert Counter(entry.key for entry in there) == Counter(entry.key for entry in here)
+    assert {entry.key: entry for entry in there} == {entry.key: entry for entry in here}
+    for symbol in {entry.symbol for entry in here}:
+        assert [one.key for one in there if one.symbol == symbol] == [one.key for one in here if one.symbol == symbol]
+    assert await held(hybrid.secondary) == await held(hybrid.primary)
+    return len(here)
+
+
+async def test_what_is_booked_is_delivered_in_order(hybrid: HybridAdapter, sheets: GoogleSheetsAdapter) -> None:
+    entries = [FillFactory.build(symbol=f"S{number % 3}", price=Decimal(number + 1)) for number in range(20)]
+    for entry in entries:
+        await hybrid.append_ledger(entry)
+    before = await hybrid.outbox.status()
+    assert (before.pending, before.dead, before.active) == (20, 0, True)
+    assert before.lag is not None
+    assert before.lag > dt.timedelta(0)
+    assert await worker_of(hybrid.primary.database, sheets).drain() == 20
+    after = await hybrid.outbox.status()
+    assert (after.pending, after.delivered, after.lag, after.failures) == (0, 20, None, 0)
+    assert await assert_both_sides_agree(hybrid) == 20
+
+
+async def test_busts_and_corrections_are_delivered_as_lines_that_name_what_they_take_back(
+    hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    database = hybrid.primary.database
+    first, second = FillFactory.build_batch(2)
+    right = dataclasses.replace(second, qty=Decimal(7), amount=None, execution_id="C1")
+    for entry in (first, second):
+        await hybrid.append_ledger(entry)
+    async with database.transaction() as uow:
+        await uow.ledger.reverse_fill(
+            Reversal(timestamp=first.timestamp, broker="test", execution_id="R1", reverses=str(first.execution_id))
+        )
+        await uow.ledger.correct_fill(Correction(entry=right, corrects=str(second.execution_id)))
+    await worker_of(database, sheets).drain()
+    assert await assert_both_sides_agree(hybrid) == 5
+    column = LEDGER.fields.index("reverses")
+    named = [row[column] if len(row) > column else None for row in workbook.sheets["T_Ledger"].cells[1:]]
+    assert sorted(filter(None, named)) == sorted([str(first.execution_id), str(second.execution_id)])
+
+
+async def test_a_fill_that_is_rolled_back_leaves_nothing_in_the_outbox(hybrid: HybridAdapter) -> None:
+    with pytest.raises(RuntimeError):
+        async with hybrid.primary.database.transaction() as uow:
+            await uow.ledger.record_fill(FillFactory.build())
+            raise RuntimeError
+    assert (await hybrid.outbox.status()).empty
+
+
+async def test_a_valuation_is_delivered_too(hybrid: HybridAdapter, sheets: GoogleSheetsAdapter) -> None:
+    position = (await hybrid.append_ledger(FillFactory.build())).position
+    at = dt.datetime(2026, 11, 20, 6, tzinfo=dt.UTC)
+    await hybrid.update_position(dataclasses.replace(position, mark_price=Decimal("99.5"), marked_at=at))
+    await worker_of(hybrid.primary.database, sheets).drain()
+    there = await sheets.fetch_position("005930")
+    assert there is not None
+    assert (there.mark_price, there.marked_at, there.unrealized_pnl) == (Decimal("99.5"), at, Decimal(-5))
+
+
+EVERY_FAULT = [pytest.param(fault, id=fault.name) for fault in Fault]
+
+
+@pytest.mark.parametrize("fault", EVERY_FAULT)
+async def test_after_any_fault_of_a_write_the_sheet_has_each_fill_once(
+    fault: Fault, hybrid: HybridAdapter, make_sheets: MakeSheets, standin: SheetsStandIn
+) -> None:
+    """The client repeats nothing here, so that the worker has to."""
+    async with make_sheets(attempts=1, timeout_seconds=0.15) as sheets:
+        worker = worker_of(hybrid.primary.database, sheets)
+        await hybrid.append_ledger(FillFactory.build())
+        await worker.drain()
+        standin.delay_seconds = 0.3
+        for entry in FillFactory.build_batch(3):
+            await hybrid.append_ledger(entry)
+        standin.faults = faults_in_order([fault], method="POST")
+        with pytest.raises(SourceUnavailable):
+            await worker.drain()
+        assert not (await hybrid.outbox.status()).empty
+        assert (await hybrid.outbox.status()).failures == 1
+        await hybrid.append_ledger(FillFactory.build())
+        assert await worker.drain() == 4
+        if fault is Fault.LATE:
+            await asyncio.sleep(0.35)
+            worker._suspect.add(("main", "005930"))  # noqa: SLF001 - the clock says when; here it is now
+            await worker.settle()
+        assert await assert_both_sides_agree(hybrid) == 5
+
+
+async def test_fills_in_a_storm_of_faults_are_neither_lost_nor_doubled(
+    hybrid: HybridAdapter, make_sheets: MakeSheets, standin: SheetsStandIn
+) -> None:
+    dice = random.Random(7)
+    standin.faults = faults_at_random(7, 0.25, weights=[3, 3, 2, 2, 2, 3, 0.3, 0.3])
+    standin.delay_seconds = 0.3
+    async with make_sheets(attempts=2, timeout_seconds=0.15, first_pause_seconds=0.001) as sheets:
+        worker = worker_of(hybrid.primary.database, sheets, dataclasses.replace(FAST, batch=max(10, FILLS // 40)))
+        stop = asyncio.Event()
+        running = asyncio.create_task(worker.run(stop))
+        for number in range(0, FILLS, 20):
+            batch = [
+                FillFactory.build(
+                    symbol=f"S{dice.randrange(30)}",
+                    side=dice.choice(["BUY", "SELL"]),
+                    qty=Decimal(dice.randrange(1, 10**10)).scaleb(-8),
+                    price=Decimal(dice.randrange(1, 10**12)).scaleb(-6),
+                    execution_id=f"H{number + place}",
+                )
+                for place in range(20)
+            ]
+            await asyncio.gather(*(hybrid.append_ledger(entry) for entry in batch))
+        async with asyncio.timeout(60):
+            while not (await hybrid.outbox.status()).empty:  # noqa: ASYNC110 - the worker is watched from outside
+                await asyncio.sleep(0.02)
+        stop.set()
+        await running
+        standin.faults = lambda _method: None
+        await asyncio.sleep(2 * standin.delay_seconds)
+        await worker.settle()
+        assert worker.failures > 0
+        assert await assert_both_sides_agree(hybrid) == FILLS
+
+
+async def test_a_dead_secondary_neither_fails_a_trade_nor_is_it_asked(
+    hybrid: HybridAdapter, standin: SheetsStandIn
+) -> None:
+    standin.faults = lambda _method: Fault.DROP
+    for entry in FillFactory.build_batch(10):
+        assert not (await hybrid.append_ledger(entry)).duplicate
+    assert (await hybrid.outbox.status()).pending == 10
+    assert not standin.calls
+
+
+async def test_what_the_sheet_refuses_is_laid_aside_and_holds_up_its_position_only(
+    hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sheets.client.write
+
+    async def picky(values: Any) -> None:
+        if any("BAD" in row for _, rows in values for row in rows):
+            raise SourceRefused("APIError: [400]: no")
+        await real(values)
+
+    monkeypatch.setattr(sheets.client, "write", picky)
+    for symbol in ("A", "BAD", "B", "BAD", "A"):
+        await hybrid.append_ledger(FillFactory.build(symbol=symbol))
+    worker = worker_of(hybrid.primary.database, sheets, dataclasses.replace(FAST, most_attempts=2))
+    await worker.drain()
+    status = await hybrid.outbox.status()
+    assert (status.pending, status.dead, status.delivered) == (2, 0, 3)
+    async with hybrid.primary.database.transaction() as uow:
+        await uow.connection.execute(sa.text("UPDATE outbox SET next_attempt_at = now()"))
+    await worker.drain()
+    status = await hybrid.outbox.status()
+    assert (status.pending, status.dead) == (1, 1)
+    assert list(await held(sheets)) == [("main", "A"), ("main", "B")]
+    monkeypatch.setattr(sheets.client, "write", real)
+    assert await hybrid.outbox.revive() == 1
+    assert await worker.drain() == 2
+    assert (await assert_both_sides_agree(hybrid)) == 5
+
+
+async def test_two_workers_do_not_deliver_at_the_same_time(
+    hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, make_sheets: MakeSheets
+) -> None:
+    first = worker_of(hybrid.primary.database, sheets)
+    async with first._alone() as alone, make_sheets() as others:  # noqa: SLF001 - a worker that holds still
+        assert alone
+        with pytest.raises(ConfigurationError, match="another process"):
+            await worker_of(hybrid.primary.database, others).drain()
+    assert await first.drain() == 0
+
+
+async def test_without_a_feed_a_hybrid_books_nothing(database: Database, sheets: GoogleSheetsAdapter) -> None:
+    async with TimescaleDBAdapter(database) as primary:
+        hybrid = HybridAdapter(primary, sheets)
+        with pytest.raises(ConfigurationError, match="qts-data migrate shadow"):
+            await hybrid.append_ledger(FillFactory.build())
+        assert not await hybrid.fetch_ledger()
+        await hybrid.outbox.feed(until=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+        with pytest.raises(ConfigurationError):
+            await hybrid.append_ledger(FillFactory.build())
+
+
+async def test_a_feed_ends_when_it_is_told_to(hybrid: HybridAdapter) -> None:
+    feed = Feed(hybrid.primary.database)
+    await hybrid.append_ledger(FillFactory.build())
+    await feed.starve()
+    await hybrid.primary.append_ledger(FillFactory.build())
+    assert (await feed.status()).pending == 1
+    assert not (await feed.status()).active
+
+
+async def test_a_fallback_read_says_so_and_positions_do_not_fall_back_unless_asked(
+    proxy: Proxy, sheets: GoogleSheetsAdapter
+) -> None:
+    entry: LedgerEntry = FillFactory.build()
+    await sheets.append_ledger(entry)
+    async with Database(proxy.url) as database, TimescaleDBAdapter(database) as primary:
+        hybrid = HybridAdapter(primary, sheets)
+        assert not (await hybrid.fetch_ledger()).fallback
+        await proxy.stop()
+        found = await hybrid.fetch_ledger()
+        assert (list(found), found.fallback, found.source) == ([entry], True, "sheets")
+        with pytest.raises(DatabaseUnavailable):
+            await hybrid.fetch_positions()
+        with pytest.raises(DatabaseUnavailable):
+            await hybrid.fetch_position("005930")
+        asked = await hybrid.fetch_positions(allow_fallback=True)
+        positions: list[Position] = list(asked)
+        assert asked.fallback
+        assert positions[0].qty == 10
+        assert not (await hybrid.health_check()).healthy
+
+
+async def test_the_clocks_quota_is_kept_and_pauses_are_honoured(
+    make_sheets: MakeSheets, standin: SheetsStandIn
+) -> None:
+    standin.faults = faults_in_order([Fault.QUOTA, Fault.UNAVAILABLE, Fault.DROP])
+    async with make_sheets() as sheets:
+        assert (await sheets.health_check()).healthy
+        assert sheets.client.retries == 3
+    assert Defaults().broker == "sheet"
+    await no_wait(0)
