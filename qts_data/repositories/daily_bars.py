@@ -95,6 +95,12 @@ class DailyBarReads:
             for row in rows
         ]
 
+    async def list_symbols(self) -> list[str]:
+        """Symbols that have bars, in their order."""
+        statement = sa.text("SELECT DISTINCT symbol FROM ohlcv_1d ORDER BY symbol")
+        with translated_errors():
+            return list(await self._connection.scalars(statement))
+
 
 class DailyBarRepository(DailyBarReads):
     """Questions and writes about daily bars, in the transaction of one connection; it never commits."""

@@ -1,0 +1,168 @@
+"""What a comparison found: a record, JSON, and a page to look at."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from qts_data.errors import DataConsistencyError
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+__all__ = ["ConsistencyReport", "Finding", "FindingKind", "TableReport"]
+
+FindingKind: TypeAlias = Literal["missing here", "missing there", "different", "duplicate", "unreadable"]
+
+_STYLE: Final = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}"
+    "table{border-collapse:collapse;width:100%;margin:1rem 0}"
+    "th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #8884;vertical-align:top}"
+    "td.n{text-align:right;font-variant-numeric:tabular-nums}.bad{color:#b00020}.good{color:#00703c}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One difference.
+
+    Attributes:
+        table: What was compared, such as ledger.
+        kind: `missing here` is missing in the database, `missing there` in the other source.
+        key: Which row it is.
+        field: What is different; None for a whole row.
+        here: What the database holds.
+        there: What the other source holds.
+        where: The cell or row of the other source, where it is known.
+    """
+
+    table: str
+    kind: FindingKind
+    key: str
+    field: str | None
+    here: str | None
+    there: str | None
+    where: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TableReport:
+    """How one table compares.
+
+    Attributes:
+        table: What was compared.
+        rows_here: Rows of the database.
+        rows_there: Rows of the other source.
+        groups: Groups of rows (a day and a symbol of the ledger) with a sum and a hash each.
+        groups_different: Groups whose sums or hashes differ, in which rows were compared.
+        sums_here: Sums of the numbers of all rows of the database.
+        sums_there: The same of the other source.
+        findings: The differences.
+        notes: What is no difference, but worth knowing.
+    """
+
+    table: str
+    rows_here: int
+    rows_there: int
+    groups: int
+    groups_different: int
+    sums_here: dict[str, str]
+    sums_there: dict[str, str]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistencyReport:
+    """How two data sources compare.
+
+    Attributes:
+        here: The database.
+        there: The other source.
+        verified_at: When the comparison ended.
+        seconds: How long it took.
+        tolerances: How far numbers may be apart, by table and field; everything else is exact.
+        tables: Table by table.
+    """
+
+    here: str
+    there: str
+    verified_at: dt.datetime
+    seconds: float
+    tolerances: dict[str, str]
+    tables: tuple[TableReport, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Every difference."""
+        return tuple(finding for table in self.tables for finding in table.findings)
+
+    @property
+    def consistent(self) -> bool:
+        """Whether there is none."""
+        return not self.findings
+
+    def require_consistent(self) -> None:
+        """Nothing, if both sides agree.
+
+        Raises:
+            DataConsistencyError: They do not; carries this report.
+        """
+        if self.findings:
+            first = self.findings[0]
+            raise DataConsistencyError(
+                f"{len(self.findings)} differences between {self.here} and {self.there}; the first: {first.table} "
+                f"{first.key} {first.kind}" + (f" in {first.field}" if first.field else ""),
+                report=self,
+            )
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines: the attributes, with `consistent` beside them."""
+        made = dataclasses.asdict(self)
+        made["verified_at"] = self.verified_at.isoformat()
+        made["consistent"] = self.consistent
+        return made
+
+    def as_html(self) -> str:
+        """A page by itself, without anything from elsewhere."""
+        verdict = "Both sides agree" if self.consistent else f"{len(self.findings)} differences"
+        rows = "".join(
+            _row(table.table, table.rows_here, table.rows_there, table.groups, table.groups_different,
+                 len(table.findings), _sums(table))
+            for table in self.tables
+        )  # fmt: skip
+        parts = [
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>{verdict}</title><style>{_STYLE}</style>",
+            f"<h1 class={'good' if self.consistent else 'bad'}>{verdict}</h1>",
+            f"<p>{_text(self.here)} against {_text(self.there)}, {self.verified_at:%Y-%m-%d %H:%M:%S} UTC</p>",
+            f"<p>{self.seconds:.1f} s; tolerances: {_text(self.tolerances or 'none')}</p>",
+            "<table><tr><th>table<th>rows here<th>rows there<th>groups<th>different<th>findings<th>sums</tr>",
+            f"{rows}</table>",
+        ]
+        if self.findings:
+            head = "<tr><th>table<th>what<th>key<th>field<th>here<th>there<th>where</tr>"
+            found = "".join(_row(*dataclasses.astuple(finding)) for finding in self.findings)
+            parts.append(f"<h2>Differences</h2><table>{head}{found}</table>")
+        notes = [note for table in self.tables for note in table.notes]
+        if notes:
+            parts.append("<h2>Notes</h2><ul>" + "".join(f"<li>{_text(note)}" for note in notes) + "</ul>")
+        return "".join(parts) + "</html>\n"
+
+
+def _sums(table: TableReport) -> str:
+    return "; ".join(
+        f"{name} {here}" + ("" if here == table.sums_there.get(name) else f" against {table.sums_there.get(name)}")
+        for name, here in table.sums_here.items()
+    )
+
+
+def _row(*cells: object) -> str:
+    return (
+        "<tr>" + "".join(f"<td{' class=n' if isinstance(cell, int) else ''}>{_text(cell)}" for cell in cells) + "</tr>"
+    )
+
+
+def _text(value: object) -> str:
+    return html.escape("" if value is None else f"{value:,}" if isinstance(value, int) else str(value))

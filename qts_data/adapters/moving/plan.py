@@ -1,0 +1,180 @@
+"""What a spreadsheet holds, and what stands in the way of moving it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from decimal import Context, Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from qts_data.adapters.consistency.sides import OPENING_PREFIX
+from qts_data.contracts import LedgerEntry
+from qts_data.errors import ConfigurationError, InvalidRecord
+from qts_data.importers.book import LAYOUTS, RecordMaker
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from qts_data.adapters.sheets.sheets import Workbook
+    from qts_data.contracts import Position
+
+__all__ = ["Plan", "PlannedTable", "openings", "plan", "read_kind"]
+
+_exact: Final = Context(prec=100)
+_SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTable:
+    """One sheet.
+
+    Attributes:
+        kind: What its rows are.
+        sheet: Its name; None if there is no such sheet, and nothing to move.
+        rows: Rows that can be moved.
+        problems: What is wrong with the others; each names the cell.
+        notes: What was understood, but may be a mistake.
+    """
+
+    kind: str
+    sheet: str | None
+    rows: int
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be moved.
+
+    Attributes:
+        tables: Sheet by sheet.
+        openings: Positions that the sheet's ledger knows nothing of; each gets a fill that opens it.
+        disagreements: Positions whose quantity is not what the sheet's own ledger adds up to.
+        reads: Calls of the API that reading everything took.
+    """
+
+    tables: tuple[PlannedTable, ...]
+    openings: int
+    disagreements: tuple[str, ...]
+    reads: int
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing stands in the way."""
+        return not self.disagreements and not any(table.problems for table in self.tables)
+
+
+async def read_kind(workbook: Workbook, kind: str) -> tuple[list[tuple[int, Any, Mapping[str, Any]]], PlannedTable]:
+    """Every record of a sheet with its row and its cells, and what is wrong with the others."""
+    if not await workbook.has(kind):
+        return [], PlannedTable(kind, None, 0, (), ())
+    title = workbook.title(kind)
+    try:
+        table = await workbook.read(kind)
+    except InvalidRecord as error:
+        return [], PlannedTable(kind, title, 0, (str(error),), ())
+    maker = RecordMaker(table.header, await workbook.defaults())
+    records: list[tuple[int, Any, Mapping[str, Any]]] = []
+    problems: list[str] = []
+    notes: list[str] = []
+    for row in table.rows:
+        notes += row.notes
+        try:
+            records.append((row.number, maker.make(row), row.values))
+        except InvalidRecord as error:
+            problems += [str(problem) for problem in row.problems or (error,)]
+    problems += _taken_twice(title, records)
+    return records, PlannedTable(kind, title, len(records), tuple(problems), tuple(notes[:_SHOWN]))
+
+
+def _taken_twice(title: str, records: Iterable[tuple[int, Any, Mapping[str, Any]]]) -> list[str]:
+    """Rows of the ledger with an execution id that another row has."""
+    first: dict[tuple[str, str, str], int] = {}
+    return [
+        f"row {row}: {title}!{row} execution_id: {record.stored_execution_id!r} is in row {first[record.key]}, too"
+        for row, record, _ in records
+        if isinstance(record, LedgerEntry) and first.setdefault(record.key, row) != row
+    ]
+
+
+def openings(
+    positions: Iterable[Position], ledger: Sequence[LedgerEntry], before: dt.datetime
+) -> tuple[list[LedgerEntry], list[str]]:
+    """Fills that open the positions of which a ledger knows nothing, and what the two disagree about.
+
+    Args:
+        positions: What the sheet says is held.
+        ledger: Its fills.
+        before: When the openings are said to have happened.
+    """
+    traded: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
+    for entry in ledger:
+        signed = entry.qty if entry.side == "BUY" else entry.qty.copy_negate()
+        key = entry.account, entry.symbol
+        traded[key] = _exact.add(traded[key], signed)
+    made: list[LedgerEntry] = []
+    wrong: list[str] = []
+    listed = set()
+    for position in positions:
+        key = position.account, position.symbol
+        listed.add(key)
+        if key in traded:
+            if traded[key] != position.qty:
+                wrong.append(
+                    f"{position.account} {position.symbol}: the position is {position.qty:f}, its fills add up to "
+                    f"{traded[key]:f}; add the fills that are missing, or one that opens it"
+                )
+        elif position.qty:
+            made.append(opening_of(position, before))
+    wrong += [
+        f"{account} {symbol}: the fills add up to {qty:f}, and there is no position"
+        for (account, symbol), qty in traded.items()
+        if qty and (account, symbol) not in listed
+    ]
+    return made, wrong
+
+
+def opening_of(position: Position, at: dt.datetime) -> LedgerEntry:
+    """The fill that makes a position of nothing."""
+    return LedgerEntry(
+        timestamp=at,
+        account=position.account,
+        symbol=position.symbol,
+        market=position.market,
+        side="BUY" if position.qty > 0 else "SELL",
+        qty=position.qty.copy_abs(),
+        price=position.avg_price,
+        currency=position.currency,
+        broker="opening",
+        idempotency_key=f"{OPENING_PREFIX}{position.account}/{position.symbol}",
+    )
+
+
+async def plan(workbook: Workbook, before: dt.datetime) -> Plan:
+    """Read everything, and say what stands in the way; writes nothing.
+
+    Raises:
+        SourceUnavailable: The spreadsheet does not answer.
+    """
+    reads = workbook.client.reads.calls
+    records: dict[str, list[Any]] = {}
+    tables = []
+    for kind in LAYOUTS:
+        found, table = await read_kind(workbook, kind)
+        records[kind] = [record for _, record, _ in found]
+        tables.append(table)
+    if all(table.sheet is None for table in tables):
+        raise ConfigurationError(
+            f"the spreadsheet has none of the sheets {', '.join(layout.title for layout in LAYOUTS.values())}"
+        )
+    made, wrong = openings(records["positions"], records["ledger"], before)
+    if any(table.problems for table in tables if table.kind in {"ledger", "positions"}):
+        wrong = []  # half a ledger adds up to nothing
+    return Plan(
+        tuple(replace(table, problems=table.problems) for table in tables),
+        len(made),
+        tuple(wrong),
+        workbook.client.reads.calls - reads,
+    )

@@ -1,0 +1,190 @@
+"""The comparison finds what differs, where, and only that."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from qts_data.adapters.consistency import compare, verify_data_consistency
+from qts_data.adapters.consistency.sides import Item, Side
+from qts_data.adapters.moving import Move
+from qts_data.errors import ConfigurationError, DataConsistencyError
+from qts_data.repositories import Database
+from tests.fixtures.books import fill_book
+from tests.fixtures.factories import FillFactory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from sqlalchemy.engine import URL
+
+    from qts_data.adapters import GoogleSheetsAdapter
+    from qts_data.adapters.sheets.standin import Workbook
+    from tests.fixtures.fix_sheets import MakeSheets
+
+
+@pytest_asyncio.fixture
+async def database(database_url: URL) -> AsyncIterator[Database]:
+    async with Database(database_url) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def sheets(make_sheets: MakeSheets) -> AsyncIterator[GoogleSheetsAdapter]:
+    async with make_sheets() as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def moved(database: Database, sheets: GoogleSheetsAdapter, workbook: Workbook) -> Move:
+    """A small book that is on both sides."""
+    fill_book(workbook, positions=10, fills=40)
+    move = Move(database, sheets)
+    await move.copy()
+    return move
+
+
+async def test_a_copied_book_is_the_same_on_both_sides(moved: Move) -> None:
+    report = await moved.verify()
+    assert report.consistent, report.findings
+    assert {table.table: (table.rows_here, table.rows_there) for table in report.tables} == {
+        "positions": (10, 10), "ledger": (40, 40), "daily_bars": (15, 15), "strategies": (5, 5), "risk_limits": (2, 2),
+    }  # fmt: skip
+    ledger = report.tables[1]
+    assert (ledger.groups_different, ledger.sums_here) == (0, ledger.sums_there)
+    assert ledger.notes[0].startswith("1 fills of the database stand for what was held before")
+    assert "holds '₩" in ledger.notes[1]
+
+
+def set_cell(row: int, column: int, value: Any) -> Callable[[list[list[Any]]], None]:
+    def change(cells: list[list[Any]]) -> None:
+        cells[row][column] = value
+
+    return change
+
+
+def swap_symbols(cells: list[list[Any]]) -> None:
+    cells[1][1], cells[2][1] = cells[2][1], cells[1][1]
+
+
+def drop_row(cells: list[list[Any]]) -> None:
+    del cells[5]
+
+
+def repeat_row(cells: list[list[Any]]) -> None:
+    cells.append(list(cells[5]))
+
+
+def add_row(cells: list[list[Any]]) -> None:
+    cells.append([*cells[5][:-1], "X999"])
+
+
+def last_digit(cells: list[list[Any]]) -> None:
+    cells[3][3] = f"{Decimal(str(cells[3][3])) + Decimal('0.00000001'):f}"
+
+
+def another_day(cells: list[list[Any]]) -> None:
+    cells[4][0] -= 9 / 24  # somebody pasted times in UTC
+
+
+@pytest.mark.parametrize(
+    ("sheet", "change", "expected"),
+    [
+        ("T_Ledger", drop_row, {("ledger", "missing there", None)}),
+        ("T_Ledger", add_row, {("ledger", "missing here", None)}),
+        ("T_Ledger", repeat_row, {("ledger", "duplicate", None)}),
+        ("T_Ledger", last_digit, {("ledger", "different", "qty")}),
+        ("T_Ledger", swap_symbols, {("ledger", "different", "symbol")}),
+        ("T_Ledger", another_day, {("ledger", "different", "timestamp")}),
+        ("T_Ledger", set_cell(2, 5, ""), {("ledger", "unreadable", None), ("ledger", "missing there", None)}),
+        ("T_Ledger", set_cell(2, 4, "#REF!"), {("ledger", "unreadable", None), ("ledger", "missing there", None)}),
+        ("T_Ledger", set_cell(2, 1, 5930), {("ledger", "unreadable", None), ("ledger", "missing there", None)}),
+        ("Position", set_cell(3, 2, 1.5), {("positions", "different", "qty")}),
+        ("Position", set_cell(3, 2, None), {("positions", "unreadable", None), ("positions", "missing there", None)}),
+        ("History", set_cell(2, 6, 7), {("daily_bars", "different", "volume")}),
+        ("Strategy", set_cell(1, 2, 13), {("strategies", "different", "value")}),
+        ("Strategy", set_cell(2, 2, 0.1), {("strategies", "different", "value")}),
+        ("Risk Config", set_cell(1, 1, "12.5%"), {("risk_limits", "different", "value")}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+async def test_each_kind_of_difference_is_found_and_nothing_else(
+    moved: Move,
+    workbook: Workbook,
+    sheet: str,
+    change: Callable[[list[list[Any]]], None],
+    expected: set[tuple[Any, ...]],
+) -> None:
+    change(workbook.sheets[sheet].cells)
+    report = await moved.verify()
+    assert {(one.table, one.kind, one.field) for one in report.findings} == expected
+    with pytest.raises(DataConsistencyError, match="differences between database and spreadsheet") as caught:
+        await moved.verify(strict=True)
+    assert isinstance(caught.value.report, type(report))
+    assert all(one.where for one in report.findings if one.kind in {"different", "unreadable", "missing here"})
+
+
+async def test_what_means_the_same_is_the_same(moved: Move, workbook: Workbook) -> None:
+    cells = workbook.sheets["T_Ledger"].cells
+    for row in cells[1:]:
+        row[4] = f"{float(row[4]):.2f}" if isinstance(row[4], int) else row[4]  # 1.1 and 1.10
+        row[3] = f"{row[3]:,}"
+    workbook.sheets["Risk Config"].cells[1][1] = 0.12
+    assert (await moved.verify()).consistent
+    cells[1:] = cells[:0:-1]
+    assert (await moved.verify()).consistent
+
+
+async def test_a_row_that_the_sheet_does_not_have_is_missing_there(moved: Move, database: Database) -> None:
+    async with database.transaction() as uow:
+        await uow.ledger.record_fill(FillFactory.build(symbol="NEW", qty=Decimal("1.5")))
+    found = {(one.table, one.kind, one.key) for one in (await moved.verify()).findings}
+    assert {kind for _, kind, _ in found} == {"missing there"}
+    assert ("positions", "missing there", "main NEW") in found
+
+
+async def test_a_tolerance_is_stated_and_holds_for_its_field_only(moved: Move, workbook: Workbook) -> None:
+    cells = workbook.sheets["Position"].cells
+    cells[4][3] = f"{Decimal(str(cells[4][3])) + Decimal('0.00000002'):f}"
+    assert [one.field for one in (await moved.verify()).findings] == ["avg_price"]
+    report = await moved.verify(tolerances={"positions.avg_price": Decimal("0.0001")})
+    assert report.consistent
+    assert report.tolerances == {"positions.avg_price": "0.0001"}
+    with pytest.raises(ConfigurationError, match="no table 'nothing' to compare"):
+        await moved.verify(tolerances={"nothing.qty": Decimal(1)})
+
+
+async def test_a_report_is_a_page_and_json(
+    moved: Move, database: Database, sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    workbook.sheets["Position"].cells[3][1] = "<b>KOSDAQ</b>"
+    report = await verify_data_consistency(database, sheets.workbook, tables=["positions"])
+    as_json = json.loads(json.dumps(report.as_json()))
+    assert as_json["consistent"] is False
+    assert as_json["tables"][0]["findings"][0]["there"] == "<b>KOSDAQ</b>"
+    page = report.as_html()
+    assert page.startswith("<!doctype html>")
+    assert "1 differences" in page
+    assert "&lt;b&gt;KOSDAQ&lt;/b&gt;" in page
+    assert "<b>" not in page
+    assert (await moved.status()).verified_at is None
+
+
+def test_rows_that_cancel_out_in_sums_are_found_by_the_hash() -> None:
+    def side(*quantities: int) -> Side:
+        return Side([Item((str(n),), ("g",), {"qty": Decimal(qty)}) for n, qty in enumerate(quantities)])
+
+    report = compare("positions", side(1, 2, 3), side(2, 1, 3))
+    assert report.sums_here == report.sums_there
+    assert (report.groups_different, [one.key for one in report.findings]) == (1, ["0", "1"])
+    equal = Side([Item(("0",), ("g",), {"qty": Decimal("1.10"), "at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)})])
+    again = Side([Item(("0",), ("g",), {"qty": Decimal("1.1"), "at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)})])
+    assert compare("positions", equal, again).groups_different == 0
+    empty = Side([Item(("0",), ("g",), {"qty": None, "at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)})])
+    zero = Side([Item(("0",), ("g",), {"qty": Decimal(0), "at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)})])
+    assert [one.field for one in compare("ledger", zero, empty).findings] == ["qty"]
