@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import sqlalchemy as sa
 
+from qts_data.adapters import DataSourceAdapter, GoogleSheetsAdapter, HybridAdapter, TimescaleDBAdapter
+from qts_data.adapters.csv_files import CsvImportReport, CsvKind, CsvMapping, import_csv
+from qts_data.adapters.moving import Move
 from qts_data.database import migrations, roles
 from qts_data.database.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, async_engine, engine, parse_url
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord, SchemaMismatch
 from qts_data.importers import ReadOptions, read_file
+from qts_data.importers.book import Defaults
 from qts_data.importers.rows import Refuse
 from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
 from qts_data.models.views import trading_zone_statements
@@ -51,14 +56,18 @@ __all__ = [
     "Status",
     "check",
     "connect",
+    "data_source",
     "database",
     "database_url",
     "dev_server",
     "dry_run",
+    "google_sheets",
+    "import_csv_file",
     "import_daily_bars",
     "import_tick_file",
     "import_ticks",
     "list_bars",
+    "move",
     "prepare_roles",
     "set_trading_zone",
     "status",
@@ -419,3 +428,99 @@ async def list_bars(
     """Bars of a symbol that start in [start, end); of the ticks that are kept for ever, or of the others."""
     async with tick_repository(settings, table="tick_history" if kept else "tick_data") as repository:
         return await repository.bars(symbol, start, end, interval)
+
+
+def _book_defaults(settings: Settings) -> Defaults:
+    return Defaults(
+        time_zone=settings.trading_time_zone,
+        account=settings.book_account,
+        market=settings.book_market,
+        currency=settings.book_currency,
+        broker=settings.book_broker,
+    )
+
+
+def google_sheets(settings: Settings) -> GoogleSheetsAdapter:
+    """The configured spreadsheet; nothing connects before the first use.
+
+    Raises:
+        ConfigurationError: A setting or the extra `sheets` is missing, or the key file cannot be read.
+    """
+    if settings.sheets_spreadsheet_id is None or settings.sheets_credentials_file is None:
+        raise ConfigurationError(
+            "no spreadsheet: set QTS_SHEETS_SPREADSHEET_ID, and QTS_SHEETS_CREDENTIALS_FILE to the key file of a "
+            "service account that may edit it"
+        )
+    try:
+        credentials = json.loads(settings.sheets_credentials_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the key file {settings.sheets_credentials_file} cannot be read: {error}") from error
+    # Not everybody has the extra.
+    from qts_data.adapters.sheets.client import SheetsClient, SheetsConfig  # noqa: PLC0415
+
+    config = SheetsConfig(
+        spreadsheet_id=settings.sheets_spreadsheet_id,
+        credentials=credentials,
+        titles=settings.sheets_titles,
+        timeout_seconds=settings.sheets_timeout_seconds,
+        reads_per_minute=settings.sheets_reads_per_minute,
+        writes_per_minute=settings.sheets_writes_per_minute,
+    )
+    if settings.sheets_url is not None:
+        config = replace(config, base_url=settings.sheets_url.rstrip("/"))
+    return GoogleSheetsAdapter(SheetsClient(config), _book_defaults(settings))
+
+
+@contextlib.asynccontextmanager
+async def _current_database(settings: Settings) -> AsyncIterator[Database]:
+    async with database(settings) as made:
+        with translated_errors(made.url):
+            async with made.engine.connect() as connection:
+                await connection.run_sync(_require_current)
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def move(settings: Settings) -> AsyncIterator[Move]:
+    """The move from the configured spreadsheet to the configured database."""
+    async with google_sheets(settings) as sheets, _current_database(settings) as made:
+        yield Move(made, sheets)
+
+
+@contextlib.asynccontextmanager
+async def data_source(settings: Settings) -> AsyncIterator[DataSourceAdapter]:
+    """What `QTS_DATA_SOURCE_MODE` says: the spreadsheet, both, or the database.
+
+    Raises:
+        ConfigurationError: A setting is missing, or the mode is not that of the move's phase: an engine that wrote to
+            the sheet after a cutover would write to nobody.
+    """
+    if settings.data_source_mode == "SHEETS_ONLY":
+        async with google_sheets(settings) as sheets:
+            if settings.database_url is not None:
+                async with _current_database(settings) as made:
+                    phase = (await Move(made, sheets).status()).phase
+                if phase in {"shadow", "cutover"}:
+                    raise ConfigurationError(
+                        f"the move is in the phase {phase}, where the database decides: run with "
+                        f"QTS_DATA_SOURCE_MODE={'HYBRID' if phase == 'shadow' else 'DB_ONLY'}, or go back by qts-data "
+                        "migrate rollback"
+                    )
+            yield sheets
+        return
+    async with _current_database(settings) as made, TimescaleDBAdapter(made) as primary:
+        if settings.data_source_mode == "DB_ONLY":
+            yield primary
+            return
+        async with HybridAdapter(primary, google_sheets(settings)) as hybrid:
+            yield hybrid
+
+
+async def import_csv_file(
+    settings: Settings, kind: CsvKind, path: Path, mapping: Path | None, *, all_or_nothing: bool, dry_run: bool
+) -> CsvImportReport:
+    """Import a file of a book; see `qts_data.adapters.csv_files.import_csv`."""
+    defaults = _book_defaults(settings)
+    how = CsvMapping(defaults=defaults) if mapping is None else CsvMapping.load(mapping, defaults)
+    async with _current_database(settings) as made:
+        return await import_csv(made, path, kind, how, all_or_nothing=all_or_nothing, dry_run=dry_run)

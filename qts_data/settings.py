@@ -47,6 +47,18 @@ class Settings(BaseSettings):
             a migration for a lock: while it waits, everybody behind it waits too.
         migration_statement_timeout_seconds: `QTS_MIGRATION_STATEMENT_TIMEOUT_SECONDS`, longest run of one
             statement of a migration.
+        data_source_mode: `QTS_DATA_SOURCE_MODE`: SHEETS_ONLY, HYBRID or DB_ONLY.
+        sheets_spreadsheet_id: `QTS_SHEETS_SPREADSHEET_ID`, from its address.
+        sheets_credentials_file: `QTS_SHEETS_CREDENTIALS_FILE`, key file of a service account.
+        sheets_titles: `QTS_SHEETS_TITLES`, JSON: names of sheets that are not the usual ones, by what their rows are.
+        sheets_url: `QTS_SHEETS_URL`, another server in place of Google's, such as the stand-in.
+        sheets_timeout_seconds: `QTS_SHEETS_TIMEOUT_SECONDS`, longest wait for an answer.
+        sheets_reads_per_minute: `QTS_SHEETS_READS_PER_MINUTE`; Google allows a service account 60, a project 300.
+        sheets_writes_per_minute: `QTS_SHEETS_WRITES_PER_MINUTE`, the same for writes.
+        book_account: `QTS_BOOK_ACCOUNT`, of rows of sheets and files that name none.
+        book_market: `QTS_BOOK_MARKET`, the same for the market.
+        book_currency: `QTS_BOOK_CURRENCY`, the same for the currency.
+        book_broker: `QTS_BOOK_BROKER`, the same for the broker.
         owner_password: `QTS_OWNER_PASSWORD`, password of qts_owner; None lets it log in by other means only.
         engine_password: `QTS_ENGINE_PASSWORD`, the same for qts_engine.
         readonly_password: `QTS_READONLY_PASSWORD`, the same for qts_readonly.
@@ -70,6 +82,18 @@ class Settings(BaseSettings):
     migration_wait_seconds: int = Field(default=600, ge=1)
     migration_lock_timeout_seconds: float = Field(default=5.0, gt=0)
     migration_statement_timeout_seconds: float = Field(default=900.0, gt=0)
+    data_source_mode: Literal["SHEETS_ONLY", "HYBRID", "DB_ONLY"] = "DB_ONLY"
+    sheets_spreadsheet_id: str | None = None
+    sheets_credentials_file: Path | None = None
+    sheets_titles: dict[str, str] = Field(default_factory=dict)
+    sheets_url: str | None = None
+    sheets_timeout_seconds: float = Field(default=30.0, gt=0)
+    sheets_reads_per_minute: int = Field(default=60, ge=1)
+    sheets_writes_per_minute: int = Field(default=60, ge=1)
+    book_account: str = "main"
+    book_market: str = "KRX"
+    book_currency: str = "KRW"
+    book_broker: str = "sheet"
     owner_password: SecretStr | None = None
     engine_password: SecretStr | None = None
     readonly_password: SecretStr | None = None

@@ -157,7 +157,8 @@ def async_engine(url: URL, config: DatabaseConfig | None = None) -> AsyncEngine:
         pool_recycle=round(config.max_connection_age_seconds),
         # The connection used last is the one that needs no ping.
         pool_use_lifo=True,
-        connect_args=config.connect_arguments(),
+        # psycopg follows a ROLLBACK by DEALLOCATE ALL once it has prepared a statement by itself; ours would go, too.
+        connect_args=config.connect_arguments() | {"prepare_threshold": None},
     )
     _ping_idle_connections(made.sync_engine, config.ping_after_idle_seconds)
     return made

@@ -22,6 +22,7 @@ from qts_data.errors import (
 )
 from qts_data.models import RiskConfig
 from qts_data.repositories import Database
+from tests.fixtures.factories import FillFactory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -287,3 +288,13 @@ def test_tls_reaches_the_driver() -> None:
     arguments = config.connect_arguments()
     assert (arguments["sslmode"], arguments["sslrootcert"]) == ("verify-full", "ca.pem")
     assert "sslmode" not in DatabaseConfig().connect_arguments()
+
+
+async def test_a_connection_that_repeats_a_question_and_rolls_back_still_books_fills(database_url: URL) -> None:
+    async with Database(database_url, DatabaseConfig(pool_min=1, pool_max=1)) as database:
+        for _ in range(2):
+            async with database.transaction() as uow:
+                await uow.ledger.record_fill(FillFactory.build())
+            async with database.reader() as reader:
+                for _ in range(8):
+                    await reader.positions.list_positions()

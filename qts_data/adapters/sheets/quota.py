@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["Quota"]
 
 _MINUTE: Final = 60.0
+_SHORTEST: Final = 0.001
+"""A shorter pause may not move the clock at all."""
 
 
 class Quota:
@@ -48,10 +50,10 @@ class Quota:
         async with self._turn:
             while len(self._recent) >= self._per_minute:
                 pause = self._recent[0] + _MINUTE - self._clock()
-                if pause > 0:
-                    self.waited_seconds += pause
-                    await self._sleep(pause)
-                while self._recent and self._recent[0] <= self._clock() - _MINUTE:
+                if pause <= 0:
                     self._recent.popleft()
+                    continue
+                self.waited_seconds += pause
+                await self._sleep(max(pause, _SHORTEST))
             self._recent.append(self._clock())
             self.calls += 1

@@ -1,0 +1,71 @@
+"""`qts-data import csv`: a book's files into the book."""
+
+from __future__ import annotations
+
+import asyncio
+import csv as csv_module
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qts_data import bootstrap
+from qts_data.adapters.csv_files import CsvReject
+from qts_data.cli.output import console, notes
+from qts_data.errors import ConfigurationError
+from qts_data.settings import load_settings
+
+__all__ = ["csv"]
+
+REJECTED = 3
+
+
+class Kind(StrEnum):
+    """What the rows of a file are."""
+
+    LEDGER = "ledger"
+    POSITIONS = "positions"
+    DAILY_BARS = "daily-bars"
+
+
+def csv(
+    kind: Annotated[Kind, typer.Argument(help="What the rows are.")],
+    file: Annotated[Path, typer.Argument(help="The file; its first row names the columns.")],
+    mapping: Annotated[
+        Path | None, typer.Option(help='TOML: delimiter, encoding, [columns] OURS = "THEIRS", [defaults].')
+    ] = None,
+    rejects: Annotated[
+        Path | None, typer.Option(help="Where bad rows go, with line and reason; FILE.rejects.csv here by default.")
+    ] = None,
+    all_or_nothing: Annotated[bool, typer.Option("--all-or-nothing", help="With a bad row, import none.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all of it, and take it back.")] = False,
+) -> None:
+    """Import a ledger, positions or daily bars by the rules of live data: a fill goes through the book.
+
+    Exit code 0: every row is in. 3: some were refused.
+    """
+    report = asyncio.run(
+        bootstrap.import_csv_file(
+            load_settings(), kind.value, file, mapping, all_or_nothing=all_or_nothing, dry_run=dry_run
+        )
+    )
+    console.print(
+        f"read {report.read:,}, written {report.written:,}, unchanged {report.unchanged:,}, rejected "
+        f"{len(report.rejects):,}" + ("; nothing was kept" if dry_run else "")
+    )
+    if report.rejects:
+        target = rejects or Path(f"{file.name}.rejects.csv")
+        _write(target, report.rejects)
+        notes.print(f"note: {len(report.rejects):,} bad rows are in {target}", soft_wrap=True)
+        raise typer.Exit(REJECTED)
+
+
+def _write(target: Path, rejects: tuple[CsvReject, ...]) -> None:
+    try:
+        with target.open("w", encoding="utf-8", newline="") as file:
+            writer = csv_module.writer(file)
+            writer.writerow(["line", "reason", "row"])
+            writer.writerows([one.line, one.reason, *one.cells] for one in rejects)
+    except OSError as error:
+        raise ConfigurationError(f"{target} cannot be written: {error.strerror}; give --rejects") from error

@@ -1,0 +1,273 @@
+"""`qts-data migrate`: from Google Sheets to the database, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import signal
+import time
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from qts_data import bootstrap
+from qts_data.adapters.moving import CutoverGates
+from qts_data.cli.output import console, fail, notes
+from qts_data.errors import ConfigurationError, QtsDataError
+from qts_data.settings import load_settings
+
+if TYPE_CHECKING:
+    from qts_data.adapters.consistency import ConsistencyReport
+    from qts_data.adapters.moving import MoveStatus, Plan
+    from qts_data.repositories import OutboxStatus
+
+__all__ = ["app", "print_plan", "print_report", "print_status"]
+
+app = typer.Typer(
+    help="From Google Sheets to the database: plan, copy, shadow, verify, cutover; rollback leads back.",
+    no_args_is_help=True,
+)
+_SHOWN = 50
+
+
+@app.command()
+def plan() -> None:
+    """Read the spreadsheet and say what can be moved, and what stands in the way. Exit code 1 if anything does."""
+
+    async def work() -> Plan:
+        async with bootstrap.move(load_settings()) as move:
+            return await move.plan()
+
+    found = asyncio.run(work())
+    print_plan(found)
+    if not found.ready:
+        raise typer.Exit(1)
+
+
+@app.command()
+def copy(
+    chunk: Annotated[int, typer.Option(min=1, help="Rows in a transaction.")] = 1000,
+) -> None:
+    """Copy everything that is not in. It can be stopped anywhere; the same command goes on."""
+
+    async def work() -> dict[str, int]:
+        async with bootstrap.move(load_settings()) as move:
+            return await move.copy(chunk=chunk, progress=_Progress().show)
+
+    copied = asyncio.run(work())
+    console.print("copied " + ", ".join(f"{kind} {rows:,}" for kind, rows in copied.items()))
+
+
+class _Progress:
+    """A line for each table, with what is left at this pace."""
+
+    def __init__(self) -> None:
+        self._kind = ""
+        self._began = 0.0
+        self._first = 0
+
+    def show(self, kind: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if kind != self._kind:
+            self._kind, self._began, self._first = kind, now, done
+        pace = (done - self._first) / (now - self._began) if now > self._began else 0
+        left = f", {(total - done) / pace:.0f} s left" if pace and done < total else ""
+        notes.print(f"{kind}: {done:,} of {total:,} rows{left}")
+
+
+@app.command()
+def shadow(
+    seconds: Annotated[float | None, typer.Option(help="End after this; without it, at Ctrl-C.")] = None,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two comparisons.")] = 60.0,
+) -> None:
+    """Make the database decide, tell the sheet what is booked, and compare both now and then.
+
+    Engines run with QTS_DATA_SOURCE_MODE=HYBRID meanwhile. Run it under a supervisor: it is the outbox's worker.
+    """
+
+    async def work() -> None:
+        async with bootstrap.move(load_settings()) as move:
+            behind = await move.shadow()
+            notes.print(f"the sheet has still to hear of {behind:,} fills")
+            stop = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stop.set)
+            if seconds is not None:
+                loop.call_later(seconds, stop.set)
+            await move.watch(stop, every_seconds=every, looked=_looked)
+
+    asyncio.run(work())
+
+
+def _looked(report: ConsistencyReport, status: OutboxStatus) -> None:
+    lag = 0.0 if status.lag is None else status.lag.total_seconds()
+    console.print(
+        f"{report.verified_at:%H:%M:%S} UTC  {len(report.findings)} differences, {status.delivered:,} delivered, "
+        f"{status.pending} pending, {status.dead} dead, lag {lag:.1f} s"
+    )
+
+
+@app.command()
+def verify(
+    tolerance: Annotated[
+        list[str] | None, typer.Option(help="TABLE.FIELD=NUMBER, such as positions.avg_price=0.01; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    page: Annotated[Path | None, typer.Option("--html", help="Also write a page to this file.")] = None,
+) -> None:
+    """Compare both sides. Exit code 0: the same. 1: they differ. 2: could not tell."""
+
+    async def work(tolerances: dict[str, Decimal]) -> ConsistencyReport:
+        async with bootstrap.move(load_settings()) as move:
+            return await move.verify(tolerances=tolerances)
+
+    try:
+        report = asyncio.run(work(_tolerances(tolerance or [])))
+        if page is not None:
+            page.write_text(report.as_html(), encoding="utf-8")
+    except QtsDataError as error:
+        fail(error, code=2)
+    except OSError as error:
+        fail(ConfigurationError(f"{page} cannot be written: {error.strerror}"), code=2)
+    if as_json:
+        typer.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
+    else:
+        print_report(report)
+    if not report.consistent:
+        raise typer.Exit(1)
+
+
+def _tolerances(given: list[str]) -> dict[str, Decimal]:
+    found = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        try:
+            found[name] = Decimal(number)
+        except InvalidOperation:
+            found[name] = Decimal("NaN")
+        if "." not in name or not found[name].is_finite() or found[name] < 0:
+            raise ConfigurationError(f"--tolerance {text}: write TABLE.FIELD=NUMBER, such as positions.avg_price=0.01")
+    return found
+
+
+@app.command()
+def cutover(
+    clean: Annotated[int, typer.Option(min=1, help="Comparisons in a row that found nothing.")] = 3,
+    lag: Annotated[float, typer.Option(min=0, help="Seconds that the sheet may be behind.")] = 30.0,
+    rollback_days: Annotated[float, typer.Option(min=0, help="Days for which the way back stays open.")] = 14.0,
+) -> None:
+    """Leave the sheet, if all gates hold; then run engines with QTS_DATA_SOURCE_MODE=DB_ONLY."""
+    gates = CutoverGates(
+        clean_verifications=clean, lag=dt.timedelta(seconds=lag), rollback=dt.timedelta(days=rollback_days)
+    )
+
+    async def work() -> dt.datetime:
+        async with bootstrap.move(load_settings()) as move:
+            return await move.cutover(gates)
+
+    until = asyncio.run(work())
+    console.print("the database is on its own now: run engines with QTS_DATA_SOURCE_MODE=DB_ONLY")
+    console.print(f"qts-data migrate rollback works until {until:%Y-%m-%d %H:%M} UTC, and not after")
+
+
+@app.command()
+def rollback() -> None:
+    """Go back to the sheet, with everything that was booked since. Stop the engines before."""
+
+    async def work() -> int:
+        async with bootstrap.move(load_settings()) as move:
+            return await move.rollback()
+
+    delivered = asyncio.run(work())
+    console.print(f"delivered {delivered:,} messages; run engines with QTS_DATA_SOURCE_MODE=SHEETS_ONLY")
+
+
+@app.command()
+def status(
+    retry: Annotated[bool, typer.Option("--retry", help="Have what was refused tried once more.")] = False,
+) -> None:
+    """How the move stands."""
+
+    async def work() -> MoveStatus:
+        async with bootstrap.move(load_settings()) as move:
+            if retry:
+                notes.print(f"{await move.feed.revive()} messages will be tried again")
+            return await move.status()
+
+    print_status(asyncio.run(work()))
+
+
+def print_plan(found: Plan) -> None:
+    """Sheet by sheet, then everything that is wrong."""
+    table = Table("rows are", "sheet", "rows", "problems", "notes", box=None, pad_edge=False)
+    for one in found.tables:
+        table.add_row(
+            one.kind, one.sheet or "(none)", f"{one.rows:,}", str(len(one.problems)), str(len(one.notes)),
+            style="red" if one.problems else None,
+        )  # fmt: skip
+    console.print(table)
+    console.print(f"{found.openings:,} positions have no fills and will be opened; {found.reads} calls of the API")
+    wrong = [problem for one in found.tables for problem in one.problems] + list(found.disagreements)
+    for text in wrong[:_SHOWN]:
+        notes.print(f"problem: {text}", markup=False, soft_wrap=True)
+    if len(wrong) > _SHOWN:
+        notes.print(f"and {len(wrong) - _SHOWN:,} more")
+
+
+def print_report(report: ConsistencyReport) -> None:
+    """Sums first, then the differences."""
+    table = Table("table", "rows here", "rows there", "groups", "different", "findings", box=None, pad_edge=False)
+    for one in report.tables:
+        table.add_row(
+            one.table, f"{one.rows_here:,}", f"{one.rows_there:,}", f"{one.groups:,}", f"{one.groups_different:,}",
+            f"{len(one.findings):,}", style="red" if one.findings else "green",
+        )  # fmt: skip
+    console.print(table)
+    for one in report.tables:
+        for name, here in one.sums_here.items():
+            there = one.sums_there.get(name, "0")
+            console.print(f"  sum of {one.table}.{name}: {here}" + ("" if here == there else f" here, {there} there"))
+    for finding in report.findings[:_SHOWN]:
+        what = f"{finding.kind} {finding.field}" if finding.field else finding.kind
+        sides = f"here {finding.here or '-'}, there {finding.there or '-'}"
+        where = f" ({finding.where})" if finding.where else ""
+        console.print(f"{finding.table} {finding.key}{where}: {what}: {sides}", markup=False, soft_wrap=True)
+    if len(report.findings) > _SHOWN:
+        console.print(f"and {len(report.findings) - _SHOWN:,} more; --json shows all of them")
+    for one in report.tables:
+        for note in one.notes[:5]:
+            notes.print(f"note: {note}", markup=False, soft_wrap=True)
+    if report.consistent:
+        console.print(f"both sides agree, to the last digit ({report.seconds:.1f} s)")
+
+
+def print_status(found: MoveStatus) -> None:
+    """Phase, copy, comparisons, outbox, way back."""
+    since = f", since {found.phase_since:%Y-%m-%d %H:%M} UTC" if found.phase_since else ""
+    console.print(f"phase     {found.phase or 'not begun'}{since}")
+    for kind, (done, total) in found.copied.items():
+        console.print(f"copied    {kind}: {done:,} of {total:,}")
+    if found.verified_at is not None:
+        console.print(
+            f"verified  {found.verified_at:%Y-%m-%d %H:%M} UTC: {found.mismatches} differences; "
+            f"{found.clean_verifications} without one in a row since the phase began"
+        )
+    outbox = found.outbox
+    lag = 0.0 if outbox.lag is None else outbox.lag.total_seconds()
+    console.print(
+        f"outbox    {'fed' if outbox.active else 'not fed'}, {outbox.pending:,} pending, {outbox.dead:,} dead, "
+        f"{outbox.delivered:,} delivered, lag {lag:.1f} s"
+    )
+    if outbox.last_error and outbox.failures:
+        console.print(f"          {outbox.failures} failures since: {outbox.last_error}", markup=False, soft_wrap=True)
+    if found.phase == "shadow":
+        console.print("way back  open: rollback")
+    elif found.phase == "cutover" and found.rollback_until is not None:
+        is_open = found.rollback_until > dt.datetime.now(dt.UTC)
+        until = f"{found.rollback_until:%Y-%m-%d %H:%M} UTC"
+        console.print(f"way back  {'open until' if is_open else 'closed since'} {until}")
