@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-apache check format lock clean
+.PHONY: help install demo demo-migration test test-apache check format lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("qts_data needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
@@ -21,6 +21,9 @@ install: $(STAMP) ## Create .venv with the pinned dependencies
 
 demo: $(STAMP) ## Ticks become bars in a real PostgreSQL: start, migrate, load, query
 	@$(BIN)/qts-data demo
+
+demo-migration: $(STAMP) ## A small book moves from a Google Sheets stand-in to the database, with the proof
+	@$(BIN)/qts-data migrate demo
 
 test: $(STAMP) ## Run the test suite (QTS_TEST_DATABASE_URL points it at another server)
 	$(BIN)/python -m pytest

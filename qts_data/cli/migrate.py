@@ -35,6 +35,18 @@ _SHOWN = 50
 
 
 @app.command()
+def demo(
+    directory: Annotated[
+        Path | None, typer.Option(help="Data directory of the demo's server; .qts/demo of this folder by default.")
+    ] = None,
+) -> None:
+    """Move a small book from a stand-in for Google Sheets to a database of the demo's own, and print the proof."""
+    from qts_data.cli.migrate_demo import run_demo  # noqa: PLC0415 - needs the extra `sheets`
+
+    run_demo(directory or Path(".qts") / "demo")
+
+
+@app.command()
 def plan() -> None:
     """Read the spreadsheet and say what can be moved, and what stands in the way. Exit code 1 if anything does."""
 

@@ -13,9 +13,9 @@ import pytest_asyncio
 from qts_data.adapters.consistency import compare, verify_data_consistency
 from qts_data.adapters.consistency.sides import Item, Side
 from qts_data.adapters.moving import Move
+from qts_data.adapters.sheets.standin import fill_book
 from qts_data.errors import ConfigurationError, DataConsistencyError
 from qts_data.repositories import Database
-from tests.fixtures.books import fill_book
 from tests.fixtures.factories import FillFactory
 
 if TYPE_CHECKING:

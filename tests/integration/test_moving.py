@@ -22,12 +22,11 @@ from qts_data.adapters import HybridAdapter, TimescaleDBAdapter
 from qts_data.adapters.delivery import DeliveryConfig
 from qts_data.adapters.moving import CutoverGates, Move
 from qts_data.adapters.sheets.quota import Quota
-from qts_data.adapters.sheets.standin import Fault
+from qts_data.adapters.sheets.standin import Fault, fill_book
 from qts_data.contracts import Reversal
 from qts_data.errors import ConfigurationError, InvalidRecord, SourceUnavailable
 from qts_data.repositories import Database
 from qts_data.settings import Settings
-from tests.fixtures.books import fill_book
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.fix_cli import clean_environment
 

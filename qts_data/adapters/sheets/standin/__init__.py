@@ -7,7 +7,8 @@ Source: https://developers.google.com/workspace/sheets/api/reference/rest
 """
 
 from qts_data.adapters.sheets.standin.faults import Fault, faults_at_random, faults_in_order
+from qts_data.adapters.sheets.standin.sample import fill_book
 from qts_data.adapters.sheets.standin.server import SheetsStandIn
 from qts_data.adapters.sheets.standin.workbook import Formula, Workbook
 
-__all__ = ["Fault", "Formula", "SheetsStandIn", "Workbook", "faults_at_random", "faults_in_order"]
+__all__ = ["Fault", "Formula", "SheetsStandIn", "Workbook", "faults_at_random", "faults_in_order", "fill_book"]
