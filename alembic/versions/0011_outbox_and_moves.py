@@ -78,11 +78,9 @@ def upgrade() -> None:
         sa.CheckConstraint("(kind = 'fill') = (ledger_id IS NOT NULL)", name=op.f("ck_outbox_fill_has_its_entry")),
         sa.CheckConstraint("state IN ('pending', 'dead')", name=op.f("ck_outbox_state")),
         sa.CheckConstraint("length(symbol) BETWEEN 1 AND 64", name=op.f("ck_outbox_symbol_length")),
-        sa.ForeignKeyConstraint(["destination"], ["outbox_destinations.name"], name="fk_outbox_destination"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
         comment="What data sources have still to be told, in order for each account and symbol",
     )
-    op.create_index("ix_outbox_destination", "outbox", ["destination", "id"])
     op.create_index(
         "ix_outbox_refused",
         "outbox",

@@ -145,8 +145,9 @@ class OutboxWorker:
             InvalidRecord: A row of theirs cannot be read.
         """
         async with self._database.reader(snapshot=True) as reader:
-            tasks = await Outbox(reader.connection, self._destination).due(limit=self._config.batch)
-            parcel = await _parcel(reader, tasks)
+            outbox = Outbox(reader.connection, self._destination)
+            tasks = await outbox.due(limit=self._config.batch)
+            parcel = await _parcel(reader, tasks, await outbox.last_fills())
         if not tasks:
             if self._suspect and time.monotonic() - self._suspect_since >= self._config.settle_seconds:
                 await self.settle()
@@ -263,33 +264,36 @@ class _Parcel:
     entries: dict[int, BookedEntry]
     reversed_ids: dict[int, str]
     positions: dict[tuple[str, str], Position]
+    last_fills: dict[tuple[str, str], int]
 
     def of(self, tasks: Sequence[OutboxTask]) -> tuple[list[Line], list[Position]]:
-        """Lines and positions of some of them; a position as it was after the last of its lines."""
+        """Lines and positions of some of them.
+
+        With the last fill of a position that waits goes the position as it is stored; before that, as it was after the
+        latest of the fills that go.
+        """
         lines: list[Line] = []
-        positions: dict[tuple[str, str], Position] = {}
+        latest: dict[tuple[str, str], BookedEntry] = {}
+        reached: dict[tuple[str, str], int] = {}
         for task in tasks:
             key = task.account, task.symbol
-            now = self.positions.get(key)
-            if task.ledger_id is None:
-                if now is not None and not self._behind(key, tasks, now):
-                    positions[key] = now
-                continue
-            booked = self.entries[task.ledger_id]
-            reverses = None if booked.reverses_id is None else self.reversed_ids[booked.reverses_id]
-            lines.append(Line(booked.entry, reverses))
-            # The stored one has the valuation, too, if nothing was booked since.
-            last = now is not None and now.last_ledger_id == booked.id
-            positions[key] = now if last and now is not None else position_after(booked)
-        return lines, list(positions.values())
-
-    def _behind(self, key: tuple[str, str], tasks: Sequence[OutboxTask], now: Position) -> bool:
-        """Whether a fill is still to be delivered that the stored position contains."""
-        sent = [task.ledger_id for task in tasks if (task.account, task.symbol) == key and task.ledger_id is not None]
-        return bool(sent) and now.last_ledger_id > max(sent)
+            reached[key] = task.id
+            if task.ledger_id is not None:
+                booked = self.entries[task.ledger_id]
+                reverses = None if booked.reverses_id is None else self.reversed_ids[booked.reverses_id]
+                lines.append(Line(booked.entry, reverses))
+                if key not in latest or latest[key].id < booked.id:
+                    latest[key] = booked
+        positions = []
+        for key, last in reached.items():
+            if last >= self.last_fills.get(key, 0):
+                positions.append(self.positions[key])
+            elif key in latest:
+                positions.append(position_after(latest[key]))
+        return lines, positions
 
 
-async def _parcel(reader: Reader, tasks: Sequence[OutboxTask]) -> _Parcel:
+async def _parcel(reader: Reader, tasks: Sequence[OutboxTask], last_fills: dict[tuple[str, str], int]) -> _Parcel:
     ids = [task.ledger_id for task in tasks if task.ledger_id is not None]
     entries = {booked.id: booked for booked in await reader.ledger.list_by_id(ids)} if ids else {}
     reversed_ids = [booked.reverses_id for booked in entries.values() if booked.reverses_id is not None]
@@ -299,7 +303,7 @@ async def _parcel(reader: Reader, tasks: Sequence[OutboxTask]) -> _Parcel:
     }
     keys = {(task.account, task.symbol) for task in tasks}
     held = await reader.positions.list_by_key(keys) if keys else []
-    return _Parcel(entries, reverses, {(one.account, one.symbol): one for one in held})
+    return _Parcel(entries, reverses, {(one.account, one.symbol): one for one in held}, last_fills)
 
 
 def _same(here: Position, there: Position | None) -> bool:

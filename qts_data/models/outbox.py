@@ -33,16 +33,17 @@ class OutboxDestination(Base):
 
 
 class OutboxMessage(Base):
-    """Something to deliver; a row goes when that is done."""
+    """Something to deliver; a row goes when that is done.
+
+    Every fill pays for what is here: no foreign key, and no index that only the worker would use.
+    """
 
     __tablename__ = "outbox"
     __table_args__ = (
-        sa.ForeignKeyConstraint(["destination"], ["outbox_destinations.name"], name="fk_outbox_destination"),
         symbol_length(),
         sa.CheckConstraint("kind IN ('fill', 'position')", name="kind"),
         sa.CheckConstraint("(kind = 'fill') = (ledger_id IS NOT NULL)", name="fill_has_its_entry"),
         sa.CheckConstraint("state IN ('pending', 'dead')", name="state"),
-        sa.Index("ix_outbox_destination", "destination", "id"),
         sa.Index("ix_outbox_refused", "destination", "account", "symbol", postgresql_where=sa.text("attempts > 0")),
         {"comment": "What data sources have still to be told, in order for each account and symbol"},
     )

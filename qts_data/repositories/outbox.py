@@ -155,6 +155,16 @@ class Outbox:
         with translated_errors():
             return [OutboxTask(*row) for row in await self._connection.execute(statement, values)]
 
+    async def last_fills(self) -> dict[tuple[str, str], int]:
+        """The last fill of each position that waits, by its id in the outbox."""
+        statement = sa.text(
+            "SELECT account, symbol, max(id) FROM outbox WHERE destination = :destination AND kind = 'fill' "
+            "GROUP BY account, symbol"
+        )
+        with translated_errors():
+            rows = await self._connection.execute(statement, {"destination": self._destination})
+        return {(account, symbol): last for account, symbol, last in rows}
+
     async def delivered(self, tasks: Iterable[OutboxTask]) -> None:
         """Forget what was delivered."""
         ids = [task.id for task in tasks]

@@ -116,6 +116,21 @@ async def test_busts_and_corrections_are_delivered_as_lines_that_name_what_they_
     assert sorted(filter(None, named)) == sorted([str(first.execution_id), str(second.execution_id)])
 
 
+async def test_fills_that_are_fed_late_do_not_take_a_position_back(
+    hybrid: HybridAdapter, sheets: GoogleSheetsAdapter
+) -> None:
+    await hybrid.outbox.starve()
+    early = [await hybrid.primary.append_ledger(FillFactory.build(price=Decimal(price))) for price in (1, 2, 3)]
+    await hybrid.outbox.feed()
+    await hybrid.append_ledger(FillFactory.build(price=Decimal(4)))
+    worker = worker_of(hybrid.primary.database, sheets, dataclasses.replace(FAST, batch=1))
+    await worker.drain()
+    async with hybrid.primary.database.transaction() as uow:
+        await uow.outbox("sheets").add_fills([booked.ledger_id for booked in early])
+    assert await worker.drain() == 3
+    assert await held(sheets) == await held(hybrid.primary)
+
+
 async def test_a_fill_that_is_rolled_back_leaves_nothing_in_the_outbox(hybrid: HybridAdapter) -> None:
     with pytest.raises(RuntimeError):
         async with hybrid.primary.database.transaction() as uow:
