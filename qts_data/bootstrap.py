@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
     from qts_data.contracts import OHLCV, TickData
-    from qts_data.repositories import BarInterval, TickTable
+    from qts_data.repositories import BarInterval, Gap, StaleFeed, TickTable
     from qts_data.settings import Settings
 
 __all__ = [
@@ -59,8 +59,11 @@ __all__ = [
     "import_tick_file",
     "import_ticks",
     "list_bars",
+    "list_gaps",
+    "list_stale_feeds",
     "prepare_roles",
     "set_trading_zone",
+    "sign_off_gap",
     "status",
     "tick_repository",
 ]
@@ -419,3 +422,33 @@ async def list_bars(
     """Bars of a symbol that start in [start, end); of the ticks that are kept for ever, or of the others."""
     async with tick_repository(settings, table="tick_history" if kept else "tick_data") as repository:
         return await repository.bars(symbol, start, end, interval)
+
+
+async def list_gaps(
+    settings: Settings,
+    symbol: str,
+    start: dt.datetime,
+    end: dt.datetime,
+    calendar: str,
+    *,
+    source: str | None,
+    at_least: dt.timedelta,
+    kept: bool = False,
+) -> list[Gap]:
+    """Trading minutes of [start, end) without a tick."""
+    async with tick_repository(settings, table="tick_history" if kept else "tick_data") as repository:
+        return await repository.gaps(symbol, start, end, calendar, source=source, at_least=at_least)
+
+
+async def sign_off_gap(
+    settings: Settings, symbol: str, start: dt.datetime, end: dt.datetime, reason: str, *, source: str | None
+) -> None:
+    """Say why nothing is there."""
+    async with tick_repository(settings) as repository:
+        await repository.sign_off_gap(symbol, start, end, reason, source=source)
+
+
+async def list_stale_feeds(settings: Settings, calendar: str, silent_for: dt.timedelta) -> list[StaleFeed]:
+    """Feeds from which nothing comes while the exchange trades."""
+    async with tick_repository(settings) as repository:
+        return await repository.stale_feeds(calendar, silent_for=silent_for)

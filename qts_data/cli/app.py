@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from qts_data import bootstrap
-from qts_data.cli import db, dev, importing, show
+from qts_data.cli import db, dev, gaps, importing, show
 from qts_data.cli.demo import run_demo
 from qts_data.cli.output import console
 from qts_data.settings import load_settings
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.add_typer(db.app, name="db")
 app.add_typer(dev.app, name="dev")
 app.add_typer(importing.app, name="import")
+app.add_typer(gaps.app, name="gaps")
 
 
 @app.callback()
