@@ -80,7 +80,14 @@ async def test_a_real_day_as_columns_in_batches_of_any_size_is_the_day_as_record
     ]
 
 
-@pytest.mark.parametrize("as_columns", [False, True])
+@pytest.fixture(params=["columns", "records", "records without NumPy"])
+def as_columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """The ways in: one for those who have Arrow, two for records."""
+    if request.param == "records without NumPy":
+        monkeypatch.setattr("qts_data.repositories.ticks.sources.is_installed", lambda _: False)
+    return bool(request.param == "columns")
+
+
 async def test_batches_of_one_number_like_one_batch(database_: Database, as_columns: bool) -> None:
     ticks = [at(second, price) for second, price in [(0, 1), (0, 2), (1, 3), (0, 4), (1, 5), (0, 6)]]
     report = await ingest(database_, as_table(ticks) if as_columns else ticks, batch_size=1)
@@ -139,6 +146,7 @@ async def test_a_file_is_known_by_its_content_and_what_is_made_of_it(tmp_path: P
     assert a != BatchId.of_file(tmp_path / "a", "lean-trade", "IBM")
 
 
+@pytest.mark.usefixtures("as_columns")
 async def test_pieces_of_a_feed_go_on_from_what_is_stored(database_: Database) -> None:
     for part, prices in enumerate([(1, 2), (3,), (4, 5, 6)]):
         for _ in range(2):  # each is sent twice
@@ -181,6 +189,7 @@ async def test_a_source_in_parts_shares_its_numbering(database_: Database) -> No
     assert [int(tick.price) for tick in await stored(database_, "005930")] == list(range(10))
 
 
+@pytest.mark.usefixtures("as_columns")
 async def test_late_ticks_are_named_with_the_bars_they_change(database_: Database) -> None:
     first = await ingest(database_, [at(0, 1), at(600, 1)])
     assert (first.late, first.changed) == (0, ())
@@ -314,6 +323,11 @@ async def test_every_digit_goes_in_as_columns_and_comes_out_as_columns_and_recor
             assert sorted((TickData(**row) for row in table.to_pylist()), key=place) == mine
         again = await repository.ingest(ticks)
         assert again.duplicate == len(ticks)
+        # As text, what NumPy has encoded meets itself.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("qts_data.repositories.ticks.sources.is_installed", lambda _: False)
+            again = await repository.ingest(ticks)
+        assert again.duplicate == len(ticks)
         await connection.rollback()
 
 
@@ -367,7 +381,6 @@ async def test_nanoseconds_are_refused_where_they_would_be_lost(database_: Datab
         await ingest(database_, table.set_column(0, "time", nanos))
 
 
-@pytest.mark.parametrize("as_columns", [False, True])
 async def test_a_tick_whose_instant_was_forgotten_is_refused(database_: Database, as_columns: bool) -> None:
     from qts_data.repositories.ticks.column_batch import ColumnOrdinals
     from qts_data.repositories.ticks.ordinals import Ordinals
