@@ -38,6 +38,7 @@ __all__ = [
     "ImportReport",
     "Status",
     "check",
+    "checked_database",
     "connect",
     "database",
     "database_url",
@@ -244,6 +245,26 @@ def database(settings: Settings) -> Database:
             tls_key=settings.database_tls_key,
         ),
     )
+
+
+@contextlib.asynccontextmanager
+async def checked_database(settings: Settings) -> AsyncIterator[Database]:
+    """The configured database for a command that may take its time; refuses a schema that is not the code's.
+
+    Raises:
+        ConfigurationError: The server refused the connection, or is too old.
+        DatabaseUnavailable: No server answers.
+        SchemaMismatch: The schema is older or newer than the code.
+    """
+    config = DatabaseConfig(
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        statement_timeout_seconds=0,
+        idle_transaction_timeout_seconds=0,
+    )
+    async with Database(database_url(settings), config) as made:
+        async with made.reader() as reader:
+            await reader.connection.run_sync(_require_current)
+        yield made
 
 
 @contextlib.asynccontextmanager
