@@ -50,6 +50,7 @@ __all__ = [
     "Refuse",
     "Status",
     "check",
+    "checked_database",
     "connect",
     "database",
     "database_url",
@@ -265,6 +266,26 @@ def database(settings: Settings) -> Database:
 
 
 @contextlib.asynccontextmanager
+async def checked_database(settings: Settings) -> AsyncIterator[Database]:
+    """The configured database for a command that may take its time; refuses a schema that is not the code's.
+
+    Raises:
+        ConfigurationError: The server refused the connection, or is too old.
+        DatabaseUnavailable: No server answers.
+        SchemaMismatch: The schema is older or newer than the code.
+    """
+    config = DatabaseConfig(
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        statement_timeout_seconds=0,
+        idle_transaction_timeout_seconds=0,
+    )
+    async with Database(database_url(settings), config) as made:
+        async with made.reader() as reader:
+            await reader.connection.run_sync(_require_current)
+        yield made
+
+
+@contextlib.asynccontextmanager
 async def tick_repository(
     settings: Settings, *, autocommit: bool = False, table: TickTable = "tick_data"
 ) -> AsyncIterator[TickRepository]:
@@ -362,27 +383,13 @@ async def import_tick_file(
         async with tick_repository(settings, table=table) as repository:
             ingest = await repository.ingest(ticks, batch=batch, again=again, progress=progress)
     else:
-        async with tick_repository(settings):
-            pass  # the schema is the code's, and the server can do what is needed
-        async with _bulk_database(settings) as database_:
+        async with checked_database(settings) as database_:
             ingest = await load_in_parts(
                 database_, ticks, stream=batch.stream, table=table, again=again, rejected=rejected, progress=progress
             )
     async with tick_repository(settings, autocommit=True, table=table) as repository:
         refresh = RefreshReport() if keep else await repository.refresh_bars(ingest.stale)
         return ImportReport(ingest, refresh, ingest.cutoff)
-
-
-def _bulk_database(settings: Settings) -> Database:
-    # A load takes as long as it takes.
-    return Database(
-        database_url(settings),
-        DatabaseConfig(
-            connect_timeout_seconds=settings.connect_timeout_seconds,
-            statement_timeout_seconds=0,
-            idle_transaction_timeout_seconds=0,
-        ),
-    )
 
 
 async def import_daily_bars(
@@ -395,9 +402,7 @@ async def import_daily_bars(
         QtsDataError: The database refused; nothing was loaded.
     """
     bars = cast("Iterator[OHLCV]", read_file(layout, path, options, refuse))
-    async with tick_repository(settings):
-        pass  # the schema is the code's
-    async with _bulk_database(settings) as database_, database_.transaction() as uow:
+    async with checked_database(settings) as database_, database_.transaction() as uow:
         return await uow.daily_bars.upsert(bars)
 
 

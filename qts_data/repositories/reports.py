@@ -20,8 +20,8 @@ from qts_data.repositories.booking import (
     GATE,
     LOCK,
     RESERVE,
-    add_writes,
-    check_holding,
+    add_entries,
+    add_positions,
     lock_parameter,
     read_entries,
     repeated,
@@ -153,7 +153,8 @@ async def _apply(driver: Driver, original: BookedEntry, report: Report) -> Booke
         return _repeated(history, original, undone, report)
     booked = _compute(history, original, report, [int(row[0] or 0) for row in reserved])
     pipeline = Pipeline(driver)
-    add_writes(pipeline, booked)
+    add_entries(pipeline, booked)
+    add_positions(pipeline, booked)
     _, written = await pipeline.run()
     first, *more = results_of(booked, written)
     return replace(more[0], applied=(first,)) if more else first
@@ -167,12 +168,10 @@ def _compute(history: Iterable[BookedEntry], original: BookedEntry, report: Repo
     opposite = report.reversal_of(original.entry)
     fold.add(ids[0], Trade.of(opposite), reverses_id=original.id)
     without = fold.holding
-    booked = [Booked(ids[0], opposite, before, without, reverses_id=original.id)]
+    booked = [Booked.of(ids[0], opposite, before, without, reverses_id=original.id)]
     if isinstance(report, Correction):
         fold.add(ids[1], Trade.of(report.entry), corrects_id=original.id)
-        booked.append(Booked(ids[1], report.entry, without, fold.holding, corrects_id=original.id))
-    for entry in booked:
-        check_holding(entry.after)
+        booked.append(Booked.of(ids[1], report.entry, without, fold.holding, corrects_id=original.id))
     return booked
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from qts_data.database.engine import engine
 from qts_data.timescale import Edition
 from qts_data.timescale.edition import create_extension
-from tests.fixtures.fix_cli import ROOT, clean_environment
+from tests.fixtures.fix_cli import HEAD, ROOT, clean_environment
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -88,8 +88,8 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_alone_migrates_a_database(environment: Path, empty_database: URL, tmp_path: Path) -> None:
     url = empty_database.render_as_string(hide_password=False)
     upgraded = run(environment / "bin" / "qts-data", "db", "upgrade", cwd=tmp_path, QTS_DATABASE_URL=url)
-    assert upgraded.strip() == "database 0010, code 0010"
-    assert "revision  database 0010" in run(
+    assert upgraded.strip() == f"database {HEAD}, code {HEAD}"
+    assert f"revision  database {HEAD}" in run(
         environment / "bin" / "qts-data", "status", cwd=tmp_path, QTS_DATABASE_URL=url
     )
 
