@@ -27,7 +27,7 @@ from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError
 from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import BarRange, BatchId, Database, Numbering, SymbolSummary, TimeRange
 from tests.fixtures.factories import TickFactory
-from tests.fixtures.market import DATA, DAY, as_table
+from tests.fixtures.market import DATA, DAY, REAL_DAY, as_table
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -66,15 +66,16 @@ def at(second: float, price: int, **values: object) -> TickData:
 
 
 async def test_a_real_day_as_columns_in_batches_of_any_size_is_the_day_as_records(database_: Database) -> None:
-    ticks = list(read_ticks(DATA / "ibm_20131007_trade_tick.zip", "IBM", DAY))
+    name, symbol, count = REAL_DAY
+    ticks = list(read_ticks(DATA / name, symbol, DAY))
     table = as_table(ticks)
     first = await ingest(database_, table, batch_size=1_000)
-    assert (first.received, first.inserted, first.duplicate, first.late) == (24_293, 24_293, 0, 0)
+    assert (first.received, first.inserted, first.duplicate, first.late) == (count, count, 0, 0)
     reader = pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=777))
     for again in (reader, pl.from_arrow(table), table.to_pandas(types_mapper=None), iter(ticks)):
         report = await ingest(database_, again)
-        assert (report.inserted, report.duplicate) == (0, 24_293)
-    found = await stored(database_, "IBM")
+        assert (report.inserted, report.duplicate) == (0, count)
+    found = await stored(database_, symbol)
     assert [(tick.time, tick.price, tick.volume) for tick in found] == [
         (tick.time, tick.price, tick.volume) for tick in sorted(ticks, key=lambda tick: tick.time)
     ]
@@ -410,9 +411,9 @@ from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import Database, load_in_parts
 import datetime as dt
 async def main():
-    url, path, size = sys.argv[1:]
+    url, path, symbol, size = sys.argv[1:]
     async with Database(parse_url(url)) as database:
-        ticks = read_ticks(Path(path), "IBM", dt.date(2013, 10, 7))
+        ticks = read_ticks(Path(path), symbol, dt.date(2013, 10, 7))
         print("go", flush=True)
         await load_in_parts(database, ticks, stream="killed", part_size=int(size))
 asyncio.run(main())
@@ -420,17 +421,18 @@ asyncio.run(main())
 
 
 async def test_a_load_that_is_killed_again_and_again_ends_exact(database_: Database, database_url: URL) -> None:
-    path = DATA / "ibm_20131007_trade_tick.zip"
+    name, symbol, count = REAL_DAY
+    path = DATA / name
     chance = random.Random(7)
     url = database_url.render_as_string(hide_password=False)
     killed = 0
-    for size in ("500", "1300", "2000", "24293"):
+    for size in ("500", "1300", "2000", str(count)):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _LOADER, url, str(path), size, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            sys.executable, "-c", _LOADER, url, str(path), symbol, size, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert process.stdout is not None
         await process.stdout.readline()
-        if size != "24293":
+        if size != str(count):
             await asyncio.sleep(chance.uniform(0.02, 0.5))
             with contextlib.suppress(ProcessLookupError):  # it was faster
                 process.kill()
@@ -439,8 +441,8 @@ async def test_a_load_that_is_killed_again_and_again_ends_exact(database_: Datab
         assert process.returncode in {0, -signal.SIGKILL}, errors
     assert process.returncode == 0
     assert killed
-    wanted = list(read_ticks(path, "IBM", DAY))
-    found = await stored(database_, "IBM")
+    wanted = list(read_ticks(path, symbol, DAY))
+    found = await stored(database_, symbol)
     assert [(tick.time, tick.price, tick.volume) for tick in found] == [
         (tick.time, tick.price, tick.volume) for tick in wanted
     ]

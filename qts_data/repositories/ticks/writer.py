@@ -135,7 +135,7 @@ class TickWriter:
         *,
         name: str = "live",
         table: TickTable = "tick_data",
-        group_size: int = 5_000,
+        group_size: int = 10_000,
         group_seconds: float = 0.05,
         bound: int = 100_000,
         at_bound: AtBound = AtBound.WAIT,
@@ -209,14 +209,14 @@ class TickWriter:
                 raise TickQueueFull(f"{self._bound:,} ticks wait for the database; the tick was not taken")
             async with self._changed:
                 await self._changed.wait_for(self._has_room)
+        if self._spool is not None:
+            self._spool.append(tick)  # first: what the disk refuses is not taken
         self._queue.append((tick, time.monotonic()))
         self._accepted += 1
         number = self._accepted
         self._arrived.set()
-        if self._spool is not None:
-            self._spool.append(tick)
-            if self._durability is Durability.SPOOLED:
-                await self._spool.sync(number)
+        if self._spool is not None and self._durability is Durability.SPOOLED:
+            await self._spool.sync(number)
         if self._durability is Durability.COMMITTED:
             await self._until(number)
 
