@@ -151,7 +151,9 @@ class Bench:
         """No ticks, no batches, nothing left to write."""
         self.run("TRUNCATE tick_data, tick_days, ingest_batches")
         self.run("CHECKPOINT")
+        # What was made to be loaded is not to be looked through again and again while it is.
         gc.collect()
+        gc.freeze()
 
     def psql(self, command: str) -> None:
         """A command of psql."""

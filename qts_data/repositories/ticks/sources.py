@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 _ROWS_OF_A_TURN: Final = 256
 # Sorting holds everybody else up: ten thousand records take a few milliseconds. NumPy sorts in a thread.
 _RECORDS_OF_A_BATCH: Final = 10_000
-_ROWS_OF_A_BATCH: Final = 65_536
+_ROWS_OF_A_BATCH: Final = 32_768
 
 
 class ArrowStream(Protocol):
