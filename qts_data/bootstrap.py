@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
     from qts_data.contracts import OHLCV, TickData
-    from qts_data.repositories import BarInterval, TickTable
+    from qts_data.repositories import BarInterval, Gap, StaleFeed, TickTable
     from qts_data.settings import Settings
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "Refuse",
     "Status",
     "check",
+    "checked_database",
     "connect",
     "data_source",
     "database",
@@ -67,9 +68,12 @@ __all__ = [
     "import_tick_file",
     "import_ticks",
     "list_bars",
+    "list_gaps",
+    "list_stale_feeds",
     "move",
     "prepare_roles",
     "set_trading_zone",
+    "sign_off_gap",
     "status",
     "tick_repository",
 ]
@@ -271,6 +275,26 @@ def database(settings: Settings) -> Database:
 
 
 @contextlib.asynccontextmanager
+async def checked_database(settings: Settings) -> AsyncIterator[Database]:
+    """The configured database for a command that may take its time; refuses a schema that is not the code's.
+
+    Raises:
+        ConfigurationError: The server refused the connection, or is too old.
+        DatabaseUnavailable: No server answers.
+        SchemaMismatch: The schema is older or newer than the code.
+    """
+    config = DatabaseConfig(
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        statement_timeout_seconds=0,
+        idle_transaction_timeout_seconds=0,
+    )
+    async with Database(database_url(settings), config) as made:
+        async with made.reader() as reader:
+            await reader.connection.run_sync(_require_current)
+        yield made
+
+
+@contextlib.asynccontextmanager
 async def tick_repository(
     settings: Settings, *, autocommit: bool = False, table: TickTable = "tick_data"
 ) -> AsyncIterator[TickRepository]:
@@ -368,27 +392,13 @@ async def import_tick_file(
         async with tick_repository(settings, table=table) as repository:
             ingest = await repository.ingest(ticks, batch=batch, again=again, progress=progress)
     else:
-        async with tick_repository(settings):
-            pass  # the schema is the code's, and the server can do what is needed
-        async with _bulk_database(settings) as database_:
+        async with checked_database(settings) as database_:
             ingest = await load_in_parts(
                 database_, ticks, stream=batch.stream, table=table, again=again, rejected=rejected, progress=progress
             )
     async with tick_repository(settings, autocommit=True, table=table) as repository:
         refresh = RefreshReport() if keep else await repository.refresh_bars(ingest.stale)
         return ImportReport(ingest, refresh, ingest.cutoff)
-
-
-def _bulk_database(settings: Settings) -> Database:
-    # A load takes as long as it takes.
-    return Database(
-        database_url(settings),
-        DatabaseConfig(
-            connect_timeout_seconds=settings.connect_timeout_seconds,
-            statement_timeout_seconds=0,
-            idle_transaction_timeout_seconds=0,
-        ),
-    )
 
 
 async def import_daily_bars(
@@ -401,9 +411,7 @@ async def import_daily_bars(
         QtsDataError: The database refused; nothing was loaded.
     """
     bars = cast("Iterator[OHLCV]", read_file(layout, path, options, refuse))
-    async with tick_repository(settings):
-        pass  # the schema is the code's
-    async with _bulk_database(settings) as database_, database_.transaction() as uow:
+    async with checked_database(settings) as database_, database_.transaction() as uow:
         return await uow.daily_bars.upsert(bars)
 
 
@@ -473,17 +481,17 @@ def google_sheets(settings: Settings) -> GoogleSheetsAdapter:
 
 @contextlib.asynccontextmanager
 async def _current_database(settings: Settings) -> AsyncIterator[Database]:
+    """With the pool and the timeouts of an engine."""
     async with database(settings) as made:
-        with translated_errors(made.url):
-            async with made.engine.connect() as connection:
-                await connection.run_sync(_require_current)
+        async with made.reader() as reader:
+            await reader.connection.run_sync(_require_current)
         yield made
 
 
 @contextlib.asynccontextmanager
 async def move(settings: Settings) -> AsyncIterator[Move]:
     """The move from the configured spreadsheet to the configured database."""
-    async with google_sheets(settings) as sheets, _current_database(settings) as made:
+    async with google_sheets(settings) as sheets, checked_database(settings) as made:
         yield Move(made, sheets)
 
 
@@ -522,5 +530,35 @@ async def import_csv_file(
     """Import a file of a book; see `qts_data.adapters.csv_files.import_csv`."""
     defaults = _book_defaults(settings)
     how = CsvMapping(defaults=defaults) if mapping is None else CsvMapping.load(mapping, defaults)
-    async with _current_database(settings) as made:
+    async with checked_database(settings) as made:
         return await import_csv(made, path, kind, how, all_or_nothing=all_or_nothing, dry_run=dry_run)
+
+
+async def list_gaps(
+    settings: Settings,
+    symbol: str,
+    start: dt.datetime,
+    end: dt.datetime,
+    calendar: str,
+    *,
+    source: str | None,
+    at_least: dt.timedelta,
+    kept: bool = False,
+) -> list[Gap]:
+    """Trading minutes of [start, end) without a tick."""
+    async with tick_repository(settings, table="tick_history" if kept else "tick_data") as repository:
+        return await repository.gaps(symbol, start, end, calendar, source=source, at_least=at_least)
+
+
+async def sign_off_gap(
+    settings: Settings, symbol: str, start: dt.datetime, end: dt.datetime, reason: str, *, source: str | None
+) -> None:
+    """Say why nothing is there."""
+    async with tick_repository(settings) as repository:
+        await repository.sign_off_gap(symbol, start, end, reason, source=source)
+
+
+async def list_stale_feeds(settings: Settings, calendar: str, silent_for: dt.timedelta) -> list[StaleFeed]:
+    """Feeds from which nothing comes while the exchange trades."""
+    async with tick_repository(settings) as repository:
+        return await repository.stale_feeds(calendar, silent_for=silent_for)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.errors import ConfigurationError
@@ -10,7 +11,7 @@ from qts_data.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["EXTRAS", "require"]
+__all__ = ["EXTRAS", "is_installed", "require"]
 
 EXTRAS: Final[Mapping[str, str]] = {
     "numpy": "arrow",
@@ -22,6 +23,11 @@ EXTRAS: Final[Mapping[str, str]] = {
     "gspread": "sheets",
 }
 """The extra of this package that brings each optional module."""
+
+
+def is_installed(module: str) -> bool:
+    """Whether an optional module can be imported."""
+    return importlib.util.find_spec(module) is not None
 
 
 def require(module: str) -> Any:

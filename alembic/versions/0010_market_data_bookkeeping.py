@@ -111,7 +111,7 @@ def upgrade() -> None:
     op.create_table(
         "signed_off_gaps",
         text("symbol", "Instrument, 1 to 64 characters"),
-        text("source", "Feed that has the gap"),
+        text("source", "Feed that has the gap; '*' for all feeds together"),
         instant("start_time", "Start of the gap"),
         instant("end_time", "End of the gap, exclusive"),
         text("reason", "Why nothing is there"),

@@ -23,7 +23,7 @@ class SignedOffGap(Base):
     )
 
     symbol: Mapped[str] = mapped_column(comment="Instrument, 1 to 64 characters")
-    source: Mapped[str] = mapped_column(comment="Feed that has the gap")
+    source: Mapped[str] = mapped_column(comment="Feed that has the gap; '*' for all feeds together")
     start_time: Mapped[Instant] = mapped_column(comment="Start of the gap")
     end_time: Mapped[Instant] = mapped_column(comment="End of the gap, exclusive")
     reason: Mapped[str] = mapped_column(comment="Why nothing is there")

@@ -27,7 +27,7 @@ from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError
 from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import BarRange, BatchId, Database, Numbering, SymbolSummary, TimeRange
 from tests.fixtures.factories import TickFactory
-from tests.fixtures.market import DATA, DAY, as_table
+from tests.fixtures.market import DATA, DAY, REAL_DAY, as_table
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -66,21 +66,29 @@ def at(second: float, price: int, **values: object) -> TickData:
 
 
 async def test_a_real_day_as_columns_in_batches_of_any_size_is_the_day_as_records(database_: Database) -> None:
-    ticks = list(read_ticks(DATA / "ibm_20131007_trade_tick.zip", "IBM", DAY))
+    name, symbol, count = REAL_DAY
+    ticks = list(read_ticks(DATA / name, symbol, DAY))
     table = as_table(ticks)
     first = await ingest(database_, table, batch_size=1_000)
-    assert (first.received, first.inserted, first.duplicate, first.late) == (24_293, 24_293, 0, 0)
+    assert (first.received, first.inserted, first.duplicate, first.late) == (count, count, 0, 0)
     reader = pa.RecordBatchReader.from_batches(table.schema, table.to_batches(max_chunksize=777))
     for again in (reader, pl.from_arrow(table), table.to_pandas(types_mapper=None), iter(ticks)):
         report = await ingest(database_, again)
-        assert (report.inserted, report.duplicate) == (0, 24_293)
-    found = await stored(database_, "IBM")
+        assert (report.inserted, report.duplicate) == (0, count)
+    found = await stored(database_, symbol)
     assert [(tick.time, tick.price, tick.volume) for tick in found] == [
         (tick.time, tick.price, tick.volume) for tick in sorted(ticks, key=lambda tick: tick.time)
     ]
 
 
-@pytest.mark.parametrize("as_columns", [False, True])
+@pytest.fixture(params=["columns", "records", "records without NumPy"])
+def as_columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """The ways in: one for those who have Arrow, two for records."""
+    if request.param == "records without NumPy":
+        monkeypatch.setattr("qts_data.repositories.ticks.sources.is_installed", lambda _: False)
+    return bool(request.param == "columns")
+
+
 async def test_batches_of_one_number_like_one_batch(database_: Database, as_columns: bool) -> None:
     ticks = [at(second, price) for second, price in [(0, 1), (0, 2), (1, 3), (0, 4), (1, 5), (0, 6)]]
     report = await ingest(database_, as_table(ticks) if as_columns else ticks, batch_size=1)
@@ -139,6 +147,7 @@ async def test_a_file_is_known_by_its_content_and_what_is_made_of_it(tmp_path: P
     assert a != BatchId.of_file(tmp_path / "a", "lean-trade", "IBM")
 
 
+@pytest.mark.usefixtures("as_columns")
 async def test_pieces_of_a_feed_go_on_from_what_is_stored(database_: Database) -> None:
     for part, prices in enumerate([(1, 2), (3,), (4, 5, 6)]):
         for _ in range(2):  # each is sent twice
@@ -181,6 +190,7 @@ async def test_a_source_in_parts_shares_its_numbering(database_: Database) -> No
     assert [int(tick.price) for tick in await stored(database_, "005930")] == list(range(10))
 
 
+@pytest.mark.usefixtures("as_columns")
 async def test_late_ticks_are_named_with_the_bars_they_change(database_: Database) -> None:
     first = await ingest(database_, [at(0, 1), at(600, 1)])
     assert (first.late, first.changed) == (0, ())
@@ -314,6 +324,11 @@ async def test_every_digit_goes_in_as_columns_and_comes_out_as_columns_and_recor
             assert sorted((TickData(**row) for row in table.to_pylist()), key=place) == mine
         again = await repository.ingest(ticks)
         assert again.duplicate == len(ticks)
+        # As text, what NumPy has encoded meets itself.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("qts_data.repositories.ticks.sources.is_installed", lambda _: False)
+            again = await repository.ingest(ticks)
+        assert again.duplicate == len(ticks)
         await connection.rollback()
 
 
@@ -367,7 +382,6 @@ async def test_nanoseconds_are_refused_where_they_would_be_lost(database_: Datab
         await ingest(database_, table.set_column(0, "time", nanos))
 
 
-@pytest.mark.parametrize("as_columns", [False, True])
 async def test_a_tick_whose_instant_was_forgotten_is_refused(database_: Database, as_columns: bool) -> None:
     from qts_data.repositories.ticks.column_batch import ColumnOrdinals
     from qts_data.repositories.ticks.ordinals import Ordinals
@@ -397,9 +411,9 @@ from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import Database, load_in_parts
 import datetime as dt
 async def main():
-    url, path, size = sys.argv[1:]
+    url, path, symbol, size = sys.argv[1:]
     async with Database(parse_url(url)) as database:
-        ticks = read_ticks(Path(path), "IBM", dt.date(2013, 10, 7))
+        ticks = read_ticks(Path(path), symbol, dt.date(2013, 10, 7))
         print("go", flush=True)
         await load_in_parts(database, ticks, stream="killed", part_size=int(size))
 asyncio.run(main())
@@ -407,17 +421,18 @@ asyncio.run(main())
 
 
 async def test_a_load_that_is_killed_again_and_again_ends_exact(database_: Database, database_url: URL) -> None:
-    path = DATA / "ibm_20131007_trade_tick.zip"
+    name, symbol, count = REAL_DAY
+    path = DATA / name
     chance = random.Random(7)
     url = database_url.render_as_string(hide_password=False)
     killed = 0
-    for size in ("500", "1300", "2000", "24293"):
+    for size in ("500", "1300", "2000", str(count)):
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _LOADER, url, str(path), size, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            sys.executable, "-c", _LOADER, url, str(path), symbol, size, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert process.stdout is not None
         await process.stdout.readline()
-        if size != "24293":
+        if size != str(count):
             await asyncio.sleep(chance.uniform(0.02, 0.5))
             with contextlib.suppress(ProcessLookupError):  # it was faster
                 process.kill()
@@ -426,8 +441,8 @@ async def test_a_load_that_is_killed_again_and_again_ends_exact(database_: Datab
         assert process.returncode in {0, -signal.SIGKILL}, errors
     assert process.returncode == 0
     assert killed
-    wanted = list(read_ticks(path, "IBM", DAY))
-    found = await stored(database_, "IBM")
+    wanted = list(read_ticks(path, symbol, DAY))
+    found = await stored(database_, symbol)
     assert [(tick.time, tick.price, tick.volume) for tick in found] == [
         (tick.time, tick.price, tick.volume) for tick in wanted
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import itertools
-import os
 import random
 import signal
 import subprocess
@@ -19,14 +18,14 @@ import pytest_asyncio
 from qts_data.database import migrations
 from qts_data.database.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, parse_url
-from qts_data.errors import ConfigurationError, InvalidRecord
+from qts_data.errors import ConfigurationError, DatabaseUnavailable, InvalidRecord
 from qts_data.importers.lean_trade import read_ticks
-from qts_data.repositories import AtBound, Database, Durability, IngestReport, TickQueueFull, TickWriter
+from qts_data.repositories import AtBound, Database, Durability, IngestReport, TickQueueFull, TickWriter, load_in_parts
 from tests.fixtures.factories import TickFactory
-from tests.fixtures.market import DATA, DAY
+from tests.fixtures.market import DATA, DAY, REAL_DAY, WHOLE_DAY
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
     from sqlalchemy.engine import URL
@@ -35,12 +34,8 @@ if TYPE_CHECKING:
     from tests.fixtures.fix_proxy import Proxy
 
 START = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
-# QTS_TEST_WHOLE_DAY=1: the largest real day, not a piece of a smaller one.
-REAL_FEED = (
-    ("spy_20131007_trade_tick.zip", "SPY", 250_601)
-    if os.environ.get("QTS_TEST_WHOLE_DAY")
-    else ("ibm_20131007_trade_tick.zip", "IBM", 2_500)
-)
+# QTS_TEST_WHOLE_DAY=1 feeds all of the largest real day.
+NAME, SYMBOL, FED = (*REAL_DAY[:2], REAL_DAY[2] if WHOLE_DAY else 2_000)
 FOR_EVER = (dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC))
 
 
@@ -161,13 +156,13 @@ async def test_a_wire_that_is_cut_at_any_moment_loses_and_doubles_nothing(proxy:
         Database(proxy.url, DatabaseConfig(pool_min=1)) as database,
         TickWriter(database, group_size=7, group_seconds=0) as writer,
     ):
-        for number in range(300):
+        for number in range(200):
             await writer.write(at(number // 40, number))
             if chance.random() < 0.05:
                 proxy.cut()
             if chance.random() < 0.3:
                 await asyncio.sleep(chance.uniform(0, 0.004))
-    assert await prices(market) == list(range(300))
+    assert await prices(market) == list(range(200))
 
 
 async def test_another_tick_under_a_stored_key_stops_the_writer_loudly(market: Database) -> None:
@@ -261,18 +256,17 @@ asyncio.run(main())
 async def test_a_feed_that_is_killed_again_and_again_ends_exact(
     market: Database, database_url: URL, tmp_path: Path
 ) -> None:
-    name, symbol, count = REAL_FEED
     chance = random.Random(11)
-    wanted = list(itertools.islice(read_ticks(DATA / name, symbol, DAY), count))
+    wanted = list(itertools.islice(read_ticks(DATA / NAME, SYMBOL, DAY), FED))
     url = database_url.render_as_string(hide_password=False)
     restarts = 0
     while True:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _FEED, url, str(DATA / name), symbol, str(tmp_path), str(count),
+            sys.executable, "-c", _FEED, url, str(DATA / NAME), SYMBOL, str(tmp_path), str(FED),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None
-        stop_at = chance.randrange(count // 3)
+        stop_at = chance.randrange(FED // 4, FED // 2)
         for _ in range(stop_at):
             if not await process.stdout.readline():
                 break
@@ -285,13 +279,13 @@ async def test_a_feed_that_is_killed_again_and_again_ends_exact(
             break
     assert restarts > 2
     async with market.reader() as reader:
-        found = await reader.ticks.ticks(symbol, *FOR_EVER)
+        found = await reader.ticks.ticks(SYMBOL, *FOR_EVER)
     assert [(tick.time, tick.price, tick.volume) for tick in found] == [
         (tick.time, tick.price, tick.volume) for tick in wanted
     ]
 
 
-async def test_a_server_that_restarts_during_a_feed_costs_nothing(tmp_path: Path) -> None:
+async def test_a_server_that_restarts_during_a_feed_or_a_load_costs_nothing(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path / "data")
     try:
         server.start()
@@ -311,5 +305,18 @@ async def test_a_server_that_restarts_during_a_feed_costs_nothing(tmp_path: Path
                     await asyncio.sleep(0.001)
             assert await prices(database) == list(range(400))
             assert writer.stats.resent >= 1
+
+            def source(*, falls: bool) -> Iterator[TickData]:
+                for number in range(500):
+                    if falls and number == 250:
+                        server.stop()
+                    yield at(number // 50, number, symbol="LOAD")
+
+            with pytest.raises(DatabaseUnavailable):
+                await load_in_parts(database, source(falls=True), stream="day", part_size=70)
+            await asyncio.to_thread(server.start)
+            report = await load_in_parts(database, source(falls=False), stream="day", part_size=70)
+            assert 0 < report.inserted < report.received == 500
+            assert await prices(database, "LOAD") == list(range(500))
     finally:
         server.delete()

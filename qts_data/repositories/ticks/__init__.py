@@ -5,6 +5,7 @@ batches (`records`, `column_batch`) through `loading` into the table, with `book
 """
 
 from qts_data.repositories.ticks.bars import BAR_INTERVALS, BarInterval
+from qts_data.repositories.ticks.gaps import Gap, SignedOff, StaleFeed
 from qts_data.repositories.ticks.parts import load_in_parts
 from qts_data.repositories.ticks.query import TickQuery
 from qts_data.repositories.ticks.reads import SymbolSummary, TickReads
@@ -28,9 +29,12 @@ __all__ = [
     "BarRange",
     "BatchId",
     "Durability",
+    "Gap",
     "IngestReport",
     "Numbering",
     "RefreshReport",
+    "SignedOff",
+    "StaleFeed",
     "SymbolSummary",
     "TickQuery",
     "TickQueueFull",

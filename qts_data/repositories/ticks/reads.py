@@ -12,6 +12,7 @@ from qts_data.contracts import TickData
 from qts_data.contracts.checks import check_aware
 from qts_data.database.errors import translated_errors
 from qts_data.repositories.ticks.bars import BarInterval, select_bars
+from qts_data.repositories.ticks.gaps import find_gaps, find_stale, list_signed_off
 from qts_data.repositories.ticks.query import TickQuery
 from qts_data.repositories.ticks.refresh import retention_cutoff
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from qts_data.contracts import OHLCV
+    from qts_data.repositories.ticks.gaps import Gap, SignedOff, StaleFeed
     from qts_data.repositories.ticks.reports import TickTable
 
 __all__ = ["SymbolSummary", "TickReads"]
 
 _NO_TIME: Final = dt.timedelta(0)
+_MINUTE: Final = dt.timedelta(minutes=1)
+_MONTH: Final = dt.timedelta(days=30)
 
 _LATEST: Final = """
     SELECT t.* FROM unnest(CAST(:symbols AS text[])) WITH ORDINALITY AS wanted (symbol, place)
@@ -190,6 +194,82 @@ class TickReads:
         with translated_errors():
             rows = await self._connection.execute(sa.text(_OVERVIEW), {"relation": self._table})
         return [SymbolSummary(row.symbol, row.source, row.ticks, row.first, row.last) for row in rows]
+
+    async def gaps(
+        self,
+        symbol: str,
+        start: dt.datetime,
+        end: dt.datetime,
+        calendar: str = "XKRX",
+        *,
+        source: str | None = None,
+        at_least: dt.timedelta = _MINUTE,
+    ) -> list[Gap]:
+        """Trading minutes of [start, end) without a tick, as stretches within a session, in order.
+
+        A session without any tick is one gap of kind `day`. The minute under way and what was signed off are not
+        reported. From `tick_data`, minutes are asked of `ohlcv_1m`, which outlives its ticks.
+
+        Args:
+            symbol: The instrument.
+            start: Aware instant.
+            end: Aware instant.
+            calendar: Name of an exchange in `exchange_calendars`, such as XKRX or XNYS, or 24/7.
+            source: Only of this feed; without it, a minute counts as there if any feed has it.
+            at_least: Shortest stretch to report: a share that hardly trades has empty minutes.
+
+        Raises:
+            InvalidRecord: The range is empty or naive, begins before what retention has left, or the calendar
+                does not reach so far.
+            ConfigurationError: There is no such calendar, or the extra `calendars` is not installed.
+        """
+        with translated_errors():
+            return await find_gaps(
+                self._connection,
+                self._table,
+                symbol,
+                start,
+                end,
+                calendar=calendar,
+                source=source,
+                at_least=at_least,
+            )
+
+    async def stale_feeds(
+        self,
+        calendar: str = "XKRX",
+        *,
+        silent_for: dt.timedelta = _MINUTE,
+        alive_within: dt.timedelta = _MONTH,
+        as_of: dt.datetime | None = None,
+    ) -> list[StaleFeed]:
+        """Feeds of symbols from which nothing has come for longer than this while the exchange was trading.
+
+        Args:
+            calendar: Name of the exchange in `exchange_calendars`.
+            silent_for: Whole minutes of trading time without a tick that are no cause for worry.
+            alive_within: A feed that ended longer ago than this is over, and not stale.
+            as_of: Look from this instant; the server's clock by default.
+
+        Raises:
+            InvalidRecord: `as_of` has no time zone, or the calendar does not reach so far.
+            ConfigurationError: There is no such calendar, or the extra `calendars` is not installed.
+        """
+        feeds = [(item.symbol, item.source, item.last) for item in await self.overview()]
+        with translated_errors():
+            return await find_stale(
+                self._connection,
+                feeds,
+                calendar=calendar,
+                silent_for=silent_for,
+                alive_within=alive_within,
+                as_of=as_of,
+            )
+
+    async def list_signed_off_gaps(self, symbol: str, start: dt.datetime, end: dt.datetime) -> list[SignedOff]:
+        """Gaps of a symbol that overlap [start, end) and were signed off, in order."""
+        with translated_errors():
+            return await list_signed_off(self._connection, symbol, start, end)
 
     async def retention_cutoff(self) -> dt.datetime | None:
         """Instant before which the server will drop ticks by itself; None if it keeps them."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qts_data.database.errors import translated_errors
 from qts_data.errors import InvalidRecord
 from qts_data.repositories.ticks import bookkeeping
+from qts_data.repositories.ticks.gaps import sign_off
 from qts_data.repositories.ticks.loading import append, insert_new
 from qts_data.repositories.ticks.reads import TickReads
 from qts_data.repositories.ticks.refresh import refresh_aggregates, retention_cutoff
@@ -136,6 +137,24 @@ class TickRepository(TickReads):
             report = tally.report()
             await bookkeeping.add_to_stream(self._connection, self._table, stream, report)
             return report
+
+    async def sign_off_gap(
+        self, symbol: str, start: dt.datetime, end: dt.datetime, reason: str, *, source: str | None = None
+    ) -> None:
+        """Say why nothing is there in [start, end); `gaps` does not report it any more.
+
+        Args:
+            symbol: The instrument.
+            start: Start of the gap; one that is signed off already and starts there is replaced.
+            end: End of the gap.
+            reason: Such as "trading halt" or "feed down, ticket 4711".
+            source: The feed that has the gap; None for all feeds.
+
+        Raises:
+            InvalidRecord: The reason is empty, or the range is empty or naive.
+        """
+        with translated_errors():
+            await sign_off(self._connection, symbol, start, end, reason, source=source)
 
     async def recount(self) -> None:
         """Make `overview` right after somebody else has changed the table; scans it, and loads wait meanwhile."""

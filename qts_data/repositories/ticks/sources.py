@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from qts_data.contracts import TickData
 from qts_data.errors import InvalidRecord
-from qts_data.extras import require
+from qts_data.extras import is_installed, require
 from qts_data.repositories.ticks.column_batch import ColumnBatch, ColumnOrdinals
 from qts_data.repositories.ticks.columns import read_columns
 from qts_data.repositories.ticks.ordinals import Ordinals
+from qts_data.repositories.ticks.record_columns import RecordColumns
 from qts_data.repositories.ticks.records import RecordBatch, numbered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from qts_data.repositories.ticks.batch import Batch
+    from qts_data.repositories.ticks.columns import Columns
     from qts_data.repositories.ticks.records import Row
 
 __all__ = ["ArrowStream", "Numbering", "Ticks", "ahead", "batches_of"]
 
 _T = TypeVar("_T")
 _ROWS_OF_A_TURN: Final = 256
-# Sorting holds everybody else up: ten thousand records take a few milliseconds. Columns are sorted in a thread.
+# Sorting holds everybody else up: ten thousand records take a few milliseconds. NumPy sorts in a thread.
 _RECORDS_OF_A_BATCH: Final = 10_000
-_ROWS_OF_A_BATCH: Final = 65_536
+_ROWS_OF_A_BATCH: Final = 32_768
 
 
 class ArrowStream(Protocol):
@@ -44,6 +46,21 @@ class Numbering:
     def __init__(self) -> None:
         self.records = Ordinals()
         self.columns = ColumnOrdinals()
+
+    def skip(self, ticks: Sequence[TickData]) -> None:
+        """Count records that are not loaded.
+
+        Raises:
+            InvalidRecord: One comes so late that its instant may have been forgotten.
+        """
+        if is_installed("numpy"):
+            gathered = RecordColumns()
+            gathered.add(ticks)
+            self.columns.number(gathered.columns())
+            return
+        for tick in ticks:
+            if tick.seq is None:
+                self.records.next(tick.symbol, tick.time, tick.source)
 
 
 def batches_of(
@@ -69,6 +86,8 @@ def batches_of(
         return _ColumnBatches(
             ticks, batch_size or _ROWS_OF_A_BATCH, numbering.columns, split=split, source=source, reject=reject
         ).next
+    if is_installed("numpy"):
+        return _RecordColumnBatches(ticks, batch_size or _RECORDS_OF_A_BATCH, numbering.columns, split).next
     return _RecordBatches(ticks, batch_size or _RECORDS_OF_A_BATCH, numbering.records, split).next
 
 
@@ -113,6 +132,38 @@ class _RecordBatches:
         return [RecordBatch(rows, counted=rows is counted) for rows in (given, counted) if rows], 0
 
 
+class _RecordColumnBatches:
+    def __init__(self, ticks: Iterable[TickData], batch_size: int, ordinals: ColumnOrdinals, split: bool) -> None:
+        self._ticks = _checked(ticks)
+        self._batch_size = batch_size
+        self._ordinals = ordinals
+        self._split = split
+
+    async def next(self) -> tuple[list[Batch], int] | None:
+        gathered = RecordColumns()
+        while gathered.size < self._batch_size:
+            turn = list(itertools.islice(self._ticks, min(_ROWS_OF_A_TURN, self._batch_size - gathered.size)))
+            if not turn:
+                break
+            gathered.add(turn)
+            await asyncio.sleep(0)
+        if not gathered.size:
+            return None
+        if gathered.size <= _ROWS_OF_A_TURN:
+            return _column_batches(gathered.columns(), self._ordinals, split=self._split), 0
+        return await asyncio.to_thread(
+            lambda: (_column_batches(gathered.columns(), self._ordinals, split=self._split), 0)
+        )
+
+
+def _column_batches(columns: Columns, ordinals: ColumnOrdinals, *, split: bool) -> list[Batch]:
+    ordinals.number(columns)
+    parts = [columns]
+    if split and columns.counted.any() and not columns.counted.all():
+        parts = [columns.take(~columns.counted), columns.take(columns.counted)]
+    return [ColumnBatch(part) for part in parts if len(part)]
+
+
 def _checked(ticks: Iterable[TickData]) -> Iterator[TickData]:
     for row, tick in enumerate(ticks, start=1):
         if not isinstance(tick, TickData):
@@ -153,11 +204,7 @@ class _ColumnBatches:
             return None
         columns, rejected = read_columns(batch, first_row=self._row, source=self._source, reject=self._reject)
         self._row += len(batch)
-        self._ordinals.number(columns)
-        parts = [columns]
-        if self._split and columns.counted.any() and not columns.counted.all():
-            parts = [columns.take(columns.counted), columns.take(~columns.counted)]
-        return [ColumnBatch(part) for part in parts if len(part)], rejected
+        return _column_batches(columns, self._ordinals, split=self._split), rejected
 
 
 def _slices(reader: Any, size: int) -> Iterator[Any]:

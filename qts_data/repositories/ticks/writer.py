@@ -135,7 +135,7 @@ class TickWriter:
         *,
         name: str = "live",
         table: TickTable = "tick_data",
-        group_size: int = 5_000,
+        group_size: int = 10_000,
         group_seconds: float = 0.05,
         bound: int = 100_000,
         at_bound: AtBound = AtBound.WAIT,
@@ -161,8 +161,9 @@ class TickWriter:
         self._synchronous = synchronous_commit
         self._stream = f"{name}/{uuid.uuid4()}"
         self._numbering = Numbering()
-        # Each with the moment it was taken.
-        self._queue: deque[tuple[TickData, float]] = deque()
+        # Ticks, and the moments they were taken; not in pairs, which the garbage collector would have to watch.
+        self._queue: deque[TickData] = deque()
+        self._taken: deque[float] = deque()
         self._accepted = 0
         self._committed = 0
         self._inserted = self._duplicate = self._late = 0
@@ -189,8 +190,8 @@ class TickWriter:
             # Some of these may be committed too: the server's row of the stream says which.
             self._stream, self._committed = found.stream, found.base
             self._accepted = found.base + len(found.ticks)
-            now = time.monotonic()
-            self._queue.extend((tick, now) for tick in found.ticks)
+            self._queue.extend(found.ticks)
+            self._taken.extend([time.monotonic()] * len(found.ticks))
         self._task = asyncio.create_task(self._run())
 
     async def write(self, tick: TickData) -> None:
@@ -209,14 +210,15 @@ class TickWriter:
                 raise TickQueueFull(f"{self._bound:,} ticks wait for the database; the tick was not taken")
             async with self._changed:
                 await self._changed.wait_for(self._has_room)
-        self._queue.append((tick, time.monotonic()))
+        if self._spool is not None:
+            self._spool.append(tick)  # first: what the disk refuses is not taken
+        self._queue.append(tick)
+        self._taken.append(time.monotonic())
         self._accepted += 1
         number = self._accepted
         self._arrived.set()
-        if self._spool is not None:
-            self._spool.append(tick)
-            if self._durability is Durability.SPOOLED:
-                await self._spool.sync(number)
+        if self._spool is not None and self._durability is Durability.SPOOLED:
+            await self._spool.sync(number)
         if self._durability is Durability.COMMITTED:
             await self._until(number)
 
@@ -261,7 +263,7 @@ class TickWriter:
     def stats(self) -> WriterStats:
         """Counters, now."""
         lags = sorted(self._lags)
-        oldest = self._queue[0][1] if self._queue else None
+        oldest = self._taken[0] if self._taken else None
         return WriterStats(
             accepted=self._accepted,
             committed=self._committed,
@@ -311,7 +313,7 @@ class TickWriter:
                 return False
             self._arrived.clear()
             await self._arrived.wait()
-        due = self._queue[0][1] + self._group_seconds
+        due = self._taken[0] + self._group_seconds
         while len(self._queue) < self._group_size and not self._closing and not self._hurry:
             left = due - time.monotonic()
             if left <= 0:
@@ -322,13 +324,13 @@ class TickWriter:
                     await self._arrived.wait()
         return True
 
-    async def _committed_group(self, group: list[tuple[TickData, float]], report: IngestReport | None) -> None:
-        now = time.monotonic()
+    async def _committed_group(self, group: list[TickData], report: IngestReport | None) -> None:
+        self._lags.append(time.monotonic() - self._taken[0])
         for _ in group:
             self._queue.popleft()
+            self._taken.popleft()
         self._committed += len(group)
         self._groups += 1
-        self._lags.append(now - group[0][1])
         if self._hurry and not self._queue:
             self._hurry = False
         if report is None:
@@ -344,9 +346,8 @@ class TickWriter:
         if self._on_group is not None and report is not None:
             self._on_group(report)
 
-    async def _commit(self, group: list[tuple[TickData, float]]) -> IngestReport | None:
+    async def _commit(self, ticks: list[TickData]) -> IngestReport | None:
         """Send a group until it is in; None if an earlier attempt turns out to have succeeded."""
-        ticks = [tick for tick, _ in group]
         pause = _FIRST_PAUSE_SECONDS
         attempt = 0
         while True:

@@ -1,0 +1,107 @@
+"""`qts-data gaps`: what should be there and is not."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import zoneinfo
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from qts_data import bootstrap
+from qts_data.cli.output import console, notes
+from qts_data.settings import load_settings
+
+__all__ = ["app"]
+
+app = typer.Typer(help="What should be there and is not.", no_args_is_help=True)
+
+FOUND = 3
+"""Exit code of a search that found something."""
+
+Symbol = Annotated[str, typer.Argument(help="The instrument.")]
+Calendar = Annotated[str, typer.Option(help="Exchange whose sessions count, such as XKRX or XNYS, or 24/7.")]
+Source = Annotated[str | None, typer.Option(help="Only of this feed; all feeds together by default.")]
+_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
+Start = Annotated[dt.datetime, typer.Option("--from", formats=_FORMATS, help="Start, in QTS_TRADING_TIME_ZONE.")]
+End = Annotated[dt.datetime, typer.Option("--to", formats=_FORMATS, help="End, exclusive.")]
+
+
+@app.command(name="list")
+def list_(
+    symbol: Symbol,
+    start: Start,
+    end: End,
+    calendar: Calendar = "XKRX",
+    source: Source = None,
+    at_least: Annotated[int, typer.Option(min=1, help="Shortest gap to show, in minutes.")] = 1,
+    kept: Annotated[bool, typer.Option("--kept", help="Of the ticks that are kept for ever (import --keep).")] = False,
+) -> None:
+    """Days and minutes of trading without a tick. Exit code 3 if there are some."""
+    settings = load_settings()
+    zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
+    found = asyncio.run(
+        bootstrap.list_gaps(
+            settings,
+            symbol,
+            start.replace(tzinfo=zone),
+            end.replace(tzinfo=zone),
+            calendar,
+            source=source,
+            at_least=dt.timedelta(minutes=at_least),
+            kept=kept,
+        )
+    )
+    if not found:
+        console.print(f"no gaps of {symbol}")
+        return
+    table = Table("what", f"from ({zone.key})", "to", "minutes", box=None, pad_edge=False)
+    for gap in found:
+        table.add_row(gap.kind, _shown(gap.start, zone), _shown(gap.end, zone), f"{gap.minutes:,}")
+    console.print(table)
+    raise typer.Exit(FOUND)
+
+
+@app.command(name="sign-off")
+def sign_off(
+    symbol: Symbol,
+    start: Start,
+    end: End,
+    reason: Annotated[str, typer.Option(help="Why nothing is there.")],
+    source: Source = None,
+) -> None:
+    """Explain a gap; it is not shown any more."""
+    settings = load_settings()
+    zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
+    asyncio.run(
+        bootstrap.sign_off_gap(
+            settings, symbol, start.replace(tzinfo=zone), end.replace(tzinfo=zone), reason, source=source
+        )
+    )
+    console.print(f"signed off: {symbol} from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} {zone.key}")
+
+
+@app.command()
+def stale(
+    calendar: Calendar = "XKRX",
+    minutes: Annotated[int, typer.Option(min=0, help="Silence that is no cause for worry, in trading minutes.")] = 5,
+) -> None:
+    """Feeds from which nothing comes while the exchange trades. Exit code 3 if there are some."""
+    settings = load_settings()
+    found = asyncio.run(bootstrap.list_stale_feeds(settings, calendar, dt.timedelta(minutes=minutes)))
+    if not found:
+        notes.print("no feed is stale")
+        return
+    zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
+    table = Table("symbol", "feed", f"last tick ({zone.key})", "silent minutes", box=None, pad_edge=False)
+    for feed in found:
+        silent = feed.silent // dt.timedelta(minutes=1)
+        table.add_row(feed.symbol, feed.source or "-", _shown(feed.last, zone), f"{silent:,}")
+    console.print(table)
+    raise typer.Exit(FOUND)
+
+
+def _shown(instant: dt.datetime, zone: dt.tzinfo) -> str:
+    return f"{instant.astimezone(zone):%Y-%m-%d %H:%M}"
