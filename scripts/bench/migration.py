@@ -1,6 +1,6 @@
 """How long does a move take, and what does HYBRID cost a trade?
 
-    python scripts/bench/migration.py [fills of the sheet] [fills in HYBRID]
+    python scripts/bench/migration.py [fills of the sheet, 0 to leave the copy out] [fills in HYBRID]
 
 Starts an embedded PostgreSQL of its own, with fsync on, and a stand-in for Google Sheets.
 
@@ -143,11 +143,11 @@ async def other_side(url: str) -> None:
         workbook = standin.workbook()
         for layout in LAYOUTS.values():
             workbook.put(layout.title, [list(layout.fields)])
-        standin.faults = faults_at_random(5, 0.2, weights=[3, 3, 2, 2, 2, 3, 1, 1])
-        standin.delay_seconds = 1.0
+        standin.faults = faults_at_random(5, 0.2, weights=[3, 3, 2, 2, 2, 3, 0.3, 0.3])
+        standin.delay_seconds = 4.0
         config = SheetsConfig(
             spreadsheet_id=workbook.spreadsheet_id, credentials=standin.credentials(), base_url=standin.url,
-            timeout_seconds=0.5, reads_per_minute=10**6, writes_per_minute=10**6, first_pause_seconds=0.02, attempts=3,
+            timeout_seconds=2.0, reads_per_minute=10**6, writes_per_minute=10**6, first_pause_seconds=0.02, attempts=3,
         )  # fmt: skip
         async with Database(parse_url(url)) as database, sheets_of(standin, workbook, config) as sheets:
             delivery = DeliveryConfig(batch=200, first_pause_seconds=0.05, idle_seconds=0.05, settle_seconds=2.0)
@@ -165,7 +165,8 @@ async def other_side(url: str) -> None:
             standin.faults = lambda _method: None
             await asyncio.sleep(2 * standin.delay_seconds)
             await worker.settle()
-            report = await verify_data_consistency(database, sheets.workbook, tables=["ledger", "positions"])
+            async with sheets_of(standin, workbook) as patient:
+                report = await verify_data_consistency(database, patient.workbook, tables=["ledger", "positions"])
             found = {
                 "rows": {table.table: (table.rows_here, table.rows_there) for table in report.tables},
                 "findings": [dataclasses.asdict(finding) for finding in report.findings[:5]],
@@ -240,7 +241,8 @@ def main() -> None:
             for name in ("copied", "hybrid"):
                 server.ensure_database(name)
                 migrations.upgrade(parse_url(running.url(name)))
-            measure_copy(running.url("copied"), sheet_fills, Path(folder))
+            if sheet_fills:
+                measure_copy(running.url("copied"), sheet_fills, Path(folder))
             asyncio.run(measure_hybrid(running.url("hybrid"), hybrid_fills))
         finally:
             server.delete()

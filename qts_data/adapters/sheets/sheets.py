@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from qts_data.errors import ConfigurationError
+from qts_data.errors import ConfigurationError, SourceRefused
 from qts_data.importers.book import LAYOUTS, Header, RecordMaker, Row, column_letters, read_rows
 
 if TYPE_CHECKING:
@@ -82,6 +82,21 @@ class Workbook:
             raise ConfigurationError(f"the spreadsheet has no sheet {title!r}; it has {', '.join(self._titles())}")
         if from_row > (await self.metadata()).sheets[title].rows:
             await self.metadata(again=True)  # it may have grown
+        try:
+            names, cells = await self._cells(title, from_row, progress)
+        except SourceRefused:
+            # Somebody may have deleted rows or columns since we asked how large it is.
+            before = (await self.metadata()).sheets[title]
+            if (await self.metadata(again=True)).sheets.get(title) in {None, before}:
+                raise
+            names, cells = await self._cells(title, from_row, progress)
+        header = Header.of(LAYOUTS[kind], title, names)
+        return SheetTable(header, await self._rows(header, cells, from_row), from_row - 1 + len(cells))
+
+    async def _cells(
+        self, title: str, from_row: int, progress: Callable[[int], None] | None
+    ) -> tuple[Sequence[Cell], list[Sequence[Cell]]]:
+        """The first row, and all rows from one on."""
         size = (await self.metadata()).sheets[title]
         right = column_letters(size.columns - 1)
         starts = range(from_row, size.rows + 1, _ROWS_OF_A_CALL)
@@ -89,7 +104,6 @@ class Workbook:
         ranges = [f"{quote(title)}!A{top}:{right}{top + _ROWS_OF_A_CALL - 1}" for top in starts[:-1]]
         ranges += [f"{quote(title)}!A{top}:{right}" for top in starts[-1:]]
         first, *more = await self.client.read([f"{quote(title)}!A1:{right}1", *ranges[:1]])
-        header = Header.of(LAYOUTS[kind], title, first[0] if first else [])
         cells: list[Sequence[Cell]] = list(more[0]) if more else []
         for number, area in enumerate(ranges[1:], start=1):
             if progress is not None:
@@ -97,7 +111,7 @@ class Workbook:
             if following := (await self.client.read([area]))[0]:
                 cells += [[]] * (number * _ROWS_OF_A_CALL - len(cells))
                 cells += following
-        return SheetTable(header, await self._rows(header, cells, from_row), from_row - 1 + len(cells))
+        return first[0] if first else [], cells
 
     async def _rows(self, header: Header, cells: Iterable[Sequence[Cell]], from_row: int) -> list[Row]:
         given = await self.defaults()

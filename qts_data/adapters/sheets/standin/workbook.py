@@ -129,18 +129,7 @@ class Workbook:
         return {
             "spreadsheetId": self.spreadsheet_id,
             "properties": {"title": self.spreadsheet_id, "locale": self.locale, "timeZone": self.time_zone},
-            "sheets": [
-                {
-                    "properties": {
-                        "sheetId": sheet.sheet_id,
-                        "title": sheet.title,
-                        "index": index,
-                        "sheetType": "GRID",
-                        "gridProperties": {"rowCount": sheet.row_count, "columnCount": sheet.column_count},
-                    }
-                }
-                for index, sheet in enumerate(self.sheets.values())
-            ],
+            "sheets": [{"properties": _properties(sheet, index)} for index, sheet in enumerate(self.sheets.values())],
         }
 
     def range(self, text: str) -> Range:
@@ -180,7 +169,7 @@ class Workbook:
             grid = properties.get("gridProperties", {})
             sheet.row_count = grid.get("rowCount", _FIRST_ROWS)
             sheet.column_count = grid.get("columnCount", _FIRST_COLUMNS)
-            return {"addSheet": {"properties": {"sheetId": sheet.sheet_id, "title": sheet.title}}}
+            return {"addSheet": {"properties": _properties(sheet, len(self.sheets) - 1)}}
         if kind == "updateSheetProperties":
             sheet = self._by_id(body["properties"]["sheetId"])
             grid = body["properties"].get("gridProperties", {})
@@ -203,6 +192,16 @@ class Workbook:
             if sheet.sheet_id == sheet_id:
                 return sheet
         raise BadRequest(f"No grid with id: {sheet_id}")
+
+
+def _properties(sheet: Sheet, index: int) -> dict[str, Any]:
+    return {
+        "sheetId": sheet.sheet_id,
+        "title": sheet.title,
+        "index": index,
+        "sheetType": "GRID",
+        "gridProperties": {"rowCount": sheet.row_count, "columnCount": sheet.column_count},
+    }
 
 
 def _index(letters: str) -> int:

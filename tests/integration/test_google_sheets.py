@@ -1,0 +1,213 @@
+"""The real gspread client against the stand-in: what hurts in a sheet, what fails on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import gspread
+import pytest
+import pytest_asyncio
+from google.oauth2.service_account import Credentials
+
+from qts_data.adapters.sheets.standin import Fault, Formula, faults_in_order
+from qts_data.errors import ConfigurationError, InvalidRecord, SourceRefused, SourceUnavailable
+from qts_data.importers.book import LEDGER, POSITIONS
+from tests.fixtures.factories import FillFactory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from qts_data.adapters import GoogleSheetsAdapter
+    from qts_data.adapters.sheets.standin import SheetsStandIn, Workbook
+    from tests.fixtures.fix_sheets import MakeSheets
+
+
+@pytest_asyncio.fixture
+async def sheets(make_sheets: MakeSheets) -> AsyncIterator[GoogleSheetsAdapter]:
+    async with make_sheets(timeout_seconds=0.15) as made:
+        yield made
+
+
+@pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in Fault])
+async def test_a_fill_is_in_the_sheet_once_whatever_happens_on_the_way(
+    fault: Fault, sheets: GoogleSheetsAdapter, standin: SheetsStandIn, workbook: Workbook
+) -> None:
+    standin.delay_seconds = 0.3
+    standin.faults = faults_in_order([fault, None, fault], method="POST")
+    for entry in FillFactory.build_batch(3):
+        await sheets.append_ledger(entry)
+    if fault in {Fault.LATE, Fault.SLOW}:
+        await asyncio.sleep(0.35)
+    assert len(workbook.sheets["T_Ledger"].cells) == 4
+    held = await sheets.fetch_position("005930")
+    assert held is not None
+    assert sheets.client.retries == 2
+    if fault is not Fault.LATE:
+        assert held.qty == 30
+    await sheets.append_ledger(FillFactory.build())
+    again = await sheets.fetch_position("005930")
+    assert again is not None
+    assert again.qty == 40
+
+
+async def test_a_position_that_an_old_request_overwrote_is_put_right_by_the_next_fill(
+    sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    entries = FillFactory.build_batch(3)
+    await sheets.append_ledger(entries[0])
+    before = list(workbook.sheets["Position"].cells[1])
+    await sheets.append_ledger(entries[1])
+    workbook.sheets["Position"].cells[1] = before
+    result = await sheets.append_ledger(entries[2])
+    assert result.position.qty == 30
+    workbook.sheets["Position"].cells[1] = before
+    repeated = await sheets.append_ledger(entries[2])
+    assert repeated.duplicate
+    held = await sheets.fetch_position("005930")
+    assert held is not None
+    assert held.qty == 30
+
+
+async def test_columns_of_other_people_and_their_formulas_stay(sheets: GoogleSheetsAdapter, workbook: Workbook) -> None:
+    note = Formula("=HYPERLINK(A1)", "note")
+    workbook.put("Position", [["my notes", *POSITIONS.fields, "graph"], [note, "main", "005930", "KRX", "KRW", 5, 10]])
+    workbook.put("T_Ledger", [["weather", *LEDGER.fields]])
+    await sheets.append_ledger(FillFactory.build(symbol="005930", price=Decimal(10)))
+    await sheets.append_ledger(FillFactory.build(symbol="000660"))
+    cells = workbook.sheets["Position"].cells
+    assert cells[1][0] is note
+    assert cells[1][5:7] == [15, 10]
+    assert cells[2][:3] == [None, "main", "000660"]
+
+
+async def test_a_result_of_a_formula_is_read_an_error_of_one_is_refused(
+    sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    header = ["종목코드", "보유수량", "평균단가"]
+    workbook.put("Position", [header, ["005930", Formula("=0.1+0.2", 0.1 + 0.2), 100]])
+    (position,) = await sheets.fetch_positions()
+    assert position.qty == Decimal("0.3")
+    workbook.put("Position", [header, [], ["005930", Formula("=A9", "#REF!"), 100]])
+    with pytest.raises(InvalidRecord, match=r"row 3: Position!B3 qty: the cell shows the error #REF!"):
+        await sheets.fetch_positions()
+
+
+async def test_a_sheet_that_is_full_grows(sheets: GoogleSheetsAdapter, workbook: Workbook) -> None:
+    workbook.sheets["T_Ledger"].row_count = 2
+    workbook.sheets["Position"].row_count = 2
+    for number in range(4):
+        await sheets.append_ledger(FillFactory.build(symbol=f"S{number}"))
+    assert len(await sheets.fetch_ledger()) == 4
+    assert len(await sheets.fetch_positions()) == 4
+
+
+async def test_a_long_sheet_is_read_in_few_calls(
+    sheets: GoogleSheetsAdapter, workbook: Workbook, standin: SheetsStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qts_data.adapters.sheets.sheets._ROWS_OF_A_CALL", 40)
+    for entry in FillFactory.build_batch(3):
+        await sheets.append_ledger(entry)
+    cells = workbook.sheets["T_Ledger"].cells
+    filler = [[None] * len(LEDGER.fields) for _ in range(90)]
+    cells[2:2] = filler
+    workbook.sheets["T_Ledger"].row_count = len(cells)
+    await sheets.health_check()
+    standin.calls.clear()
+    assert len(await sheets.fetch_ledger()) == 3
+    assert standin.calls["read"] <= 4
+
+
+async def test_what_is_wrong_with_the_set_up_is_said(
+    make_sheets: MakeSheets, workbook: Workbook, standin: SheetsStandIn
+) -> None:
+    broken = dict(standin.credentials()) | {"private_key": "nothing"}
+    stranger = dict(standin.credentials()) | {"token_uri": f"{standin.url}/nothing"}
+    for credentials, reason in ((broken, "key file"), (stranger, "Google")):
+        async with make_sheets(credentials=credentials, attempts=1) as sheets:
+            with pytest.raises((ConfigurationError, SourceUnavailable), match=reason):
+                await sheets.fetch_positions()
+    async with make_sheets(spreadsheet_id="another") as sheets:
+        with pytest.raises(SourceRefused, match="not found"):
+            await sheets.fetch_positions()
+        assert not (await sheets.health_check()).healthy
+    async with make_sheets(titles={"positions": "잔고"}) as sheets:
+        with pytest.raises(ConfigurationError, match="has no sheet '잔고'; it has Config, History"):
+            await sheets.fetch_positions()
+        workbook.put("잔고", [["종목코드", "보유수량", "평균단가"], ["005930", 1, 2]])
+        await sheets.health_check()
+        assert [one.symbol for one in await sheets.fetch_positions()] == ["005930"]
+        workbook.put("T_Ledger", [[name for name in LEDGER.fields if name != "execution_id"]])
+        with pytest.raises(SourceRefused, match="no column execution_id"):
+            await sheets.append_ledger(FillFactory.build())
+    workbook.time_zone = "Mars/Olympus"
+    async with make_sheets() as sheets:
+        with pytest.raises(ConfigurationError, match="time zone 'Mars/Olympus' is unknown"):
+            await sheets.fetch_positions()
+
+
+async def test_the_event_loop_goes_on_while_the_sheet_is_slow(
+    sheets: GoogleSheetsAdapter, standin: SheetsStandIn
+) -> None:
+    standin.latency_seconds = 0.1
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0.001)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    try:
+        await sheets.fetch_positions()
+    finally:
+        standin.latency_seconds = 0.0
+        counting.cancel()
+    assert turns > 10
+
+
+async def test_after_as_many_attempts_as_allowed_it_is_unavailable(
+    make_sheets: MakeSheets, standin: SheetsStandIn
+) -> None:
+    async with make_sheets(attempts=3) as sheets:
+        standin.faults = lambda _method: Fault.ERROR
+        with pytest.raises(SourceUnavailable, match="Internal error"):
+            await sheets.fetch_positions()
+        assert standin.calls["read"] == 3
+        assert SourceUnavailable.retryable
+
+
+def test_gspread_itself_finds_what_it_needs_in_the_stand_in(
+    standin: SheetsStandIn, workbook: Workbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not our subclass: worksheets, values, appends and errors by gspread's own methods."""
+    credentials = Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
+        standin.credentials(), scopes=["https://www.googleapis.com/auth/spreadsheets"]
+    )
+    from qts_data.adapters.sheets.client import _HTTPClient
+
+    client = gspread.Client(credentials)
+    monkeypatch.setattr(client, "http_client", _HTTPClient(standin.url, credentials))
+    book = client.open_by_key(workbook.spreadsheet_id)
+    assert [sheet.title for sheet in book.worksheets()] == list(workbook.sheets)
+    sheet = book.add_worksheet("new", rows=3, cols=2)
+    sheet.update([["a", "b"], ["1,234", "=1"]], raw=False)
+    typed = gspread.utils.ValueInputOption.user_entered
+    sheet.append_rows([[1.5, "x"], ["2026-11-20", ""]], value_input_option=typed)
+    assert sheet.get_values("A1:B4") == [
+        ["a", "b"], ["1234", "#NAME?"], ["1.5", "x"], ["2026-11-20", ""],
+    ]  # fmt: skip
+    assert sheet.get_values(value_render_option=gspread.utils.ValueRenderOption.unformatted)[3] == [46346, ""]
+    assert sheet.acell("B2", value_render_option=gspread.utils.ValueRenderOption.formula).value == "=1"
+    sheet.batch_clear(["A1:B1"])
+    assert sheet.row_values(1) == []
+    sheet.delete_rows(1)
+    assert sheet.acell("A1").value == "1234"
+    with pytest.raises(gspread.exceptions.APIError, match="exceeds grid limits"):
+        sheet.update([["x"]], "A99")
+    standin.faults = faults_in_order([Fault.QUOTA])
+    with pytest.raises(gspread.exceptions.APIError, match="Quota exceeded"):
+        sheet.get_values()
+    sheet.client.session.close()
