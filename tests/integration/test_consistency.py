@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
-from qts_data.adapters.consistency import compare, verify_data_consistency
+from qts_data.adapters.consistency import ConsistencyReport, compare, verify_data_consistency
 from qts_data.adapters.consistency.sides import Item, Side
 from qts_data.adapters.moving import Move
 from qts_data.adapters.sheets.standin import fill_book
@@ -19,7 +21,7 @@ from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from sqlalchemy.engine import URL
 
@@ -61,7 +63,10 @@ async def test_a_copied_book_is_the_same_on_both_sides(moved: Move) -> None:
     assert "holds '₩" in ledger.notes[1]
 
 
-def set_cell(row: int, column: int, value: Any) -> Callable[[list[list[Any]]], None]:
+Change = Callable[[list[list[Any]]], None]
+
+
+def set_cell(row: int, column: int, value: Any) -> Change:
     def change(cells: list[list[Any]]) -> None:
         cells[row][column] = value
 
@@ -92,41 +97,40 @@ def another_day(cells: list[list[Any]]) -> None:
     cells[4][0] -= 9 / 24  # somebody pasted times in UTC
 
 
-@pytest.mark.parametrize(
-    ("sheet", "change", "expected"),
-    [
-        ("T_Ledger", drop_row, {("ledger", "missing there", None)}),
-        ("T_Ledger", add_row, {("ledger", "missing here", None)}),
-        ("T_Ledger", repeat_row, {("ledger", "duplicate", None)}),
-        ("T_Ledger", last_digit, {("ledger", "different", "qty")}),
-        ("T_Ledger", swap_symbols, {("ledger", "different", "symbol")}),
-        ("T_Ledger", another_day, {("ledger", "different", "timestamp")}),
-        ("T_Ledger", set_cell(2, 5, ""), {("ledger", "unreadable", None), ("ledger", "missing there", None)}),
-        ("T_Ledger", set_cell(2, 4, "#REF!"), {("ledger", "unreadable", None), ("ledger", "missing there", None)}),
-        ("T_Ledger", set_cell(2, 1, 5930), {("ledger", "unreadable", None), ("ledger", "missing there", None)}),
-        ("Position", set_cell(3, 2, 1.5), {("positions", "different", "qty")}),
-        ("Position", set_cell(3, 2, None), {("positions", "unreadable", None), ("positions", "missing there", None)}),
-        ("History", set_cell(2, 6, 7), {("daily_bars", "different", "volume")}),
-        ("Strategy", set_cell(1, 2, 13), {("strategies", "different", "value")}),
-        ("Strategy", set_cell(2, 2, 0.1), {("strategies", "different", "value")}),
-        ("Risk Config", set_cell(1, 1, "12.5%"), {("risk_limits", "different", "value")}),
-    ],
-    ids=lambda value: getattr(value, "__name__", None),
-)
+DIFFERENCES: list[tuple[str, Change, set[tuple[str, str, str | None]]]] = [
+    ("T_Ledger", drop_row, {("ledger", "missing there", None)}),
+    ("T_Ledger", add_row, {("ledger", "missing here", None)}),
+    ("T_Ledger", repeat_row, {("ledger", "duplicate", None)}),
+    ("T_Ledger", last_digit, {("ledger", "different", "qty")}),
+    ("T_Ledger", swap_symbols, {("ledger", "different", "symbol")}),
+    ("T_Ledger", another_day, {("ledger", "different", "timestamp")}),
+    ("T_Ledger", set_cell(2, 5, ""), {("ledger", "unreadable", None), ("ledger", "missing there", None)}),
+    ("T_Ledger", set_cell(2, 4, "#REF!"), {("ledger", "unreadable", None), ("ledger", "missing there", None)}),
+    ("T_Ledger", set_cell(2, 1, 5930), {("ledger", "unreadable", None), ("ledger", "missing there", None)}),
+    ("Position", set_cell(3, 2, 1.5), {("positions", "different", "qty")}),
+    ("Position", set_cell(3, 2, None), {("positions", "unreadable", None), ("positions", "missing there", None)}),
+    ("History", set_cell(2, 6, 7), {("daily_bars", "different", "volume")}),
+    ("Strategy", set_cell(1, 2, 13), {("strategies", "different", "value")}),
+    ("Strategy", set_cell(2, 2, 0.1), {("strategies", "different", "value")}),
+    ("Risk Config", set_cell(1, 1, "12.5%"), {("risk_limits", "different", "value")}),
+]
+
+
 async def test_each_kind_of_difference_is_found_and_nothing_else(
-    moved: Move,
-    workbook: Workbook,
-    sheet: str,
-    change: Callable[[list[list[Any]]], None],
-    expected: set[tuple[Any, ...]],
+    moved: Move, workbook: Workbook, subtests: pytest.Subtests
 ) -> None:
-    change(workbook.sheets[sheet].cells)
-    report = await moved.verify()
-    assert {(one.table, one.kind, one.field) for one in report.findings} == expected
-    with pytest.raises(DataConsistencyError, match="differences between database and spreadsheet") as caught:
-        await moved.verify(strict=True)
-    assert isinstance(caught.value.report, type(report))
-    assert all(one.where for one in report.findings if one.kind in {"different", "unreadable", "missing here"})
+    for sheet, change, expected in DIFFERENCES:
+        with subtests.test(msg=f"{sheet} {change.__name__}", expected=expected):
+            before = copy.deepcopy(workbook.sheets[sheet].cells)
+            change(workbook.sheets[sheet].cells)
+            with pytest.raises(DataConsistencyError, match="differences between database and spreadsheet") as caught:
+                await moved.verify(strict=True)
+            report = caught.value.report
+            assert isinstance(report, ConsistencyReport)
+            assert {(one.table, one.kind, one.field) for one in report.findings} == expected
+            assert all(one.where for one in report.findings if one.kind in {"different", "unreadable", "missing here"})
+            workbook.sheets[sheet].cells[:] = before
+    assert (await moved.verify()).consistent
 
 
 async def test_what_means_the_same_is_the_same(moved: Move, workbook: Workbook) -> None:

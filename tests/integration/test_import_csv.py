@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import os
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qts_data.adapters.csv_files import CsvMapping, CsvReject, read_csv
@@ -176,11 +177,13 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     assert "has 6 columns, the header 5" in wide.reason
 
 
+CASES = int(os.environ.get("QTS_TEST_FUZZ_CASES", "200"))
 cells = st.sampled_from(
     ["2026-11-20", "005930", "BUY", "10", "1,000", "71500.5", "", "#N/A", "₩5", "(3)", "12%", "x", '"', "\n", "1e400"]
 ) | st.text(max_size=6)
 
 
+@settings(max_examples=CASES)
 @given(st.lists(st.lists(cells, min_size=4, max_size=7), max_size=5), st.booleans())
 def test_any_file_gives_right_fills_or_lines_with_a_reason(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], quoted: bool

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tests.fixtures.fix_proxy import Proxy
     from tests.fixtures.fix_sheets import MakeSheets
 
-FILLS = int(os.environ.get("QTS_TEST_HYBRID_FILLS", "400"))
+FILLS = int(os.environ.get("QTS_TEST_HYBRID_FILLS", "200"))
 FAST = DeliveryConfig(idle_seconds=0.01, first_pause_seconds=0.01, longest_pause_seconds=0.02, settle_seconds=0.0)
 
 

@@ -6,12 +6,13 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
+import os
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qts_data.contracts import LedgerEntry
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from qts_data.importers.book import Cell, Layout, Row
 
+CASES = int(os.environ.get("QTS_TEST_FUZZ_CASES", "300"))
 SEOUL = ZoneInfo("Asia/Seoul")
 NINE = dt.datetime(2026, 11, 20, 0, 0, tzinfo=dt.UTC)  # 09:00 in Korea
 
@@ -295,6 +297,7 @@ tables = st.sampled_from(sorted(LAYOUTS)).flatmap(
 )
 
 
+@settings(max_examples=CASES)
 @given(tables)
 def test_any_sheet_gives_right_rows_or_errors_that_name_the_place(table: tuple[Layout, list[str], list[Any]]) -> None:
     layout, header, cells = table
@@ -318,6 +321,7 @@ def test_any_sheet_gives_right_rows_or_errors_that_name_the_place(table: tuple[L
                 assert abs(getattr(record, name) - Decimal(cell)) <= Decimal(abs(cell)) * Decimal("1e-14")
 
 
+@settings(max_examples=CASES)
 @given(st.text(max_size=200))
 def test_any_csv_text_gives_rows_or_errors(text: str) -> None:
     rows = list(csv.reader(io.StringIO("timestamp,symbol,side,qty,price,fee\n" + text.replace("\0", ""), newline="")))
