@@ -41,6 +41,11 @@ class Feed:
         async with self._database.transaction() as uow:
             return await uow.outbox(self.destination).revive()
 
+    async def is_fed(self) -> bool:
+        """Whether new fills are put into the outbox for it."""
+        async with self._database.reader() as reader:
+            return await Outbox(reader.connection, self.destination).is_fed()
+
     async def status(self) -> OutboxStatus:
         """How the destination stands."""
         async with self._database.reader() as reader:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from typing import TYPE_CHECKING, TypeVar
+import math
+import time
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from qts_data.adapters.feed import Feed
 from qts_data.adapters.port import DataSourceAdapter, Fetched
@@ -22,6 +24,8 @@ __all__ = ["HybridAdapter"]
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+_TRUSTED_SECONDS: Final = 5.0
+"""How long it is taken for granted that the outbox is fed."""
 
 
 class HybridAdapter(DataSourceAdapter):
@@ -45,7 +49,7 @@ class HybridAdapter(DataSourceAdapter):
         self.primary = primary
         self.secondary = secondary
         self.outbox = Feed(primary.database, destination)
-        self._fed = False
+        self._fed_at = -math.inf
 
     async def close(self) -> None:
         """Let go of the other source; the database is its owner's."""
@@ -141,13 +145,15 @@ class HybridAdapter(DataSourceAdapter):
 
     async def _require_fed(self) -> None:
         """Refuse to book what the other source would never hear of."""
-        if not self._fed:
-            if not (await self.outbox.status()).active:
-                raise ConfigurationError(
-                    f"the outbox does not feed {self.outbox.destination}: run qts-data migrate shadow, or set "
-                    "QTS_DATA_SOURCE_MODE=DB_ONLY"
-                )
-            self._fed = True
+        now = time.monotonic()
+        if now - self._fed_at < _TRUSTED_SECONDS:
+            return
+        if not await self.outbox.is_fed():
+            raise ConfigurationError(
+                f"the outbox does not feed {self.outbox.destination}: run qts-data migrate shadow, or set "
+                "QTS_DATA_SOURCE_MODE=DB_ONLY"
+            )
+        self._fed_at = now
 
     @staticmethod
     async def _read(

@@ -202,6 +202,34 @@ class Outbox:
             "UPDATE outbox SET state = 'pending', attempts = 0 WHERE destination = :destination AND attempts > 0"
         )
 
+    async def is_fed(self) -> bool:
+        """Whether new fills are put into the outbox for it."""
+        statement = sa.text(
+            "SELECT EXISTS (SELECT FROM outbox_destinations WHERE name = :destination AND active "
+            "AND (until IS NULL OR until > now()))"
+        )
+        with translated_errors():
+            return bool(await self._connection.scalar(statement, {"destination": self._destination}))
+
+    async def horizon(self) -> tuple[int, list[int]]:
+        """The last entry of the ledger, and those before it that are still to be delivered."""
+        statement = sa.text(
+            "SELECT COALESCE((SELECT max(id) FROM t_ledger), 0) AS last, ARRAY(SELECT ledger_id FROM outbox "
+            "WHERE destination = :destination AND ledger_id IS NOT NULL) AS waiting"
+        )
+        with translated_errors():
+            row = (await self._connection.execute(statement, {"destination": self._destination})).one()
+        return row.last, list(row.waiting)
+
+    async def under_way(self, horizon: tuple[int, list[int]]) -> list[tuple[str, str, str, str]]:
+        """What may or may not have been delivered since a horizon: broker, account, execution id and symbol."""
+        statement = sa.text(
+            "SELECT broker, account, execution_id, symbol FROM t_ledger WHERE id > :last OR id = ANY(:waiting)"
+        )
+        with translated_errors():
+            rows = await self._connection.execute(statement, {"last": horizon[0], "waiting": horizon[1]})
+        return [(row.broker, row.account, row.execution_id, row.symbol) for row in rows]
+
     async def status(self) -> OutboxStatus:
         """How the destination stands."""
         with translated_errors():

@@ -22,7 +22,7 @@ from qts_data.adapters import HybridAdapter, TimescaleDBAdapter
 from qts_data.adapters.delivery import DeliveryConfig
 from qts_data.adapters.moving import CutoverGates, Move
 from qts_data.adapters.sheets.quota import Quota
-from qts_data.adapters.sheets.standin import Fault, fill_book
+from qts_data.adapters.sheets.standin import Fault, faults_in_order, fill_book
 from qts_data.contracts import Reversal
 from qts_data.errors import ConfigurationError, InvalidRecord, SourceUnavailable
 from qts_data.repositories import Database
@@ -251,6 +251,28 @@ async def test_a_difference_takes_the_clean_comparisons_back(move: Move, workboo
     assert (status.clean_verifications, status.mismatches) == (0, 1)
     with pytest.raises(ConfigurationError, match="0 of 2 comparisons"):
         await move.cutover(GATES)
+
+
+async def test_a_shadow_goes_on_when_the_sheet_comes_back(
+    move: Move, workbook: Workbook, standin: SheetsStandIn, caplog: pytest.LogCaptureFixture
+) -> None:
+    await shadowing(move, workbook)
+    standin.faults = faults_in_order([Fault.UNAVAILABLE] * 6)  # as often as the client tries
+    stop = asyncio.Event()
+    async with asyncio.timeout(30):
+        await move.watch(stop, every_seconds=0.01, looked=lambda *_: stop.set())
+    assert "the two sides could not be compared: APIError: [503]" in caplog.text
+
+
+async def test_fills_that_are_under_way_are_no_difference(move: Move, workbook: Workbook, database: Database) -> None:
+    await shadowing(move, workbook)
+    async with database.transaction() as uow:
+        await uow.ledger.record_fills([FillFactory.build(symbol="000005"), FillFactory.build(symbol="NEW")])
+    report = await move.verify()
+    assert report.consistent, report.findings
+    assert "2 positions were under way to the spreadsheet and are not compared" in report.tables[0].notes
+    workbook.sheets["Position"].cells[3][2] = 1
+    assert [one.key for one in (await move.verify()).findings] == [f"main {workbook.sheets['Position'].cells[3][0]}"]
 
 
 async def test_shadow_tells_the_sheet_what_was_booked_before_it_was_fed(

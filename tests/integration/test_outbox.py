@@ -273,6 +273,16 @@ async def test_without_a_feed_a_hybrid_books_nothing(database: Database, sheets:
             await hybrid.append_ledger(FillFactory.build())
 
 
+async def test_the_engines_role_may_feed_and_deliver(database_url: URL, sheets: GoogleSheetsAdapter) -> None:
+    url = database_url.update_query_dict({"options": "-c role=qts_engine"})
+    async with Database(url) as database, TimescaleDBAdapter(database) as primary:
+        hybrid = HybridAdapter(primary, sheets)
+        await hybrid.outbox.feed()
+        await hybrid.append_ledger(FillFactory.build())
+        assert await worker_of(database, sheets).drain() == 1
+        assert await assert_both_sides_agree(hybrid) == 1
+
+
 async def test_a_feed_ends_when_it_is_told_to(hybrid: HybridAdapter) -> None:
     feed = Feed(hybrid.primary.database)
     await hybrid.append_ledger(FillFactory.build())

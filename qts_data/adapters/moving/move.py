@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +20,7 @@ from qts_data.adapters.moving.copy import copy_all
 from qts_data.adapters.moving.plan import plan
 from qts_data.contracts import IDEMPOTENCY_PREFIX
 from qts_data.database.errors import translated_errors
-from qts_data.errors import ConfigurationError
+from qts_data.errors import ConfigurationError, QtsDataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CutoverGates", "Move", "MoveStatus"]
 
+_log = logging.getLogger(__name__)
 _NONE: Final[dict[str, Decimal]] = {}
 
 
@@ -158,20 +161,19 @@ class Move:
         every_seconds: float = 60.0,
         looked: Callable[[ConsistencyReport, OutboxStatus], None] | None = None,
     ) -> None:
-        """Deliver the outbox and compare both sides now and then, until `stop` is set."""
+        """Deliver the outbox and compare both sides now and then, until `stop` is set; goes on after every failure."""
         delivering = asyncio.create_task(self.worker.run(stop))
         try:
             while not stop.is_set():
-                status = await self.feed.status()
-                if status.empty:
+                try:
                     report = await self.verify()
                     if looked is not None:
                         looked(report, await self.feed.status())
-                try:
-                    async with asyncio.timeout(every_seconds if status.empty else 0.2):
+                except QtsDataError as error:
+                    _log.warning("the two sides could not be compared: %s", error)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(every_seconds):
                         await stop.wait()
-                except TimeoutError:
-                    continue
         finally:
             stop.set()
             await delivering
@@ -182,7 +184,9 @@ class Move:
         Raises:
             DataConsistencyError: With `strict`: something differs; carries the report.
         """
-        report = await verify_data_consistency(self._database, self._sheets.workbook, tolerances=tolerances)
+        report = await verify_data_consistency(
+            self._database, self._sheets.workbook, tolerances=tolerances, source=self._source
+        )
         statement = sa.text(
             "INSERT INTO source_move_verifications (source, mismatches, report) "
             "SELECT source, :mismatches, CAST(:report AS jsonb) FROM source_moves WHERE source = :source"
