@@ -14,22 +14,56 @@ from qts_data.contracts.book import (
     Side,
     round_money,
 )
+from qts_data.contracts.cache import (
+    DEFAULT_TTL_MS,
+    CacheConfig,
+    CacheEvent,
+    CacheStats,
+    CacheType,
+    OperatingState,
+    SafetyState,
+)
 from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
 from qts_data.contracts.health import HealthStatus
+from qts_data.contracts.live import (
+    BookLevel,
+    OrderBook,
+    OrderState,
+    Precheck,
+    Quote,
+    Reading,
+    RiskLimits,
+    StrategyParameters,
+)
 from qts_data.contracts.market import OHLCV, TickData
 
 __all__ = [
+    "DEFAULT_TTL_MS",
     "MAX_SOURCE_LENGTH",
     "MAX_SYMBOL_LENGTH",
     "OHLCV",
+    "BookLevel",
     "BookedEntry",
     "BookedFill",
+    "CacheConfig",
+    "CacheEvent",
+    "CacheStats",
+    "CacheType",
     "HealthStatus",
     "LedgerEntry",
+    "OperatingState",
+    "OrderBook",
+    "OrderState",
     "Position",
+    "Precheck",
+    "Quote",
+    "Reading",
     "RejectedEntry",
     "Reversal",
+    "RiskLimits",
+    "SafetyState",
     "Side",
+    "StrategyParameters",
     "TickData",
     "round_money",
 ]
