@@ -1,30 +1,61 @@
 """The data layer of a quantitative trading system: what an engine imports, and no code."""
 
-from qts_data.contracts import OHLCV, TickData
+from qts_data.contracts import (
+    OHLCV,
+    BookedFill,
+    Correction,
+    ExecutionLog,
+    HealthStatus,
+    LedgerEntry,
+    Position,
+    Reversal,
+    RiskLimit,
+    TickData,
+)
+from qts_data.database.engine import DatabaseConfig, parse_url
 from qts_data.errors import (
     ConfigurationError,
     ConstraintViolated,
     DatabaseError,
     DatabaseUnavailable,
     InvalidRecord,
+    LedgerConflict,
+    NotFound,
     OutcomeUnknown,
     QtsDataError,
     SchemaMismatch,
+    StaleWrite,
     StatementTimeout,
     TransactionConflict,
 )
+from qts_data.repositories import Database, UnitOfWork
 
 __all__ = [
     "OHLCV",
+    "BookedFill",
     "ConfigurationError",
     "ConstraintViolated",
+    "Correction",
+    "Database",
+    "DatabaseConfig",
     "DatabaseError",
     "DatabaseUnavailable",
+    "ExecutionLog",
+    "HealthStatus",
     "InvalidRecord",
+    "LedgerConflict",
+    "LedgerEntry",
+    "NotFound",
     "OutcomeUnknown",
+    "Position",
     "QtsDataError",
+    "Reversal",
+    "RiskLimit",
     "SchemaMismatch",
+    "StaleWrite",
     "StatementTimeout",
     "TickData",
     "TransactionConflict",
+    "UnitOfWork",
+    "parse_url",
 ]

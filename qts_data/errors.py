@@ -90,17 +90,26 @@ class StaleWrite(QtsDataError):
 
 
 class LedgerConflict(QtsDataError):
-    """The ledger holds something else under the same execution id; nothing was booked.
+    """The ledger holds something that does not go with what was handed over; nothing was booked.
 
     Attributes:
+        row: Position of the fill in its batch, counted from 1, or None for a single one.
+        reason: Why the two do not go together.
         booked: What the ledger holds, for a person.
         given: What was handed over, for a person.
     """
 
-    def __init__(self, message: str, *, booked: str, given: str) -> None:
-        super().__init__(f"{message}; booked: {booked}; given: {given}")
+    def __init__(self, reason: str, *, booked: str, given: str, row: int | None = None) -> None:
+        where = "" if row is None else f"row {row}: "
+        super().__init__(f"{where}{reason}; booked: {booked}; given: {given}")
+        self.row = row
+        self.reason = reason
         self.booked = booked
         self.given = given
+
+    def at(self, row: int) -> LedgerConflict:
+        """The same complaint with the fill's position in its batch."""
+        return LedgerConflict(self.reason, booked=self.booked, given=self.given, row=row)
 
 
 class DatabaseError(QtsDataError):

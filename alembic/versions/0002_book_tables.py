@@ -47,6 +47,14 @@ def upgrade() -> None:
             comment="Average entry price of what is held, in currency; 0 when closed",
         ),
         sa.Column(
+            "cost_basis",
+            sa.Numeric(precision=24, scale=8),
+            server_default="0",
+            nullable=False,
+            comment="Signed cost of what is held, in currency: paid for a long, below zero received for a short; "
+            "kept beside avg_price, whose rounding would let money leak",
+        ),
+        sa.Column(
             "realized_pnl",
             sa.Numeric(precision=24, scale=8),
             server_default="0",
@@ -75,7 +83,7 @@ def upgrade() -> None:
             "unrealized_pnl",
             sa.Numeric(precision=24, scale=8),
             nullable=True,
-            comment="(mark_price - avg_price) x qty at marked_at, in currency; ages",
+            comment="exposure_value - cost_basis at marked_at, in currency; ages",
         ),
         sa.Column(
             "marked_at",
@@ -98,6 +106,7 @@ def upgrade() -> None:
             comment="When the row last changed",
         ),
         sa.CheckConstraint("avg_price <> 'NaN'", name=op.f("ck_positions_avg_price_finite")),
+        sa.CheckConstraint("cost_basis <> 'NaN'", name=op.f("ck_positions_cost_basis_finite")),
         sa.CheckConstraint("exposure_pct <> 'NaN'", name=op.f("ck_positions_exposure_pct_finite")),
         sa.CheckConstraint("exposure_value <> 'NaN'", name=op.f("ck_positions_exposure_value_finite")),
         sa.CheckConstraint("mark_price <> 'NaN'", name=op.f("ck_positions_mark_price_finite")),
@@ -129,6 +138,7 @@ def upgrade() -> None:
         ),
         sa.Column("account", sa.Text(), server_default="main", nullable=False, comment="Account that traded"),
         sa.Column("symbol", sa.Text(), nullable=False, comment="Instrument, 1 to 64 characters"),
+        sa.Column("market", sa.Text(), nullable=False, comment="Market the symbol trades at, such as KRX or BINANCE"),
         sa.Column("side", sa.Text(), nullable=False, comment="BUY or SELL"),
         sa.Column("qty", sa.Numeric(precision=18, scale=8), nullable=False, comment="Filled quantity, above zero"),
         sa.Column(
@@ -173,6 +183,12 @@ def upgrade() -> None:
             comment="id of the entry that this one takes back, if it is a bust",
         ),
         sa.Column(
+            "corrects_id",
+            sa.BigInteger(),
+            nullable=True,
+            comment="id of the entry whose place this one takes, if it is a correction",
+        ),
+        sa.Column(
             "realized_pnl",
             sa.Numeric(precision=24, scale=8),
             server_default="0",
@@ -192,6 +208,19 @@ def upgrade() -> None:
             comment="Average entry price of the position after this fill, in currency",
         ),
         sa.Column(
+            "position_cost_basis",
+            sa.Numeric(precision=24, scale=8),
+            nullable=False,
+            comment="Signed cost of the position after this fill, in currency; "
+            "sum of realized_pnl minus it is the cash flow",
+        ),
+        sa.Column(
+            "position_realized_pnl",
+            sa.Numeric(precision=24, scale=8),
+            nullable=False,
+            comment="Realized profit of the position so far, before fees, in currency",
+        ),
+        sa.Column(
             "recorded_at",
             sa.TIMESTAMP(timezone=True),
             server_default=sa.text("now()"),
@@ -200,7 +229,9 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint("fee <> 'NaN'", name=op.f("ck_t_ledger_fee_finite")),
         sa.CheckConstraint("position_avg_price <> 'NaN'", name=op.f("ck_t_ledger_position_avg_price_finite")),
+        sa.CheckConstraint("position_cost_basis <> 'NaN'", name=op.f("ck_t_ledger_position_cost_basis_finite")),
         sa.CheckConstraint("position_qty <> 'NaN'", name=op.f("ck_t_ledger_position_qty_finite")),
+        sa.CheckConstraint("position_realized_pnl <> 'NaN'", name=op.f("ck_t_ledger_position_realized_pnl_finite")),
         sa.CheckConstraint("price <> 'NaN'", name=op.f("ck_t_ledger_price_finite")),
         sa.CheckConstraint("qty <> 'NaN'", name=op.f("ck_t_ledger_qty_finite")),
         sa.CheckConstraint("realized_pnl <> 'NaN'", name=op.f("ck_t_ledger_realized_pnl_finite")),
@@ -212,8 +243,10 @@ def upgrade() -> None:
         sa.CheckConstraint("price >= 0", name=op.f("ck_t_ledger_price_not_negative")),
         sa.CheckConstraint("qty > 0", name=op.f("ck_t_ledger_qty_positive")),
         sa.ForeignKeyConstraint(["reverses_id"], ["t_ledger.id"], name="fk_t_ledger_reverses_id"),
+        sa.ForeignKeyConstraint(["corrects_id"], ["t_ledger.id"], name="fk_t_ledger_corrects_id"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_t_ledger")),
         sa.UniqueConstraint("broker", "account", "execution_id", name="uq_t_ledger_execution"),
+        sa.UniqueConstraint("corrects_id", name="uq_t_ledger_corrects_id"),
         sa.UniqueConstraint("reverses_id", name="uq_t_ledger_reverses_id"),
         comment="Every fill, append-only: UPDATE, DELETE and TRUNCATE are refused; "
         "a busted trade is a new entry that reverses the old one",

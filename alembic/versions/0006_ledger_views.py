@@ -49,10 +49,10 @@ LEGS = """(
            CASE WHEN t_ledger.side = 'SELL' THEN t_ledger.amount ELSE -t_ledger.amount END AS net_cash_flow,
            CASE WHEN t_ledger.reverses_id IS NULL THEN 1 ELSE -1 END AS trade_count,
            CASE WHEN t_ledger.reverses_id IS NULL AND t_ledger.realized_pnl > 0 THEN 1
-                WHEN t_ledger.reverses_id IS NOT NULL AND t_ledger.realized_pnl < 0 THEN -1
+                WHEN reversed.realized_pnl > 0 THEN -1
                 ELSE 0 END AS win_count,
            t_ledger.amount * CASE WHEN t_ledger.reverses_id IS NULL THEN 1 ELSE -1 END AS notional
-      FROM t_ledger
+      FROM t_ledger LEFT OUTER JOIN t_ledger AS reversed ON reversed.id = t_ledger.reverses_id
     UNION ALL
     SELECT CAST(timezone(qts_trading_zone(), t_ledger.timestamp) AS DATE) AS trading_day,
            date_trunc('hour', t_ledger.timestamp, qts_trading_zone()) AS hour,

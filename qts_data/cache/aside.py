@@ -6,13 +6,13 @@ import asyncio
 import logging
 import random
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from qts_data.cache.codec import ForeignRecord
 from qts_data.cache.committed import Committed
 from qts_data.cache.port import MISSING, Entry, Missing, Write, now
 from qts_data.contracts.cache import CacheStats
-from qts_data.errors import CacheError, DatabaseUnavailable, StatementTimeout
+from qts_data.errors import CacheError, DatabaseUnavailable, InvalidRecord, StatementTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -120,11 +120,11 @@ class CacheAside:
             if value is not MISSING and self._fresh(key, plan, value):
                 self.counters.hits += 1
                 self.counters.near_hits += 1
-                return value  # type: ignore[no-any-return]
+                return cast("_T | None", value)
         found = await self.read(key, plan)
-        if found is not MISSING:
-            return found  # type: ignore[return-value]
-        return await self.load(key, plan, load)
+        if isinstance(found, Missing):
+            return await self.load(key, plan, load)
+        return found
 
     async def read(self, key: str, plan: Plan[_T]) -> _T | Missing | None:
         """The cached value, if it can be trusted."""
@@ -153,7 +153,7 @@ class CacheAside:
                 value = None if entry.value is None else plan.codec.decode(entry.value)
             except ForeignRecord as error:
                 _log.debug("%s is of another layout: %s", key, error)
-            if value is not MISSING and not self._fresh(key, plan, value, entry):
+            if not isinstance(value, Missing) and not self._fresh(key, plan, value, entry):
                 value = MISSING
         if value is MISSING:
             self.counters.misses += 1
@@ -196,7 +196,11 @@ class CacheAside:
         version = plan.none_version
         fields_: Any = None
         if value is not None:
-            fields_ = plan.codec.encode(value)
+            try:
+                fields_ = plan.codec.encode(value)
+            except InvalidRecord as error:
+                _log.warning("%s cannot be cached: %s", key, error)
+                return False
             version = plan.version(value) if plan.version is not None else None
         near = self.near if plan.near else None
         token = near.begin(key) if near is not None else None
@@ -264,24 +268,28 @@ class CacheAside:
             _log.error("a write into the cache failed", exc_info=error)
 
     async def _load(self, key: str, plan: Plan[_T], load: Callable[[], Awaitable[_T | None]]) -> _T | None:
+        value: _T | None = None
+        floor: Floor | None = None
         for _ in range(_MOST_LOADS):
             read_at = now()
             try:
                 value = await load()
             except (DatabaseUnavailable, StatementTimeout):
-                stale = await self._stale(key, plan) if plan.stale_ms else MISSING
-                if stale is MISSING:
+                if not plan.stale_ms:
                     raise
-                return stale  # type: ignore[return-value]
+                stale = await self._stale(key, plan)
+                if isinstance(stale, Missing):
+                    raise
+                return stale
             floor = self.committed.find(key)
             if floor is None or (read_at >= floor.since and not _below(floor, plan, value)):
                 if value is not None or plan.negative:
                     self.in_background(self.store(key, plan, value, read_at))
                 return value
             # A commit of this process came between: read again.
-        if floor.value is not None and _below(floor, plan, value):
+        if floor is not None and floor.value is not None and _below(floor, plan, value):
             # The source lags behind the commit, as a replica does.
-            return floor.value  # type: ignore[no-any-return]
+            return cast("_T", floor.value)
         return value
 
     async def _stale(self, key: str, plan: Plan[_T]) -> _T | Missing | None:

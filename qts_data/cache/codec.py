@@ -10,6 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from qts_data.contracts import Position
+from qts_data.contracts.config import parameter_from_text, parameter_to_text
 from qts_data.contracts.live import OrderState, Quote, RiskLimits, StrategyParameters
 from qts_data.errors import InvalidRecord, QtsDataError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from qts_data.cache.port import Fields
-    from qts_data.contracts.live import ParameterValue
+    from qts_data.contracts import ParameterValue
 
 __all__ = [
     "ORDER",
@@ -39,7 +40,7 @@ _SCHEMA: Final = "v"
 Kind: TypeAlias = Literal["text", "decimal", "int", "instant"]
 
 
-class ForeignRecord(Exception):  # noqa: N818 - a sentence about the record, and never seen outside
+class ForeignRecord(Exception):
     """Fields that are of another layout, or of somebody else; to a reader they are a miss."""
 
 
@@ -214,7 +215,9 @@ class _RiskCodec:
             start = len(self._mark)
             return RiskLimits(
                 account=found["account"],
-                limits={name[start:]: read_decimal(text) for name, text in found.items() if name.startswith(self._mark)},
+                limits={
+                    name[start:]: read_decimal(text) for name, text in found.items() if name.startswith(self._mark)
+                },
             )
         except _UNREADABLE as error:
             raise ForeignRecord(f"RiskLimits: {error!r}") from error
@@ -240,7 +243,9 @@ class _StrategyCodec:
             return StrategyParameters(
                 strategy_id=found["strategy_id"],
                 parameters={
-                    name[start:]: _read_parameter(text) for name, text in found.items() if name.startswith(self._mark)
+                    name[start:]: _read_parameter(name, text)
+                    for name, text in found.items()
+                    if name.startswith(self._mark)
                 },
             )
         except _UNREADABLE as error:
@@ -248,36 +253,13 @@ class _StrategyCodec:
 
 
 def _parameter_text(name: str, value: ParameterValue) -> str:
-    if isinstance(value, bool):
-        return f"bool:{str(value).lower()}"
-    if isinstance(value, int):
-        return f"int:{value}"
-    if isinstance(value, Decimal):
-        return f"decimal:{_decimal_text(value)}"
-    if isinstance(value, str):
-        return f"string:{value}"
-    try:
-        return f"json:{json.dumps(value, ensure_ascii=False, allow_nan=False)}"
-    except (TypeError, ValueError) as error:
-        raise InvalidRecord(field=name, reason=f"no JSON: {error}") from error
+    text, kind = parameter_to_text(name, value)
+    return f"{kind}:{text}"
 
 
-def _read_parameter(text: str) -> ParameterValue:
+def _read_parameter(name: str, text: str) -> ParameterValue:
     kind, _, value = text.partition(":")
-    match kind:
-        case "string":
-            return value
-        case "int":
-            return int(value)
-        case "decimal":
-            return read_decimal(value)
-        case "bool":
-            return {"true": True, "false": False}[value]
-        case "json":
-            found: ParameterValue = json.loads(value)
-            return found
-        case _:
-            raise ValueError(f"unknown type {kind}")
+    return parameter_from_text(name, value, kind)
 
 
 RISK: Final[Codec[RiskLimits]] = _RiskCodec()

@@ -92,6 +92,8 @@ class Link:
             with contextlib.suppress(asyncio.CancelledError, CacheError):
                 await self._connecting
         self.drop(CacheUnavailable("the cache was closed"))
+        # The loop closes the socket in its next turn; it may be the last.
+        await asyncio.sleep(0)
 
     async def _connect_and_call(self, payload: bytes, answers: int) -> Any:
         loop = asyncio.get_running_loop()

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NEAR_TYPES", "NearCache"]
 
-NEAR_TYPES: Final = (CacheType.POSITION, CacheType.RISK, CacheType.ORDER, CacheType.STRATEGY)
-"""What may be kept near. Prices and books change with every message: the news of them would cost more than it saves."""
+NEAR_TYPES: Final = (CacheType.POSITION, CacheType.RISK, CacheType.STRATEGY)
+"""What may be kept near: the news of every change of a price, a book or an order would cost more than it saves."""
 
 
 class NearCache:

@@ -8,7 +8,7 @@ import hashlib
 import math
 import time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.cache.keys import Keys
 from qts_data.cache.near import NEAR_TYPES
@@ -16,7 +16,7 @@ from qts_data.cache.port import MISSING, BookSides, Cache, Entry, Missing, now, 
 from qts_data.cache.routing import ClusterRoute, LinkMaker, SingleRoute
 from qts_data.cache.wire import Refusal, pack
 from qts_data.contracts import HealthStatus
-from qts_data.errors import CacheError, CacheTimeout, CacheUnavailable
+from qts_data.errors import CacheError, CacheUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisCache"]
 
-_T = TypeVar("_T")
 
 # Names of our own begin with an underscore: _ver fences, _at is when the value was read and _exp when it may be
 # served no longer, both in milliseconds of the server's clock. Effects are replicated, not the script, so TIME is
@@ -177,7 +176,7 @@ class RedisCache(Cache):
         payload = pack("EVALSHA", _GET_BOOK_SHA, 3, bid_key, ask_key, meta_key, levels)
         link, answer = await self._ask(meta_key, payload)
         if isinstance(answer, Refusal):
-            if str(answer).startswith("WRONGTYPE"):
+            if "WRONGTYPE" in str(answer):
                 return MISSING
             raise self._refused(answer, link)
         if not answer:
@@ -295,7 +294,7 @@ class RedisCache(Cache):
         if not answer:
             return MISSING
         if isinstance(answer, Refusal):
-            if str(answer).startswith("WRONGTYPE"):
+            if "WRONGTYPE" in str(answer):
                 return MISSING
             raise self._refused(answer, link)
         try:

@@ -118,7 +118,7 @@ async def find_master(config: CacheConfig) -> Address:
     }
     sentinel = Sentinel(list(config.sentinels), sentinel_kwargs=timeouts)  # type: ignore[no-untyped-call]
     try:
-        host, port = await sentinel.discover_master(config.sentinel_master)  # type: ignore[no-untyped-call]
+        host, port = await sentinel.discover_master(str(config.sentinel_master))
     except (RedisError, OSError) as error:
         raise CacheUnavailable(f"no Sentinel names a master {config.sentinel_master}: {error}") from error
     finally:

@@ -23,7 +23,7 @@ _NOT_YET: Final = object()
 
 def pack(*words: str | bytes | int) -> bytes:
     """One command as RESP."""
-    packed: bytes = hiredis.pack_command(words)
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # it declares a tuple of one
     return packed
 
 

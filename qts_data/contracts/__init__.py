@@ -5,8 +5,10 @@ be made: the constructor raises `InvalidRecord` with the field and the reason.
 """
 
 from qts_data.contracts.book import (
+    IDEMPOTENCY_PREFIX,
     BookedEntry,
     BookedFill,
+    Correction,
     LedgerEntry,
     Position,
     RejectedEntry,
@@ -24,6 +26,8 @@ from qts_data.contracts.cache import (
     SafetyState,
 )
 from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
+from qts_data.contracts.config import ConfigChange, ParameterValue, RiskLimit, StrategyParameter
+from qts_data.contracts.execution import ExecutionLog, HourlyExecutionMetrics, StageLatency
 from qts_data.contracts.health import HealthStatus
 from qts_data.contracts.live import (
     BookLevel,
@@ -36,9 +40,11 @@ from qts_data.contracts.live import (
     StrategyParameters,
 )
 from qts_data.contracts.market import OHLCV, TickData
+from qts_data.contracts.pnl import DailyMetrics, DailyPnl, HourlyPnl, StrategyPerformance
 
 __all__ = [
     "DEFAULT_TTL_MS",
+    "IDEMPOTENCY_PREFIX",
     "MAX_SOURCE_LENGTH",
     "MAX_SYMBOL_LENGTH",
     "OHLCV",
@@ -49,21 +55,33 @@ __all__ = [
     "CacheEvent",
     "CacheStats",
     "CacheType",
+    "ConfigChange",
+    "Correction",
+    "DailyMetrics",
+    "DailyPnl",
+    "ExecutionLog",
     "HealthStatus",
+    "HourlyExecutionMetrics",
+    "HourlyPnl",
     "LedgerEntry",
     "OperatingState",
     "OrderBook",
     "OrderState",
+    "ParameterValue",
     "Position",
     "Precheck",
     "Quote",
     "Reading",
     "RejectedEntry",
     "Reversal",
+    "RiskLimit",
     "RiskLimits",
     "SafetyState",
     "Side",
+    "StageLatency",
+    "StrategyParameter",
     "StrategyParameters",
+    "StrategyPerformance",
     "TickData",
     "round_money",
 ]

@@ -19,11 +19,13 @@ from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Mapping
 
 __all__ = [
     "IDEMPOTENCY_PREFIX",
     "BookedEntry",
     "BookedFill",
+    "Correction",
     "LedgerEntry",
     "Position",
     "RejectedEntry",
@@ -38,7 +40,9 @@ IDEMPOTENCY_PREFIX: Final = "key:"
 """How an idempotency key of the caller is kept apart from the execution ids of brokers."""
 
 _MAX_NAME_LENGTH: Final = 64
-_MAX_ID_LENGTH: Final = 200
+_MAX_ID_LENGTH: Final = 256
+_REVERSAL: Final = "/reversal"
+"""What the id of a correction gets for the entry that makes room for it."""
 _ZERO: Final = Decimal(0)
 _PLACES: Final = Decimal("1E-8")
 # Wide enough for the product of two numbers of 18 digits: only the last step rounds.
@@ -126,16 +130,14 @@ class LedgerEntry:
         if (self.execution_id is None) == (self.idempotency_key is None):
             raise InvalidRecord(
                 field="execution_id",
-                reason="give the broker's execution_id or, where there is none, an idempotency_key: exactly one of them",
+                reason="give the broker's execution_id or, where there is none, an idempotency_key: one of them",
             )
-        for field in ("execution_id", "idempotency_key", "strategy_tag", "order_id"):
+        if self.execution_id is not None:
+            _check_execution_id(self.execution_id)
+        for field in ("idempotency_key", "strategy_tag", "order_id"):
             value = getattr(self, field)
             if value is not None:
                 check_text(field, value, shortest=1, longest=_MAX_ID_LENGTH)
-        if self.execution_id is not None and self.execution_id.startswith(IDEMPOTENCY_PREFIX):
-            raise InvalidRecord(
-                field="execution_id", reason=f"begins with {IDEMPOTENCY_PREFIX!r}, which marks idempotency keys"
-            )
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -157,25 +159,29 @@ class LedgerEntry:
     def __str__(self) -> str:
         """For messages: what was traded, where, and under which id."""
         name = f"{self.broker}/{self.account}/{self.stored_execution_id}"
-        fee = f" fee {self.fee:f} {self.fee_currency}" if self.fee else ""
+        fee = f" fee {_plain(self.fee)} {self.fee_currency}" if self.fee else ""
         tags = "".join(
             f" {label} {value}"
             for label, value in (("order", self.order_id), ("strategy", self.strategy_tag))
             if value is not None
         )
-        return f"{name}: {self.side} {self.qty:f} {self.symbol} ({self.market}) @ {self.price:f} {self.currency}{fee}{tags}"
+        trade = f"{self.side} {_plain(self.qty)} {self.symbol} ({self.market}) @ {_plain(self.price)} {self.currency}"
+        return f"{name}: {trade}{fee}{tags}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reversal:
-    """The broker takes an execution back: a trade bust (FIX: ExecType=H, Trade Cancel).
+    """The broker takes a fill back: a trade bust (FIX: ExecType H, Trade Cancel).
 
     Attributes:
         timestamp: When the broker took it back.
         broker: Broker or exchange that says so.
-        account: Account that had traded.
         execution_id: The broker's id of this report, not of the fill.
-        reverses: The execution id of the fill that is taken back (FIX tag 19, ExecRefID).
+        reverses: Execution id of the fill that is taken back (FIX tag 19, ExecRefID), as the ledger keeps it.
+        account: Account that had traded.
+
+    Raises:
+        InvalidRecord: A field is of the wrong type, or the ledger could not hold it.
     """
 
     timestamp: dt.datetime
@@ -189,10 +195,112 @@ class Reversal:
         check_aware("timestamp", self.timestamp)
         for field in ("broker", "account"):
             check_text(field, getattr(self, field), shortest=1, longest=_MAX_NAME_LENGTH)
-        for field in ("execution_id", "reverses"):
-            check_text(field, getattr(self, field), shortest=1, longest=_MAX_ID_LENGTH)
+        _check_execution_id(self.execution_id)
+        check_text("reverses", self.reverses, shortest=1, longest=_MAX_ID_LENGTH)
         if self.execution_id == self.reverses:
             raise InvalidRecord(field="reverses", reason="a report cannot take itself back")
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes it the same report: broker, account and execution id."""
+        return self.broker, self.account, self.execution_id
+
+    @property
+    def fill_key(self) -> tuple[str, str, str]:
+        """The key of the fill."""
+        return self.broker, self.account, self.reverses
+
+    def reversal_of(self, fill: LedgerEntry) -> LedgerEntry:
+        """The entry that takes the fill back: the opposite trade, with the fee returned."""
+        return _opposite(fill, self.timestamp, execution_id=self.execution_id)
+
+    def same_content(self, other: Reversal | Correction) -> bool:
+        """Whether two reports agree in all but the time."""
+        return isinstance(other, Reversal) and replace(self, timestamp=other.timestamp) == other
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.broker}/{self.account}/{self.execution_id}: reverses {self.reverses}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """The broker says what a fill should have been (FIX: ExecType G, Trade Correct).
+
+    Attributes:
+        entry: The fill as it is right, of the same instrument, under the execution id of this report.
+        corrects: Execution id of the fill that was wrong (FIX tag 19, ExecRefID), as the ledger keeps it.
+
+    Raises:
+        InvalidRecord: A field is of the wrong type, or the ledger could not hold it.
+    """
+
+    entry: LedgerEntry
+    corrects: str
+
+    def __post_init__(self) -> None:
+        """Refuse what the ledger could not hold."""
+        check_text("corrects", self.corrects, shortest=1, longest=_MAX_ID_LENGTH)
+        if self.entry.stored_execution_id == self.corrects:
+            raise InvalidRecord(field="corrects", reason="a report cannot correct itself")
+
+    @property
+    def timestamp(self) -> dt.datetime:
+        """When the broker filled the order, by this report."""
+        return self.entry.timestamp
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes it the same report: broker, account and execution id."""
+        return self.entry.key
+
+    @property
+    def fill_key(self) -> tuple[str, str, str]:
+        """The key of the fill that was wrong."""
+        return self.entry.broker, self.entry.account, self.corrects
+
+    def reversal_of(self, fill: LedgerEntry) -> LedgerEntry:
+        """The entry that makes room: the opposite trade, under an id made from this report's."""
+        if self.entry.execution_id is None:
+            return _opposite(fill, self.timestamp, idempotency_key=f"{self.entry.idempotency_key}{_REVERSAL}")
+        return _opposite(fill, self.timestamp, execution_id=f"{self.entry.execution_id}{_REVERSAL}")
+
+    def same_content(self, other: Reversal | Correction) -> bool:
+        """Whether two reports agree in all but the time."""
+        return (
+            isinstance(other, Correction) and self.corrects == other.corrects and self.entry.same_content(other.entry)
+        )
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{self.entry}, corrects {self.corrects}"
+
+
+def _plain(value: Decimal) -> str:
+    """The same text for 10 and for 10.00000000, which is how the database gives it back."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _opposite(
+    fill: LedgerEntry, timestamp: dt.datetime, *, execution_id: str | None = None, idempotency_key: str | None = None
+) -> LedgerEntry:
+    return replace(
+        fill,
+        timestamp=timestamp,
+        side="SELL" if fill.side == "BUY" else "BUY",
+        fee=_EXACT.minus(fill.fee),
+        execution_id=execution_id,
+        idempotency_key=idempotency_key,
+    )
+
+
+def _check_execution_id(value: str) -> None:
+    check_text("execution_id", value, shortest=1, longest=_MAX_ID_LENGTH)
+    if value.startswith(IDEMPOTENCY_PREFIX):
+        raise InvalidRecord(
+            field="execution_id", reason=f"begins with {IDEMPOTENCY_PREFIX!r}, which marks idempotency keys"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,12 +380,15 @@ class BookedFill:
         realized_pnl: What it realized by average cost, before fees.
         position: The position after it; of a duplicate, as it was after the first booking, without a valuation.
         duplicate: Whether it had been booked before; then nothing has changed.
+        applied: What was booked along with it: busts and corrections that had come before it; of a correction, the
+            reversal of the fill that was wrong.
     """
 
     ledger_id: int
     realized_pnl: Decimal
     position: Position
     duplicate: bool
+    applied: tuple[BookedFill, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,11 +396,11 @@ class RejectedEntry:
     """A fill of a batch that was not booked.
 
     Attributes:
-        index: Its place in the batch, from 0.
+        row: Its position in the batch, counted from 1.
         entry: What was handed over.
         reason: Why it was not booked.
     """
 
-    index: int
-    entry: LedgerEntry
+    row: int
+    entry: LedgerEntry | Mapping[str, object]
     reason: str

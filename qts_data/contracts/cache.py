@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "AGGRESSIVE_PRICE_TTL_MS",
     "DEFAULT_TTL_MS",
     "CacheConfig",
     "CacheEvent",
@@ -45,6 +46,9 @@ DEFAULT_TTL_MS: Final[Mapping[CacheType, int]] = MappingProxyType(
     }
 )
 """How long a value may be served, in milliseconds after it was read from its source."""
+
+AGGRESSIVE_PRICE_TTL_MS: Final = 50
+"""The longest TTL of a price in AGGRESSIVE."""
 
 
 class SafetyState(enum.StrEnum):
@@ -87,6 +91,8 @@ class CacheConfig:
         breaker_recovery_seconds: For how long it is left alone.
         prefix: Begins every key; two systems on one server take two.
         ttl_ms: Milliseconds for each type that is not to have its default.
+        defensive_position_ttl_ms: For how long a position may be served in DEFENSIVE, in milliseconds; None is its
+            default TTL at most. A longer time means older positions: say so only where the database must be spared.
         near_entries: Most values kept in the process itself, invalidated by the server; 0 keeps none.
         degraded_event: Name of the event sent when the breaker opens.
 
@@ -112,6 +118,7 @@ class CacheConfig:
     breaker_recovery_seconds: float = 60.0
     prefix: str = ""
     ttl_ms: Mapping[CacheType, int] = field(default_factory=dict)
+    defensive_position_ttl_ms: int | None = None
     near_entries: int = 0
     degraded_event: str = "CACHE_DEGRADED"
 
@@ -124,17 +131,30 @@ class CacheConfig:
             raise ConfigurationError("breaker_recovery_seconds and near_entries must not be below zero")
         if any(character in self.prefix for character in "{}*?[]\\") or not self.prefix.isprintable():
             raise ConfigurationError(f"prefix {self.prefix!r} holds a character of hash tags or patterns: {{}}*?[]\\")
-        for kind, milliseconds in self.ttl_ms.items():
+        ttls = {kind.name: milliseconds for kind, milliseconds in self.ttl_ms.items()}
+        if self.defensive_position_ttl_ms is not None:
+            ttls["POSITION in DEFENSIVE"] = self.defensive_position_ttl_ms
+        for name, milliseconds in ttls.items():
             if milliseconds < 1:
-                raise ConfigurationError(f"the TTL of {kind.name} must be 1 ms or more, is {milliseconds}")
+                raise ConfigurationError(f"the TTL of {name} must be 1 ms or more, is {milliseconds}")
         if bool(self.sentinels) != bool(self.sentinel_master):
             raise ConfigurationError("sentinels and sentinel_master come together")
         if self.cluster and (self.sentinels or self.db):
             raise ConfigurationError("a Redis Cluster has no Sentinels and no database but 0")
 
-    def ttl(self, kind: CacheType) -> int:
-        """Milliseconds for which a value of this type may be served."""
-        return self.ttl_ms.get(kind, DEFAULT_TTL_MS[kind])
+    def ttl(self, kind: CacheType, state: OperatingState = OperatingState.BALANCED) -> int:
+        """Milliseconds for which a value of this type may be served in a state of the engine."""
+        milliseconds = self.ttl_ms.get(kind, DEFAULT_TTL_MS[kind])
+        if state is OperatingState.AGGRESSIVE and kind is CacheType.PRICE:
+            return min(milliseconds, AGGRESSIVE_PRICE_TTL_MS)
+        if state is OperatingState.DEFENSIVE and kind is CacheType.POSITION:
+            return self.defensive_position_ttl_ms or min(milliseconds, DEFAULT_TTL_MS[kind])
+        return milliseconds
+
+    @property
+    def longest_ttl_ms(self) -> int:
+        """Milliseconds after which nothing that was written by this configuration is served any more."""
+        return max(self.ttl(kind, state) for kind in CacheType for state in OperatingState)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +189,8 @@ class CacheEvent:
     """Something that the engine should hear of.
 
     Attributes:
-        name: `CACHE_DEGRADED`, `CACHE_RECOVERED`, `METRIC_RECORD`, or what the configuration puts in place of the first.
+        name: `CACHE_DEGRADED`, `CACHE_RECOVERED`, `METRIC_RECORD`, or what stands for the first by
+            `CacheConfig.degraded_event`.
         priority: 0 is the most urgent, 3 the least.
         detail: Figures and reasons, by name.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from qts_data.contracts.checks import check_aware, check_price, check_symbol, check_text, check_volume
 from qts_data.errors import InvalidRecord
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from qts_data.contracts.book import Position
+    from qts_data.contracts.config import ParameterValue
 
 __all__ = [
     "BookLevel",
     "OrderBook",
     "OrderState",
-    "ParameterValue",
     "Precheck",
     "Quote",
     "Reading",
@@ -122,9 +122,7 @@ class OrderBook:
 
     def depth(self, levels: int) -> OrderBook:
         """The best so many levels of both sides."""
-        return OrderBook(
-            symbol=self.symbol, bids=self.bids[:levels], asks=self.asks[:levels], quoted_at=self.quoted_at
-        )
+        return OrderBook(symbol=self.symbol, bids=self.bids[:levels], asks=self.asks[:levels], quoted_at=self.quoted_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,10 +177,6 @@ class RiskLimits:
     def __post_init__(self) -> None:
         """Nobody changes the limits of somebody else's copy."""
         object.__setattr__(self, "limits", MappingProxyType(dict(self.limits)))
-
-
-ParameterValue: TypeAlias = "str | int | bool | Decimal | list[object] | dict[str, object] | None"
-"""A parameter as its type says: string, int, bool, decimal, or what JSON holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,7 +106,7 @@ class DatabaseConfig:
             "lock_timeout": self.lock_timeout_seconds,
             "idle_in_transaction_session_timeout": self.idle_transaction_timeout_seconds,
         }
-        return "-c TimeZone=UTC" + "".join(
+        return "-c TimeZone=UTC -c DateStyle=ISO" + "".join(
             f" -c {name}={round(1000 * seconds)}" for name, seconds in milliseconds.items()
         )
 

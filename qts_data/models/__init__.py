@@ -2,8 +2,10 @@
 
 from qts_data.models.base import Base
 from qts_data.models.execution import HOURLY_EXECUTION_METRICS, ExecutionLog
+from qts_data.models.history import ConfigChange
 from qts_data.models.ledger import LedgerEntry
 from qts_data.models.ohlcv import DailyBar
+from qts_data.models.pending import PendingReport
 from qts_data.models.position import Position
 from qts_data.models.risk import RiskConfig
 from qts_data.models.strategy import StrategyParameter
@@ -20,9 +22,11 @@ __all__ = [
     "PRIVILEGE_STATEMENTS",
     "VIEWS",
     "Base",
+    "ConfigChange",
     "DailyBar",
     "ExecutionLog",
     "LedgerEntry",
+    "PendingReport",
     "Position",
     "RiskConfig",
     "StrategyParameter",

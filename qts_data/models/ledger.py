@@ -21,13 +21,24 @@ class LedgerEntry(Base):
         sa.UniqueConstraint("broker", "account", "execution_id", name="uq_t_ledger_execution"),
         sa.UniqueConstraint("reverses_id", name="uq_t_ledger_reverses_id"),
         sa.ForeignKeyConstraint(["reverses_id"], ["t_ledger.id"], name="fk_t_ledger_reverses_id"),
+        sa.UniqueConstraint("corrects_id", name="uq_t_ledger_corrects_id"),
+        sa.ForeignKeyConstraint(["corrects_id"], ["t_ledger.id"], name="fk_t_ledger_corrects_id"),
         symbol_length(),
         sa.CheckConstraint("side IN ('BUY', 'SELL')", name="side"),
         sa.CheckConstraint("qty > 0", name="qty_positive"),
         sa.CheckConstraint("price >= 0", name="price_not_negative"),
         # Half a unit of the last place either way: whichever rule rounded the product.
         sa.CheckConstraint("abs(amount - qty * price) <= 0.000000005", name="amount_is_qty_times_price"),
-        *finite("qty", "price", "fee", "realized_pnl", "position_qty", "position_avg_price"),
+        *finite(
+            "qty",
+            "price",
+            "fee",
+            "realized_pnl",
+            "position_qty",
+            "position_avg_price",
+            "position_cost_basis",
+            "position_realized_pnl",
+        ),
         sa.Index("ix_t_ledger_timestamp", sa.desc("timestamp")),
         sa.Index("ix_t_ledger_symbol_timestamp", "symbol", sa.desc("timestamp")),
         sa.Index("ix_t_ledger_strategy_tag_timestamp", "strategy_tag", sa.desc("timestamp")),
@@ -43,6 +54,7 @@ class LedgerEntry(Base):
     timestamp: Mapped[Instant] = mapped_column(comment="When the broker filled the order")
     account: Mapped[str] = mapped_column(server_default="main", comment="Account that traded")
     symbol: Mapped[str] = mapped_column(comment="Instrument, 1 to 64 characters")
+    market: Mapped[str] = mapped_column(comment="Market the symbol trades at, such as KRX or BINANCE")
     side: Mapped[str] = mapped_column(comment="BUY or SELL")
     qty: Mapped[Price] = mapped_column(comment="Filled quantity, above zero")
     price: Mapped[Price] = mapped_column(comment="Fill price in currency, zero or more")
@@ -59,12 +71,22 @@ class LedgerEntry(Base):
         comment="The broker's id of this execution; booked once for each broker and account"
     )
     reverses_id: Mapped[int | None] = mapped_column(comment="id of the entry that this one takes back, if it is a bust")
+    corrects_id: Mapped[int | None] = mapped_column(
+        comment="id of the entry whose place this one takes, if it is a correction"
+    )
     realized_pnl: Mapped[Amount] = mapped_column(
         server_default="0", comment="Profit that this fill realized by average cost, before fees, in currency"
     )
     position_qty: Mapped[Price] = mapped_column(comment="Signed position after this fill")
     position_avg_price: Mapped[Price] = mapped_column(
         comment="Average entry price of the position after this fill, in currency"
+    )
+    position_cost_basis: Mapped[Amount] = mapped_column(
+        comment="Signed cost of the position after this fill, in currency; "
+        "sum of realized_pnl minus it is the cash flow"
+    )
+    position_realized_pnl: Mapped[Amount] = mapped_column(
+        comment="Realized profit of the position so far, before fees, in currency"
     )
     recorded_at: Mapped[Instant] = mapped_column(server_default=sa.func.now(), comment="When the entry was booked")
 

@@ -21,6 +21,7 @@ class Position(Base):
         *finite(
             "qty",
             "avg_price",
+            "cost_basis",
             "realized_pnl",
             "mark_price",
             "exposure_value",
@@ -42,6 +43,11 @@ class Position(Base):
     currency: Mapped[str] = mapped_column(comment="Currency of prices and of realized P&L, such as KRW")
     qty: Mapped[Price] = mapped_column(comment="Signed quantity held: below zero is a short position, zero is closed")
     avg_price: Mapped[Price] = mapped_column(comment="Average entry price of what is held, in currency; 0 when closed")
+    cost_basis: Mapped[Amount] = mapped_column(
+        server_default="0",
+        comment="Signed cost of what is held, in currency: paid for a long, below zero received for a short; "
+        "kept beside avg_price, whose rounding would let money leak",
+    )
     realized_pnl: Mapped[Amount] = mapped_column(
         server_default="0", comment="Cumulative realized profit by average cost, before fees, in currency"
     )
@@ -51,7 +57,7 @@ class Position(Base):
         sa.Numeric(12, 6), comment="Share of the account's equity at marked_at; 0.05 means 5 %; ages"
     )
     unrealized_pnl: Mapped[Amount | None] = mapped_column(
-        comment="(mark_price - avg_price) x qty at marked_at, in currency; ages"
+        comment="exposure_value - cost_basis at marked_at, in currency; ages"
     )
     marked_at: Mapped[Instant | None] = mapped_column(comment="When mark_price and the figures made from it were taken")
     last_ledger_id: Mapped[int] = mapped_column(

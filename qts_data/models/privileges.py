@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from qts_data.models.base import Base
+from qts_data.models.history import ConfigChange
 from qts_data.models.ledger import LedgerEntry
 from qts_data.timescale.ddl import verbatim
 
@@ -46,7 +47,7 @@ BEGIN
             EXECUTE format('GRANT {sequences} ON SEQUENCE %s TO {role}', target.name);
         ELSE
             EXECUTE format('GRANT {tables} ON TABLE %s TO {role}', target.name);
-            IF target.bare = {append_only} THEN
+            IF target.bare IN ({append_only}) THEN
                 EXECUTE format('REVOKE UPDATE, DELETE ON TABLE %s FROM {role}', target.name);
             ELSIF target.bare = 'alembic_version' THEN
                 EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON TABLE %s FROM {role}', target.name);
@@ -56,18 +57,20 @@ BEGIN
 END
 $$"""
 
+_APPEND_ONLY: Final = f"'{LedgerEntry.__tablename__}', '{ConfigChange.__tablename__}'"
+
 PRIVILEGE_STATEMENTS: Final = (
     _GRANT.format(
         role="qts_engine",
         tables="SELECT, INSERT, UPDATE, DELETE",
         sequences="USAGE, SELECT",
-        append_only=f"'{LedgerEntry.__tablename__}'",
+        append_only=_APPEND_ONLY,
     ),
     _GRANT.format(
         role="qts_readonly",
         tables="SELECT",
         sequences="SELECT",
-        append_only=f"'{LedgerEntry.__tablename__}'",
+        append_only=_APPEND_ONLY,
     ),
 )
 

@@ -70,11 +70,12 @@ def trading_zone_statements(zone: str, *, replace: bool = False) -> Iterator[str
 _entry = LedgerEntry.__table__.c
 _zone = sa.func.qts_trading_zone(type_=sa.Text())
 _zero = sa.literal(0, sa.Numeric)
+_reversed = LedgerEntry.__table__.alias("reversed")
 # A reversing entry takes back what the entry that it reverses counted.
 _counts = sa.case((_entry.reverses_id.is_(None), sa.literal(1)), else_=sa.literal(-1))
 _wins = sa.case(
     (sa.and_(_entry.reverses_id.is_(None), _entry.realized_pnl > 0), sa.literal(1)),
-    (sa.and_(_entry.reverses_id.is_not(None), _entry.realized_pnl < 0), sa.literal(-1)),
+    (_reversed.c.realized_pnl > 0, sa.literal(-1)),
     else_=sa.literal(0),
 )
 _signed = sa.case((_entry.side == "SELL", _entry.amount), else_=-_entry.amount)
@@ -101,7 +102,7 @@ _legs = sa.union_all(
         _counts,
         _wins,
         _entry.amount * _counts,
-    ),
+    ).select_from(LedgerEntry.__table__.outerjoin(_reversed, _reversed.c.id == _entry.reverses_id)),
     _leg(
         _entry.fee_currency,
         _zero,

@@ -6,6 +6,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from qts_data.database.transactions import Scope, Transactions, WriteScope
+from qts_data.repositories.configs import (
+    RiskConfigReader,
+    RiskConfigRepository,
+    StrategyReader,
+    StrategyRepository,
+)
+from qts_data.repositories.executions import ExecutionLogReader, ExecutionLogRepository
+from qts_data.repositories.ledger import LedgerReader, LedgerRepository
+from qts_data.repositories.pnl import PnlReader
+from qts_data.repositories.positions import PositionReader, PositionRepository
 from qts_data.repositories.ticks import TickRepository
 
 if TYPE_CHECKING:
@@ -19,9 +29,69 @@ __all__ = ["Database", "Reader", "UnitOfWork"]
 class Reader(Scope):
     """Questions in one transaction that can only read."""
 
+    @cached_property
+    def ledger(self) -> LedgerReader:
+        """What was booked."""
+        return LedgerReader(self.connection)
+
+    @cached_property
+    def positions(self) -> PositionReader:
+        """What is held."""
+        return PositionReader(self.connection)
+
+    @cached_property
+    def pnl(self) -> PnlReader:
+        """Profit and activity."""
+        return PnlReader(self.connection)
+
+    @cached_property
+    def strategies(self) -> StrategyReader:
+        """Parameters of strategies."""
+        return StrategyReader(self.connection)
+
+    @cached_property
+    def risk_configs(self) -> RiskConfigReader:
+        """Risk limits."""
+        return RiskConfigReader(self.connection)
+
+    @cached_property
+    def executions(self) -> ExecutionLogReader:
+        """Stages of orders."""
+        return ExecutionLogReader(self.connection)
+
 
 class UnitOfWork(WriteScope):
     """Repositories in one transaction: all of their writes happen, or none."""
+
+    @cached_property
+    def ledger(self) -> LedgerRepository:
+        """Fills in."""
+        return LedgerRepository(self.connection)
+
+    @cached_property
+    def positions(self) -> PositionRepository:
+        """What is held, and what it is worth."""
+        return PositionRepository(self.connection)
+
+    @cached_property
+    def pnl(self) -> PnlReader:
+        """Profit and activity."""
+        return PnlReader(self.connection)
+
+    @cached_property
+    def strategies(self) -> StrategyRepository:
+        """Parameters of strategies."""
+        return StrategyRepository(self.connection)
+
+    @cached_property
+    def risk_configs(self) -> RiskConfigRepository:
+        """Risk limits."""
+        return RiskConfigRepository(self.connection)
+
+    @cached_property
+    def executions(self) -> ExecutionLogRepository:
+        """Stages of orders."""
+        return ExecutionLogRepository(self.connection)
 
     @cached_property
     def ticks(self) -> TickRepository:

@@ -158,7 +158,9 @@ async def test_deleting_counts_what_was_there(cache: Cache) -> None:
 
 
 async def test_a_book_is_sorted_by_price_and_cut_at_the_depth(cache: Cache) -> None:
-    assert await cache.set_book(book([("9", "1"), ("10", "2"), ("9.5", "100")], [("12", "1"), ("11", "5"), ("100", "1")]))
+    assert await cache.set_book(
+        book([("9", "1"), ("10", "2"), ("9.5", "100")], [("12", "1"), ("11", "5"), ("100", "1")])
+    )
     found = await read_book(cache, levels=2)
     assert found.bids == (("10", "2"), ("9.5", "100"))
     assert found.asks == (("11", "5"), ("12", "1"))

@@ -1,0 +1,149 @@
+"""Parameters of strategies, risk limits, and how they changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from qts_data.contracts.checks import check_text, shown
+from qts_data.errors import InvalidRecord
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+__all__ = [
+    "ConfigChange",
+    "ParameterValue",
+    "RiskLimit",
+    "StrategyParameter",
+    "ValueType",
+    "parameter_from_text",
+    "parameter_to_text",
+]
+
+ValueType = Literal["string", "int", "decimal", "bool", "json"]
+ParameterValue: TypeAlias = str | int | Decimal | bool | list[Any] | dict[str, Any]
+"""A list or dict holds what JSON can hold, but no float: write `"0.1"`, and read it as a Decimal."""
+
+_BOOLS: Final = {"true": True, "false": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyParameter:
+    """One parameter of one strategy.
+
+    Attributes:
+        strategy_id: The strategy.
+        param_name: The parameter.
+        value: Its value, in its type.
+        description: What it does, if somebody said so.
+        updated_at: When it last changed.
+    """
+
+    strategy_id: str
+    param_name: str
+    value: ParameterValue
+    description: str | None
+    updated_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskLimit:
+    """A limit that an order is checked against.
+
+    Attributes:
+        config_key: Its name.
+        value: Its value, in the unit that the description gives.
+        description: What it limits, and its unit, if somebody said so.
+        updated_at: When it last changed.
+    """
+
+    config_key: str
+    value: Decimal
+    description: str | None
+    updated_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChange:
+    """One change of a parameter or a limit; the database writes it, whoever makes the change.
+
+    Attributes:
+        key: The strategy's id or the limit's name.
+        param_name: The strategy's parameter; None for a limit.
+        old_value: Value before, as text; None if it was new.
+        new_value: Value after, as text; None if it was deleted.
+        value_type: Its type after the change; before it, if it was deleted.
+        changed_by: Database role that changed it.
+        changed_at: When.
+    """
+
+    key: str
+    param_name: str | None
+    old_value: str | None
+    new_value: str | None
+    value_type: ValueType
+    changed_by: str
+    changed_at: dt.datetime
+
+
+def parameter_to_text(name: str, value: ParameterValue) -> tuple[str, ValueType]:
+    """A value as its column holds it, and its type.
+
+    Args:
+        name: The parameter, for the message.
+        value: Its value.
+
+    Raises:
+        InvalidRecord: It is a float, no finite number, or not of these types.
+    """
+    if isinstance(value, bool):
+        return str(value).lower(), "bool"
+    if isinstance(value, int):
+        return str(value), "int"
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            raise InvalidRecord(field=name, reason=f"{value} is not a finite number")
+        return f"{value:f}", "decimal"
+    if isinstance(value, str):
+        check_text(name, value, shortest=0, longest=1_000_000)
+        return value, "string"
+    if isinstance(value, list | dict):
+        _refuse_floats(name, value)
+        try:
+            return json.dumps(value, ensure_ascii=False, allow_nan=False), "json"
+        except (TypeError, ValueError) as error:
+            raise InvalidRecord(field=name, reason=f"is no JSON: {error}") from error
+    raise InvalidRecord(
+        field=name, reason=f"is a {type(value).__name__}; give str, int, Decimal, bool, or a list or dict for JSON"
+    )
+
+
+def parameter_from_text(name: str, text: str, value_type: str) -> ParameterValue:
+    """The value that a column holds.
+
+    Raises:
+        InvalidRecord: The text is none of its type, which somebody else must have written.
+    """
+    try:
+        if value_type == "bool":
+            return _BOOLS[text.lower()]
+        if value_type == "int":
+            return int(text)
+        if value_type == "decimal":
+            return Decimal(text)
+        if value_type == "json":
+            made: ParameterValue = json.loads(text, parse_float=Decimal)
+            return made
+    except (KeyError, ValueError, ArithmeticError) as error:
+        raise InvalidRecord(field=name, reason=f"{shown(text)!r} is no {value_type}") from error
+    return text
+
+
+def _refuse_floats(name: str, value: object) -> None:
+    if isinstance(value, float):
+        raise InvalidRecord(field=name, reason=f'holds the float {value!r}; write it as a string, such as "0.1"')
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _refuse_floats(name, item)

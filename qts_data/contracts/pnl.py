@@ -1,0 +1,98 @@
+"""Profit and activity, summed; every amount of a record is in its one currency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from decimal import Decimal
+
+__all__ = ["DailyMetrics", "DailyPnl", "HourlyPnl", "StrategyPerformance"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pnl:
+    """Figures that every sum has.
+
+    Attributes:
+        account: Account that traded.
+        currency: Currency of every amount; a fee in another one is in a record of its own.
+        realized_pnl: Profit realized by average cost, before fees.
+        fees: Fees and taxes paid.
+        net_pnl: realized_pnl - fees.
+        net_cash_flow: Money in from sells minus money out for buys and fees; not a profit.
+        trade_count: Fills; one that was taken back does not count.
+    """
+
+    account: str
+    currency: str
+    realized_pnl: Decimal
+    fees: Decimal
+    net_pnl: Decimal
+    net_cash_flow: Decimal
+    trade_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DailyPnl(_Pnl):
+    """A trading day of an account in a symbol.
+
+    Attributes:
+        trading_day: Day in the database's trading time zone.
+        symbol: Instrument.
+    """
+
+    trading_day: dt.date
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HourlyPnl(_Pnl):
+    """An hour of an account in a symbol.
+
+    Attributes:
+        hour: Its first instant, by the clock of the database's trading time zone.
+        symbol: Instrument.
+    """
+
+    hour: dt.datetime
+    symbol: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Performance(_Pnl):
+    """Figures of activity.
+
+    Attributes:
+        win_count: Fills that realized a profit.
+        notional: Sum of qty x price of the fills.
+    """
+
+    win_count: int
+    notional: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyPerformance(_Performance):
+    """A trading day of a strategy in an account.
+
+    Attributes:
+        trading_day: Day in the database's trading time zone.
+        strategy_tag: The strategy; None for fills without one.
+    """
+
+    trading_day: dt.date
+    strategy_tag: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DailyMetrics(_Performance):
+    """A trading day of an account.
+
+    Attributes:
+        trading_day: Day in the database's trading time zone.
+    """
+
+    trading_day: dt.date

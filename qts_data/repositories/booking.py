@@ -1,0 +1,316 @@
+"""How fills get into the book: lock, look, compute, write - four statements a side, one round trip each.
+
+Locks are advisory and belong to the transaction. Everybody who books holds the *gate* shared and, exclusively, the
+lock of each position that he changes, so that what was read is still so when it is written. A report about a fill that
+is not there takes the gate exclusively: only then can it be sure that nobody is booking that fill right now.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from qts_data.contracts import BookedFill
+from qts_data.contracts.checks import check_amount, check_price
+from qts_data.database.pipeline import COMMIT, Pipeline, Statement, array
+from qts_data.errors import InvalidRecord, LedgerConflict
+from qts_data.repositories.accounting import FLAT, Holding, Trade, apply
+from qts_data.repositories.ledger_rows import (
+    COLUMNS,
+    Booked,
+    booked_entry,
+    decimal,
+    entry_columns,
+    position_after,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any, TypeAlias
+
+    import psycopg
+
+    from qts_data.contracts import BookedEntry, LedgerEntry, Position
+    from qts_data.database.pipeline import Rows
+
+    Driver: TypeAlias = psycopg.AsyncConnection[Any]
+    PositionKey: TypeAlias = tuple[str, str]
+    FillKey: TypeAlias = tuple[str, str, str]
+    Refusal: TypeAlias = InvalidRecord | LedgerConflict
+
+__all__ = [
+    "GATE",
+    "LOCK",
+    "RESERVE",
+    "Booking",
+    "Driver",
+    "FillKey",
+    "add_writes",
+    "check_holding",
+    "half_even",
+    "lock_parameter",
+    "read_entries",
+    "repeated",
+    "require_same_fill",
+    "require_same_instrument",
+    "results_of",
+    "write_positions",
+]
+
+_LOCK_CLASS: Final = 0x515453
+"""First half of our advisory locks, so that they meet nobody else's."""
+_GATE_PLACE: Final = 0
+_PLACES: Final = 1024
+"""Positions share this many locks: a transaction that books ten thousand symbols must not fill the lock table."""
+
+LOCK: Final = Statement(
+    "lock_positions",
+    f"SELECT pg_advisory_xact_lock_shared({_LOCK_CLASS}, {_GATE_PLACE}), pg_advisory_xact_lock({_LOCK_CLASS}, place) "
+    "FROM unnest($1::int[]) AS place",
+)
+GATE: Final = Statement("lock_gate", f"SELECT pg_advisory_xact_lock({_LOCK_CLASS}, {_GATE_PLACE})")
+_READ_POSITIONS: Final = Statement(
+    "read_positions",
+    "SELECT p.account, p.symbol, p.market, p.currency, p.qty, p.cost_basis, p.realized_pnl "
+    "FROM unnest($1::text[], $2::text[]) AS k(account, symbol) JOIN positions AS p USING (account, symbol)",
+)
+_READ_BOOKED: Final = Statement(
+    "read_booked",
+    f"SELECT {entry_columns('l')} FROM unnest($1::text[], $2::text[], $3::text[]) AS k(broker, account, execution_id) "
+    "JOIN t_ledger AS l USING (broker, account, execution_id)",
+)
+RESERVE: Final = Statement(
+    "reserve_ids",
+    "SELECT nextval('t_ledger_id_seq'), EXISTS (SELECT FROM pending_reports) FROM generate_series(1, $1::int)",
+)
+_WRITTEN: Final = [column for column in COLUMNS if column != "recorded_at"]
+_WRITE_ENTRIES: Final = Statement(
+    "write_entries",
+    # The clock is read after the lock was got, so that for one position it goes the way that the ids go.
+    f"INSERT INTO t_ledger ({', '.join(_WRITTEN)}, recorded_at) SELECT u.*, clock_timestamp() FROM unnest("
+    + ", ".join(f"${number}::{COLUMNS[column]}[]" for number, column in enumerate(_WRITTEN, 1))
+    + ") AS u",
+)
+
+
+def half_even(expression: str) -> str:
+    """SQL for `round_money`: numeric's own round() takes ties away from zero."""
+    return (
+        f"CASE WHEN abs({expression} * 1e8 - trunc({expression} * 1e8)) = 0.5 "
+        f"THEN 2 * round({expression} * 1e8 / 2) / 1e8 ELSE round({expression}, 8) END"
+    )
+
+
+_EXPOSURE: Final = half_even("(excluded.qty * p.mark_price)")
+_WRITE_POSITIONS: Final = Statement(
+    "write_positions",
+    "INSERT INTO positions AS p (account, symbol, market, currency, qty, avg_price, cost_basis, realized_pnl, "
+    "last_ledger_id, updated_at) SELECT u.*, clock_timestamp() FROM unnest($1::text[], $2::text[], $3::text[], "
+    "$4::text[], $5::numeric[], $6::numeric[], $7::numeric[], $8::numeric[], $9::bigint[]) AS u "
+    "ON CONFLICT (account, symbol) DO UPDATE SET qty = excluded.qty, avg_price = excluded.avg_price, "
+    "cost_basis = excluded.cost_basis, realized_pnl = excluded.realized_pnl, "
+    "last_ledger_id = excluded.last_ledger_id, updated_at = excluded.updated_at, "
+    "market = excluded.market, currency = excluded.currency, "
+    # The valuation follows the quantity, at the price it had; nobody knows the account's equity here.
+    f"exposure_value = {_EXPOSURE}, unrealized_pnl = {_EXPOSURE} - excluded.cost_basis, exposure_pct = NULL "
+    "RETURNING account, symbol, mark_price, exposure_value, unrealized_pnl, marked_at, updated_at",
+)
+
+
+def lock_parameter(positions: Iterable[PositionKey]) -> str:
+    """The locks of positions, in one order for everybody, so that two batches cannot wait for each other."""
+    places = {1 + zlib.crc32(f"{account}\0{symbol}".encode()) % _PLACES for account, symbol in positions}
+    return array(map(str, sorted(places)))
+
+
+async def read_entries(driver: Driver, keys: Iterable[FillKey]) -> dict[FillKey, BookedEntry]:
+    """What is booked under these keys."""
+    pipeline = Pipeline(driver)
+    pipeline.add(_READ_BOOKED, *_columns(keys))
+    (rows,) = await pipeline.run()
+    return {booked.entry.key: booked for booked in map(booked_entry, rows)}
+
+
+def add_writes(pipeline: Pipeline, booked: Sequence[Booked]) -> None:
+    """Put the statements that write entries and their positions into a pipeline; the second one answers."""
+    pipeline.add(_WRITE_ENTRIES, *_columns([one.row() for one in booked]))
+    last = {one.position_key: one for one in booked}
+    pipeline.add(_WRITE_POSITIONS, *_columns([last[key].position_row() for key in sorted(last)]))
+
+
+async def write_positions(driver: Driver, positions: Iterable[Position]) -> None:
+    """Write positions as they are given, but for their valuation; whoever does so holds the gate."""
+    rows = [
+        [
+            one.account,
+            one.symbol,
+            one.market,
+            one.currency,
+            *map(str, (one.qty, one.avg_price, one.cost_basis, one.realized_pnl, one.last_ledger_id)),
+        ]
+        for one in positions
+    ]
+    if rows:
+        pipeline = Pipeline(driver)
+        pipeline.add(_WRITE_POSITIONS, *_columns(rows))
+        await pipeline.run()
+
+
+def results_of(booked: Sequence[Booked], written: Rows) -> list[BookedFill]:
+    """What `add_writes` has done, from the answer of its second statement."""
+    stored = {(row[0], row[1]): row for row in written}
+    last = {one.position_key: one.ledger_id for one in booked}
+    return [one.result(stored[one.position_key], is_last=last[one.position_key] == one.ledger_id) for one in booked]
+
+
+def check_holding(holding: Holding) -> None:
+    """Refuse a fill after which the position would not fit its columns.
+
+    Raises:
+        InvalidRecord: Names the figure of the position that would be too large.
+    """
+    check_price("position qty", holding.qty)
+    check_price("position avg_price", holding.avg_price)
+    check_amount("position cost_basis", holding.cost_basis)
+    check_amount("position realized_pnl", holding.realized_pnl)
+
+
+def require_same_instrument(entry: LedgerEntry, market: str | None, currency: str | None) -> None:
+    """Refuse a fill in another market or currency than the position: the two could not be added up.
+
+    Raises:
+        InvalidRecord: Names both.
+    """
+    for field, given, held in (("currency", entry.currency, currency), ("market", entry.market, market)):
+        if given != held:
+            raise InvalidRecord(
+                field=field,
+                reason=f"is {given!r}, but {entry.account} holds {entry.symbol} in {held!r}; "
+                "give another instrument a symbol of its own",
+            )
+
+
+def _columns(rows: Iterable[Sequence[str | None]]) -> list[str]:
+    return [array(column) for column in zip(*rows, strict=True)]
+
+
+class _Holder(NamedTuple):
+    market: str | None
+    currency: str | None
+    holding: Holding
+
+
+class Booking:
+    """Fills on their way into the book: `read`, look at `errors`, `write`.
+
+    Args:
+        entries: The fills.
+
+    Attributes:
+        errors: Why a fill was refused, by its place in `entries`.
+        reports_wait: Whether a bust or correction waits for some fill.
+        booked: What is to be written, by its place in `entries`.
+    """
+
+    def __init__(self, entries: Sequence[LedgerEntry]) -> None:
+        self._entries = entries
+        self.errors: dict[int, Refusal] = {}
+        self.reports_wait = False
+        self.booked: dict[int, Booked] = {}
+        self._duplicates: dict[int, BookedFill] = {}
+        self._repeats: dict[int, int] = {}
+
+    async def read(self, driver: Driver) -> None:
+        """Lock the positions, look what is booked, and compute; nothing is written."""
+        positions = sorted({(entry.account, entry.symbol) for entry in self._entries})
+        pipeline = Pipeline(driver)
+        pipeline.add(LOCK, lock_parameter(positions))
+        pipeline.add(_READ_POSITIONS, *_columns(positions))
+        pipeline.add(_READ_BOOKED, *_columns([entry.key for entry in self._entries]))
+        pipeline.add(RESERVE, str(len(self._entries)))
+        _, held, known, reserved = await pipeline.run()
+        self.reports_wait = reserved[0][1] == "t"
+        self._decide(
+            {(row[0] or "", row[1] or ""): _Holder(row[2], row[3], Holding(*map(decimal, row[4:]))) for row in held},
+            {booked.entry.key: booked for booked in map(booked_entry, known)},
+            [int(row[0] or 0) for row in reserved],
+        )
+
+    def _decide(self, held: dict[PositionKey, _Holder], known: dict[FillKey, BookedEntry], ids: Sequence[int]) -> None:
+        first: dict[FillKey, int] = {}
+        for index, (entry, ledger_id) in enumerate(zip(self._entries, ids, strict=True)):
+            key = entry.key
+            try:
+                if key in known:
+                    self._duplicates[index] = duplicate_of(known[key], entry)
+                elif key in first:
+                    require_same_fill(self._entries[first[key]], entry)
+                    self._repeats[index] = first[key]
+                else:
+                    self.booked[index] = self._book(ledger_id, entry, held)
+                    first[key] = index
+            except (InvalidRecord, LedgerConflict) as error:
+                self.errors[index] = error
+
+    @staticmethod
+    def _book(ledger_id: int, entry: LedgerEntry, held: dict[PositionKey, _Holder]) -> Booked:
+        key = entry.account, entry.symbol
+        holder = held.get(key)
+        if holder is None:
+            holder = _Holder(entry.market, entry.currency, FLAT)
+        else:
+            require_same_instrument(entry, holder.market, holder.currency)
+        after = apply(holder.holding, Trade.of(entry))
+        check_holding(after)
+        held[key] = holder._replace(holding=after)
+        return Booked(ledger_id, entry, holder.holding, after)
+
+    async def write(self, driver: Driver, *, commit: bool = False) -> dict[int, BookedFill]:
+        """Send what `read` computed; with `commit`, COMMIT travels along.
+
+        Returns:
+            What became of each fill that was not refused, by its place.
+        """
+        booked = list(self.booked.values())
+        pipeline = Pipeline(driver)
+        if booked:
+            add_writes(pipeline, booked)
+        if commit:
+            pipeline.add(COMMIT)
+        answers = await pipeline.run() if booked or commit else []
+        results = dict(self._duplicates)
+        if booked:
+            results |= zip(self.booked, results_of(booked, answers[1]), strict=True)
+        for index, first in self._repeats.items():
+            results[index] = replace(results[first], duplicate=True)
+        return results
+
+
+def duplicate_of(booked: BookedEntry, entry: LedgerEntry) -> BookedFill:
+    """The first result of a fill that comes again.
+
+    Raises:
+        LedgerConflict: What is booked is something else.
+    """
+    if booked.reverses_id is not None:
+        raise LedgerConflict("this execution id is booked as a reversal", booked=str(booked.entry), given=str(entry))
+    require_same_fill(booked.entry, entry)
+    return repeated(booked)
+
+
+def repeated(booked: BookedEntry) -> BookedFill:
+    """What the first booking said."""
+    return BookedFill(
+        ledger_id=booked.id, realized_pnl=booked.realized_pnl, position=position_after(booked), duplicate=True
+    )
+
+
+def require_same_fill(first: LedgerEntry, second: LedgerEntry) -> None:
+    """Refuse another content under a key that is taken; the time may differ.
+
+    Raises:
+        LedgerConflict: Shows both.
+    """
+    if not first.same_content(second):
+        raise LedgerConflict("another fill has this execution id", booked=str(first), given=str(second))

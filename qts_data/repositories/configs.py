@@ -1,0 +1,221 @@
+"""Strategies' parameters and risk limits, with their types and their history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from qts_data.contracts import ConfigChange, RiskLimit, StrategyParameter
+from qts_data.contracts.checks import check_price, check_text
+from qts_data.contracts.config import parameter_from_text, parameter_to_text
+from qts_data.database.errors import translated_errors
+from qts_data.errors import NotFound
+from qts_data.models import ConfigChange as Change
+from qts_data.models import RiskConfig
+from qts_data.models import StrategyParameter as Parameter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from decimal import Decimal
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from qts_data.contracts import ParameterValue
+
+__all__ = ["RiskConfigReader", "RiskConfigRepository", "StrategyReader", "StrategyRepository"]
+
+_parameter = Parameter.__table__.c
+_limit = RiskConfig.__table__.c
+_change = Change.__table__.c
+_MAX_KEY_LENGTH: Final = 256
+
+
+class StrategyReader:
+    """Questions about strategies, in the transaction of one connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def get_parameters(self, strategy_id: str) -> dict[str, ParameterValue]:
+        """Every parameter of a strategy, by name.
+
+        Raises:
+            NotFound: The strategy has none.
+            InvalidRecord: A value is not of its type; somebody wrote it past this package.
+        """
+        found = {one.param_name: one.value for one in await self.list_parameters(strategy_id)}
+        if not found:
+            raise NotFound(f"strategy {strategy_id!r} has no parameters")
+        return found
+
+    async def find_parameter(self, strategy_id: str, param_name: str) -> StrategyParameter | None:
+        """One parameter, or None."""
+        found = await self._list(_parameter.strategy_id == strategy_id, _parameter.param_name == param_name)
+        return found[0] if found else None
+
+    async def list_parameters(self, strategy_id: str | None = None) -> list[StrategyParameter]:
+        """Parameters of one strategy or of all, in order of strategy and name."""
+        return await self._list(*([] if strategy_id is None else [_parameter.strategy_id == strategy_id]))
+
+    async def list_changes(
+        self, strategy_id: str, param_name: str | None = None, *, limit: int = 100
+    ) -> list[ConfigChange]:
+        """How parameters of a strategy changed, the latest first."""
+        where = [_change.config == "strategies", _change.key == strategy_id]
+        if param_name is not None:
+            where.append(_change.param_name == param_name)
+        return await _changes(self._connection, where, limit)
+
+    async def _list(self, *where: sa.ColumnElement[bool]) -> list[StrategyParameter]:
+        statement = sa.select(Parameter.__table__).where(*where).order_by(_parameter.strategy_id, _parameter.param_name)
+        with translated_errors():
+            rows = (await self._connection.execute(statement)).all()
+        return [
+            StrategyParameter(
+                strategy_id=row.strategy_id,
+                param_name=row.param_name,
+                value=parameter_from_text(row.param_name, row.value, row.value_type),
+                description=row.description,
+                updated_at=row.updated_at,
+            )
+            for row in rows
+        ]
+
+
+class StrategyRepository(StrategyReader):
+    """Writes to strategies; the database keeps the history by itself."""
+
+    async def upsert_parameters(
+        self,
+        strategy_id: str,
+        parameters: Mapping[str, ParameterValue],
+        *,
+        descriptions: Mapping[str, str] | None = None,
+    ) -> None:
+        """Set parameters; others of the strategy stay. A description that is not given stays, too.
+
+        Raises:
+            InvalidRecord: Names the parameter and the reason; nothing was set.
+        """
+        check_text("strategy_id", strategy_id, shortest=1, longest=_MAX_KEY_LENGTH)
+        rows = []
+        for name, value in parameters.items():
+            check_text("param_name", name, shortest=1, longest=_MAX_KEY_LENGTH)
+            text, value_type = parameter_to_text(name, value)
+            rows.append(
+                {
+                    "strategy_id": strategy_id,
+                    "param_name": name,
+                    "value": text,
+                    "value_type": value_type,
+                    "description": (descriptions or {}).get(name),
+                }
+            )
+        if rows:
+            await _upsert(self._connection, Parameter, ["strategy_id", "param_name"], ["value", "value_type"], rows)
+
+    async def delete_parameter(self, strategy_id: str, param_name: str) -> None:
+        """Remove a parameter.
+
+        Raises:
+            NotFound: There is none.
+        """
+        where = _parameter.strategy_id == strategy_id, _parameter.param_name == param_name
+        await _delete(self._connection, Parameter, where, f"strategy {strategy_id!r} has no parameter {param_name!r}")
+
+
+class RiskConfigReader:
+    """Questions about risk limits, in the transaction of one connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def get_limit(self, config_key: str) -> RiskLimit:
+        """A limit by its name.
+
+        Raises:
+            NotFound: There is none: an order must not pass because a limit is missing.
+        """
+        found = await self.find_limit(config_key)
+        if found is None:
+            raise NotFound(f"there is no risk limit {config_key!r}")
+        return found
+
+    async def find_limit(self, config_key: str) -> RiskLimit | None:
+        """The same, or None."""
+        found = await self._list(_limit.config_key == config_key)
+        return found[0] if found else None
+
+    async def list_limits(self) -> list[RiskLimit]:
+        """Every limit, in order of its name."""
+        return await self._list()
+
+    async def list_changes(self, config_key: str, *, limit: int = 100) -> list[ConfigChange]:
+        """How a limit changed, the latest first."""
+        return await _changes(self._connection, [_change.config == "risk_configs", _change.key == config_key], limit)
+
+    async def _list(self, *where: sa.ColumnElement[bool]) -> list[RiskLimit]:
+        statement = sa.select(RiskConfig.__table__).where(*where).order_by(_limit.config_key)
+        with translated_errors():
+            rows = (await self._connection.execute(statement)).mappings()
+            return [RiskLimit(**row) for row in rows]
+
+
+class RiskConfigRepository(RiskConfigReader):
+    """Writes to risk limits; the database keeps the history by itself."""
+
+    async def upsert_limit(self, config_key: str, value: Decimal, description: str | None = None) -> None:
+        """Set a limit; a description that is not given stays.
+
+        Raises:
+            InvalidRecord: The value cannot be stored to the last digit.
+        """
+        check_text("config_key", config_key, shortest=1, longest=_MAX_KEY_LENGTH)
+        check_price("value", value)
+        row = {"config_key": config_key, "value": value, "description": description}
+        await _upsert(self._connection, RiskConfig, ["config_key"], ["value"], [row])
+
+    async def delete_limit(self, config_key: str) -> None:
+        """Remove a limit.
+
+        Raises:
+            NotFound: There is none.
+        """
+        where = (_limit.config_key == config_key,)
+        await _delete(self._connection, RiskConfig, where, f"there is no risk limit {config_key!r}")
+
+
+async def _upsert(
+    connection: AsyncConnection, model: type[Any], keys: list[str], values: list[str], rows: list[dict[str, Any]]
+) -> None:
+    statement = insert(model)
+    given = statement.excluded
+    statement = statement.on_conflict_do_update(
+        index_elements=keys,
+        set_={
+            **{name: given[name] for name in values},
+            "description": sa.func.coalesce(given.description, model.__table__.c.description),
+            "updated_at": sa.func.clock_timestamp(),
+        },
+    )
+    with translated_errors():
+        await connection.execute(statement, rows)
+
+
+async def _delete(
+    connection: AsyncConnection, model: type[Any], where: tuple[sa.ColumnElement[bool], ...], missing: str
+) -> None:
+    with translated_errors():
+        gone = await connection.execute(sa.delete(model).where(*where))
+    if not gone.rowcount:
+        raise NotFound(missing)
+
+
+async def _changes(connection: AsyncConnection, where: list[sa.ColumnElement[bool]], limit: int) -> list[ConfigChange]:
+    columns = [column for column in _change if column.key not in {"id", "config"}]
+    statement = sa.select(*columns).where(*where).order_by(_change.id.desc()).limit(limit)
+    with translated_errors():
+        rows = (await connection.execute(statement)).mappings()
+        return [ConfigChange(**row) for row in rows]

@@ -1,0 +1,127 @@
+"""Profit and activity by trading day, hour and strategy: typed questions to the views on the ledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import sqlalchemy as sa
+
+from qts_data.contracts import DailyMetrics, DailyPnl, HourlyPnl, StrategyPerformance
+from qts_data.contracts.checks import check_aware
+from qts_data.database.errors import translated_errors
+from qts_data.errors import InvalidRecord
+from qts_data.models import VIEWS
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+__all__ = ["PnlReader"]
+
+_VIEWS: Final = {view.name: view.table for view in VIEWS}
+_Record = TypeVar("_Record")
+
+
+class PnlReader:
+    """Questions in the transaction of one connection.
+
+    Days are days in the database's trading time zone (`qts-data db trading-zone`). No sum mixes currencies: there is
+    one record for each.
+    """
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def pnl(
+        self,
+        day: dt.date,
+        *,
+        until: dt.date | None = None,
+        account: str | None = None,
+        symbol: str | None = None,
+        currency: str | None = None,
+    ) -> list[DailyPnl]:
+        """Profit of a trading day, or of the days from `day` to `until`, both counted.
+
+        Returns:
+            One record for each day, account, symbol and currency, in this order.
+        """
+        return await self._days("daily_pnl", DailyPnl, day, until, account=account, symbol=symbol, currency=currency)
+
+    async def hourly_pnl(
+        self,
+        start: dt.datetime,
+        end: dt.datetime,
+        *,
+        account: str | None = None,
+        symbol: str | None = None,
+        currency: str | None = None,
+    ) -> list[HourlyPnl]:
+        """Profit of the hours that begin in [start, end).
+
+        Raises:
+            InvalidRecord: `start` or `end` has no time zone.
+        """
+        check_aware("start", start)
+        check_aware("end", end)
+        hour = _VIEWS["hourly_pnl"].c.hour
+        return await self._ask(
+            "hourly_pnl", HourlyPnl, hour >= start, hour < end, account=account, symbol=symbol, currency=currency
+        )
+
+    async def strategy_performance(
+        self,
+        day: dt.date,
+        *,
+        until: dt.date | None = None,
+        account: str | None = None,
+        strategy_tag: str | None = None,
+        currency: str | None = None,
+    ) -> list[StrategyPerformance]:
+        """Profit and activity of each strategy on a trading day, or on the days from `day` to `until`."""
+        return await self._days(
+            "strategy_performance",
+            StrategyPerformance,
+            day,
+            until,
+            account=account,
+            strategy_tag=strategy_tag,
+            currency=currency,
+        )
+
+    async def daily_metrics(
+        self,
+        day: dt.date,
+        *,
+        until: dt.date | None = None,
+        account: str | None = None,
+        currency: str | None = None,
+    ) -> list[DailyMetrics]:
+        """Profit and activity of each account on a trading day, or on the days from `day` to `until`."""
+        return await self._days("daily_metrics", DailyMetrics, day, until, account=account, currency=currency)
+
+    async def _days(
+        self, view: str, record: Callable[..., _Record], day: dt.date, until: dt.date | None, **equal: str | None
+    ) -> list[_Record]:
+        if until is not None and until < day:
+            raise InvalidRecord(field="until", reason=f"{until} is before {day}")
+        column = _VIEWS[view].c.trading_day
+        return await self._ask(view, record, column.between(day, until or day), **equal)
+
+    async def _ask(
+        self, view: str, record: Callable[..., _Record], *where: sa.ColumnElement[Any], **equal: str | None
+    ) -> list[_Record]:
+        table = _VIEWS[view]
+        keys = [column for column in table.c if column.key in _KEYS]
+        statement = sa.select(table).where(*where).order_by(*keys)
+        for name, value in equal.items():
+            if value is not None:
+                statement = statement.where(table.c[name] == value)
+        with translated_errors():
+            rows = (await self._connection.execute(statement)).mappings()
+            return [record(**row) for row in rows]
+
+
+_KEYS: Final = {"trading_day", "hour", "account", "symbol", "strategy_tag", "currency"}

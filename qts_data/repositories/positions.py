@@ -1,0 +1,218 @@
+"""Positions: what is held, what it is worth, and the proof that it equals the ledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import sqlalchemy as sa
+
+from qts_data.contracts import Position
+from qts_data.contracts.checks import check_amount, check_aware, check_price
+from qts_data.database.errors import translated_errors
+from qts_data.database.pipeline import Pipeline, driver_connection
+from qts_data.errors import InvalidRecord, NotFound
+from qts_data.models import LedgerEntry as Entry
+from qts_data.models import Position as Row
+from qts_data.repositories.booking import GATE, half_even, write_positions
+from qts_data.repositories.proof import Mismatch, Verification, rebuild, verify
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import AsyncIterator
+    from decimal import Decimal
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+__all__ = ["PositionReader", "PositionRepository"]
+
+_position = Row.__table__.c
+_entry = Entry.__table__.c
+_FIELDS: Final = (
+    "account", "symbol", "market", "currency", "qty", "avg_price", "cost_basis", "realized_pnl", "mark_price",
+    "exposure_value", "exposure_pct", "unrealized_pnl", "marked_at", "last_ledger_id", "updated_at",
+)  # fmt: skip
+_ALL: Final = sa.select(*(_position[field] for field in _FIELDS))
+_MARK: Final = sa.text(
+    f"""
+    WITH held AS (
+        SELECT account, symbol, {half_even("(qty * CAST(:price AS numeric))")} AS exposure
+          FROM positions
+         WHERE symbol = :symbol AND (CAST(:account AS text) IS NULL OR account = :account)
+           AND (marked_at IS NULL OR marked_at <= :at)
+         ORDER BY account
+           FOR NO KEY UPDATE
+    )
+    UPDATE positions AS p
+       SET mark_price = :price, marked_at = :at, exposure_value = held.exposure,
+           unrealized_pnl = held.exposure - p.cost_basis,
+           exposure_pct = round(held.exposure / NULLIF(CAST(:equity AS numeric), 0), 6),
+           updated_at = clock_timestamp()
+      FROM held
+     WHERE p.account = held.account AND p.symbol = held.symbol
+ RETURNING {", ".join(f"p.{field}" for field in _FIELDS)}
+    """
+)
+
+
+class PositionReader:
+    """Questions about positions, in the transaction of one connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def get_position(self, symbol: str, account: str = "main") -> Position:
+        """The position of an account in a symbol.
+
+        Raises:
+            NotFound: The account has never traded it.
+        """
+        found = await self.find_position(symbol, account)
+        if found is None:
+            raise NotFound(f"{account} has no position in {symbol}")
+        return found
+
+    async def find_position(self, symbol: str, account: str = "main") -> Position | None:
+        """The same, or None if the account has never traded it."""
+        found = await self._rows(_ALL.where(_position.account == account, _position.symbol == symbol))
+        return found[0] if found else None
+
+    async def list_positions(
+        self,
+        *,
+        account: str | None = None,
+        market: str | None = None,
+        strategy_tag: str | None = None,
+        open_only: bool = False,
+        after: tuple[str, str] | None = None,
+        limit: int = 1000,
+    ) -> list[Position]:
+        """Positions in order of account and symbol.
+
+        Args:
+            account: Only this account's.
+            market: Only of this market.
+            strategy_tag: Only those that this strategy has traded.
+            open_only: Leave out those whose quantity is 0.
+            after: Only those behind this (account, symbol); to page on, the last one seen.
+            limit: At most so many.
+        """
+        statement = _filtered(account, market, strategy_tag, open_only=open_only).limit(limit)
+        if after is not None:
+            statement = statement.where(sa.tuple_(_position.account, _position.symbol) > sa.tuple_(*after))
+        return await self._rows(statement)
+
+    async def stream(
+        self, *, account: str | None = None, market: str | None = None, open_only: bool = False
+    ) -> AsyncIterator[Position]:
+        """All positions in order of account and symbol, a few thousand at a time."""
+        statement = _filtered(account, market, None, open_only=open_only)
+        with translated_errors():
+            async with self._connection.stream(statement, execution_options={"yield_per": 2000}) as rows:
+                async for row in rows.mappings():
+                    yield Position(**row)
+
+    async def rebuild_positions(
+        self, as_of: dt.datetime | None = None, *, by: Literal["timestamp", "recorded_at"] = "timestamp"
+    ) -> list[Position]:
+        """The positions that the ledger makes, now or at a past instant, without a valuation.
+
+        Args:
+            as_of: The last instant that counts; None for now.
+            by: `"timestamp"` counts what had been traded by then, even if it was booked later; `"recorded_at"` what had
+                been booked by then: what the book showed.
+
+        Raises:
+            InvalidRecord: `as_of` has no time zone.
+        """
+        return await rebuild(self._connection, as_of, by)
+
+    async def verify_positions(self) -> Verification:
+        """Fold the whole ledger and compare every entry and every position with it, to the last digit.
+
+        Use it in `database.reader(snapshot=True)`: else a fill may come between the two reads.
+        """
+        return await verify(self._connection, [position async for position in self.stream()])
+
+    async def _rows(self, statement: sa.Select[Any]) -> list[Position]:
+        with translated_errors():
+            rows = (await self._connection.execute(statement)).mappings()
+            return [Position(**row) for row in rows]
+
+
+class PositionRepository(PositionReader):
+    """Writes to positions; quantities are written by the ledger only."""
+
+    async def mark(
+        self,
+        symbol: str,
+        price: Decimal,
+        at: dt.datetime,
+        *,
+        account: str | None = None,
+        equity: Decimal | None = None,
+    ) -> list[Position]:
+        """Value the positions in a symbol: exposure and unrealized P&L at a price.
+
+        A price that is older than the one a position is valued at changes nothing there.
+
+        Args:
+            symbol: The instrument.
+            price: Its price in the positions' currency.
+            at: When that was the price.
+            account: Only this account's position.
+            equity: The account's equity in the same currency, above 0; makes `exposure_pct`, which is None without.
+
+        Returns:
+            The positions that were valued.
+
+        Raises:
+            InvalidRecord: A value cannot be stored, or `at` has no time zone.
+        """
+        check_price("price", price)
+        check_aware("at", at)
+        if equity is not None:
+            check_amount("equity", equity)
+            if equity <= 0:
+                raise InvalidRecord(field="equity", reason=f"{equity} is not above zero")
+        parameters = {"symbol": symbol, "price": price, "at": at, "account": account, "equity": equity}
+        with translated_errors():
+            rows = (await self._connection.execute(_MARK, parameters)).mappings().all()
+        return [Position(**row) for row in sorted(rows, key=lambda row: row["account"])]
+
+    async def restore_positions(self) -> tuple[Mismatch, ...]:
+        """Write the positions as the ledger makes them; returns what was wrong.
+
+        Nobody else books until the transaction ends. Entries of the ledger are never changed: what is wrong in them
+        is returned, too, and stays.
+        """
+        with translated_errors():
+            driver = await driver_connection(self._connection)
+            pipeline = Pipeline(driver)
+            pipeline.add(GATE)
+            await pipeline.run()
+        found = await self.verify_positions()
+        wrong = {(one.account, one.symbol) for one in found.mismatches if one.ledger_id is None}
+        right = [one for one in await self.rebuild_positions() if (one.account, one.symbol) in wrong]
+        with translated_errors():
+            await write_positions(driver, right)
+            for account, symbol in wrong - {(one.account, one.symbol) for one in right}:
+                await self._connection.execute(
+                    sa.delete(Row).where(_position.account == account, _position.symbol == symbol)
+                )
+        return found.mismatches
+
+
+def _traded_by(strategy_tag: str) -> sa.ColumnElement[bool]:
+    return sa.exists().where(
+        _entry.strategy_tag == strategy_tag, _entry.account == _position.account, _entry.symbol == _position.symbol
+    )
+
+
+def _filtered(account: str | None, market: str | None, strategy_tag: str | None, *, open_only: bool) -> sa.Select[Any]:
+    statement = _ALL.order_by(_position.account, _position.symbol)
+    for column, value in ((_position.account, account), (_position.market, market)):
+        if value is not None:
+            statement = statement.where(column == value)
+    if strategy_tag is not None:
+        statement = statement.where(_traded_by(strategy_tag))
+    return statement.where(_position.qty != 0) if open_only else statement

@@ -1,0 +1,654 @@
+"""The book on a real server: worked examples, duplicates, reports, refusals, proof."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+
+from qts_data.contracts import BookedFill, Correction, LedgerEntry, Position, RejectedEntry, Reversal
+from qts_data.errors import InvalidRecord, LedgerConflict, NotFound, OutcomeUnknown
+from qts_data.models.views import trading_zone_statements
+from qts_data.repositories import Database
+from qts_data.timescale.ddl import verbatim
+from tests.fixtures.factories import FillFactory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.engine import URL
+
+    from tests.fixtures.fix_proxy import Proxy
+
+MORNING = dt.datetime(2026, 11, 2, 0, 30, tzinfo=dt.UTC)  # 09:30 in Korea
+ZERO = Decimal(0)
+
+
+@pytest_asyncio.fixture
+async def book(database_url: URL) -> AsyncIterator[Database]:
+    async with Database(database_url) as made:
+        yield made
+
+
+def fill(side: Literal["BUY", "SELL"], qty: str, price: str, **values: Any) -> LedgerEntry:
+    return FillFactory.build(side=side, qty=Decimal(qty), price=Decimal(price), **values)
+
+
+async def record(book: Database, *entries: LedgerEntry) -> list[BookedFill]:
+    results = []
+    for entry in entries:
+        async with book.transaction() as uow:
+            results.append(await uow.ledger.record_fill(entry))
+    return results
+
+
+async def verified(book: Database) -> int:
+    """The number of ledger entries, if everything that is stored follows from them."""
+    async with book.reader(snapshot=True) as reader:
+        found = await reader.positions.verify_positions()
+    assert found.mismatches == ()
+    return found.entries
+
+
+def these(*values: object) -> tuple[object, ...]:
+    """For comparisons: mypy does not know that a Decimal can equal an int."""
+    return values
+
+
+def held(position: Position) -> tuple[object, ...]:
+    return position.qty, position.avg_price, position.realized_pnl
+
+
+async def test_a_reduction_realizes_profit_at_average_cost_and_fees_stay_apart(book: Database) -> None:
+    bought, sold = await record(
+        book, fill("BUY", "10", "100", fee=Decimal(1)), fill("SELL", "4", "110", fee=Decimal("0.5"))
+    )
+    assert these(bought.realized_pnl, held(bought.position)) == (0, (10, 100, 0))
+    assert these(sold.realized_pnl, held(sold.position)) == (40, (6, 100, 40))
+    assert not sold.duplicate
+    async with book.reader() as reader:
+        (day,) = await reader.pnl.pnl(dt.date(2026, 11, 20))
+        stored = await reader.positions.get_position("005930")
+    assert (day.realized_pnl, day.fees, day.net_pnl, day.trade_count) == (
+        Decimal(40), Decimal("1.5"), Decimal("38.5"), 2,
+    )  # fmt: skip
+    assert stored == sold.position
+
+
+async def test_a_flip_through_zero_closes_at_the_price_and_opens_at_it(book: Database) -> None:
+    *_, flipped = await record(book, fill("BUY", "6", "100"), fill("SELL", "10", "120"))
+    assert these(flipped.realized_pnl, held(flipped.position)) == (120, (-4, 120, 120))
+
+
+async def test_a_short_is_covered_in_two_parts(book: Database) -> None:
+    _, first, second = await record(book, fill("SELL", "10", "50"), fill("BUY", "4", "40"), fill("BUY", "6", "55"))
+    assert these(first.realized_pnl, held(first.position)) == (40, (-6, 50, 40))
+    assert these(second.realized_pnl, held(second.position)) == (-30, (0, 0, 10))
+    assert second.position.cost_basis == 0
+
+
+async def test_adds_move_the_average_and_a_closed_position_leaves_not_a_cent(book: Database) -> None:
+    results = await record(
+        book,
+        fill("BUY", "3", "0.33333333"),
+        fill("BUY", "7", "0.1"),
+        fill("SELL", "9.99999999", "0.2"),
+        fill("SELL", "0.00000001", "0.2"),
+    )
+    assert results[1].position.avg_price == Decimal("0.17000000")
+    last = results[-1].position
+    assert these(last.qty, last.cost_basis, last.avg_price) == (0, 0, 0)
+    spent = Decimal("0.99999999") + Decimal("0.7")
+    earned = Decimal("2.00000000") + Decimal(0)  # 0.00000001 x 0.2 rounds to nothing
+    assert last.realized_pnl == earned - spent
+
+
+async def test_won_and_tether_stand_side_by_side(book: Database) -> None:
+    usdt: dict[str, Any] = {"symbol": "BTCUSDT", "market": "BINANCE", "currency": "USDT", "broker": "binance"}
+    await record(
+        book,
+        fill("BUY", "10", "70000"),
+        fill("BUY", "0.5", "60000.01", fee=Decimal("0.0001"), fee_currency="BNB", **usdt),
+        fill("SELL", "0.2", "61000.01", fee=Decimal("12.2"), **usdt),
+    )
+    async with book.reader() as reader:
+        metrics = {one.currency: one for one in await reader.pnl.daily_metrics(dt.date(2026, 11, 20))}
+        btc = await reader.positions.get_position("BTCUSDT")
+    assert sorted(metrics) == ["BNB", "KRW", "USDT"]
+    assert (metrics["USDT"].realized_pnl, metrics["USDT"].fees, metrics["BNB"].fees) == (
+        Decimal(200), Decimal("12.2"), Decimal("0.0001"),
+    )  # fmt: skip
+    assert these(metrics["KRW"].net_cash_flow, metrics["KRW"].realized_pnl) == (-700000, 0)
+    assert (btc.qty, btc.avg_price, btc.currency) == (Decimal("0.3"), Decimal("60000.01"), "USDT")
+
+
+async def test_the_same_fill_again_changes_nothing_and_returns_the_first_result(book: Database) -> None:
+    first = fill("BUY", "10", "100")
+    (booked,) = await record(book, first)
+    await record(book, fill("BUY", "1", "90"))
+    later = dataclasses.replace(first, timestamp=first.timestamp + dt.timedelta(microseconds=7))
+    for again in (first, later):
+        (repeated,) = await record(book, again)
+        assert repeated.duplicate
+        assert (repeated.ledger_id, repeated.realized_pnl, held(repeated.position)) == (
+            booked.ledger_id, booked.realized_pnl, held(booked.position),
+        )  # fmt: skip
+    assert await verified(book) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"qty": Decimal(11), "amount": None},
+        {"price": Decimal(101), "amount": None},
+        {"side": "SELL"},
+        {"symbol": "000660"},
+        {"fee": Decimal(1)},
+        {"fee_currency": "USD"},
+        {"strategy_tag": "grid"},
+        {"order_id": "O1"},
+    ],
+)
+async def test_another_content_under_the_same_id_shows_both(book: Database, change: dict[str, Any]) -> None:
+    first = fill("BUY", "10", "100")
+    await record(book, first)
+    other = dataclasses.replace(first, **change)
+    with pytest.raises(LedgerConflict, match="another fill has this execution id") as caught:
+        await record(book, other)
+    assert (caught.value.booked, caught.value.given) == (str(first), str(other))
+    assert await verified(book) == 1
+
+
+async def test_execution_ids_of_two_brokers_or_accounts_do_not_meet(book: Database) -> None:
+    results = await record(
+        book,
+        fill("BUY", "1", "1", execution_id="1"),
+        fill("BUY", "1", "1", execution_id="1", broker="other"),
+        fill("BUY", "1", "1", execution_id="1", account="second"),
+        fill("BUY", "1", "1", execution_id=None, idempotency_key="1"),
+        fill("BUY", "1", "1", execution_id=None, idempotency_key="1"),
+    )
+    assert [result.duplicate for result in results] == [False, False, False, False, True]
+    async with book.reader() as reader:
+        entry = await reader.ledger.find_entry("test", "main", "key:1")
+        accounts = await reader.positions.list_positions()
+    assert entry is not None
+    assert (entry.entry.execution_id, entry.entry.idempotency_key) == (None, "1")
+    assert [these(one.account, one.qty) for one in accounts] == [("main", 3), ("second", 1)]
+
+
+async def test_a_position_has_one_currency_and_one_market(book: Database) -> None:
+    await record(book, fill("BUY", "1", "1"))
+    for change, reason in (({"currency": "USD"}, "currency: is 'USD'"), ({"market": "NYSE"}, "market: is 'NYSE'")):
+        with pytest.raises(InvalidRecord, match=reason):
+            await record(book, fill("BUY", "1", "1", **change))
+    assert await verified(book) == 1
+
+
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("qty", {"qty": ZERO}, "not above zero"),
+    ("qty", {"qty": Decimal(-1)}, "not above zero"),
+    ("qty", {"qty": Decimal("NaN")}, "finite"),
+    ("qty", {"qty": Decimal("Infinity")}, "finite"),
+    ("qty", {"qty": Decimal("0.000000001")}, "after the point"),
+    ("qty", {"qty": Decimal(10**10)}, "before the point"),
+    ("qty", {"qty": 10}, "must be a Decimal"),
+    ("price", {"price": 0.1}, "must be a Decimal, is float"),
+    ("price", {"price": Decimal("sNaN")}, "finite"),
+    ("price", {"price": Decimal("-0.01")}, "below zero"),
+    ("fee", {"fee": Decimal("1E-9")}, "after the point"),
+    ("side", {"side": "HOLD"}, "BUY or SELL"),
+    ("timestamp", {"timestamp": dt.datetime(2026, 11, 2)}, "no time zone"),  # noqa: DTZ001
+    ("symbol", {"symbol": ""}, "1 to 64"),
+    ("symbol", {"symbol": "x" * 65}, "1 to 64"),
+    ("symbol", {"symbol": "a\0b"}, "NUL"),
+    ("currency", {"currency": ""}, "1 to 64"),
+    ("amount", {"amount": Decimal("999.99999999")}, "qty x price is 1000"),
+    ("amount", {"amount": 1000.0}, "qty x price is 1000"),
+    ("amount", {"qty": Decimal(10**9), "price": Decimal(10**9)}, "before the point"),
+    ("execution_id", {"execution_id": None}, "exactly one|one of them"),
+    ("execution_id", {"idempotency_key": "k"}, "one of them"),
+    ("execution_id", {"execution_id": "key:1"}, "marks idempotency keys"),
+    ("execution_id", {"execution_id": ""}, "1 to 256"),
+    ("strategy_tag", {"strategy_tag": ""}, "1 to 256"),
+]
+
+
+@pytest.mark.parametrize(("field", "change", "reason"), BAD, ids=[f"{name}-{n}" for n, (name, *_) in enumerate(BAD)])
+def test_a_fill_that_cannot_be_booked_to_the_last_digit_is_not_made(
+    field: str, change: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidRecord, match=reason) as caught:
+        FillFactory.build(**change)
+    assert caught.value.field == field
+
+
+async def test_sql_in_a_symbol_is_a_symbol(book: Database) -> None:
+    names = ["'); DROP TABLE t_ledger; --", '{"a",NULL}', "\\", "NULL", "한국전력", "$1", "%s"]
+    async with book.transaction() as uow:
+        await uow.ledger.record_fills([fill("BUY", "1", "1", symbol=name, strategy_tag=name) for name in names])
+    async with book.reader() as reader:
+        assert {one.symbol async for one in reader.positions.stream()} == set(names)
+        entries = await reader.ledger.list_entries()
+    assert [one.entry.strategy_tag for one in entries] == names
+    assert await verified(book) == len(names)
+
+
+async def test_a_position_that_would_not_fit_its_columns_is_refused(book: Database) -> None:
+    big = Decimal(9999999999)
+    await record(book, fill("BUY", str(big), "1"))
+    with pytest.raises(InvalidRecord, match=r"position qty: 10000000000.* digits before the point"):
+        await record(book, fill("BUY", "1", "1"))
+    assert await verified(book) == 1
+
+
+async def test_many_fills_are_booked_as_one_by_one(book: Database) -> None:
+    entries = [
+        fill("BUY" if n % 3 else "SELL", str(1 + n % 7), f"{100 + n % 5}.{n % 10}", symbol=f"S{n % 4}")
+        for n in range(60)
+    ]
+    twins = [dataclasses.replace(one, account="twin") for one in entries]
+    single = await record(book, *entries)
+    async with book.transaction() as uow:
+        batch = await uow.ledger.record_fills(twins)
+    assert [(one.realized_pnl, held(one.position)) for one in single] == [
+        (one.realized_pnl, held(one.position)) for one in batch
+    ]
+    assert [one.ledger_id for one in batch] == sorted(one.ledger_id for one in batch)
+    assert await verified(book) == 120
+
+
+async def test_one_bad_fill_fails_the_batch_with_its_row(book: Database) -> None:
+    good = fill("BUY", "1", "1")
+    bad_fields = dataclasses.asdict(good) | {"qty": Decimal(-1), "execution_id": "B", "amount": None}
+    await record(book, fill("BUY", "2", "2", execution_id="taken"))
+    batches: list[tuple[Any, str]] = [
+        ([good, bad_fields], "row 2: qty: -1 is not above zero"),
+        ([good, {"symbol": "x"}], "row 2: fields: missing"),
+        ([good, fill("BUY", "1", "1", currency="USD")], "row 2: currency"),
+        ([good, fill("BUY", "9", "9", execution_id="taken")], "row 2: another fill has this execution id"),
+        ([good, dataclasses.replace(good, fee=Decimal(3))], "row 2: another fill"),
+    ]
+    for batch, message in batches:
+        with pytest.raises((InvalidRecord, LedgerConflict), match=message) as caught:
+            async with book.transaction() as uow:
+                await uow.ledger.record_fills(batch)
+        assert getattr(caught.value, "row", None) == 2
+    assert await verified(book) == 1
+
+
+async def test_a_batch_can_book_the_good_ones_and_return_the_bad(book: Database) -> None:
+    good = [fill("BUY", "1", "1") for _ in range(3)]
+    usd = fill("BUY", "1", "1", currency="USD")
+    wrong = {"symbol": "005930"}
+    async with book.transaction() as uow:
+        results = await uow.ledger.record_fills([wrong, good[0], usd, good[1], good[0], good[2]], on_error="collect")
+    assert [type(one) for one in results] == [RejectedEntry, BookedFill, RejectedEntry, *[BookedFill] * 3]
+    rejected = [one for one in results if isinstance(one, RejectedEntry)]
+    assert [(one.row, one.entry) for one in rejected] == [(1, wrong), (3, usd)]
+    assert "currency" in rejected[1].reason
+    booked = [one for one in results if isinstance(one, BookedFill)]
+    assert [one.duplicate for one in booked] == [False, False, True, False]
+    async with book.transaction() as uow:
+        assert await uow.ledger.record_fills([]) == []
+        assert len(await uow.ledger.record_fills([wrong], on_error="collect")) == 1
+    assert await verified(book) == 3
+
+
+async def test_nothing_of_a_batch_stays_when_its_transaction_fails(book: Database) -> None:
+    with pytest.raises(RuntimeError, match="mine"):
+        async with book.transaction() as uow:
+            await uow.ledger.record_fills([fill("BUY", "1", "1")])
+            raise RuntimeError("mine")
+    assert await verified(book) == 0
+
+
+def bust(execution_id: str, reverses: str) -> Reversal:
+    return Reversal(timestamp=MORNING, broker="test", execution_id=execution_id, reverses=reverses)
+
+
+async def reverse(book: Database, report: Reversal | Correction) -> BookedFill | None:
+    async with book.transaction() as uow:
+        if isinstance(report, Reversal):
+            return await uow.ledger.reverse_fill(report)
+        return await uow.ledger.correct_fill(report)
+
+
+async def test_a_busted_fill_is_as_if_it_had_never_been(book: Database) -> None:
+    await record(
+        book,
+        fill("BUY", "10", "100", execution_id="a", fee=Decimal(1)),
+        fill("BUY", "10", "200", execution_id="b"),
+        fill("SELL", "5", "300", execution_id="c"),  # realizes 750 at an average of 150
+    )
+    result = await reverse(book, bust("x", "b"))
+    assert result is not None
+    assert these(result.realized_pnl, held(result.position)) == (250, (5, 100, 1000))
+    again = await reverse(book, bust("x", "b"))
+    assert again is not None
+    assert (again.duplicate, again.ledger_id) == (True, result.ledger_id)
+    async with book.reader() as reader:
+        entry = await reader.ledger.get_entry(result.ledger_id)
+        original = await reader.ledger.find_entry("test", "main", "b")
+        (day,) = await reader.pnl.pnl(dt.date(2026, 11, 20))
+        (other_day,) = await reader.pnl.pnl(dt.date(2026, 11, 2))
+    assert original is not None
+    assert these(entry.reverses_id, entry.entry.side, entry.entry.qty) == (original.id, "SELL", 10)
+    assert (day.trade_count, other_day.trade_count) == (3, -1)
+    assert day.realized_pnl + other_day.realized_pnl == 1000
+    assert await verified(book) == 4
+
+
+async def test_the_fee_of_a_busted_fill_comes_back(book: Database) -> None:
+    await record(book, fill("BUY", "1", "100", execution_id="a", fee=Decimal(3), timestamp=MORNING))
+    await reverse(book, bust("x", "a"))
+    async with book.reader() as reader:
+        (day,) = await reader.pnl.pnl(dt.date(2026, 11, 2))
+    assert these(day.fees, day.net_cash_flow, day.trade_count, day.net_pnl) == (0, 0, 0, 0)
+
+
+async def test_a_fill_is_taken_back_once(book: Database) -> None:
+    await record(book, fill("BUY", "10", "100", execution_id="a"))
+    await reverse(book, bust("x", "a"))
+    refused: list[tuple[Reversal | Correction, str]] = [
+        (bust("y", "a"), "another report took this fill back"),
+        (bust("z", "x"), "is itself a reversal"),
+        (Correction(entry=fill("BUY", "9", "100", execution_id="w"), corrects="a"), "another report"),
+    ]
+    for report, message in refused:
+        with pytest.raises(LedgerConflict, match=message):
+            await reverse(book, report)
+    with pytest.raises(LedgerConflict, match="booked as a reversal"):
+        await record(book, fill("BUY", "1", "1", execution_id="x"))
+    assert await verified(book) == 2
+
+
+async def test_a_corrected_fill_is_as_if_it_had_always_been_right(book: Database) -> None:
+    await record(book, fill("BUY", "10", "100", execution_id="a"), fill("SELL", "10", "130", execution_id="b"))
+    right = Correction(entry=fill("BUY", "10", "120", execution_id="a2"), corrects="a")
+    result = await reverse(book, right)
+    assert result is not None
+    assert held(result.position) == (0, 0, 100)
+    (undone,) = result.applied
+    assert undone.realized_pnl + result.realized_pnl == -200
+    assert held(undone.position) == (-10, 130, 0)
+    again = await reverse(book, right)
+    assert again is not None
+    assert (again.duplicate, again.ledger_id, [one.ledger_id for one in again.applied]) == (
+        True, result.ledger_id, [undone.ledger_id],
+    )  # fmt: skip
+    # A correction can itself be corrected, and busted.
+    await reverse(book, Correction(entry=fill("BUY", "10", "125", execution_id="a3"), corrects="a2"))
+    assert held((await record(book, fill("BUY", "1", "1")))[0].position) == (1, 1, 50)
+    last = await reverse(book, bust("x", "a3"))
+    assert last is not None
+    assert held(last.position) == (-9, 130, 129)
+    assert await verified(book) == 8
+
+
+async def test_a_correction_stays_with_its_instrument(book: Database) -> None:
+    await record(book, fill("BUY", "10", "100", execution_id="a"))
+    for change, field in (({"symbol": "000660"}, "symbol"), ({"currency": "USD"}, "currency")):
+        with pytest.raises(InvalidRecord) as caught:
+            await reverse(book, Correction(entry=fill("BUY", "9", "100", **change), corrects="a"))
+        assert caught.value.field == field
+
+
+async def test_reports_that_come_before_their_fill_wait_for_it(book: Database) -> None:
+    early: list[Reversal | Correction] = [
+        Correction(entry=fill("BUY", "10", "120", execution_id="a2", fee=Decimal(2)), corrects="a"),
+        bust("x", "a2"),
+        bust("y", "b"),
+    ]
+    for report in (*early, *early):
+        assert await reverse(book, report) is None
+    async with book.reader() as reader:
+        assert await reader.ledger.list_pending_reports() == early
+    with pytest.raises(LedgerConflict, match="another report waits"):
+        await reverse(book, bust("y", "c"))
+    a, b = await record(book, fill("BUY", "10", "100", execution_id="a"), fill("BUY", "7", "100", execution_id="b"))
+    assert [one.position.qty for one in a.applied] == [10, 0]
+    assert [one.position.qty for one in b.applied] == [0]
+    async with book.reader() as reader:
+        assert await reader.ledger.list_pending_reports() == []
+        position = await reader.positions.get_position("005930")
+    assert held(position) == (0, 0, 0)
+    assert await verified(book) == 2 + 2 + 1 + 1
+
+
+async def test_a_report_that_does_not_go_with_its_fill_does_not_stop_it(
+    book: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    usd = Correction(entry=fill("BUY", "10", "120", execution_id="a2", currency="USD"), corrects="a")
+    assert await reverse(book, usd) is None
+    (booked,) = await record(book, fill("BUY", "10", "100", execution_id="a"))
+    assert these(booked.position.qty, booked.applied) == (10, ())
+    assert "cannot be booked" in caplog.text
+    async with book.reader() as reader:
+        assert await reader.ledger.list_pending_reports() == [usd]
+
+
+@pytest.mark.parametrize("change", [{"execution_id": "same"}, {"execution_id": "key:1"}, {"reverses": ""}])
+def test_a_bust_that_cannot_be_is_not_made(change: dict[str, str]) -> None:
+    fields: dict[str, str] = {"execution_id": "x", "reverses": "same"}
+    with pytest.raises(InvalidRecord):
+        Reversal(timestamp=MORNING, broker="test", **fields | change)
+
+
+async def test_positions_are_valued_at_a_price_that_is_not_older(book: Database) -> None:
+    await record(
+        book,
+        fill("BUY", "3", "100"),
+        fill("SELL", "2", "100", account="short"),
+        fill("BUY", "1", "1", symbol="other"),
+    )
+    noon = MORNING + dt.timedelta(hours=3)
+    async with book.transaction() as uow:
+        long, short = await uow.positions.mark("005930", Decimal("110.5"), noon, equity=Decimal(10000000000000))
+        assert await uow.positions.mark("005930", Decimal(1), MORNING) == []
+        (alone,) = await uow.positions.mark("005930", Decimal(90), noon, account="short")
+        with pytest.raises(InvalidRecord, match="equity"):
+            await uow.positions.mark("005930", Decimal(1), noon, equity=ZERO)
+    assert (long.exposure_value, long.unrealized_pnl) == (Decimal("331.5"), Decimal("31.5"))
+    assert these(short.exposure_value, short.unrealized_pnl) == (-221, -21)
+    assert these(alone.exposure_value, alone.unrealized_pnl, alone.exposure_pct) == (-180, 20, None)
+    # A fill changes the quantity; the valuation follows at the price it had.
+    (more,) = await record(book, fill("BUY", "1", "120"))
+    assert these(more.position.exposure_value, more.position.unrealized_pnl, more.position.marked_at) == (442, 22, noon)
+
+
+async def test_a_valuation_rounds_as_the_book_does(book: Database) -> None:
+    await record(book, fill("BUY", "0.5", "1"), fill("SELL", "0.5", "1", account="short"))
+    async with book.transaction() as uow:
+        for price, value in (("0.00000001", "0"), ("0.00000003", "0.00000002"), ("0.00000005", "0.00000002")):
+            long, short = await uow.positions.mark("005930", Decimal(price), MORNING)
+            assert (long.exposure_value, short.exposure_value) == (Decimal(value), -Decimal(value))
+
+
+async def test_positions_are_found_and_listed(book: Database) -> None:
+    await record(
+        book,
+        fill("BUY", "1", "1", symbol="a", strategy_tag="grid"),
+        fill("BUY", "1", "1", symbol="b", market="NXT"),
+        fill("SELL", "1", "1", symbol="a", account="z"),
+        fill("BUY", "1", "1", symbol="a", account="z", strategy_tag="grid"),
+    )
+    async with book.reader() as reader:
+        ask = reader.positions
+
+        def names(found: list[Position]) -> list[str]:
+            return [f"{one.account}/{one.symbol}" for one in found]
+
+        assert names(await ask.list_positions()) == ["main/a", "main/b", "z/a"]
+        assert names(await ask.list_positions(limit=1, after=("main", "a"))) == ["main/b"]
+        assert names(await ask.list_positions(account="z")) == ["z/a"]
+        assert names(await ask.list_positions(market="NXT")) == ["main/b"]
+        assert names(await ask.list_positions(strategy_tag="grid")) == ["main/a", "z/a"]
+        assert names(await ask.list_positions(open_only=True)) == ["main/a", "main/b"]
+        assert names([one async for one in ask.stream(account="main")]) == ["main/a", "main/b"]
+        assert await ask.find_position("c") is None
+        with pytest.raises(NotFound, match="main has no position in c"):
+            await ask.get_position("c")
+
+
+async def test_entries_are_listed_by_range_and_page(book: Database) -> None:
+    minutes = [MORNING + dt.timedelta(minutes=n) for n in range(4)]
+    await record(
+        book,
+        *(
+            fill("BUY", "1", "1", timestamp=minute, symbol=f"S{n % 2}", strategy_tag="x")
+            for n, minute in enumerate(minutes)
+        ),
+    )
+    async with book.reader() as reader:
+        ask = reader.ledger
+        everything = await ask.list_entries()
+        assert [one.entry.timestamp for one in everything] == minutes
+        assert [one async for one in ask.stream_entries()] == everything
+        assert await ask.list_entries(after_id=everything[1].id, limit=1) == everything[2:3]
+        assert await ask.list_entries(start=minutes[1], end=minutes[3]) == everything[1:3]
+        assert await ask.list_entries(symbol="S1", account="main", strategy_tag="x") == everything[1::2]
+        assert await ask.list_entries(account="nobody") == []
+        with pytest.raises(InvalidRecord, match="start"):
+            await ask.list_entries(start=dt.datetime(2026, 1, 1))  # noqa: DTZ001
+        with pytest.raises(NotFound, match="no entry 0"):
+            await ask.get_entry(0)
+
+
+async def test_the_book_of_a_past_instant_is_rebuilt(book: Database) -> None:
+    one, two = (
+        fill("BUY", "10", "100", timestamp=MORNING),
+        fill("SELL", "4", "110", timestamp=MORNING - dt.timedelta(hours=1)),  # it comes late
+    )
+    first, second = await record(book, one, two)
+    between = first.position.updated_at
+
+    def alone(found: list[Position]) -> tuple[object, ...]:
+        (position,) = found
+        return held(position)
+
+    async with book.reader(snapshot=True) as reader:
+        rebuild = reader.positions.rebuild_positions
+        assert alone(await rebuild()) == held(second.position)
+        assert alone(await rebuild(MORNING - dt.timedelta(minutes=30))) == (-4, 110, 0)
+        assert alone(await rebuild(between, by="recorded_at")) == (10, 100, 0)
+        assert await rebuild(MORNING - dt.timedelta(days=1)) == []
+        with pytest.raises(InvalidRecord, match="as_of"):
+            await rebuild(dt.datetime(2026, 1, 1))  # noqa: DTZ001
+
+
+async def test_a_book_that_was_tampered_with_is_found_and_put_right(book: Database) -> None:
+    await record(book, *(fill("BUY", "1", "100", symbol=name) for name in "abcd"))
+    async with book.transaction() as uow:
+        for statement in (
+            "UPDATE positions SET qty = qty + 0.00000001 WHERE symbol = 'a'",
+            "UPDATE positions SET market = 'NXT' WHERE symbol = 'b'",
+            "DELETE FROM positions WHERE symbol = 'c'",
+            "INSERT INTO positions (symbol, market, currency, qty, avg_price) VALUES ('ghost', 'KRX', 'KRW', 5, 1)",
+        ):
+            await uow.connection.exec_driver_sql(statement)
+    async with book.reader(snapshot=True) as reader:
+        found = await reader.positions.verify_positions()
+    wrong = [(one.symbol, one.field, one.stored, one.computed) for one in found.mismatches]
+    assert wrong == [
+        ("a", "qty", "1.00000001", "1.00000000"),
+        ("b", "market", "NXT", "KRX"),
+        ("c", "position", "none", "1.00000000"),
+        ("ghost", "position", "5.00000000", "none"),
+    ]
+    async with book.transaction() as uow:
+        assert await uow.positions.restore_positions() == found.mismatches
+    assert await verified(book) == 4
+    async with book.reader() as reader:
+        assert [one.symbol async for one in reader.positions.stream()] == list("abcd")
+
+
+async def test_an_entry_that_was_written_past_the_package_is_found(book: Database) -> None:
+    (booked,) = await record(book, fill("BUY", "1", "100"))
+    copied = (
+        "INSERT INTO t_ledger (timestamp, symbol, market, side, qty, price, amount, currency, fee_currency, broker, "
+        "execution_id, position_qty, position_avg_price, position_cost_basis, position_realized_pnl) "
+        "VALUES (now(), '005930', '{}', 'SELL', 1, 101, 101, 'KRW', 'KRW', 'hand', '{}', 0, 0, 0, 0)"
+    )
+    async with book.transaction() as uow:
+        await uow.connection.exec_driver_sql(copied.format("KRX", "1"))
+        await uow.connection.exec_driver_sql(copied.format("", "2"))
+    async with book.reader(snapshot=True) as reader:
+        found = await reader.positions.verify_positions()
+    fields = {(one.ledger_id and one.ledger_id - booked.ledger_id, one.field) for one in found.mismatches}
+    assert {(1, "realized_pnl"), (1, "position_realized_pnl"), (2, "market"), (None, "qty")} <= fields
+
+
+async def test_days_are_days_of_the_trading_zone(book: Database) -> None:
+    evening = dt.datetime(2026, 11, 2, 15, 30, tzinfo=dt.UTC)  # half past midnight of the 3rd in Korea
+    await record(book, fill("BUY", "1", "100", timestamp=evening, strategy_tag="night"))
+    async with book.reader() as reader:
+        assert await reader.pnl.pnl(dt.date(2026, 11, 2)) == []
+        assert len(await reader.pnl.pnl(dt.date(2026, 11, 3), symbol="005930", currency="KRW", account="main")) == 1
+        assert await reader.pnl.pnl(dt.date(2026, 11, 3), symbol="x") == []
+        (strategy,) = await reader.pnl.strategy_performance(dt.date(2026, 11, 1), until=dt.date(2026, 11, 30))
+        (hour,) = await reader.pnl.hourly_pnl(evening - dt.timedelta(hours=1), evening)
+        assert await reader.pnl.hourly_pnl(evening, evening + dt.timedelta(hours=1)) == []
+        with pytest.raises(InvalidRecord, match="until"):
+            await reader.pnl.pnl(dt.date(2026, 11, 3), until=dt.date(2026, 11, 2))
+    assert these(strategy.strategy_tag, strategy.notional, strategy.win_count) == ("night", 100, 0)
+    assert hour.hour == evening.replace(minute=0)
+    async with book.transaction() as uow:
+        for statement in trading_zone_statements("UTC", replace=True):
+            await uow.connection.execute(verbatim(statement))
+        assert len(await uow.pnl.pnl(dt.date(2026, 11, 2))) == 1
+
+
+async def test_a_win_that_is_taken_back_counts_no_more(book: Database) -> None:
+    day = {"timestamp": MORNING}
+    await record(
+        book,
+        fill("BUY", "10", "100", execution_id="a", **day),
+        fill("SELL", "5", "110", execution_id="win", **day),
+        fill("SELL", "5", "90", execution_id="loss", **day),
+    )
+    async with book.reader() as reader:
+        (before,) = await reader.pnl.daily_metrics(dt.date(2026, 11, 2))
+    await reverse(book, bust("x", "win"))
+    await reverse(book, bust("y", "loss"))
+    async with book.reader() as reader:
+        (after,) = await reader.pnl.daily_metrics(dt.date(2026, 11, 2))
+    assert these(before.win_count, before.trade_count, before.realized_pnl) == (1, 3, 0)
+    assert these(after.win_count, after.trade_count, after.realized_pnl, after.notional) == (0, 1, 0, 1000)
+
+
+async def test_a_fill_takes_three_round_trips(proxy: Proxy) -> None:
+    async with Database(proxy.url) as database:
+        await record(database, fill("BUY", "1", "1"))
+        before = proxy.round_trips
+        await record(database, fill("BUY", "1", "1"))
+        assert proxy.round_trips - before == 3
+        async with database.transaction() as uow:
+            before = proxy.round_trips
+            await uow.ledger.record_fills([fill("BUY", "1", "1") for _ in range(500)])
+            assert proxy.round_trips - before == 2
+            seen: list[str] = []
+            sa.event.listen(database.engine.sync_engine, "before_cursor_execute", lambda *args: seen.append(args[2]))
+            await uow.ledger.record_fill(fill("BUY", "1", "1"))
+            assert seen == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_fill_whose_commit_got_no_answer_is_simply_sent_again(
+    proxy: Proxy, when: Literal["before", "after"]
+) -> None:
+    entry = fill("BUY", "10", "100")
+    async with Database(proxy.url) as database:
+        with pytest.raises(OutcomeUnknown):
+            async with database.transaction() as uow:
+                await uow.ledger.record_fill(entry)
+                proxy.cut_at(b"COMMIT", when=when)
+        (again,) = await record(database, entry)
+        assert again.duplicate is (when == "after")
+        assert held(again.position) == (10, 100, 0)
+        assert await verified(database) == 1
