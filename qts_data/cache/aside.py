@@ -72,6 +72,15 @@ class Plan(Generic[_T]):
     stale_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded(Generic[_T]):
+    """What a load found, when it began, and whether the cache may have it."""
+
+    value: _T | None
+    read_at: float
+    keep: bool
+
+
 class CacheAside:
     """Asks the cache first and the source where the cache has nothing, or is not to be trusted.
 
@@ -167,26 +176,30 @@ class CacheAside:
             # Not awaited itself: whoever is cancelled here must not cancel it for the others.
             await asyncio.wait([flight])
             if not flight.cancelled():
-                return flight.result()  # type: ignore[no-any-return]
+                loaded: _Loaded[_T] = flight.result()
+                if now() - loaded.read_at <= plan.ttl_ms / 1000:
+                    return loaded.value
+                self._land(key, flight)
             # Whoever was loading was cancelled; somebody else takes over.
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
         try:
-            value = await self._load(key, plan, load)
+            loaded = await self._load(key, plan, load)
         except Exception as error:
-            if not flight.done():
-                flight.set_exception(error)
-                flight.exception()  # nobody may be waiting, and that is no reason for a warning
+            flight.set_exception(error)
+            flight.exception()  # nobody may be waiting, and that is no reason for a warning
+            self._land(key, flight)
             raise
         except BaseException:
             flight.cancel()
+            self._land(key, flight)
             raise
+        flight.set_result(loaded)
+        if loaded.keep and (loaded.value is not None or plan.negative):
+            # Until the value is in the cache, who has just missed it there is answered from here.
+            self.in_background(self._keep(key, plan, loaded, flight))
         else:
-            if not flight.done():
-                flight.set_result(value)
-            return value
-        finally:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+            self._land(key, flight)
+        return loaded.value
 
     async def store(self, key: str, plan: Plan[_T], value: _T | None, read_at: float) -> bool:
         """Write a value; False if it was refused or could not be written."""
@@ -267,7 +280,7 @@ class CacheAside:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("a write into the cache failed", exc_info=error)
 
-    async def _load(self, key: str, plan: Plan[_T], load: Callable[[], Awaitable[_T | None]]) -> _T | None:
+    async def _load(self, key: str, plan: Plan[_T], load: Callable[[], Awaitable[_T | None]]) -> _Loaded[_T]:
         value: _T | None = None
         floor: Floor | None = None
         for _ in range(_MOST_LOADS):
@@ -280,17 +293,25 @@ class CacheAside:
                 stale = await self._stale(key, plan)
                 if isinstance(stale, Missing):
                     raise
-                return stale
+                return _Loaded(stale, read_at, keep=False)
             floor = self.committed.find(key)
             if floor is None or (read_at >= floor.since and not _below(floor, plan, value)):
-                if value is not None or plan.negative:
-                    self.in_background(self.store(key, plan, value, read_at))
-                return value
+                return _Loaded(value, read_at, keep=True)
             # A commit of this process came between: read again.
         if floor is not None and floor.value is not None and _below(floor, plan, value):
             # The source lags behind the commit, as a replica does.
-            return cast("_T", floor.value)
-        return value
+            value = cast("_T", floor.value)
+        return _Loaded(value, read_at, keep=False)
+
+    async def _keep(self, key: str, plan: Plan[_T], loaded: _Loaded[_T], flight: asyncio.Future[Any]) -> None:
+        try:
+            await self.store(key, plan, loaded.value, loaded.read_at)
+        finally:
+            self._land(key, flight)
+
+    def _land(self, key: str, flight: asyncio.Future[Any]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]
 
     async def _stale(self, key: str, plan: Plan[_T]) -> _T | Missing | None:
         async def lookup() -> Entry | Missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
 
 from qts_data.cache.aside import CacheAside, Plan
 from qts_data.cache.codec import JsonCodec
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from qts_data.cache.codec import Codec
 
-__all__ = ["CacheAccess", "cached"]
+__all__ = ["CacheAccess", "Cached", "cached"]
 
 _P = ParamSpec("_P")
 _S = TypeVar("_S")
@@ -59,23 +59,30 @@ def _attribute(owner: Any) -> CacheAccess | None:
     return found
 
 
+class Cached(Protocol):
+    """A decorator that leaves a method its signature."""
+
+    def __call__(
+        self, method: Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]], /
+    ) -> Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]]:
+        """The method, asking the cache first."""
+        ...
+
+
 def cached(
     kind: CacheType,
     *,
-    key: Callable[_P, str | tuple[str, ...]],
-    codec: Codec[_T] = _JSON,
+    key: Callable[..., str | tuple[str, ...]],
+    codec: Codec[Any] = _JSON,
     ttl_ms: int | None = None,
-    version: Callable[[_T], str] | None = None,
+    version: Callable[[Any], str] | None = None,
     none_version: str | None = None,
     negative: bool = True,
     jitter: bool = True,
     stale_if_error_ms: int = 0,
     near: bool = False,
-    access: Callable[[_S], CacheAccess | None] = _attribute,
-) -> Callable[
-    [Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T | None]]],
-    Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T | None]],
-]:
+    access: Callable[[Any], CacheAccess | None] = _attribute,
+) -> Cached:
     """Ask the cache before the method, and keep what the method returns.
 
     All who miss at the same time wait for one call of the method. If its caller is cancelled, another of them calls
@@ -100,7 +107,7 @@ def cached(
         near: Whether values may be kept in the process, where that is turned on.
         access: Finds the cache in self; by default its attribute `cache`.
     """
-    plan: Plan[_T] = Plan(
+    plan: Plan[Any] = Plan(
         codec=codec,
         ttl_ms=DEFAULT_TTL_MS[kind] if ttl_ms is None else ttl_ms,
         version=version,
@@ -112,20 +119,20 @@ def cached(
     )
 
     def decorate(
-        method: Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T | None]],
-    ) -> Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T | None]]:
+        method: Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]],
+    ) -> Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]]:
         @functools.wraps(method)
-        async def ask(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
+        async def ask(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
             found = access(self)
             if found is None:
                 return await method(self, *args, **kwargs)
             names = key(*args, **kwargs)
             name = found.keys.key(kind, *((names,) if isinstance(names, str) else names))
 
-            def load() -> Awaitable[_T | None]:
+            def load() -> Awaitable[_T]:
                 return method(self, *args, **kwargs)
 
-            return await found.aside.fetch(name, plan, load)
+            return cast("_T", await found.aside.fetch(name, plan, load))
 
         return ask
 

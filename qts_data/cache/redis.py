@@ -237,6 +237,14 @@ class RedisCache(Cache):
         """End every connection."""
         await self._route.close()
 
+    async def link(self, key: str) -> Link:
+        """The connection to the server that has a key, for commands and clocks of your own.
+
+        Raises:
+            CacheUnavailable: In a cluster: no server has it.
+        """
+        return await self._route.find(key)
+
     async def _set(self, write: Write) -> bool:
         read_at = now() if write.read_at is None else write.read_at
         link = await self._ready(write.key)
