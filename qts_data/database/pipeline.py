@@ -63,12 +63,16 @@ async def driver_connection(connection: AsyncConnection) -> psycopg.AsyncConnect
 
 def array(values: Iterable[str | None]) -> str:
     """An array literal of PostgreSQL; None is NULL."""
-    return "{" + ",".join("NULL" if value is None else _quoted(value) for value in values) + "}"
+    return "{" + ",".join([_NULL if value is None else _quoted(value) for value in values]) + "}"
+
+
+_NULL: Final = "NULL"
 
 
 def _quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"') if "\\" in value or '"' in value else value
-    return f'"{escaped}"'
+    if "\\" in value or '"' in value:
+        value = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{value}"'
 
 
 class Pipeline:

@@ -1,5 +1,7 @@
 """Named questions and writes of one aggregate each; they flush, they never commit."""
 
+from qts_data.repositories.fill_writer import FillWriter
+from qts_data.repositories.proof import Mismatch, Verification
 from qts_data.repositories.ticks import (
     BAR_INTERVALS,
     BarInterval,
@@ -13,9 +15,12 @@ __all__ = [
     "BAR_INTERVALS",
     "BarInterval",
     "Database",
+    "FillWriter",
     "IngestReport",
+    "Mismatch",
     "Reader",
     "RefreshReport",
     "TickRepository",
     "UnitOfWork",
+    "Verification",
 ]

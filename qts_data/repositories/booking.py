@@ -64,28 +64,35 @@ _GATE_PLACE: Final = 0
 _PLACES: Final = 1024
 """Positions share this many locks: a transaction that books ten thousand symbols must not fill the lock table."""
 
+# The planner would plan each statement anew, for it expects more of an array that it cannot see into than of one fill;
+# planning takes longer than all the rest.
 LOCK: Final = Statement(
     "lock_positions",
-    f"SELECT pg_advisory_xact_lock_shared({_LOCK_CLASS}, {_GATE_PLACE}), pg_advisory_xact_lock({_LOCK_CLASS}, place) "
+    "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), "
+    f"pg_advisory_xact_lock_shared({_LOCK_CLASS}, {_GATE_PLACE}), pg_advisory_xact_lock({_LOCK_CLASS}, place) "
     "FROM unnest($1::int[]) AS place",
 )
 GATE: Final = Statement("lock_gate", f"SELECT pg_advisory_xact_lock({_LOCK_CLASS}, {_GATE_PLACE})")
-_READ_POSITIONS: Final = Statement(
+# LATERAL with LIMIT is one look into the index for each key, whatever the planner believes of the tables: a plan that
+# was made while they were small, with a scan or a hash join, is kept while they grow.
+READ_POSITIONS: Final = Statement(
     "read_positions",
     "SELECT p.account, p.symbol, p.market, p.currency, p.qty, p.cost_basis, p.realized_pnl "
-    "FROM unnest($1::text[], $2::text[]) AS k(account, symbol) JOIN positions AS p USING (account, symbol)",
+    "FROM unnest($1::text[], $2::text[]) AS k(account, symbol) CROSS JOIN LATERAL "
+    "(SELECT * FROM positions AS p WHERE p.account = k.account AND p.symbol = k.symbol LIMIT 1) AS p",
 )
-_READ_BOOKED: Final = Statement(
+READ_BOOKED: Final = Statement(
     "read_booked",
     f"SELECT {entry_columns('l')} FROM unnest($1::text[], $2::text[], $3::text[]) AS k(broker, account, execution_id) "
-    "JOIN t_ledger AS l USING (broker, account, execution_id)",
+    "CROSS JOIN LATERAL (SELECT * FROM t_ledger AS l WHERE l.broker = k.broker AND l.account = k.account "
+    "AND l.execution_id = k.execution_id LIMIT 1) AS l",
 )
 RESERVE: Final = Statement(
     "reserve_ids",
     "SELECT nextval('t_ledger_id_seq'), EXISTS (SELECT FROM pending_reports) FROM generate_series(1, $1::int)",
 )
 _WRITTEN: Final = [column for column in COLUMNS if column != "recorded_at"]
-_WRITE_ENTRIES: Final = Statement(
+WRITE_ENTRIES: Final = Statement(
     "write_entries",
     # The clock is read after the lock was got, so that for one position it goes the way that the ids go.
     f"INSERT INTO t_ledger ({', '.join(_WRITTEN)}, recorded_at) SELECT u.*, clock_timestamp() FROM unnest("
@@ -103,7 +110,7 @@ def half_even(expression: str) -> str:
 
 
 _EXPOSURE: Final = half_even("(excluded.qty * p.mark_price)")
-_WRITE_POSITIONS: Final = Statement(
+WRITE_POSITIONS: Final = Statement(
     "write_positions",
     "INSERT INTO positions AS p (account, symbol, market, currency, qty, avg_price, cost_basis, realized_pnl, "
     "last_ledger_id, updated_at) SELECT u.*, clock_timestamp() FROM unnest($1::text[], $2::text[], $3::text[], "
@@ -127,16 +134,16 @@ def lock_parameter(positions: Iterable[PositionKey]) -> str:
 async def read_entries(driver: Driver, keys: Iterable[FillKey]) -> dict[FillKey, BookedEntry]:
     """What is booked under these keys."""
     pipeline = Pipeline(driver)
-    pipeline.add(_READ_BOOKED, *_columns(keys))
+    pipeline.add(READ_BOOKED, *_columns(keys))
     (rows,) = await pipeline.run()
     return {booked.entry.key: booked for booked in map(booked_entry, rows)}
 
 
 def add_writes(pipeline: Pipeline, booked: Sequence[Booked]) -> None:
     """Put the statements that write entries and their positions into a pipeline; the second one answers."""
-    pipeline.add(_WRITE_ENTRIES, *_columns([one.row() for one in booked]))
+    pipeline.add(WRITE_ENTRIES, *_columns([one.row() for one in booked]))
     last = {one.position_key: one for one in booked}
-    pipeline.add(_WRITE_POSITIONS, *_columns([last[key].position_row() for key in sorted(last)]))
+    pipeline.add(WRITE_POSITIONS, *_columns([last[key].position_row() for key in sorted(last)]))
 
 
 async def write_positions(driver: Driver, positions: Iterable[Position]) -> None:
@@ -153,7 +160,7 @@ async def write_positions(driver: Driver, positions: Iterable[Position]) -> None
     ]
     if rows:
         pipeline = Pipeline(driver)
-        pipeline.add(_WRITE_POSITIONS, *_columns(rows))
+        pipeline.add(WRITE_POSITIONS, *_columns(rows))
         await pipeline.run()
 
 
@@ -226,8 +233,8 @@ class Booking:
         positions = sorted({(entry.account, entry.symbol) for entry in self._entries})
         pipeline = Pipeline(driver)
         pipeline.add(LOCK, lock_parameter(positions))
-        pipeline.add(_READ_POSITIONS, *_columns(positions))
-        pipeline.add(_READ_BOOKED, *_columns([entry.key for entry in self._entries]))
+        pipeline.add(READ_POSITIONS, *_columns(positions))
+        pipeline.add(READ_BOOKED, *_columns([entry.key for entry in self._entries]))
         pipeline.add(RESERVE, str(len(self._entries)))
         _, held, known, reserved = await pipeline.run()
         self.reports_wait = reserved[0][1] == "t"

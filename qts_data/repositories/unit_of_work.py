@@ -13,6 +13,7 @@ from qts_data.repositories.configs import (
     StrategyRepository,
 )
 from qts_data.repositories.executions import ExecutionLogReader, ExecutionLogRepository
+from qts_data.repositories.fill_writer import FillWriter
 from qts_data.repositories.ledger import LedgerReader, LedgerRepository
 from qts_data.repositories.pnl import PnlReader
 from qts_data.repositories.positions import PositionReader, PositionRepository
@@ -112,3 +113,12 @@ class Database(Transactions[UnitOfWork, Reader]):
 
     def __init__(self, url: URL, config: DatabaseConfig | None = None) -> None:
         super().__init__(url, config, writer=UnitOfWork, reader=Reader)
+
+    def fill_writer(self, *, max_group: int = 500, max_waiting: int = 10_000) -> FillWriter:
+        """Books fills of many tasks together; use it as an async context manager.
+
+        Args:
+            max_group: Most fills in one transaction.
+            max_waiting: Most fills that may wait for their turn.
+        """
+        return FillWriter(self.engine, max_group=max_group, max_waiting=max_waiting)

@@ -1,0 +1,223 @@
+"""Fills of many tasks, booked together: group commit.
+
+While one group is on its way to the server, whatever comes waits; all of it is the next group. So a lone fill goes out
+at once, in one round trip if the writer remembers the position, and a hundred tasks that book at the same time share
+one COMMIT. Fills are booked in the order in which they were handed over, and one process never waits for its own locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+import psycopg
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from qts_data.database.errors import translate, translate_commit, translated_errors
+from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError, TransactionConflict, UniqueViolated
+from qts_data.repositories.accounting import Holding
+from qts_data.repositories.booking import Booking
+from qts_data.repositories.next_fill import Remembered, book_next
+from qts_data.repositories.reports import settle_reports
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.pool import PoolProxiedConnection
+
+    from qts_data.contracts import BookedFill, LedgerEntry
+    from qts_data.repositories.booking import Driver
+
+__all__ = ["FillWriter"]
+
+_ATTEMPTS: Final = 8
+_REMEMBERED: Final = 10_000
+"""Positions that a writer remembers, the last ones that it booked."""
+_PAUSE_SECONDS: Final = 0.005
+
+
+class FillWriter:
+    """Books fills, each in a transaction that it may share with others that were waiting at the same time.
+
+    Args:
+        engine: Where connections come from; one is held while the writer is open.
+        max_group: Most fills in one transaction.
+        max_waiting: Most fills that may wait; then `record_fill` waits for room before it hands over.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, max_group: int = 500, max_waiting: int = 10_000) -> None:
+        self._engine = engine
+        self._max_group = max_group
+        self._waiting: deque[tuple[LedgerEntry, asyncio.Future[BookedFill]]] = deque()
+        self._room = asyncio.Semaphore(max_waiting)
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._lease: PoolProxiedConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._remembered: OrderedDict[tuple[str, str], Remembered] = OrderedDict()
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._work(), name="fill writer")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Book what waits, then let the connection go."""
+        self._closing = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+            self._task = None
+        await self._release()
+
+    async def record_fill(self, entry: LedgerEntry) -> BookedFill:
+        """Book a fill and wait until it is committed; the rules are those of `LedgerRepository.record_fill`.
+
+        A task that is cancelled while it waits does not know whether its fill was booked, and may send it again.
+
+        Raises:
+            LedgerConflict: Something else is booked under this execution id; others of the group are booked.
+            InvalidRecord: The fill does not go with its position; others of the group are booked.
+            OutcomeUnknown: The connection was lost during COMMIT; send the fill again.
+            DatabaseUnavailable: No server answers; nothing of the group was booked.
+        """
+        if self._closing or self._task is None:
+            raise DatabaseUnavailable("the fill writer is closed")
+        async with self._room:
+            booked: asyncio.Future[BookedFill] = asyncio.get_running_loop().create_future()
+            self._waiting.append((entry, booked))
+            self._wake.set()
+            return await booked
+
+    async def _work(self) -> None:
+        try:
+            while not self._closing or self._waiting:
+                if not self._waiting:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_group))]
+                group = [(entry, booked) for entry, booked in taken if not booked.done()]
+                if group:
+                    await self._book([entry for entry, _ in group], [booked for _, booked in group])
+        finally:
+            # Only a writer that is cancelled leaves anybody here.
+            self._closing = True
+            for _, booked in self._waiting:
+                booked.cancel()
+
+    async def _book(self, entries: list[LedgerEntry], answers: list[asyncio.Future[BookedFill]]) -> None:
+        try:
+            booking, results = await self._attempt(entries)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to those who wait, not to the writer
+            for answer in answers:
+                if not answer.done():
+                    answer.set_exception(error)
+            return
+        for index, answer in enumerate(answers):
+            if not answer.done():
+                if (refused := booking.errors.get(index)) is not None:
+                    answer.set_exception(refused)
+                else:
+                    answer.set_result(results[index])
+
+    async def _attempt(self, entries: list[LedgerEntry]) -> tuple[Booking, dict[int, BookedFill]]:
+        conflicts = 0
+        while True:
+            held = self._lease is not None
+            booking = Booking(entries)
+            try:
+                if (at_once := await self._at_once(entries)) is not None:
+                    return booking, {0: at_once}
+                return booking, await self._transaction(booking)
+            except TransactionConflict:
+                conflicts += 1
+                if conflicts == _ATTEMPTS:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS * conflicts)
+            except DatabaseUnavailable:
+                # A connection that died while nothing was to do; nothing was committed, so another one may try.
+                if not held:
+                    raise
+
+    async def _at_once(self, entries: list[LedgerEntry]) -> BookedFill | None:
+        """Book a lone fill in one round trip; None, and nothing is booked, if that cannot be."""
+        first, *more = entries
+        key = first.account, first.symbol
+        remembered = self._remembered.get(key)
+        if more or remembered is None:
+            return None
+        driver = await self._leased()
+        try:
+            async with self._ended_on_error(committing=True):
+                result = await book_next(driver, remembered, first)
+        except (InvalidRecord, UniqueViolated):
+            # The longer way says what is wrong, or that this fill was booked before.
+            return None
+        if result is None:
+            del self._remembered[key]
+        else:
+            self._remember(result)
+        return result
+
+    async def _transaction(self, booking: Booking) -> dict[int, BookedFill]:
+        driver = await self._leased()
+        async with self._ended_on_error(committing=False):
+            await booking.read(driver)
+            if booking.reports_wait:
+                results = await booking.write(driver)
+                await settle_reports(driver, booking, results)
+        async with self._ended_on_error(committing=True):
+            if booking.reports_wait:
+                await driver.commit()
+                self._remembered.clear()
+            else:
+                results = await booking.write(driver, commit=True)
+                for index in booking.booked:
+                    self._remember(results[index])
+        return results
+
+    def _remember(self, result: BookedFill) -> None:
+        position = result.position
+        key = position.account, position.symbol
+        holding = Holding(position.qty, position.cost_basis, position.realized_pnl)
+        self._remembered[key] = Remembered(position.market, position.currency, holding, result.ledger_id)
+        self._remembered.move_to_end(key)
+        if len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+
+    @contextlib.asynccontextmanager
+    async def _ended_on_error(self, *, committing: bool) -> AsyncIterator[None]:
+        """After an error the connection goes back to the pool, which rolls back, and throws away what is dead."""
+        try:
+            yield
+        except BaseException as error:
+            await self._release()
+            if isinstance(error, Exception):
+                ours = translate_commit(error) if committing else translate(error)
+                if ours is not None:
+                    raise ours from error
+            raise
+
+    async def _leased(self) -> Driver:
+        with translated_errors(self._engine.url):
+            return await self._driver()
+
+    async def _driver(self) -> Driver:
+        if self._lease is None:
+            self._lease = cast("PoolProxiedConnection", await greenlet_spawn(self._engine.sync_engine.raw_connection))
+        driver: psycopg.AsyncConnection[Any] | None = self._lease.driver_connection
+        if driver is None:
+            raise DatabaseUnavailable("the pool handed out a connection that is closed")
+        return driver
+
+    async def _release(self) -> None:
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            with contextlib.suppress(psycopg.Error, QtsDataError):
+                await greenlet_spawn(lease.close)

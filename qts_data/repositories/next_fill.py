@@ -1,0 +1,90 @@
+"""One fill in one round trip, for who remembers the position.
+
+What is remembered is compared on the server, under the position's lock: if it is still so, the entry and the position
+are written and committed; if not, nothing is, and the fill takes the longer way of `booking`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from qts_data.database.pipeline import COMMIT, Pipeline, Statement
+from qts_data.repositories.accounting import Holding, Trade, apply
+from qts_data.repositories.booking import LOCK, check_holding, half_even, lock_parameter, require_same_instrument
+from qts_data.repositories.ledger_rows import COLUMNS, Booked
+
+if TYPE_CHECKING:
+    from qts_data.contracts import BookedFill, LedgerEntry
+    from qts_data.repositories.booking import Driver
+
+__all__ = ["WRITE_NEXT", "WRITTEN", "Remembered", "book_next"]
+
+WRITTEN: Final = [column for column in COLUMNS if column not in {"id", "recorded_at"}]
+"""What `WRITE_NEXT` binds, before the version that it expects."""
+_number: Final = {column: f"${number}" for number, column in enumerate(WRITTEN, 1)}
+_EXPOSURE: Final = half_even(f"({_number['position_qty']} * p.mark_price)")
+WRITE_NEXT: Final = Statement(
+    "write_next_fill",
+    f"""
+    WITH held AS (
+        SELECT FROM positions
+         WHERE account = {_number["account"]} AND symbol = {_number["symbol"]}
+           AND last_ledger_id = ${len(WRITTEN) + 1}::bigint
+           -- Somebody has to look whether one of them waits for this fill.
+           AND NOT EXISTS (SELECT FROM pending_reports)
+    ), entry AS (
+        INSERT INTO t_ledger ({", ".join(WRITTEN)}, recorded_at)
+        SELECT {", ".join(f"{_number[column]}::{COLUMNS[column]}" for column in WRITTEN)}, clock_timestamp()
+          FROM held
+        RETURNING id
+    )
+    UPDATE positions AS p
+       SET qty = {_number["position_qty"]}, avg_price = {_number["position_avg_price"]},
+           cost_basis = {_number["position_cost_basis"]}, realized_pnl = {_number["position_realized_pnl"]},
+           last_ledger_id = entry.id, updated_at = clock_timestamp(), exposure_value = {_EXPOSURE},
+           unrealized_pnl = {_EXPOSURE} - {_number["position_cost_basis"]}, exposure_pct = NULL
+      FROM entry
+     WHERE p.account = {_number["account"]} AND p.symbol = {_number["symbol"]}
+ RETURNING entry.id, p.symbol, p.mark_price, p.exposure_value, p.unrealized_pnl, p.marked_at, p.updated_at
+    """,
+)
+
+
+class Remembered(NamedTuple):
+    """A position as somebody last saw it.
+
+    Attributes:
+        market: Its market.
+        currency: Its currency.
+        holding: Quantity, cost and realized P&L.
+        last_ledger_id: Its version.
+    """
+
+    market: str
+    currency: str
+    holding: Holding
+    last_ledger_id: int
+
+
+async def book_next(driver: Driver, position: Remembered, entry: LedgerEntry) -> BookedFill | None:
+    """Book a fill and commit it.
+
+    Returns:
+        What it did; None, and nothing is booked, if the position is not what was remembered or a report waits.
+
+    Raises:
+        InvalidRecord: The fill does not go with the position.
+        psycopg.errors.UniqueViolation: The execution id is taken; the transaction is to be rolled back.
+    """
+    require_same_instrument(entry, position.market, position.currency)
+    after = apply(position.holding, Trade.of(entry))
+    check_holding(after)
+    pipeline = Pipeline(driver)
+    pipeline.add(LOCK, lock_parameter([(entry.account, entry.symbol)]))
+    pipeline.add(WRITE_NEXT, *Booked(0, entry, position.holding, after).row()[1:], str(position.last_ledger_id))
+    pipeline.add(COMMIT)
+    _, written, _ = await pipeline.run()
+    if not written:
+        return None
+    booked = Booked(int(written[0][0] or 0), entry, position.holding, after)
+    return booked.result(written[0], is_last=True)
