@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import hiredis
 
@@ -50,10 +50,12 @@ class Wire(asyncio.Protocol):
         self._reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape", notEnoughData=_NOT_YET)
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
-        # Who waits for how many answers, and until when.
-        self._waiting: deque[tuple[asyncio.Future[Any], int, float]] = deque()
+        # Who waits for how many answers, and until when; questions that are sent together share that list of one.
+        self._waiting: deque[tuple[asyncio.Future[Any], int, list[float]]] = deque()
+        self._next: list[float] = [0.0]
         self._partial: list[Any] = []
         self._watch: asyncio.TimerHandle | None = None
+        self._overdue: object = None
         self._ended: CacheError | None = None
 
     @property
@@ -70,13 +72,19 @@ class Wire(asyncio.Protocol):
         if self._ended is not None:
             future.set_exception(self._same(self._ended))
             return future
-        deadline = self._loop.time() + self._timeout
-        self._waiting.append((future, answers, deadline))
-        self._out.append(payload)
-        if len(self._out) == 1:
-            self._loop.call_soon(self._flush)
+        # On an idle connection a question goes out at once: waiting for company costs a turn of the loop. Whatever is
+        # asked before its answer has come travels together.
+        if not self._waiting and self._transport is not None:
+            self._transport.write(payload)
+            self._waiting.append((future, answers, [self._loop.time() + self._timeout]))
+        else:
+            self._out.append(payload)
+            self._waiting.append((future, answers, self._next))
+            if len(self._out) == 1:
+                self._next[0] = self._loop.time() + self._timeout
+                self._loop.call_soon(self._flush)
         if self._watch is None:
-            self._watch = self._loop.call_at(deadline, self._look)
+            self._watch = self._loop.call_later(self._timeout, self._look)
         return future
 
     def be_patient_for(self, timeout_seconds: float) -> None:
@@ -102,8 +110,8 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what create_connection gives
-        self._transport = transport
+        # Not checked by isinstance: uvloop's transports are no asyncio.Transport.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Hand out what has come."""
@@ -138,18 +146,25 @@ class Wire(asyncio.Protocol):
         if self._out and self._transport is not None:
             self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
             self._out.clear()
+            # Redis has from now on, however long the loop took to come here.
+            self._next[0] = self._loop.time() + self._timeout
+            self._next = [0.0]
 
     def _look(self) -> None:
         """Drop the connection if the oldest question is overdue; one timer serves any number of them."""
         self._watch = None
         if not self._waiting:
             return
-        deadline = self._waiting[0][2]
-        if deadline <= self._loop.time():
+        oldest, time = self._waiting[0], self._loop.time()
+        if oldest[2][0] > time:
+            self._watch = self._loop.call_at(oldest[2][0], self._look)
+        elif oldest is not self._overdue:
+            # It may be the loop that is late, and not Redis: what has come meanwhile is read first.
+            self._overdue = oldest
+            self._watch = self._loop.call_at(time, self._look)
+        else:
             message = f"Redis did not answer within {self._timeout * 1000:g} ms"
             self.drop(CacheTimeout(message, incident=object()))
-        else:
-            self._watch = self._loop.call_at(deadline, self._look)
 
     @staticmethod
     def _same(reason: CacheError) -> CacheError:

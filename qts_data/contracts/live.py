@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -10,10 +13,6 @@ from qts_data.contracts.checks import check_aware, check_price, check_symbol, ch
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Mapping
-    from decimal import Decimal
-
     from qts_data.contracts.book import Position
     from qts_data.contracts.config import ParameterValue
 

@@ -126,8 +126,11 @@ async def test_a_thousand_concurrent_misses_are_one_call(repository: Repository)
 
 
 async def test_errors_of_the_method_reach_all_and_are_not_cached(repository: Repository) -> None:
-    repository.error = NotFound("none")
-    found = await asyncio.gather(*(repository.find_strategy("a") for _ in range(3)), return_exceptions=True)
+    repository.error, repository.hold = NotFound("none"), asyncio.Event()
+    tasks = [asyncio.ensure_future(repository.find_strategy("a")) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    repository.hold.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(item, NotFound) for item in found)
     assert repository.reads == 1
     repository.error, repository.row = None, "x"

@@ -259,7 +259,14 @@ async def test_a_record_of_another_layout_is_a_miss(manager: CacheManager, sourc
     entry = await manager.cache.lookup(KEY)
     assert entry
     fields = dict(entry.value or {})  # type: ignore[union-attr]
-    for spoiled in (fields | {"v": "2"}, {"v": "1"}, fields | {"qty": "many"}, fields | {"qty": "NaN"}, {}):
+    texts = [
+        '{"qty": "1"}',
+        "no JSON",
+        *(fields["json"].replace('"1"', value) for value in ('"many"', '"NaN"', "true")),
+    ]
+    spoils = [fields | {"v": "2"}, {"v": "1"}, {}, *(fields | {"json": text} for text in texts)]
+    assert len({spoiled.get("json") for spoiled in spoils}) == 7
+    for spoiled in spoils:
         reads = source.reads
         await manager.cache.set(KEY, spoiled, ttl_ms=60_000, version=position_version(position(1)))
         assert await settled(manager, manager.get_position(S)) == position(1)

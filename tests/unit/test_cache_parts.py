@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import pickle
 from decimal import Decimal
 from typing import Any
@@ -11,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qts_data.cache import MISSING, Breaker, BreakerState, JsonCodec, RecordCodec, version_text
+from qts_data.cache import MISSING, Breaker, BreakerState, JsonCodec, version_text
 from qts_data.cache.clock import ServerClock
 from qts_data.cache.codec import ORDER, POSITION, QUOTE, RISK, STRATEGY, ForeignRecord
 from qts_data.cache.committed import Committed
 from qts_data.cache.keys import Keys
 from qts_data.cache.near import NearCache
 from qts_data.cache.port import now
-from qts_data.contracts import CacheType, OrderState, Position, Quote, RiskLimits, StrategyParameters
+from qts_data.contracts import CacheType, OrderState, Quote, RiskLimits, StrategyParameters
 from qts_data.errors import InvalidRecord
 from tests.fixtures.cache_rows import position
 
@@ -274,26 +275,33 @@ def test_limits_and_parameters_come_back_in_their_types(limits: dict[str, Decima
 def test_an_instant_of_another_zone_comes_back_as_the_same_in_utc() -> None:
     seoul = dt.datetime(2026, 11, 20, 9, tzinfo=dt.timezone(dt.timedelta(hours=9)))
     fields = QUOTE.encode(Quote(symbol="S", price=Decimal(1), quoted_at=seoul))
-    assert fields["quoted_at"] == "2026-11-20T00:00:00+00:00"
+    assert json.loads(fields["json"])["quoted_at"] == "2026-11-20T00:00:00+00:00"
     assert QUOTE.decode(fields).quoted_at == seoul
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"v": "2"}, {"qty": "x"}, {"qty": "Infinity"}, {"updated_at": "2026-11-20T00:00:00"}, {"last_ledger_id": "1.5"}],
-)
-def test_fields_of_another_layout_are_foreign(change: dict[str, str]) -> None:
+    [
+        {"qty": "x"}, {"qty": "Infinity"}, {"qty": "NaN"}, {"qty": None}, {"last_ledger_id": "1.5"},
+        {"updated_at": "2026-11-20T00:00:00"}, {"updated_at": "2026-11-20T00:00:00+09:00"},
+    ],
+)  # fmt: skip
+def test_fields_of_another_layout_are_foreign(change: dict[str, object]) -> None:
     fields = POSITION.encode(position(1))
+    content = json.loads(fields["json"])
+    assert POSITION.decode(fields | {"json": json.dumps(content)}) == position(1)
     with pytest.raises(ForeignRecord):
-        POSITION.decode(fields | change)
-    for name in ("v", "qty"):
+        POSITION.decode(fields | {"json": json.dumps(content | change)})
+    without = {name: value for name, value in content.items() if name not in change}
+    for spoiled in ({"v": "1", "json": json.dumps(without)}, fields | {"v": "2"}, {"v": "1"}, {"json": fields["json"]}):
         with pytest.raises(ForeignRecord):
-            POSITION.decode({key: text for key, text in fields.items() if key != name})
+            POSITION.decode(spoiled)
 
 
-def test_a_codec_that_forgets_an_attribute_is_not_made() -> None:
-    with pytest.raises(TypeError, match="last_ledger_id"):
-        RecordCodec(Position, 1, {"account": "text"})
+def test_limits_that_are_no_numbers_are_foreign() -> None:
+    for limit in ("NaN", "", None):
+        with pytest.raises(ForeignRecord):
+            RISK.decode({"v": "1", "json": json.dumps({"account": "main", "limits": {"a": limit}})})
 
 
 @pytest.mark.parametrize("value", [1.5, Decimal(1), dt.datetime.now(dt.UTC), {"a": {1: 2}}, [(1,)], {"a": [0.1]}])
