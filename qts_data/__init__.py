@@ -1,40 +1,43 @@
-"""The data layer of a quantitative trading system: what an engine imports, and no code."""
+"""The data layer of a quantitative trading system: what an engine imports.
 
-from qts_data.contracts import (
-    OHLCV,
-    BookedFill,
-    Correction,
-    ExecutionLog,
-    HealthStatus,
-    LedgerEntry,
-    Position,
-    Reversal,
-    RiskLimit,
-    TickData,
-)
-from qts_data.database.engine import DatabaseConfig, parse_url
-from qts_data.errors import (
-    ConfigurationError,
-    ConstraintViolated,
-    DatabaseError,
-    DatabaseUnavailable,
-    InvalidRecord,
-    LedgerConflict,
-    NotFound,
-    OutcomeUnknown,
-    QtsDataError,
-    SchemaMismatch,
-    StaleWrite,
-    StatementTimeout,
-    TransactionConflict,
-)
-from qts_data.repositories import Database, UnitOfWork
+Names are looked up when they are first used: Alembic imports this package while it is itself half imported, to load
+the plugin below it, and nobody who runs `alembic` should wait for, or stumble over, all the rest.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from qts_data.contracts import (
+        OHLCV,
+        BookedFill,
+        Correction,
+        ExecutionLog,
+        HealthStatus,
+        LedgerEntry,
+        Position,
+        Reversal,
+        RiskLimit,
+        TickData,
+    )
+    from qts_data.database.engine import DatabaseConfig
+    from qts_data.errors import (
+        ConfigurationError,
+        DatabaseError,
+        DatabaseUnavailable,
+        InvalidRecord,
+        LedgerConflict,
+        NotFound,
+        OutcomeUnknown,
+        QtsDataError,
+        TransactionConflict,
+    )
+    from qts_data.repositories import Database, UnitOfWork
 
 __all__ = [
     "OHLCV",
     "BookedFill",
     "ConfigurationError",
-    "ConstraintViolated",
     "Correction",
     "Database",
     "DatabaseConfig",
@@ -51,11 +54,28 @@ __all__ = [
     "QtsDataError",
     "Reversal",
     "RiskLimit",
-    "SchemaMismatch",
-    "StaleWrite",
-    "StatementTimeout",
     "TickData",
     "TransactionConflict",
     "UnitOfWork",
-    "parse_url",
 ]
+
+_PLACES: Final = (
+    "qts_data.errors",
+    "qts_data.contracts",
+    "qts_data.database.engine",
+    "qts_data.repositories",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for place in _PLACES:
+            module = import_module(place)
+            if name in module.__all__:
+                globals()[name] = getattr(module, name)
+                return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from qts_data.contracts import IDEMPOTENCY_PREFIX, BookedEntry, BookedFill, LedgerEntry, Position, Side
+from qts_data.contracts.checks import check_amount, check_price
 from qts_data.repositories.accounting import realized_between
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Booked(NamedTuple):
         entry: The fill, or the opposite of one that is taken back.
         before: The position before it.
         after: The position after it.
+        realized_pnl: What it realizes.
+        avg_price: Average price of the position after it.
         reverses_id: The entry that it takes back.
         corrects_id: The entry whose place it takes.
     """
@@ -83,8 +86,34 @@ class Booked(NamedTuple):
     entry: LedgerEntry
     before: Holding
     after: Holding
+    realized_pnl: Decimal
+    avg_price: Decimal
     reverses_id: int | None = None
     corrects_id: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        ledger_id: int,
+        entry: LedgerEntry,
+        before: Holding,
+        after: Holding,
+        *,
+        reverses_id: int | None = None,
+        corrects_id: int | None = None,
+    ) -> Booked:
+        """Compute the rest.
+
+        Raises:
+            InvalidRecord: Names the figure of the position that would not fit its column.
+        """
+        avg_price = after.avg_price
+        check_price("position qty", after.qty)
+        check_price("position avg_price", avg_price)
+        check_amount("position cost_basis", after.cost_basis)
+        check_amount("position realized_pnl", after.realized_pnl)
+        realized = realized_between(before, after)
+        return cls(ledger_id, entry, before, after, realized, avg_price, reverses_id, corrects_id)
 
     @property
     def position_key(self) -> tuple[str, str]:
@@ -113,9 +142,9 @@ class Booked(NamedTuple):
             entry.stored_execution_id,
             None if self.reverses_id is None else str(self.reverses_id),
             None if self.corrects_id is None else str(self.corrects_id),
-            str(realized_between(self.before, after)),
+            str(self.realized_pnl),
             str(after.qty),
-            str(after.avg_price),
+            str(self.avg_price),
             str(after.cost_basis),
             str(after.realized_pnl),
         ]
@@ -123,7 +152,7 @@ class Booked(NamedTuple):
     def position_row(self) -> list[str | None]:
         """What is written of the position: every column but its valuation and updated_at."""
         entry, after = self.entry, self.after
-        figures = (after.qty, after.avg_price, after.cost_basis, after.realized_pnl, self.ledger_id)
+        figures = (after.qty, self.avg_price, after.cost_basis, after.realized_pnl, self.ledger_id)
         return [entry.account, entry.symbol, entry.market, entry.currency, *map(str, figures)]
 
     def result(self, stored: Sequence[str | None], *, is_last: bool) -> BookedFill:
@@ -132,14 +161,14 @@ class Booked(NamedTuple):
         marked = is_last and mark_price is not None
         return BookedFill(
             ledger_id=self.ledger_id,
-            realized_pnl=realized_between(self.before, self.after),
+            realized_pnl=self.realized_pnl,
             position=Position(
                 account=self.entry.account,
                 symbol=self.entry.symbol,
                 market=self.entry.market,
                 currency=self.entry.currency,
                 qty=self.after.qty,
-                avg_price=self.after.avg_price,
+                avg_price=self.avg_price,
                 cost_basis=self.after.cost_basis,
                 realized_pnl=self.after.realized_pnl,
                 mark_price=decimal(mark_price) if marked else None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from qts_data.database.pipeline import COMMIT, Pipeline, Statement
 from qts_data.repositories.accounting import Holding, Trade, apply
-from qts_data.repositories.booking import LOCK, check_holding, half_even, lock_parameter, require_same_instrument
+from qts_data.repositories.booking import LOCK, half_even, lock_parameter, require_same_instrument
 from qts_data.repositories.ledger_rows import COLUMNS, Booked
 
 if TYPE_CHECKING:
@@ -78,13 +78,12 @@ async def book_next(driver: Driver, position: Remembered, entry: LedgerEntry) ->
     """
     require_same_instrument(entry, position.market, position.currency)
     after = apply(position.holding, Trade.of(entry))
-    check_holding(after)
+    booked = Booked.of(0, entry, position.holding, after)
     pipeline = Pipeline(driver)
     pipeline.add(LOCK, lock_parameter([(entry.account, entry.symbol)]))
-    pipeline.add(WRITE_NEXT, *Booked(0, entry, position.holding, after).row()[1:], str(position.last_ledger_id))
+    pipeline.add(WRITE_NEXT, *booked.row()[1:], str(position.last_ledger_id))
     pipeline.add(COMMIT)
     _, written, _ = await pipeline.run()
     if not written:
         return None
-    booked = Booked(int(written[0][0] or 0), entry, position.holding, after)
-    return booked.result(written[0], is_last=True)
+    return booked._replace(ledger_id=int(written[0][0] or 0)).result(written[0], is_last=True)

@@ -20,8 +20,8 @@ from qts_data.repositories.booking import (
     GATE,
     LOCK,
     RESERVE,
-    add_writes,
-    check_holding,
+    add_entries,
+    add_positions,
     lock_parameter,
     read_entries,
     repeated,
@@ -90,7 +90,10 @@ async def book_report(driver: Driver, report: Report) -> BookedFill | None:
         if original is None:
             await _keep(driver, report)
             return None
-    return await _apply(driver, original, report)
+    results = {0: await _apply(driver, original, report)}
+    # Another report may have overtaken this one.
+    await _settle(driver, {report.key: 0}, results)
+    return results[0]
 
 
 async def settle_reports(driver: Driver, booking: Booking, results: dict[int, BookedFill]) -> None:
@@ -99,7 +102,10 @@ async def settle_reports(driver: Driver, booking: Booking, results: dict[int, Bo
     What was booked is put into the results of the fills. A report can itself have been waited for. One that does not
     go with its fill, or comes second to another, must not stop the fill: it goes on waiting, for people to look at.
     """
-    waited_for = {one.entry.key: index for index, one in booking.booked.items()}
+    await _settle(driver, {one.entry.key: index for index, one in booking.booked.items()}, results)
+
+
+async def _settle(driver: Driver, waited_for: dict[FillKey, int], results: dict[int, BookedFill]) -> None:
     while waited_for:
         pipeline = Pipeline(driver)
         pipeline.add(_TAKE_WAITING, *(array(column) for column in zip(*waited_for, strict=True)))
@@ -147,7 +153,8 @@ async def _apply(driver: Driver, original: BookedEntry, report: Report) -> Booke
         return _repeated(history, original, undone, report)
     booked = _compute(history, original, report, [int(row[0] or 0) for row in reserved])
     pipeline = Pipeline(driver)
-    add_writes(pipeline, booked)
+    add_entries(pipeline, booked)
+    add_positions(pipeline, booked)
     _, written = await pipeline.run()
     first, *more = results_of(booked, written)
     return replace(more[0], applied=(first,)) if more else first
@@ -161,12 +168,10 @@ def _compute(history: Iterable[BookedEntry], original: BookedEntry, report: Repo
     opposite = report.reversal_of(original.entry)
     fold.add(ids[0], Trade.of(opposite), reverses_id=original.id)
     without = fold.holding
-    booked = [Booked(ids[0], opposite, before, without, reverses_id=original.id)]
+    booked = [Booked.of(ids[0], opposite, before, without, reverses_id=original.id)]
     if isinstance(report, Correction):
         fold.add(ids[1], Trade.of(report.entry), corrects_id=original.id)
-        booked.append(Booked(ids[1], report.entry, without, fold.holding, corrects_id=original.id))
-    for entry in booked:
-        check_holding(entry.after)
+        booked.append(Booked.of(ids[1], report.entry, without, fold.holding, corrects_id=original.id))
     return booked
 
 

@@ -2,10 +2,10 @@
 
 It imports nothing else of this distribution, so that another project can take it as it is. Importing it makes
 `timescaledb+psycopg://` URLs known and lets `metadata.create_all()` build what is declared;
-`qts_data.timescale.operations` adds the operations to Alembic's `op`.
+where it is installed, Alembic finds its plugin by itself, which gives `op` the operations.
 """
 
-from qts_data.timescale import ddl as _ddl  # noqa: F401 - metadata.create_all() learns the declarations
+from qts_data.timescale import create_all as _create_all  # noqa: F401 - metadata.create_all() learns the declarations
 from qts_data.timescale.declarations import (
     AggregateIndex,
     Columnstore,
@@ -15,6 +15,7 @@ from qts_data.timescale.declarations import (
     RefreshPolicy,
     continuous_aggregate,
     declarations_of,
+    dropped_continuous_aggregate,
     hypertable,
 )
 from qts_data.timescale.dialect import register as _register_dialects
@@ -39,6 +40,7 @@ __all__ = [
     "TimescaleError",
     "continuous_aggregate",
     "declarations_of",
+    "dropped_continuous_aggregate",
     "hypertable",
     "probe",
     "require_supported",

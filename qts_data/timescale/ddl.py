@@ -7,10 +7,10 @@ into a schema on the search path.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from qts_data.timescale.declarations import (
@@ -19,19 +19,16 @@ from qts_data.timescale.declarations import (
     ContinuousAggregate,
     Hypertable,
     RefreshPolicy,
-    declarations_of,
 )
-from qts_data.timescale.edition import Edition, Feature, probe
+from qts_data.timescale.edition import Edition, Feature
 
 if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from sqlalchemy.engine import Connection
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from qts_data.timescale.intervals import Interval
 
 __all__ = [
+    "WITH_GRANT_OPTION",
     "add_columnstore_policy",
     "add_refresh_policy",
     "add_reorder_policy",
@@ -49,8 +46,6 @@ __all__ = [
     "drop_view",
     "enable_columnstore",
     "grant_on_view",
-    "history_beyond_source",
-    "is_continuous_aggregate",
     "literal",
     "qualified",
     "relation",
@@ -63,8 +58,6 @@ __all__ = [
     "set_chunk_interval",
     "statements_for",
     "verbatim",
-    "view_comments",
-    "view_grants",
 ]
 
 
@@ -79,7 +72,15 @@ class _Dialect(PGDialect_psycopg):
         self.has_time_bucket = has_time_bucket
 
 
-_PREPARER: Final = _Dialect().identifier_preparer
+@functools.cache
+def _dialect(*, has_time_bucket: bool) -> _Dialect:
+    return _Dialect(has_time_bucket=has_time_bucket)
+
+
+_PREPARER: Final = _dialect(has_time_bucket=True).identifier_preparer
+
+WITH_GRANT_OPTION: Final = " WITH GRANT OPTION"
+"""How a privilege ends that its holder may hand on."""
 
 
 def qualified(name: str, schema: str | None = None) -> str:
@@ -115,19 +116,25 @@ def create_hypertable(
     )
 
 
-def enable_columnstore(name: str, columnstore: Columnstore, *, schema: str | None = None) -> str:
-    """Let chunks be converted, both orders explicit."""
+def enable_columnstore(
+    name: str, columnstore: Columnstore, *, aggregate: bool = False, schema: str | None = None
+) -> str:
+    """Let chunks be converted, both orders explicit; one that somebody made by hand need not have an order."""
+    order = f", timescaledb.orderby = {literal(', '.join(columnstore.order_by))}" if columnstore.order_by else ""
     return (
-        f"ALTER TABLE {qualified(name, schema)} SET (timescaledb.enable_columnstore = true, "
-        f"timescaledb.segmentby = {literal(', '.join(map(_PREPARER.quote, columnstore.segment_by)))}, "
-        f"timescaledb.orderby = {literal(', '.join(columnstore.order_by))})"
+        f"ALTER {_kind(aggregate=aggregate)} {qualified(name, schema)} SET (timescaledb.enable_columnstore = true, "
+        f"timescaledb.segmentby = {literal(', '.join(map(_PREPARER.quote, columnstore.segment_by)))}{order})"
     )
 
 
-def disable_columnstore(name: str, *, schema: str | None = None) -> Iterator[str]:
+def disable_columnstore(name: str, *, aggregate: bool = False, schema: str | None = None) -> Iterator[str]:
     """Back to rows: the server refuses to switch it off while a chunk is compressed."""
     yield f"SELECT decompress_chunk(chunk, true) FROM show_chunks({relation(name, schema)}) AS chunk"
-    yield f"ALTER TABLE {qualified(name, schema)} SET (timescaledb.enable_columnstore = false)"
+    yield (f"ALTER {_kind(aggregate=aggregate)} {qualified(name, schema)} SET (timescaledb.enable_columnstore = false)")
+
+
+def _kind(*, aggregate: bool) -> str:
+    return "MATERIALIZED VIEW" if aggregate else "TABLE"
 
 
 def add_columnstore_policy(
@@ -143,9 +150,12 @@ def remove_columnstore_policy(name: str, *, schema: str | None = None) -> str:
     return _delete_jobs("policy_compression", name, schema)
 
 
-def add_retention_policy(name: str, drop_after: Interval, *, schema: str | None = None) -> str:
-    """Drop chunks of that age, of a hypertable or a continuous aggregate."""
-    return f"SELECT add_retention_policy({relation(name, schema)}, drop_after => {drop_after.sql})"
+def add_retention_policy(
+    name: str, drop_after: Interval, *, every: Interval | None = None, schema: str | None = None
+) -> str:
+    """Drop chunks of that age, of a hypertable or a continuous aggregate; once a day where no pace is given."""
+    pace = f", schedule_interval => {every.sql}" if every else ""
+    return f"SELECT add_retention_policy({relation(name, schema)}, drop_after => {drop_after.sql}{pace})"
 
 
 def remove_retention_policy(name: str, *, schema: str | None = None) -> str:
@@ -265,21 +275,6 @@ def drop_view(name: str, *, continuous: bool, schema: str | None = None) -> str:
     return f"DROP {'MATERIALIZED VIEW' if continuous else 'VIEW'} {qualified(name, schema)}"
 
 
-def is_continuous_aggregate(connection: Connection, name: str, *, schema: str | None = None) -> bool:
-    """Whether the view is one; on a server whose edition has changed, it need not be what the edition suggests."""
-    if probe(connection).edition is Edition.POSTGRESQL:
-        return False
-    return bool(
-        connection.execute(
-            sa.text(
-                "SELECT count(*) FROM timescaledb_information.continuous_aggregates "
-                "WHERE CAST(format('%I.%I', view_schema, view_name) AS regclass) = to_regclass(:name)"
-            ),
-            {"name": qualified(name, schema)},
-        ).scalar_one()
-    )
-
-
 def alter_continuous_aggregate(
     name: str,
     *,
@@ -319,7 +314,7 @@ def append_aggregate_column(name: str, column: str, kind: str, expression: str, 
 def render_expression(column: sa.ColumnElement[Any]) -> str:
     """A column of a SELECT, without its name."""
     inner = column.element if isinstance(column, sa.Label) else column
-    return str(inner.compile(dialect=_Dialect(), compile_kwargs={"literal_binds": True}))
+    return str(inner.compile(dialect=_dialect(has_time_bucket=True), compile_kwargs={"literal_binds": True}))
 
 
 def create_index_on_view(name: str, index: AggregateIndex, *, schema: str | None = None) -> str:
@@ -327,93 +322,31 @@ def create_index_on_view(name: str, index: AggregateIndex, *, schema: str | None
     return f"CREATE INDEX {_PREPARER.quote(index.name)} ON {qualified(name, schema)} ({', '.join(index.expressions)})"
 
 
-def history_beyond_source(
-    connection: Connection, name: str, *, schema: str | None = None
-) -> tuple[dt.datetime, dt.datetime | None] | None:
-    """Since when an aggregate has rows, and its source, where the aggregate's reach back further; else None."""
-    row = connection.execute(
-        sa.text(
-            """
-            SELECT format('%I.%I', a.materialization_hypertable_schema, a.materialization_hypertable_name) AS rows,
-                   m.column_name AS bucket, format('%I.%I', a.hypertable_schema, a.hypertable_name) AS source,
-                   s.column_name AS time, b.bucket_width
-              FROM timescaledb_information.continuous_aggregates AS a
-              JOIN timescaledb_information.dimensions AS m
-                ON (m.hypertable_schema, m.hypertable_name)
-                   = (a.materialization_hypertable_schema, a.materialization_hypertable_name)
-              JOIN timescaledb_information.dimensions AS s
-                ON (s.hypertable_schema, s.hypertable_name) = (a.hypertable_schema, a.hypertable_name)
-              JOIN _timescaledb_catalog.hypertable AS h
-                ON (h.schema_name, h.table_name)
-                   = (a.materialization_hypertable_schema, a.materialization_hypertable_name)
-              JOIN _timescaledb_catalog.continuous_aggs_bucket_function AS b ON b.mat_hypertable_id = h.id
-             WHERE CAST(format('%I.%I', a.view_schema, a.view_name) AS regclass) = to_regclass(:name)
-            """
-        ),
-        {"name": qualified(name, schema)},
-    ).one()
-    bucket, time = _PREPARER.quote(row.bucket), _PREPARER.quote(row.time)
-    first, source, lost = connection.execute(
-        verbatim(
-            f"SELECT a, s, a IS NOT NULL AND (s IS NULL OR a + INTERVAL {literal(row.bucket_width)} <= s) "
-            f"FROM (SELECT min({bucket}) AS a FROM {row.rows}) AS x, (SELECT min({time}) AS s FROM {row.source}) AS y"
-        )
-    ).one()
-    return (first, source) if lost else None
+def grant_on_view(name: str, role: str, privileges: Iterable[str], *, schema: str | None = None) -> Iterator[str]:
+    """GRANT, where the role exists: a role is the server's, and another server need not have it.
+
+    A privilege may name columns, `SELECT (minute)`, and may end in `WITH GRANT OPTION`.
+    """
+    for option in ("", WITH_GRANT_OPTION):
+        given = [p.removesuffix(option) for p in privileges if p.endswith(WITH_GRANT_OPTION) == bool(option)]
+        if not given:
+            continue
+        grant = f"GRANT {', '.join(given)} ON {qualified(name, schema)} TO "
+        if role == "PUBLIC":
+            yield f"{grant}PUBLIC"
+        else:
+            yield (
+                f"DO $qts$ BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(role)}) "
+                f"THEN {grant}{_PREPARER.quote(role)}{option}; END IF; END $qts$"
+            )
 
 
-def view_comments(connection: Connection, name: str, *, schema: str | None = None) -> tuple[str, dict[str, str]]:
-    """Comment of a view and of each of its columns, '' where there is none."""
-    rows = connection.execute(
-        sa.text(
-            """
-            SELECT a.attnum, a.attname, obj_description(c.oid, 'pg_class') AS comment,
-                   col_description(c.oid, a.attnum) AS of_column
-              FROM pg_catalog.pg_class AS c
-              JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-             WHERE c.oid = to_regclass(:name) ORDER BY a.attnum
-            """
-        ),
-        {"name": qualified(name, schema)},
-    ).all()
-    return (rows[0].comment or "" if rows else ""), {row.attname: row.of_column or "" for row in rows}
-
-
-def view_grants(connection: Connection, name: str, *, schema: str | None = None) -> dict[str, list[str]]:
-    """Privileges on a view by role, the owner's left out; nothing where there is no such view."""
-    rows = connection.execute(
-        sa.text(
-            """
-            SELECT coalesce(r.rolname, 'PUBLIC') AS role, acl.privilege_type
-              FROM pg_catalog.pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS acl
-              LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = acl.grantee
-             WHERE c.oid = to_regclass(:name) AND acl.grantee <> c.relowner
-             ORDER BY role, acl.privilege_type
-            """
-        ),
-        {"name": qualified(name, schema)},
-    )
-    grants: dict[str, list[str]] = {}
-    for role, privilege in rows:
-        grants.setdefault(role, []).append(privilege)
-    return grants
-
-
-def grant_on_view(name: str, role: str, privileges: Sequence[str], *, schema: str | None = None) -> str:
-    """GRANT, where the role exists: a role is the server's, and another server need not have it."""
-    grant = f"GRANT {', '.join(privileges)} ON {qualified(name, schema)} TO "
-    if role == "PUBLIC":
-        return f"{grant}PUBLIC"
-    grant += _PREPARER.quote(role)
-    return (
-        f"DO $qts$ BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(role)}) "
-        f"THEN {grant}; END IF; END $qts$"
-    )
-
-
-def comment_on_view(name: str, *, comment: str, columns: Mapping[str, str], schema: str | None = None) -> Iterator[str]:
-    """Comments on a view and its columns; a continuous aggregate is a view to COMMENT."""
-    yield f"COMMENT ON VIEW {qualified(name, schema)} IS {literal(comment)}"
+def comment_on_view(
+    name: str, *, comment: str | None, columns: Mapping[str, str], schema: str | None = None
+) -> Iterator[str]:
+    """Comments on a view and its columns; a continuous aggregate is a view to COMMENT. None leaves it as it is."""
+    if comment is not None:
+        yield f"COMMENT ON VIEW {qualified(name, schema)} IS {literal(comment)}"
     yield from comment_on_columns(name, columns, schema=schema)
 
 
@@ -430,7 +363,7 @@ def render_select(select: sa.Select[Any], *, has_time_bucket: bool) -> str:
         select: The declared definition.
         has_time_bucket: False for plain PostgreSQL, where `date_bin` stands for `time_bucket`.
     """
-    dialect = _Dialect(has_time_bucket=has_time_bucket)
+    dialect = _dialect(has_time_bucket=has_time_bucket)
     return str(select.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 
@@ -442,10 +375,6 @@ def statements_for(declared: Hypertable | ContinuousAggregate, edition: Edition)
             yield create_hypertable(
                 declared.name, time=declared.time, chunk_interval=declared.chunk_interval, schema=schema
             )
-        if declared.columnstore and edition.has(Feature.COLUMNSTORE):
-            yield enable_columnstore(declared.name, declared.columnstore, schema=schema)
-            if declared.columnstore.after:
-                yield add_columnstore_policy(declared.name, declared.columnstore.after, schema=schema)
         if declared.reorder and edition.has(Feature.POLICIES):
             yield add_reorder_policy(declared.name, declared.reorder, schema=schema)
     else:
@@ -464,40 +393,10 @@ def statements_for(declared: Hypertable | ContinuousAggregate, edition: Edition)
         if edition.has(Feature.POLICIES):
             for policy in declared.refresh:
                 yield add_refresh_policy(declared.name, policy, schema=schema)
+    if declared.columnstore and edition.has(Feature.COLUMNSTORE):
+        aggregate = isinstance(declared, ContinuousAggregate)
+        yield enable_columnstore(declared.name, declared.columnstore, aggregate=aggregate, schema=schema)
+        if declared.columnstore.after:
+            yield add_columnstore_policy(declared.name, declared.columnstore.after, schema=schema)
     if declared.retention and edition.has(Feature.POLICIES):
         yield add_retention_policy(declared.name, declared.retention, schema=schema)
-
-
-@event.listens_for(sa.MetaData, "after_create")
-def _create_declared(target: sa.MetaData, connection: Connection, tables: Sequence[sa.Table] = (), **_: object) -> None:
-    """`metadata.create_all()` builds what the declarations say, too, for the tables it has just created."""
-    declared = declarations_of(target)
-    wanted: list[Hypertable | ContinuousAggregate] = [
-        item for item in declared.hypertables.values() if item.table in tables
-    ]
-    built = {id(item) for item in wanted}
-    for aggregate in declared.continuous_aggregates.values():
-        if id(aggregate.source) in built:
-            wanted.append(aggregate)
-            built.add(id(aggregate))
-    if wanted:
-        edition = probe(connection).edition
-        for item in wanted:
-            for statement in statements_for(item, edition):
-                connection.execute(verbatim(statement))
-
-
-@event.listens_for(sa.MetaData, "before_drop")
-def _drop_declared(target: sa.MetaData, connection: Connection, tables: Sequence[sa.Table] = (), **_: object) -> None:
-    """`metadata.drop_all()` takes the aggregates first, which the tables cannot go without."""
-    declared = declarations_of(target)
-    if not any(item.table in tables for item in declared.hypertables.values()):
-        return
-    for aggregate in reversed(declared.continuous_aggregates.values()):
-        name, schema = aggregate.name, aggregate.schema
-        exists = connection.execute(
-            sa.text("SELECT to_regclass(:name) IS NOT NULL"), {"name": qualified(name, schema)}
-        ).scalar_one()
-        if exists:
-            continuous = is_continuous_aggregate(connection, name, schema=schema)
-            connection.execute(verbatim(drop_view(name, continuous=continuous, schema=schema)))

@@ -28,10 +28,12 @@ __all__ = [
     "Columnstore",
     "ContinuousAggregate",
     "Declarations",
+    "DroppedAggregate",
     "Hypertable",
     "RefreshPolicy",
     "continuous_aggregate",
     "declarations_of",
+    "dropped_continuous_aggregate",
     "hypertable",
 ]
 
@@ -180,6 +182,7 @@ class ContinuousAggregate:
         source: The hypertable or the continuous aggregate that it reads.
         chunk_interval: Length of a chunk of the materialized rows.
         refresh: Refresh policies with windows that do not overlap.
+        columnstore: How old chunks of the materialized rows are compressed, or None.
         retention: Age at which materialized rows are dropped, or None to keep them for ever.
         materialized_only: False: a query adds what is not materialized yet.
         indexes: Indexes on the materialized rows; TimescaleDB's own default ones are not created.
@@ -195,6 +198,7 @@ class ContinuousAggregate:
     source: Hypertable | ContinuousAggregate
     chunk_interval: Interval
     refresh: tuple[RefreshPolicy, ...]
+    columnstore: Columnstore | None
     retention: Interval | None
     materialized_only: bool
     indexes: tuple[AggregateIndex, ...]
@@ -208,12 +212,32 @@ class ContinuousAggregate:
         return self.view.c
 
 
+@dataclass(frozen=True, slots=True)
+class DroppedAggregate:
+    """A continuous aggregate that is to be dropped where it still is.
+
+    Attributes:
+        name: Its name.
+        schema: Database schema, None for the search path's first.
+    """
+
+    name: str
+    schema: str | None
+
+
 @dataclass(slots=True)
 class Declarations:
     """Everything that one MetaData declares, in the order of declaration, which is a build order."""
 
     hypertables: dict[str, Hypertable] = field(default_factory=dict)
     continuous_aggregates: dict[str, ContinuousAggregate] = field(default_factory=dict)
+    dropped_aggregates: dict[str, DroppedAggregate] = field(default_factory=dict)
+
+    def update(self, other: Declarations) -> None:
+        """Add those of another MetaData."""
+        self.hypertables |= other.hypertables
+        self.continuous_aggregates |= other.continuous_aggregates
+        self.dropped_aggregates |= other.dropped_aggregates
 
 
 def declarations_of(metadata: sa.MetaData) -> Declarations:
@@ -284,6 +308,7 @@ def continuous_aggregate(
     *,
     chunk_interval: IntervalLike,
     refresh: Iterable[RefreshPolicy] = (),
+    columnstore: Columnstore | None = None,
     retention: IntervalLike | None = None,
     materialized_only: bool = False,
     indexes: Iterable[AggregateIndex] = (),
@@ -300,6 +325,7 @@ def continuous_aggregate(
             by the bucket. Read a parent aggregate through its `c`.
         chunk_interval: Length of a chunk of the materialized rows.
         refresh: Refresh policies.
+        columnstore: How old chunks of the materialized rows are compressed.
         retention: Age at which materialized rows are dropped.
         materialized_only: True leaves out what is not materialized yet.
         indexes: Indexes on the materialized rows.
@@ -313,7 +339,7 @@ def continuous_aggregate(
     declared = declarations_of(metadata)
     schema = schema if schema is not None else metadata.schema
     key = f"{schema}.{name}" if schema else name
-    if key in declared.continuous_aggregates or key in metadata.tables:
+    if key in declared.continuous_aggregates or key in metadata.tables or key in declared.dropped_aggregates:
         raise DeclarationError(f"continuous aggregate {key}: the name is taken")
     bucket_column, bucket = _find_bucket(key, select)
     columns = [sa.column(str(column.key), column.type) for column in select.selected_columns]
@@ -326,6 +352,7 @@ def continuous_aggregate(
         source=_find_source(key, select, bucket, declared),
         chunk_interval=Interval.parse(chunk_interval),
         refresh=tuple(refresh),
+        columnstore=columnstore,
         retention=None if retention is None else Interval.parse(retention),
         materialized_only=materialized_only,
         indexes=tuple(indexes),
@@ -336,6 +363,30 @@ def continuous_aggregate(
     _check_aggregate(key, aggregate)
     declared.continuous_aggregates[key] = aggregate
     return aggregate
+
+
+def dropped_continuous_aggregate(metadata: sa.MetaData, name: str, *, schema: str | None = None) -> DroppedAggregate:
+    """Declare that a continuous aggregate is no more: put it in the place of its declaration.
+
+    What nobody declares is left alone, so a declaration that is merely deleted drops nothing. Once every database
+    is migrated, this can go, too.
+
+    Args:
+        metadata: Where it was declared.
+        name: Name of the view.
+        schema: Database schema; the metadata's by default.
+
+    Raises:
+        DeclarationError: The name is declared as something that there is.
+    """
+    declared = declarations_of(metadata)
+    schema = schema if schema is not None else metadata.schema
+    key = f"{schema}.{name}" if schema else name
+    if key in declared.continuous_aggregates or key in metadata.tables:
+        raise DeclarationError(f"dropped continuous aggregate {key}: it is declared, too")
+    dropped = DroppedAggregate(name, schema)
+    declared.dropped_aggregates[key] = dropped
+    return dropped
 
 
 def _table_argument(table: sa.Table) -> Mapping[str, Any]:
@@ -456,6 +507,8 @@ def _check_aggregate(key: str, declared: ContinuousAggregate) -> None:
         for expression in index.expressions:
             if expression.split()[0] not in columns:
                 raise DeclarationError(f"{name}: index {index.name} names {expression!r}, which is no column")
+    if declared.columnstore is not None:
+        _check_columnstore(name, declared.columnstore, columns, declared.retention)
     source = declared.source
     if isinstance(source, ContinuousAggregate) and (
         not declared.bucket.is_multiple_of(source.bucket) or declared.bucket.same_length(source.bucket)

@@ -7,40 +7,44 @@ server's own normal form, so no parser of ours has to be right.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from qts_data.timescale import ddl
 from qts_data.timescale.declarations import declarations_of
 from qts_data.timescale.edition import Edition, Feature, probe
-from qts_data.timescale.reflection import reflect
+from qts_data.timescale.normal_form import normal_forms
+from qts_data.timescale.reflection import read_views, reflect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    import sqlalchemy as sa
     from sqlalchemy.engine import Connection
 
-    from qts_data.timescale.declarations import ContinuousAggregate, Hypertable, RefreshPolicy
+    from qts_data.timescale.declarations import ContinuousAggregate, Declarations, Hypertable, RefreshPolicy
     from qts_data.timescale.intervals import Interval
-    from qts_data.timescale.reflection import AgePolicy, ReflectedAggregate, ReflectedHypertable, ReflectedRefresh
+    from qts_data.timescale.reflection import (
+        AgePolicy,
+        Reflected,
+        ReflectedAggregate,
+        ReflectedHypertable,
+        ReflectedRefresh,
+        ReflectedView,
+    )
 
 __all__ = [
     "Difference",
-    "column_types",
     "find_drift",
     "index_changes",
-    "normal_form",
     "normal_index",
     "same_window",
-    "view_definition",
     "view_drift",
 ]
 
 NOTHING = "-"
+_UNREADABLE = "reads what is not there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,62 +67,46 @@ class Difference:
 def find_drift(connection: Connection, metadata: sa.MetaData) -> list[Difference]:
     """Compare the live catalog with what a MetaData declares, as far as the edition has it.
 
-    The connection needs a transaction that may create a temporary view; nothing of it stays.
+    The connection needs the right to create temporary views; nothing of them stays.
     """
     declared = declarations_of(metadata)
     edition = probe(connection).edition
     differences: list[Difference] = []
+    aggregates = list(declared.continuous_aggregates.values())
     schemas = {item.schema for item in declared.hypertables.values()}
-    schemas |= {item.schema for item in declared.continuous_aggregates.values()}
-    found = {schema: reflect(connection, schema=schema) for schema in schemas}
+    schemas |= {item.schema for item in aggregates} | {item.schema for item in declared.dropped_aggregates.values()}
+    found = {schema: reflect(connection, edition, schema=schema) for schema in schemas}
+    views = {schema: _views(connection, declared, found[schema], schema) for schema in schemas}
     if edition.has(Feature.HYPERTABLES):
         for table in declared.hypertables.values():
             differences += _table(table, found[table.schema].hypertables.get(table.name), edition)
-    for aggregate in declared.continuous_aggregates.values():
-        differences += _aggregate(
-            connection, aggregate, found[aggregate.schema].aggregates.get(aggregate.name), edition
-        )
+    there = [
+        item for item in aggregates if item.name in found[item.schema].aggregates or item.name in views[item.schema]
+    ]
+    has_time_bucket = edition is not Edition.POSTGRESQL
+    selects = [ddl.render_select(item.select, has_time_bucket=has_time_bucket) for item in there]
+    definitions = {
+        (item.schema, item.name): form for item, form in zip(there, normal_forms(connection, selects), strict=True)
+    }
+    for item in aggregates:
+        definition = definitions.get((item.schema, item.name))
+        view = views[item.schema].get(item.name)
+        if edition.has(Feature.CONTINUOUS_AGGREGATES):
+            differences += _aggregate(item, definition, found[item.schema].aggregates.get(item.name), view)
+        else:
+            differences += _view(item, definition, view)
+    for dropped in declared.dropped_aggregates.values():
+        if dropped.name in found[dropped.schema].aggregates or dropped.name in views[dropped.schema]:
+            differences.append(Difference(dropped.name, "continuous aggregate", NOTHING, "there"))
     return differences
 
 
-@contextlib.contextmanager
-def _temporary_view(connection: Connection, select: str) -> Iterator[None]:
-    savepoint = connection.begin_nested()
-    try:
-        connection.execute(ddl.verbatim(f"CREATE TEMPORARY VIEW qts_normal_form AS {select}"))
-        yield
-    finally:
-        savepoint.rollback()
-
-
-def normal_form(connection: Connection, select: str) -> str:
-    """A SELECT as the server would write it: a temporary view of it, read back and forgotten."""
-    with _temporary_view(connection, select):
-        text: str = connection.execute(
-            sa.text("SELECT pg_get_viewdef(to_regclass('pg_temp.qts_normal_form'))")
-        ).scalar_one()
-    return text.strip()
-
-
-def column_types(connection: Connection, select: str) -> dict[str, str]:
-    """Types of a SELECT's columns as the server writes them."""
-    with _temporary_view(connection, select):
-        rows = connection.execute(
-            sa.text(
-                "SELECT attname, format_type(atttypid, atttypmod) AS kind FROM pg_catalog.pg_attribute "
-                "WHERE attrelid = to_regclass('pg_temp.qts_normal_form') AND attnum > 0"
-            )
-        ).all()
-    return {row.attname: row.kind for row in rows}
-
-
-def view_definition(connection: Connection, name: str, *, schema: str | None = None) -> str | None:
-    """A plain view's SELECT in normal form; None if there is no such view."""
-    text: str | None = connection.execute(
-        sa.text("SELECT pg_get_viewdef(oid) FROM pg_catalog.pg_class WHERE oid = to_regclass(:name) AND relkind = 'v'"),
-        {"name": ddl.qualified(name, schema)},
-    ).scalar_one_or_none()
-    return None if text is None else text.strip()
+def _views(
+    connection: Connection, declared: Declarations, found: Reflected, schema: str | None
+) -> dict[str, ReflectedView]:
+    names = {item.name for item in declared.continuous_aggregates.values() if item.schema == schema}
+    names |= {item.name for item in declared.dropped_aggregates.values() if item.schema == schema}
+    return read_views(connection, names - found.aggregates.keys(), schema=schema)
 
 
 def _table(wanted: Hypertable, found: ReflectedHypertable | None, edition: Edition) -> Iterator[Difference]:
@@ -141,7 +129,9 @@ def _table(wanted: Hypertable, found: ReflectedHypertable | None, edition: Editi
             )
 
 
-def _columnstore(wanted: Hypertable, found: ReflectedHypertable) -> Iterator[Difference]:
+def _columnstore(
+    wanted: Hypertable | ContinuousAggregate, found: ReflectedHypertable | ReflectedAggregate
+) -> Iterator[Difference]:
     left, right = (
         NOTHING
         if columnstore is None
@@ -153,28 +143,48 @@ def _columnstore(wanted: Hypertable, found: ReflectedHypertable) -> Iterator[Dif
 
 
 def _aggregate(
-    connection: Connection, wanted: ContinuousAggregate, found: ReflectedAggregate | None, edition: Edition
+    wanted: ContinuousAggregate,
+    definition: str | None,
+    found: ReflectedAggregate | None,
+    view: ReflectedView | None,
 ) -> Iterator[Difference]:
-    select = ddl.render_select(wanted.select, has_time_bucket=edition is not Edition.POSTGRESQL)
-    if not edition.has(Feature.CONTINUOUS_AGGREGATES):
-        yield from view_drift(connection, wanted.name, select, schema=wanted.schema)
-        return
     if found is None:
-        plain = view_definition(connection, wanted.name, schema=wanted.schema)
         yield Difference(
-            wanted.name, "continuous aggregate", f"buckets of {wanted.bucket}", "a plain view" if plain else NOTHING
+            wanted.name, "continuous aggregate", f"buckets of {wanted.bucket}", "a plain view" if view else NOTHING
         )
         return
-    definition = normal_form(connection, select)
     if definition != found.definition:
-        yield Difference(wanted.name, "definition", definition, found.definition)
+        yield Difference(wanted.name, "definition", definition or _UNREADABLE, found.definition)
     if wanted.materialized_only != found.materialized_only:
         yield Difference(wanted.name, "materialized_only", str(wanted.materialized_only), str(found.materialized_only))
     yield from _length(wanted.name, "chunk interval", wanted.chunk_interval, found.chunk_interval)
     for declared, existing in index_changes(wanted, found):
         yield Difference(wanted.name, "index", declared or NOTHING, existing or NOTHING)
+    yield from _comments(wanted, found)
+    yield from _columnstore(wanted, found)
+    after = wanted.columnstore.after if wanted.columnstore else None
+    yield from _policy(wanted.name, "columnstore policy", after, found.convert)
     yield from _refresh(wanted, found)
     yield from _policy(wanted.name, "retention policy", wanted.retention, found.retention)
+
+
+def _view(wanted: ContinuousAggregate, definition: str | None, found: ReflectedView | None) -> Iterator[Difference]:
+    """The plain view that stands for an aggregate."""
+    if found is None:
+        yield Difference(wanted.name, "view", f"buckets of {wanted.bucket}", NOTHING)
+        return
+    if definition != found.definition:
+        yield Difference(wanted.name, "view", definition or _UNREADABLE, found.definition)
+    yield from _comments(wanted, found)
+
+
+def _comments(wanted: ContinuousAggregate, found: ReflectedAggregate | ReflectedView) -> Iterator[Difference]:
+    if wanted.comment != found.comment:
+        yield Difference(wanted.name, "comment", wanted.comment, found.comment or NOTHING)
+    for column, text in wanted.column_comments.items():
+        existing = found.column_comments.get(column, text)
+        if text != existing:
+            yield Difference(f"{wanted.name}.{column}", "comment", text, existing or NOTHING)
 
 
 def index_changes(wanted: ContinuousAggregate, found: ReflectedAggregate) -> Iterator[tuple[str, str]]:
@@ -194,10 +204,10 @@ def normal_index(expressions: Iterable[str]) -> list[str]:
 
 def view_drift(connection: Connection, name: str, select: str, *, schema: str | None = None) -> Iterator[Difference]:
     """Whether a plain view is what a SELECT says."""
-    definition = normal_form(connection, select)
-    found = view_definition(connection, name, schema=schema)
-    if found != definition:
-        yield Difference(name, "view", definition, found or NOTHING)
+    (definition,) = normal_forms(connection, [select])
+    found = read_views(connection, [name], schema=schema).get(name)
+    if found is None or found.definition != definition:
+        yield Difference(name, "view", definition or _UNREADABLE, found.definition if found else NOTHING)
 
 
 def _refresh(wanted: ContinuousAggregate, found: ReflectedAggregate) -> Iterator[Difference]:

@@ -7,6 +7,7 @@ PostgreSQL's interval syntax that policies use: a sum of numbers with units (`"1
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -73,6 +74,7 @@ class Interval:
         )
 
     @classmethod
+    @functools.lru_cache(maxsize=1024)
     def of_parts(cls, months: int, microseconds: int) -> Interval:
         """From what a server's interval is made of; the text is a description."""
         parts = [f"{months} month{'s' * (months > 1)}"] if months else []

@@ -15,13 +15,24 @@ import sqlalchemy as sa
 
 from qts_data.timescale.ddl import qualified as quoted
 from qts_data.timescale.declarations import Columnstore
-from qts_data.timescale.edition import Edition, probe
+from qts_data.timescale.edition import Edition
 from qts_data.timescale.intervals import Interval
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from sqlalchemy.engine import Connection, Row
 
-__all__ = ["AgePolicy", "Reflected", "ReflectedAggregate", "ReflectedHypertable", "ReflectedRefresh", "reflect"]
+__all__ = [
+    "AgePolicy",
+    "Reflected",
+    "ReflectedAggregate",
+    "ReflectedHypertable",
+    "ReflectedRefresh",
+    "ReflectedView",
+    "read_views",
+    "reflect",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +105,39 @@ class ReflectedAggregate:
         materialized_only: Whether queries leave out what is not materialized yet.
         chunk_interval: Length of the chunks of materialized rows that come next.
         refresh: Refresh policies, by age of the window.
+        columnstore: Orders of the columnstore, without its policy; None where it is off.
+        convert: The columnstore policy, if any.
         retention: The retention policy, if any.
         indexes: Indexes that somebody asked for, with their expressions.
+        comment: Comment on the view, empty without one.
+        column_comments: The same for each column, in their order.
     """
 
     definition: str
     materialized_only: bool
     chunk_interval: Interval | None
     refresh: tuple[ReflectedRefresh, ...]
+    columnstore: Columnstore | None
+    convert: AgePolicy | None
     retention: AgePolicy | None
     indexes: dict[str, list[str]]
+    comment: str
+    column_comments: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReflectedView:
+    """A plain view, as it stands for an aggregate where the edition has none.
+
+    Attributes:
+        definition: Its SELECT in the server's normal form.
+        comment: Comment on the view, empty without one.
+        column_comments: The same for each column, in their order.
+    """
+
+    definition: str
+    comment: str
+    column_comments: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,35 +164,61 @@ def _age(key: str) -> str:
     return _parts(f"(CASE WHEN {text} !~ '^-?[0-9]+$' THEN CAST({text} AS interval) END)")
 
 
-_HYPERTABLES: Final = f"""
-    SELECT h.hypertable_name AS name, d.column_name AS time, {_parts("d.time_interval")} AS chunk_interval,
-           s.segmentby, s.orderby, s.orderby_desc, s.orderby_nullsfirst, h.compression_enabled AS columnstore
+# Two queries instead of a join: the information view numbers all dimensions of the database anew for each row.
+_DIMENSIONS: Final = f"""
+    SELECT hypertable_schema AS schema, hypertable_name AS name, column_name AS time,
+           {_parts("time_interval")} AS chunk_interval
+      FROM timescaledb_information.dimensions
+     WHERE dimension_number = 1
+"""
+
+_HYPERTABLES: Final = """
+    SELECT h.hypertable_schema AS schema, h.hypertable_name AS name, h.compression_enabled AS columnstore,
+           s.segmentby, s.orderby, s.orderby_desc, s.orderby_nullsfirst
       FROM timescaledb_information.hypertables AS h
-      JOIN timescaledb_information.dimensions AS d
-        ON (d.hypertable_schema, d.hypertable_name) = (h.hypertable_schema, h.hypertable_name)
-       AND d.dimension_number = 1
       -- The information view joins the names without quotes; a name with a comma would be two.
       LEFT JOIN _timescaledb_catalog.compression_settings AS s
         ON s.relid = CAST(format('%I.%I', h.hypertable_schema, h.hypertable_name) AS regclass)
      WHERE h.hypertable_schema = coalesce(:schema, current_schema())
 """
 
+# Not obj_description() and col_description(): those would be called once for each column.
+_COMMENTS: Final = """
+           (SELECT d.description FROM pg_catalog.pg_description AS d
+             WHERE d.objoid = c.oid AND d.classoid = CAST('pg_class' AS regclass) AND d.objsubid = 0) AS comment,
+           (SELECT json_agg(json_build_array(t.attname, d.description) ORDER BY t.attnum)
+              FROM pg_catalog.pg_attribute AS t
+              LEFT JOIN pg_catalog.pg_description AS d
+                ON d.objoid = t.attrelid AND d.classoid = CAST('pg_class' AS regclass) AND d.objsubid = t.attnum
+             WHERE t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped) AS column_comments
+"""
+
 _AGGREGATES: Final = f"""
     SELECT a.view_name AS name, a.view_definition AS definition, a.materialized_only,
-           {_parts("d.time_interval")} AS chunk_interval,
+           a.materialization_hypertable_schema AS rows_schema, a.materialization_hypertable_name AS rows_name,
+           a.compression_enabled AS columnstore, s.segmentby, s.orderby, s.orderby_desc, s.orderby_nullsfirst,
            (SELECT coalesce(json_object_agg(i.relname, (
                        SELECT json_agg(pg_get_indexdef(x.indexrelid, n, true)
                                        || CASE WHEN x.indoption[n - 1] & 1 = 1 THEN ' DESC' ELSE '' END ORDER BY n)
                          FROM generate_series(1, x.indnkeyatts) AS n)), '{{}}')
               FROM pg_catalog.pg_index AS x JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
-             WHERE x.indrelid = CAST(format('%I.%I', a.materialization_hypertable_schema,
-                                            a.materialization_hypertable_name) AS regclass)
-               AND i.relname NOT LIKE '\\_materialized\\_hypertable\\_%') AS indexes
+             WHERE x.indrelid = rows.oid
+               AND i.relname NOT LIKE '\\_materialized\\_hypertable\\_%') AS indexes,
+           {_COMMENTS}
       FROM timescaledb_information.continuous_aggregates AS a
-      JOIN timescaledb_information.dimensions AS d
-        ON (d.hypertable_schema, d.hypertable_name)
-           = (a.materialization_hypertable_schema, a.materialization_hypertable_name)
+      CROSS JOIN LATERAL (SELECT CAST(CAST(format('%I.%I', a.materialization_hypertable_schema,
+                                                  a.materialization_hypertable_name) AS regclass) AS oid)) AS rows (oid)
+      CROSS JOIN LATERAL (SELECT CAST(CAST(format('%I.%I', a.view_schema, a.view_name) AS regclass) AS oid)) AS c (oid)
+      LEFT JOIN _timescaledb_catalog.compression_settings AS s ON s.relid = rows.oid
      WHERE a.view_schema = coalesce(:schema, current_schema())
+"""
+
+_VIEWS: Final = f"""
+    SELECT c.relname AS name, pg_get_viewdef(c.oid) AS definition, {_COMMENTS}
+      FROM pg_catalog.pg_class AS c
+     WHERE c.relkind = 'v' AND c.relname = ANY(:names)
+       AND c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace AS n
+                              WHERE n.nspname = coalesce(:schema, current_schema()))
 """
 
 _JOBS: Final = f"""
@@ -173,18 +233,19 @@ _JOBS: Final = f"""
 """
 
 
-def reflect(connection: Connection, *, schema: str | None = None) -> Reflected:
+def reflect(connection: Connection, edition: Edition, *, schema: str | None = None) -> Reflected:
     """Read the catalog of one schema, the connection's current one by default; empty on plain PostgreSQL."""
-    if probe(connection).edition is Edition.POSTGRESQL:
+    if edition is Edition.POSTGRESQL:
         return Reflected({}, {})
 
     def rows(query: str) -> list[Row[tuple[object, ...]]]:
         # sa.text would take a colon for a parameter; only :schema is one here.
-        return list(connection.execute(sa.text(query), {"schema": schema}))
+        return list(connection.execute(sa.text(query), {"schema": schema} if ":schema" in query else {}))
 
     jobs: dict[tuple[str, str], list[Row[tuple[object, ...]]]] = defaultdict(list)
     for job in rows(_JOBS):
         jobs[job.proc_name, job.name].append(job)
+    times = {(row.schema, row.name): (row.time, _interval(row.chunk_interval)) for row in rows(_DIMENSIONS)}
 
     def policy(procedure: str, name: str, key: str) -> AgePolicy | None:
         found = jobs.get((procedure, name), [])
@@ -196,8 +257,8 @@ def reflect(connection: Connection, *, schema: str | None = None) -> Reflected:
     return Reflected(
         {
             row.name: ReflectedHypertable(
-                time=row.time,
-                chunk_interval=_interval(row.chunk_interval),
+                time=times[row.schema, row.name][0],
+                chunk_interval=times[row.schema, row.name][1],
                 columnstore=_columnstore(row),
                 convert=policy("policy_compression", row.name, "compress_after"),
                 retention=policy("policy_retention", row.name, "drop_after"),
@@ -213,7 +274,7 @@ def reflect(connection: Connection, *, schema: str | None = None) -> Reflected:
             row.name: ReflectedAggregate(
                 definition=row.definition.strip(),
                 materialized_only=row.materialized_only,
-                chunk_interval=_interval(row.chunk_interval),
+                chunk_interval=times[row.rows_schema, row.rows_name][1],
                 refresh=tuple(
                     ReflectedRefresh(
                         start=_interval(job.start_offset),
@@ -224,12 +285,33 @@ def reflect(connection: Connection, *, schema: str | None = None) -> Reflected:
                     )
                     for job in jobs.get(("policy_refresh_continuous_aggregate", row.name), [])
                 ),
+                columnstore=_columnstore(row),
+                convert=policy("policy_compression", row.name, "compress_after"),
                 retention=policy("policy_retention", row.name, "drop_after"),
                 indexes=dict(row.indexes),
+                comment=row.comment or "",
+                column_comments=_comments(row.column_comments),
             )
             for row in rows(_AGGREGATES)
         },
     )
+
+
+def read_views(
+    connection: Connection, names: Collection[str], *, schema: str | None = None
+) -> dict[str, ReflectedView]:
+    """The plain views of these names that are there."""
+    if not names:
+        return {}
+    rows = connection.execute(sa.text(_VIEWS), {"names": list(names), "schema": schema})
+    return {
+        row.name: ReflectedView(row.definition.strip(), row.comment or "", _comments(row.column_comments))
+        for row in rows
+    }
+
+
+def _comments(columns: list[tuple[str, str | None]]) -> dict[str, str]:
+    return {column: text or "" for column, text in columns}
 
 
 def _interval(parts: list[int] | None) -> Interval | None:

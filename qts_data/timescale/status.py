@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-    from qts_data.timescale.declarations import ContinuousAggregate, Hypertable
+    from qts_data.timescale.declarations import Columnstore, ContinuousAggregate, Hypertable
 
 __all__ = ["FeatureState", "State", "feature_states"]
 
@@ -69,10 +69,10 @@ class _Catalog:
         ).all()
         aggregates = connection.execute(
             sa.text(
-                "SELECT view_name FROM timescaledb_information.continuous_aggregates "
-                "WHERE view_schema = current_schema()"
+                "SELECT view_name AS name, compression_enabled AS columnstore "
+                "FROM timescaledb_information.continuous_aggregates WHERE view_schema = current_schema()"
             )
-        ).scalars()
+        ).all()
         jobs = connection.execute(
             sa.text(
                 "SELECT proc_name, hypertable_name, count(*) FILTER (WHERE scheduled) AS scheduled "
@@ -81,8 +81,8 @@ class _Catalog:
         )
         return cls(
             frozenset(row.name for row in tables),
-            frozenset(row.name for row in tables if row.columnstore),
-            frozenset(aggregates),
+            frozenset(row.name for row in (*tables, *aggregates) if row.columnstore),
+            frozenset(row.name for row in aggregates),
             {(row.proc_name, row.hypertable_name): row.scheduled for row in jobs},
         )
 
@@ -117,13 +117,7 @@ def _of_table(item: Hypertable, catalog: _Catalog, edition: Edition) -> Iterator
         instead="an ordinary table",
     )
     if item.columnstore is not None:
-        yield row(
-            Feature.COLUMNSTORE,
-            "columnstore" + (f" after {item.columnstore.after}" if item.columnstore.after else ""),
-            present=item.name in catalog.columnstores
-            and (item.columnstore.after is None or catalog.jobs.get(("policy_compression", item.name), 0) == 1),
-            instead="rows stay rows",
-        )
+        yield _columnstore(item.name, item.columnstore, catalog, edition)
     if item.retention is not None:
         yield _retention(item.name, str(item.retention), catalog, edition)
 
@@ -149,8 +143,21 @@ def _of_aggregate(item: ContinuousAggregate, catalog: _Catalog, edition: Edition
         )
         windows = ", ".join(f"{p.start} to {p.end} ago every {p.every}" for p in item.refresh)
         yield FeatureState(item.name, f"refresh {windows}", state, reason)
+    if item.columnstore is not None:
+        yield _columnstore(item.name, item.columnstore, catalog, edition)
     if item.retention is not None:
         yield _retention(item.name, str(item.retention), catalog, edition)
+
+
+def _columnstore(name: str, wanted: Columnstore, catalog: _Catalog, edition: Edition) -> FeatureState:
+    state, reason = _judge(
+        edition,
+        Feature.COLUMNSTORE,
+        present=name in catalog.columnstores
+        and (wanted.after is None or catalog.jobs.get(("policy_compression", name), 0) == 1),
+        instead="rows stay rows",
+    )
+    return FeatureState(name, "columnstore" + (f" after {wanted.after}" if wanted.after else ""), state, reason)
 
 
 def _retention(name: str, age: str, catalog: _Catalog, edition: Edition) -> FeatureState:

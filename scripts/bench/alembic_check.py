@@ -2,16 +2,23 @@
 
     QTS_DATABASE_URL=... python scripts/bench/alembic_check.py [hypertables] [repeats]
 
-Compares a schema that is as declared: every hypertable has a columnstore with its policy and one continuous aggregate
-with a refresh policy. With and without the plugin in turns, on one connection; less is better, and the ratio should
-stay under 1.5. Needs a server with TimescaleDB's Community edition; it works in a database of its own, which it drops.
+Checks a schema that is as declared: every hypertable has a columnstore with its policy and one continuous aggregate
+with a refresh policy. The peer is Alembic's own check of the same database with the options of this project's env.py,
+in turns with it; less is better. Three pairs of figures: the command `alembic check` as a process; the comparison
+alone, on a new connection each time, as the command has it; the comparison alone on one connection that has seen it
+all before. Needs a server with TimescaleDB's Community edition; it works in a database of its own, which it drops.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -20,19 +27,20 @@ from alembic.migration import MigrationContext
 
 from qts_data import bootstrap
 from qts_data.database.engine import engine
+from qts_data.database.migrations import AUTOGENERATE_OPTIONS
 from qts_data.settings import load_settings
 from qts_data.timescale import Columnstore, RefreshPolicy, continuous_aggregate, hypertable, time_bucket
 from qts_data.timescale.autogenerate import PLUGIN_NAME
 from qts_data.timescale.edition import create_extension
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import URL, Connection
 
 TARGET = 1.5
 WARM_UP = 3
-PLUGINS = {
-    "without the plugin": ["alembic.autogenerate.*"],
-    "with the plugin": ["alembic.autogenerate.*", PLUGIN_NAME],
+PLUGINS: dict[str, list[str]] = {
+    "without the plugin": AUTOGENERATE_OPTIONS["autogenerate_plugins"],
+    "with the plugin": [*AUTOGENERATE_OPTIONS["autogenerate_plugins"], PLUGIN_NAME],
 }
 
 
@@ -75,7 +83,7 @@ def declare(hypertables: int) -> sa.MetaData:
 def compare(connection: Connection, metadata: sa.MetaData, plugins: list[str]) -> float:
     """Milliseconds of one comparison, which must find nothing."""
     with connection.begin():
-        context = MigrationContext.configure(connection, opts={"autogenerate_plugins": plugins})
+        context = MigrationContext.configure(connection, opts=AUTOGENERATE_OPTIONS | {"autogenerate_plugins": plugins})
         begun = time.perf_counter()
         differences = compare_metadata(context, metadata)
         elapsed = (time.perf_counter() - begun) * 1000
@@ -84,8 +92,79 @@ def compare(connection: Connection, metadata: sa.MetaData, plugins: list[str]) -
     return elapsed
 
 
-def main() -> None:
+ENV = """
+import json, os, sys
+import sqlalchemy as sa
+from alembic import context
+
+sys.path.insert(0, os.environ["BENCH_FOLDER"])
+from alembic_check import declare
+
+options = json.loads(os.environ["BENCH_OPTIONS"])
+with sa.create_engine(os.environ["BENCH_URL"]).connect() as connection:
+    context.configure(connection=connection, target_metadata=declare(int(os.environ["BENCH_TABLES"])), **options)
+    with context.begin_transaction():
+        context.run_migrations()
+"""
+
+
+def measure_command(url: URL, hypertables: int, repeats: int) -> None:
+    """Print both medians of the whole process, from its start to its exit code, and their ratio."""
+    times: dict[str, list[float]] = {label: [] for label in PLUGINS}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "env.py").write_text(ENV, encoding="utf-8")
+        Path(folder, "versions").mkdir()
+        Path(folder, "alembic.ini").write_text(f"[alembic]\nscript_location = {folder}\n", encoding="utf-8")
+        for turn in range(1 + repeats):
+            for label, plugins in PLUGINS.items():
+                environment = os.environ | {
+                    "BENCH_FOLDER": str(Path(__file__).parent),
+                    "BENCH_OPTIONS": json.dumps(AUTOGENERATE_OPTIONS | {"autogenerate_plugins": plugins}),
+                    "BENCH_URL": url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False),
+                    "BENCH_TABLES": str(hypertables),
+                }
+                begun = time.perf_counter()
+                subprocess.run(
+                    [sys.executable, "-m", "alembic", "check"],
+                    cwd=folder,
+                    env=environment,
+                    check=True,
+                    stdout=subprocess.DEVNULL,
+                )
+                if turn:
+                    times[label].append((time.perf_counter() - begun) * 1000)
+    report("alembic check, the whole process", times)
+
+
+def measure(url: URL, metadata: sa.MetaData, repeats: int, *, new_connections: bool) -> None:
     """Print both medians and their ratio."""
+    times: dict[str, list[float]] = {label: [] for label in PLUGINS}
+    server = engine(url)
+    kept = server.connect()
+    for turn in range(WARM_UP + repeats):
+        for label, plugins in PLUGINS.items():
+            connection = server.connect() if new_connections else kept
+            elapsed = compare(connection, metadata, plugins)
+            if new_connections:
+                connection.close()
+            if turn >= WARM_UP:
+                times[label].append(elapsed)
+    kept.close()
+    report(f"the comparison alone, {'a new connection each time' if new_connections else 'one connection'}", times)
+
+
+def report(what: str, times: dict[str, list[float]]) -> None:
+    """Print both medians and their ratio."""
+    medians = {label: statistics.median(values) for label, values in times.items()}
+    print(what)
+    for label, median in medians.items():
+        print(f"  {label:20}{median:>10.1f} ms")
+    without, with_plugin = medians.values()
+    print(f"  {'ratio':20}{with_plugin / without:>10.2f}    target: under {TARGET}")
+
+
+def main() -> None:
+    """Build the schema and measure."""
     hypertables = int(sys.argv[1]) if len(sys.argv) > 1 else 30
     repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 15
     url = bootstrap.database_url(load_settings())
@@ -94,30 +173,22 @@ def main() -> None:
     admin.exec_driver_sql(f"CREATE DATABASE {name}")
     try:
         metadata = declare(hypertables)
-        with engine(url.set(database=name)).connect() as connection:
-            with connection.begin():
-                create_extension(connection)
-                metadata.create_all(connection)
-            with connection.begin():
-                # No job of the extension's own, only those of policies.
-                policies = connection.scalar(
-                    sa.text("SELECT count(*) FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL")
-                )
-            times: dict[str, list[float]] = {label: [] for label in PLUGINS}
-            for turn in range(WARM_UP + repeats):
-                for label, plugins in PLUGINS.items():
-                    elapsed = compare(connection, metadata, plugins)
-                    if turn >= WARM_UP:
-                        times[label].append(elapsed)
+        with engine(url.set(database=name)).begin() as connection:
+            create_extension(connection)
+            metadata.create_all(connection)
+            # No job of the extension's own, only those of policies.
+            policies = connection.scalar(
+                sa.text("SELECT count(*) FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL")
+            )
+        print(
+            f"{hypertables} hypertables, {hypertables} continuous aggregates, {policies} policies; median of {repeats}"
+        )
+        measure_command(url.set(database=name), hypertables, repeats)
+        for new_connections in (True, False):
+            measure(url.set(database=name), metadata, repeats, new_connections=new_connections)
     finally:
         admin.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
         admin.close()
-    print(f"{hypertables} hypertables, {hypertables} continuous aggregates, {policies} policies; median of {repeats}")
-    medians = {label: statistics.median(values) for label, values in times.items()}
-    for label, median in medians.items():
-        print(f"{label:20}{median:>10.1f} ms")
-    without, with_plugin = medians.values()
-    print(f"{'ratio':20}{with_plugin / without:>10.2f}    target: under {TARGET}")
 
 
 if __name__ == "__main__":

@@ -421,6 +421,18 @@ async def test_reports_that_come_before_their_fill_wait_for_it(book: Database) -
     assert await verified(book) == 2 + 2 + 1 + 1
 
 
+async def test_a_report_that_overtook_another_report_waits_for_it(book: Database) -> None:
+    assert await reverse(book, bust("x", "a2")) is None
+    await record(book, fill("BUY", "10", "100", execution_id="a"))
+    corrected = await reverse(book, Correction(entry=fill("BUY", "10", "120", execution_id="a2"), corrects="a"))
+    assert corrected is not None
+    assert [one.position.qty for one in corrected.applied] == [0, 0]
+    async with book.reader() as reader:
+        assert await reader.ledger.list_pending_reports() == []
+        assert held(await reader.positions.get_position("005930")) == (0, 0, 0)
+    assert await verified(book) == 4
+
+
 async def test_a_report_that_does_not_go_with_its_fill_does_not_stop_it(
     book: Database, caplog: pytest.LogCaptureFixture
 ) -> None:

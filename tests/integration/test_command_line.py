@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from qts_data.database import migrations
 from qts_data.database.engine import engine, parse_url
 from qts_data.timescale import edition as edition_module
-from tests.fixtures.fix_cli import ROOT
+from tests.fixtures.fix_cli import HEAD, ROOT
 
 if TYPE_CHECKING:
     import subprocess
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from qts_data.timescale import Edition
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
-
-HEAD = "0008"
 
 
 def text(url: URL) -> str:
@@ -208,7 +206,7 @@ def test_a_database_that_is_behind_the_code_takes_no_ticks(qts_data: Run, empty_
     one_sentence(qts_data("bars", "SPY", **environment), "database is empty", "run qts-data db upgrade")
     qts_data("db", "upgrade", "0004", **environment)
     one_sentence(
-        qts_data("bars", "SPY", **environment), "at revision 0004, the code needs 0008", "run qts-data db upgrade"
+        qts_data("bars", "SPY", **environment), f"at revision 0004, the code needs {HEAD}", "run qts-data db upgrade"
     )
 
 

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
-from tests.fixtures.fix_cli import ROOT, clean_environment
+from qts_data.database.engine import engine
+from qts_data.timescale import Edition
+from qts_data.timescale.edition import create_extension
+from tests.fixtures.fix_cli import HEAD, ROOT, clean_environment
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -49,7 +53,10 @@ def test_the_wheel_contains_each_migration_and_nothing_of_the_tests(wheel: Path)
     assert not [name for name in names if name.startswith(("tests/", "scripts/", "alembic/"))]
 
 
-def test_the_wheel_alone_migrates_a_database(wheel: Path, empty_database: URL, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with nothing but the wheel and what it asks for."""
+    tmp_path = tmp_path_factory.mktemp("environment")
     environment = tmp_path / "venv"
     run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=tmp_path)
     python = environment / "bin" / "python"
@@ -73,11 +80,91 @@ def test_the_wheel_alone_migrates_a_database(wheel: Path, empty_database: URL, t
     # pip warns of itself; those are not our warnings.
     kept["PYTHONWARNINGS"] = "ignore"
     run(*pip, "--constraint", pins, wheel, cwd=tmp_path, **kept)
-    url = empty_database.render_as_string(hide_password=False)
     where = run(python, "-c", "import qts_data; print(qts_data.__file__)", cwd=tmp_path).strip()
     assert Path(where).is_relative_to(environment)
+    return environment
+
+
+def test_the_wheel_alone_migrates_a_database(environment: Path, empty_database: URL, tmp_path: Path) -> None:
+    url = empty_database.render_as_string(hide_password=False)
     upgraded = run(environment / "bin" / "qts-data", "db", "upgrade", cwd=tmp_path, QTS_DATABASE_URL=url)
-    assert upgraded.strip() == "database 0008, code 0008"
-    assert "revision  database 0008" in run(
+    assert upgraded.strip() == f"database {HEAD}, code {HEAD}"
+    assert f"revision  database {HEAD}" in run(
         environment / "bin" / "qts-data", "status", cwd=tmp_path, QTS_DATABASE_URL=url
     )
+
+
+MODELS = """
+import sqlalchemy as sa
+from qts_data.timescale import hypertable
+
+metadata = sa.MetaData()
+readings = sa.Table(
+    "readings", metadata,
+    sa.Column("time", sa.TIMESTAMP(timezone=True), primary_key=True), sa.Column("value", sa.Float),
+)
+hypertable(readings, time="time", chunk_interval="1 day", retention="30 days")
+"""
+
+# Nothing of qts_data in it: the plugin comes by its entry point.
+ENV = """
+import os
+import sqlalchemy as sa
+from alembic import context
+from models import metadata
+
+with sa.create_engine(os.environ["THEIR_URL"]).connect() as connection:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        autogenerate_plugins=["alembic.autogenerate.*", "qts_data.timescale"],
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+"""
+
+
+def test_a_project_that_only_names_the_plugin_gets_it(
+    environment: Path, empty_database: URL, edition: Edition, tmp_path: Path
+) -> None:
+    with engine(empty_database).begin() as connection:
+        create_extension(connection)
+    (tmp_path / "models.py").write_text(MODELS)
+    alembic = environment / "bin" / "alembic"
+    run(alembic, "init", "migrations", cwd=tmp_path)
+    (tmp_path / "migrations" / "env.py").write_text(ENV)
+    # For plain PostgreSQL's own dialect name, as a project of somebody else writes it.
+    url = empty_database.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    for step in (["revision", "--autogenerate", "-m", "first"], ["upgrade", "head"], ["check"], ["downgrade", "base"]):
+        run(alembic, *step, cwd=tmp_path, THEIR_URL=url, PYTHONPATH=str(tmp_path))
+        if step[0] == "revision":
+            (made,) = (tmp_path / "migrations" / "versions").glob("*_first.py")
+            text = made.read_text(encoding="utf-8")
+            assert "op.create_hypertable('readings', time='time', chunk_interval='1 day')" in text
+            assert "op.add_retention_policy('readings', drop_after='30 days')" in text
+        if step[0] == "upgrade" and edition is not Edition.POSTGRESQL:
+            with engine(empty_database).connect() as connection:
+                query = sa.text("SELECT hypertable_name FROM timescaledb_information.hypertables")
+                assert connection.scalars(query).all() == ["readings"]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "alembic",
+        "alembic.operations",
+        "qts_data.timescale",
+        "qts_data.timescale.operations",
+        "qts_data.timescale.autogenerate",
+    ],
+)
+def test_the_plugin_is_there_once_whatever_is_imported_first(environment: Path, tmp_path: Path, first: str) -> None:
+    program = (
+        f"import {first}, alembic, qts_data.timescale.autogenerate\n"
+        "from alembic import op\n"
+        "from alembic.runtime.plugins import Plugin\n"
+        "from alembic.util import PriorityDispatcher\n"
+        "Plugin.populate_autogenerate_priority_dispatch(PriorityDispatcher(), ['qts_data.timescale'])\n"
+        "op.create_hypertable, op.drop_continuous_aggregate\n"
+    )
+    run(environment / "bin" / "python", "-W", "error", "-c", program, cwd=tmp_path)

@@ -21,6 +21,7 @@ from qts_data.timescale import (
     RefreshPolicy,
     continuous_aggregate,
     declarations_of,
+    dropped_continuous_aggregate,
     hypertable,
     time_bucket,
 )
@@ -323,3 +324,21 @@ def test_names_and_literals_are_quoted(text: str) -> None:
     # What goes in comes out of SQLAlchemy's text unchanged, colons and all.
     compiled = verbatim(f"SELECT {quoted}").compile(dialect=NAMED)
     assert str(compiled) == f"SELECT {quoted}"
+
+
+def test_an_aggregate_is_declared_or_dropped_and_not_both() -> None:
+    there = aggregate()
+    assert isinstance(there.source, Hypertable)
+    metadata = there.source.table.metadata
+    with pytest.raises(DeclarationError, match="dropped continuous aggregate per_minute: it is declared, too"):
+        dropped_continuous_aggregate(metadata, "per_minute")
+    dropped_continuous_aggregate(metadata, "per_hour")
+    with pytest.raises(DeclarationError, match="continuous aggregate per_hour: the name is taken"):
+        aggregate(there)
+
+
+def test_a_columnstore_of_an_aggregate_is_checked_like_a_tables() -> None:
+    with pytest.raises(DeclarationError, match="per_minute: the columnstore names 'device', which is no column"):
+        aggregate(columnstore=Columnstore.of(segment_by=["device"], order_by=["bucket"]))
+    with pytest.raises(DeclarationError, match="is work for nothing"):
+        aggregate(columnstore=Columnstore.of(segment_by=[], order_by=["bucket"], after="9 days"), retention="8 days")

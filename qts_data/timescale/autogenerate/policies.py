@@ -1,0 +1,152 @@
+"""Columnstores and policies, which tables and aggregates have alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from alembic.util import CommandError
+
+from qts_data.timescale import operations as tso
+from qts_data.timescale.declarations import Columnstore, ContinuousAggregate
+from qts_data.timescale.drift import same_window
+from qts_data.timescale.intervals import Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from alembic.operations.ops import MigrateOperation
+
+    from qts_data.timescale.declarations import Hypertable
+    from qts_data.timescale.reflection import AgePolicy, ReflectedAggregate, ReflectedHypertable, ReflectedRefresh
+
+__all__ = ["age_of", "columnstore_ops", "refresh_ops", "retention_ops", "retention_pace", "window"]
+
+_RETENTION_PACE: Final = Interval.parse("1 day")
+"""How often the server lets a retention policy run that does not say it."""
+
+
+def columnstore_ops(
+    wanted: Hypertable | ContinuousAggregate, found: ReflectedHypertable | ReflectedAggregate | None
+) -> Iterator[MigrateOperation]:
+    """Orders and policy of a columnstore; the policy goes before it and comes after it."""
+    name, schema, aggregate = wanted.name, wanted.schema, isinstance(wanted, ContinuousAggregate)
+    new, old = wanted.columnstore, found.columnstore if found else None
+    policy = found.convert if found else None
+    after = new.after if new else None
+    if policy is not None and after is None:
+        yield tso.RemoveColumnstorePolicyOp(
+            name, existing=age_of(name, policy), existing_every=policy.every, schema=schema
+        )
+    if new is not None and old is None:
+        yield tso.EnableColumnstoreOp(
+            name, segment_by=new.segment_by, order_by=new.order_by, aggregate=aggregate, schema=schema
+        )
+    elif new is None and old is not None:
+        yield tso.DisableColumnstoreOp(
+            name, existing_segment_by=old.segment_by, existing_order_by=old.order_by, aggregate=aggregate, schema=schema
+        )
+    elif new is not None and old is not None and _orders(new) != _orders(old):
+        yield tso.AlterColumnstoreOp(
+            name,
+            segment_by=new.segment_by,
+            order_by=new.order_by,
+            existing_segment_by=old.segment_by,
+            existing_order_by=old.order_by,
+            aggregate=aggregate,
+            schema=schema,
+        )
+    if after is not None and policy is None:
+        yield tso.AddColumnstorePolicyOp(name, after, schema=schema)
+    elif after is not None and policy is not None and not _same_policy(after, policy.age, policy.scheduled):
+        yield tso.AlterColumnstorePolicyOp(name, after, existing=age_of(name, policy), schema=schema)
+
+
+def _orders(columnstore: Columnstore) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return columnstore.segment_by, columnstore.normal_order
+
+
+def _same_policy(wanted: Interval, found: Interval | None, scheduled: bool) -> bool:
+    return scheduled and found is not None and wanted.same_length(found)
+
+
+def retention_ops(
+    wanted: Hypertable | ContinuousAggregate,
+    found: ReflectedHypertable | ReflectedAggregate | None,
+    *,
+    new: bool,
+) -> Iterator[MigrateOperation]:
+    """The policy that drops old chunks; what the migration makes is `new`, and has none yet."""
+    name, schema, policy = wanted.name, wanted.schema, found.retention if found else None
+    if policy is None:
+        if wanted.retention is not None:
+            yield tso.AddRetentionPolicyOp(name, wanted.retention, schema=schema, new_object=new)
+    elif wanted.retention is None:
+        yield tso.RemoveRetentionPolicyOp(
+            name, existing=age_of(name, policy), existing_every=retention_pace(policy), schema=schema
+        )
+    elif not _same_policy(wanted.retention, policy.age, policy.scheduled):
+        yield tso.AlterRetentionPolicyOp(
+            name, wanted.retention, existing=age_of(name, policy), schema=schema, paused=not policy.scheduled
+        )
+
+
+def retention_pace(policy: AgePolicy) -> Interval | None:
+    """How often it runs, where that is not what the server does by itself."""
+    return None if policy.every.same_length(_RETENTION_PACE) else policy.every
+
+
+def refresh_ops(item: ContinuousAggregate, found: Iterable[ReflectedRefresh]) -> Iterator[MigrateOperation]:
+    """The windows that are refreshed; one that changes stays the same job."""
+    name, schema = item.name, item.schema
+    missing = sorted(item.refresh, key=lambda policy: policy.start.longest)
+    extra: list[ReflectedRefresh] = []
+    for existing in found:
+        same = next((p for p in missing if same_window(p, existing) and existing.scheduled), None)
+        if same is not None:
+            missing.remove(same)
+        else:
+            extra.append(existing)
+    if len(missing) == len(extra) == 1:
+        # The same job with another window. With more of them, one's new window can be another's old one.
+        yield tso.AlterRefreshPolicyOp(
+            name,
+            start=missing[0].start,
+            end=missing[0].end,
+            every=missing[0].every,
+            **{f"existing_{key}": value for key, value in window(item.name, extra[0]).items()},
+            schema=schema,
+        )
+        return
+    for existing in extra:
+        yield tso.RemoveRefreshPolicyOp(name, **window(item.name, existing), schema=schema)
+    for policy in missing:
+        yield tso.AddRefreshPolicyOp(name, start=policy.start, end=policy.end, every=policy.every, schema=schema)
+
+
+def window(name: str, policy: ReflectedRefresh) -> dict[str, Interval]:
+    """As arguments.
+
+    Raises:
+        CommandError: It is open at an end.
+    """
+    if policy.start is None or policy.end is None:
+        raise CommandError(
+            f"{name} has a refresh policy with an open window (job {policy.job}), which no declaration can say: an "
+            "open start deletes the bars of dropped rows; remove it with SELECT delete_job("
+            f"{policy.job}), then generate again"
+        )
+    return {"start": policy.start, "end": policy.end, "every": policy.every}
+
+
+def age_of(name: str, policy: AgePolicy) -> Interval:
+    """Its age.
+
+    Raises:
+        CommandError: It goes by something else.
+    """
+    if policy.age is None:
+        raise CommandError(
+            f"{name} has a policy by the chunks' time of creation (job {policy.job}), which no declaration can say; "
+            f"remove it with SELECT delete_job({policy.job}), then generate again"
+        )
+    return policy.age

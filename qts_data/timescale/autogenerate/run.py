@@ -1,0 +1,93 @@
+"""What one run of the comparison knows and has found so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from qts_data.timescale.edition import Edition, Feature
+from qts_data.timescale.reflection import Reflected, ReflectedAggregate, ReflectedView, read_views, reflect
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from alembic.autogenerate.api import AutogenContext
+    from alembic.operations.ops import MigrateOperation
+    from sqlalchemy.engine import Connection
+
+    from qts_data.timescale.declarations import ContinuousAggregate, DroppedAggregate, Hypertable
+    from qts_data.timescale.edition import Server
+
+__all__ = ["Run"]
+
+TableKey = tuple[str | None, str]
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of autogenerate.
+
+    Attributes:
+        context: Alembic's.
+        connection: The database.
+        server: Its edition and versions.
+        new_tables: Tables that the migration makes.
+        changed_tables: Tables with a column of another type or less: the server refuses both under an aggregate.
+        first: Operations before those on tables: an aggregate blocks changes of the columns that it reads.
+        last: Operations after those on tables.
+    """
+
+    context: AutogenContext
+    connection: Connection
+    server: Server
+    new_tables: Collection[TableKey]
+    changed_tables: Collection[TableKey]
+    first: list[MigrateOperation] = field(default_factory=list)
+    last: list[MigrateOperation] = field(default_factory=list)
+    _found: dict[str | None, Reflected] = field(default_factory=dict)
+    _views: dict[str | None, dict[str, ReflectedView]] = field(default_factory=dict)
+
+    @property
+    def edition(self) -> Edition:
+        """Which one it is."""
+        return self.server.edition
+
+    @property
+    def appends(self) -> bool:
+        """Whether the server can append columns to an aggregate."""
+        return self.edition.has(Feature.CONTINUOUS_AGGREGATES) and (self.server.timescaledb or ()) >= (2, 28)
+
+    def plain(self, schema: str | None) -> str | None:
+        """A schema as Alembic writes it: None for the default one."""
+        return None if schema == self.connection.dialect.default_schema_name else schema
+
+    def reflected(self, schema: str | None) -> Reflected:
+        """What there is of TimescaleDB in a schema."""
+        schema = self.plain(schema)
+        if schema not in self._found:
+            self._found[schema] = reflect(self.connection, self.edition, schema=schema)
+        return self._found[schema]
+
+    def look_for_views(self, schema: str | None, names: Collection[str]) -> None:
+        """Read the plain views of these names, all at once, where no aggregate is."""
+        missing = [name for name in names if name not in self.reflected(schema).aggregates]
+        self._views.setdefault(schema, {}).update(read_views(self.connection, missing, schema=schema))
+
+    def existing(self, name: str, schema: str | None) -> ReflectedAggregate | ReflectedView | None:
+        """The aggregate, or the plain view of that name that was looked for."""
+        found = self.reflected(schema).aggregates.get(name)
+        return found or self._views.get(schema, {}).get(name)
+
+    def wanted(self, item: Hypertable | ContinuousAggregate | DroppedAggregate, kind: str, *, exists: bool) -> bool:
+        """Whether the environment's filters let it through."""
+        return self.named(item.name, kind, item.schema, exists=exists) and self.context.run_object_filters(
+            item,  # type: ignore[arg-type] # Alembic knows only objects of SQLAlchemy
+            item.name,
+            kind,  # type: ignore[arg-type]
+            False,
+            None,
+        )
+
+    def named(self, name: str, kind: str, schema: str | None, *, exists: bool) -> bool:
+        """Whether the filter by name, which is about what exists, lets it through."""
+        return not exists or self.context.run_name_filters(name, kind, {"schema_name": schema})  # type: ignore[arg-type]

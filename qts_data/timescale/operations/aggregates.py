@@ -1,0 +1,350 @@
+"""Continuous aggregates: made, changed, dropped; on an edition without them, the plain views that stand for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from alembic.util import CommandError
+
+from qts_data.timescale import catalog, ddl
+from qts_data.timescale.declarations import AggregateIndex
+from qts_data.timescale.edition import Edition, Feature
+from qts_data.timescale.intervals import Interval, IntervalLike
+from qts_data.timescale.operations.base import (
+    Group,
+    Safety,
+    TimescaleOp,
+    known,
+    may_lose_data,
+    migration_server,
+    on_op,
+    say,
+    texts,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from alembic.operations import MigrateOperation, Operations
+
+__all__ = [
+    "AlterContinuousAggregateOp",
+    "AppendAggregateColumnsOp",
+    "CommentOnAggregateOp",
+    "CreateContinuousAggregateOp",
+    "DropContinuousAggregateOp",
+]
+
+
+_WHERE_IT_RUNS = {
+    False: "as TimescaleDB wrote the definition down, which does not run on plain PostgreSQL",
+    True: "as plain PostgreSQL wrote the definition down, which makes no continuous aggregate on TimescaleDB",
+}
+
+
+@on_op
+class CreateContinuousAggregateOp(TimescaleOp):
+    """A continuous aggregate, or a plain view with the same columns where the edition has none.
+
+    `select` is the definition; `fallback_select` replaces it on plain PostgreSQL, which has no `time_bucket`.
+    `grants` are privileges by role, such as `"SELECT"`, `"SELECT (minute)"` or `"SELECT WITH GRANT OPTION"`, given
+    where the role exists.
+    """
+
+    function = "create_continuous_aggregate"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        select: str,
+        fallback_select: str | None = None,
+        chunk_interval: IntervalLike,
+        materialized_only: bool = False,
+        indexes: Mapping[str, Sequence[str]] | None = None,
+        comment: str,
+        column_comments: Mapping[str, str],
+        grants: Mapping[str, Sequence[str]] | None = None,
+        schema: str | None = None,
+        found_on: Edition | None = None,
+    ) -> None:
+        super().__init__(name, schema=schema)
+        if found_on is not None:
+            self.reason = _WHERE_IT_RUNS[found_on is Edition.POSTGRESQL]
+        self.select = select
+        self.fallback_select = fallback_select
+        self.chunk_interval = Interval.parse(chunk_interval)
+        self.materialized_only = materialized_only
+        self.indexes = tuple(AggregateIndex(key, tuple(value)) for key, value in (indexes or {}).items())
+        self.comment = comment
+        self.column_comments = dict(column_comments)
+        self.grants = {role: list(privileges) for role, privileges in (grants or {}).items()}
+
+    def arguments(self) -> dict[str, Any]:
+        """As given."""
+        given: dict[str, Any] = {"select": self.select}
+        if self.fallback_select is not None:
+            given["fallback_select"] = self.fallback_select
+        given["chunk_interval"] = self.chunk_interval.text
+        if self.materialized_only:
+            given["materialized_only"] = True
+        if self.indexes:
+            given["indexes"] = {index.name: list(index.expressions) for index in self.indexes}
+        given["comment"] = self.comment
+        given["column_comments"] = self.column_comments
+        if self.grants:
+            given["grants"] = self.grants
+        return given
+
+    def run(self, operations: Operations) -> None:
+        """As the base, and say when it is only a view."""
+        edition = migration_server(operations).edition
+        if not edition.has(Feature.CONTINUOUS_AGGREGATES):
+            name = ddl.qualified(self.name, self.schema)
+            say(operations, f"continuous aggregate {name}: a plain view on the {edition} edition")
+        super().run(operations)
+
+    def statements(self, edition: Edition, /) -> Iterable[str]:
+        """The view, its indexes, its comments, its grants."""
+        plain = edition is Edition.POSTGRESQL
+        yield from ddl.create_continuous_aggregate(
+            self.name,
+            select=self.fallback_select if plain and self.fallback_select else self.select,
+            edition=edition,
+            chunk_interval=self.chunk_interval,
+            materialized_only=self.materialized_only,
+            indexes=self.indexes,
+            schema=self.schema,
+        )
+        yield from ddl.comment_on_view(
+            self.name, comment=self.comment, columns=self.column_comments, schema=self.schema
+        )
+        for role, privileges in self.grants.items():
+            yield from ddl.grant_on_view(self.name, role, privileges, schema=self.schema)
+
+    def reverse(self) -> DropContinuousAggregateOp:
+        """Drop it, remembering it."""
+        return DropContinuousAggregateOp(self.name, schema=self.schema, was=[self])
+
+
+@on_op
+class AlterContinuousAggregateOp(TimescaleOp):
+    """What of an aggregate changes in place: real-time or not, the length of its chunks, its indexes.
+
+    `op.alter_continuous_aggregate("ohlcv_1m", materialized_only=True, existing_materialized_only=False)`; indexes
+    are given as in `create_continuous_aggregate`, those to drop with their expressions, for the way back.
+    """
+
+    function = "alter_continuous_aggregate"
+    feature = Feature.CONTINUOUS_AGGREGATES
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        materialized_only: bool | None = None,
+        existing_materialized_only: bool | None = None,
+        chunk_interval: IntervalLike | None = None,
+        existing_chunk_interval: IntervalLike | None = None,
+        add_indexes: Mapping[str, Sequence[str]] | None = None,
+        drop_indexes: Mapping[str, Sequence[str]] | None = None,
+        schema: str | None = None,
+    ) -> None:
+        super().__init__(name, schema=schema)
+        self.materialized_only = materialized_only
+        self.existing_materialized_only = existing_materialized_only
+        self.chunk_interval = None if chunk_interval is None else Interval.parse(chunk_interval)
+        self.existing_chunk_interval = (
+            None if existing_chunk_interval is None else Interval.parse(existing_chunk_interval)
+        )
+        self.add_indexes = {key: list(value) for key, value in (add_indexes or {}).items()}
+        self.drop_indexes = {key: list(value) for key, value in (drop_indexes or {}).items()}
+        if self.chunk_interval is not None:
+            self.safety = Safety.FUTURE_CHUNKS_ONLY
+            self.reason = "chunks that are there keep their length"
+
+    def arguments(self) -> dict[str, Any]:
+        """As given."""
+        given: dict[str, Any] = {
+            "materialized_only": self.materialized_only,
+            "existing_materialized_only": self.existing_materialized_only,
+            **texts(chunk_interval=self.chunk_interval, existing_chunk_interval=self.existing_chunk_interval),
+            "add_indexes": self.add_indexes or None,
+            "drop_indexes": self.drop_indexes or None,
+        }
+        return {key: value for key, value in given.items() if value is not None}
+
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
+        """One statement for each change."""
+        return ddl.alter_continuous_aggregate(
+            self.name,
+            materialized_only=self.materialized_only,
+            chunk_interval=self.chunk_interval,
+            add_indexes=[AggregateIndex(key, tuple(value)) for key, value in self.add_indexes.items()],
+            drop_indexes=[AggregateIndex(key, tuple(value)) for key, value in self.drop_indexes.items()],
+            schema=self.schema,
+        )
+
+    def reverse(self) -> AlterContinuousAggregateOp:
+        """The other way round."""
+        return AlterContinuousAggregateOp(
+            self.name,
+            materialized_only=self.existing_materialized_only,
+            existing_materialized_only=self.materialized_only,
+            chunk_interval=self.existing_chunk_interval,
+            existing_chunk_interval=self.chunk_interval,
+            add_indexes=self.drop_indexes,
+            drop_indexes=self.add_indexes,
+            schema=self.schema,
+        )
+
+
+@on_op
+class CommentOnAggregateOp(TimescaleOp):
+    """`op.comment_on_aggregate("ohlcv_1m", comment="Bars", columns={"open": "First price"}, existing_...)`.
+
+    On the view itself, so also where it is a plain one. An empty text is no comment.
+    """
+
+    function = "comment_on_aggregate"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        comment: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        existing_comment: str | None = None,
+        existing_columns: Mapping[str, str] | None = None,
+        schema: str | None = None,
+    ) -> None:
+        super().__init__(name, schema=schema)
+        self.comment, self.existing_comment = comment, existing_comment
+        self.columns, self.existing_columns = dict(columns or {}), dict(existing_columns or {})
+
+    def arguments(self) -> dict[str, Any]:
+        """As given."""
+        given: dict[str, Any] = {
+            "comment": self.comment,
+            "columns": self.columns or None,
+            "existing_comment": self.existing_comment,
+            "existing_columns": self.existing_columns or None,
+        }
+        return {key: value for key, value in given.items() if value is not None}
+
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
+        """One statement for each text."""
+        return ddl.comment_on_view(self.name, comment=self.comment, columns=self.columns, schema=self.schema)
+
+    def reverse(self) -> CommentOnAggregateOp:
+        """The other way round."""
+        return CommentOnAggregateOp(
+            self.name,
+            comment=self.existing_comment,
+            columns=self.existing_columns,
+            existing_comment=self.comment,
+            existing_columns=self.columns,
+            schema=self.schema,
+        )
+
+
+@on_op
+class AppendAggregateColumnsOp(TimescaleOp):
+    """More aggregates at the end, in place: `op.append_aggregate_columns("per_minute", columns={"mean": [...]})`.
+
+    Each column is a type and an expression. Rows that are materialized already hold NULL in it until they are
+    refreshed; nothing of them is lost. Needs TimescaleDB 2.28 or newer. The server cannot take a column away again,
+    so the way back builds the aggregate anew.
+    """
+
+    function = "append_aggregate_columns"
+    feature = Feature.CONTINUOUS_AGGREGATES
+    reason = "rows that are materialized already hold NULL in the new columns until they are refreshed by force"
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        columns: Mapping[str, Sequence[str]],
+        comments: Mapping[str, str] | None = None,
+        schema: str | None = None,
+        undo: Sequence[MigrateOperation] = (),
+    ) -> None:
+        super().__init__(name, schema=schema)
+        self.columns = {key: list(value) for key, value in columns.items()}
+        self.comments = dict(comments or {})
+        self.undo = list(undo)
+
+    def arguments(self) -> dict[str, Any]:
+        """As given."""
+        return {"columns": self.columns} | ({"comments": self.comments} if self.comments else {})
+
+    def statements(self, _edition: Edition, /) -> Iterable[str]:
+        """One ALTER for each column, and its comment."""
+        for column, (kind, expression) in self.columns.items():
+            yield ddl.append_aggregate_column(self.name, column, kind, expression, schema=self.schema)
+        yield from ddl.comment_on_columns(self.name, self.comments, schema=self.schema)
+
+    def reverse(self) -> Group:
+        """Drop the aggregate with all that stands on it, and build them as they were."""
+        return Group(known(self.undo or None, self))
+
+
+@on_op
+class DropContinuousAggregateOp(TimescaleOp):
+    """`op.drop_continuous_aggregate("ohlcv_1m")`: its policies, indexes and materialized rows go with it.
+
+    Raises where its history reaches back further than the rows that it could be computed from again, and where a
+    view reads it.
+    """
+
+    function = "drop_continuous_aggregate"
+    safety = Safety.REBUILD
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        allow_data_loss: bool = False,
+        schema: str | None = None,
+        was: Sequence[MigrateOperation] | None = None,
+        for_good: bool = False,
+        readers: Sequence[str] = (),
+    ) -> None:
+        super().__init__(name, schema=schema)
+        self.allow_data_loss = allow_data_loss
+        self.was = was
+        rows = "its rows go with it" if for_good else "its rows are computed again from its source"
+        self.reason = f"{rows}; it raises here where the source no longer has them"
+        if readers:
+            self.reason += f"\n{', '.join(readers)} must be dropped before and made again after: it raises until then"
+
+    def run(self, operations: Operations) -> None:
+        """Drop what is there; offline, what the edition has."""
+        if operations.get_context().as_sql:
+            continuous = migration_server(operations).edition.has(Feature.CONTINUOUS_AGGREGATES)
+        else:
+            connection = operations.get_bind()
+            continuous = catalog.is_continuous_aggregate(connection, self.name, schema=self.schema)
+            readers = catalog.views_on(connection, self.name, schema=self.schema)
+            if readers:
+                names = ", ".join(ddl.qualified(view, schema) for schema, view in readers)
+                raise CommandError(
+                    f"{ddl.qualified(self.name, self.schema)} cannot be dropped, for {names} reads it: in the "
+                    'migration, drop that before (op.execute("DROP VIEW ...")) and create it again, with its grants '
+                    "and comments, after the last step"
+                )
+            if continuous and not may_lose_data(operations, allowed=self.allow_data_loss):
+                lost = catalog.history_beyond_source(connection, self.name, schema=self.schema)
+                if lost is not None:
+                    raise CommandError(
+                        f"{ddl.qualified(self.name, self.schema)} holds history from {lost[0]} on, its source only "
+                        f"from {lost[1] or 'nowhere'}: to drop it loses what is in between; pass "
+                        "allow_data_loss=True in the migration, or run it with -x allow_data_loss=yes, if that is "
+                        "meant"
+                    )
+        operations.execute(ddl.verbatim(ddl.drop_view(self.name, continuous=continuous, schema=self.schema)))
+
+    def reverse(self) -> Group:
+        """Create it again with all that it had, where that is known."""
+        return Group(known(self.was, self))

@@ -1,0 +1,203 @@
+"""What every operation is: what it needs, what it sends, what it costs, how it goes back."""
+
+from __future__ import annotations
+
+import enum
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from alembic.operations import MigrateOperation, Operations
+from alembic.util import CommandError
+
+from qts_data.timescale import ddl
+from qts_data.timescale.edition import Edition, Feature, create_extension, offline_server, probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from qts_data.timescale.edition import Server
+    from qts_data.timescale.intervals import Interval
+
+__all__ = [
+    "CreateExtensionOp",
+    "Group",
+    "Safety",
+    "TimescaleOp",
+    "known",
+    "log",
+    "may_lose_data",
+    "migration_server",
+    "on_op",
+    "say",
+    "texts",
+]
+
+log = logging.getLogger("alembic.runtime.migration")
+
+
+def migration_server(operations: Operations) -> Server:
+    """The server that the running migration works on.
+
+    Raises:
+        CommandError: Offline, and nobody said which edition the script is for.
+    """
+    context = operations.get_context()
+    if not context.as_sql:
+        return probe(operations.get_bind())
+    edition = context.opts.get("timescale_edition")
+    if edition is None:
+        raise CommandError(
+            f"offline SQL needs an edition: pass -x edition={'|'.join(edition.value for edition in Edition)}"
+        )
+    return offline_server(Edition(edition))
+
+
+class Safety(enum.StrEnum):
+    """What running an operation on a database in use costs."""
+
+    ONLINE = "online"
+    FUTURE_CHUNKS_ONLY = "future chunks only"
+    NEEDS_RECOMPRESS = "needs recompress"
+    REBUILD = "rebuild"
+    DESTROYS_DATA = "destroys data"
+
+
+class TimescaleOp(MigrateOperation):
+    """Base of the operations: what they need, what they send, what they cost, how they are written."""
+
+    feature: Feature | None = None
+    function: str = ""
+    """Name on `op`."""
+    safety: Safety = Safety.ONLINE
+    reason: str = ""
+    """Why it is of that class; stands above it in a migration."""
+
+    def __init__(self, name: str, *, schema: str | None = None) -> None:
+        self.name = name
+        self.schema = schema
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the call on `op` as plain values, without the schema."""
+        return {}
+
+    def statements(self, edition: Edition, /) -> Iterable[str]:
+        """SQL for this edition, in order; nothing for an operation with a `run` of its own."""
+        del edition
+        return ()
+
+    def to_diff_tuple(self) -> tuple[Any, ...]:
+        """For `alembic check` and `compare_metadata`."""
+        return (self.function, self.schema, self.name, self.arguments())
+
+    def summary(self) -> str:
+        """What is left out on an edition without the feature."""
+        return f"{self.feature} of {ddl.qualified(self.name, self.schema)}"
+
+    def run(self, operations: Operations) -> None:
+        """Send the statements, or say why not."""
+        server = migration_server(operations)
+        if self.feature is not None and not server.edition.has(self.feature):
+            say(operations, f"{self.summary()}: not on the {server.edition} edition, left out")
+            return
+        for statement in self.statements(server.edition):
+            operations.execute(ddl.verbatim(statement))
+
+    @classmethod
+    def invoke(cls, operations: Operations, *args: Any, **kw: Any) -> None:
+        """Called through `op`."""
+        operations.invoke(cls(*args, **kw))
+
+
+_OpType = TypeVar("_OpType", bound=type[TimescaleOp])
+
+
+def on_op(operation: _OpType) -> _OpType:
+    """Give `op` a function of the operation's name."""
+    Operations.register_operation(operation.function, "invoke")(operation)
+    return operation
+
+
+def say(operations: Operations, message: str) -> None:
+    """A line in Alembic's log, and a comment in offline SQL."""
+    context = operations.get_context()
+    if context.as_sql and context.impl.output_buffer is not None:
+        context.impl.static_output(f"-- {message}")
+    log.info(message)
+
+
+def may_lose_data(operations: Operations, *, allowed: bool) -> bool:
+    """Whether somebody said so; offline nobody can look."""
+    context = operations.get_context()
+    return allowed or context.as_sql or bool(context.opts.get("timescale_allow_data_loss"))
+
+
+def texts(**intervals: Interval | None) -> dict[str, Any]:
+    """The intervals that are given, as arguments."""
+    return {name: interval.text for name, interval in intervals.items() if interval is not None}
+
+
+_Known = TypeVar("_Known")
+
+
+def known(existing: _Known | None, operation: TimescaleOp) -> _Known:
+    """How it was.
+
+    Raises:
+        ValueError: Nobody said, so there is no way back.
+    """
+    if existing is None:
+        raise ValueError(f"{operation.function}({operation.name!r}): not known how it was, cannot be reversed")
+    return existing
+
+
+class Group(MigrateOperation):
+    """Several operations in order, where Alembic wants one: a reverse that is more than one step."""
+
+    def __init__(self, operations: Sequence[MigrateOperation]) -> None:
+        self.ops = list(operations)
+
+    def reverse(self) -> Group:
+        """Each one, the last one first."""
+        return Group([operation.reverse() for operation in reversed(self.ops)])
+
+
+@Operations.implementation_for(TimescaleOp)
+def _run(operations: Operations, operation: TimescaleOp) -> None:
+    operation.run(operations)
+
+
+@Operations.implementation_for(Group)
+def _run_group(operations: Operations, group: Group) -> None:
+    for operation in group.ops:
+        operations.invoke(operation)
+
+
+@on_op
+class CreateExtensionOp(TimescaleOp):
+    """Install the extension where the server offers it; plain PostgreSQL stays plain.
+
+    There is no reverse: the extension may serve other schemas of the database.
+    """
+
+    function = "create_timescaledb_extension"
+
+    def __init__(self) -> None:
+        super().__init__("timescaledb")
+
+    def run(self, operations: Operations) -> None:
+        """Create the extension, unless the migration runs with `timescaledb_off`."""
+        context = operations.get_context()
+        if context.as_sql:
+            if migration_server(operations).edition is not Edition.POSTGRESQL:
+                operations.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+            return
+        if context.opts.get("timescaledb_off"):
+            server = probe(operations.get_bind())
+        else:
+            server = create_extension(operations.get_bind())
+        log.info(
+            "Server: %s edition, PostgreSQL %s, TimescaleDB %s",
+            server.edition,
+            server.postgres,
+            server.timescaledb_text,
+        )
