@@ -137,33 +137,16 @@ class CacheAside:
 
     async def read(self, key: str, plan: Plan[_T]) -> _T | Missing | None:
         """The cached value, if it can be trusted."""
-        near = self.near if plan.near else None
-        token = near.begin(key) if near is not None else None
-        value: _T | Missing | None = MISSING
-        expires_at = 0.0
-        try:
-            entry = await self.guarded(self.cache.lookup, key)
-            if entry is None:
-                return MISSING
-            value = self.accept(key, plan, entry)
-            if value is not MISSING and isinstance(entry, Entry):
-                expires_at = min(entry.expires_at, entry.read_at + plan.ttl_ms / 1000)
-        finally:
-            if near is not None:
-                near.end(key, token, value, expires_at)
-        return value
+        if plan.near and self.near is not None:
+            return await self._read_near(self.near, key, plan, self.accept)
+        entry = await self.guarded(self.cache.lookup, key)
+        if entry is None:
+            return MISSING
+        return self.accept(key, plan, entry)
 
     def accept(self, key: str, plan: Plan[_T], entry: Entry | Missing, *, stale: bool = False) -> _T | Missing | None:
         """What an entry says, or `MISSING` if it is not there, too old, of another layout, or older than a commit."""
-        value: _T | Missing | None = MISSING
-        # It may have been written under a longer TTL than the one in force.
-        if isinstance(entry, Entry) and (stale or now() - entry.read_at <= plan.ttl_ms / 1000):
-            try:
-                value = None if entry.value is None else plan.codec.decode(entry.value)
-            except ForeignRecord as error:
-                _log.debug("%s is of another layout: %s", key, error)
-            if not isinstance(value, Missing) and not self._fresh(key, plan, value, entry):
-                value = MISSING
+        value = self._open(key, plan, entry, stale=stale)
         if value is MISSING:
             self.counters.misses += 1
         else:
@@ -223,8 +206,10 @@ class CacheAside:
             answer = await self.guarded(self.cache.set_many, [write])
             taken = bool(answer and answer[0])
         finally:
-            if near is not None:
-                near.end(key, token, value if taken else MISSING, read_at + ttl / 1000)
+            kept = near is None or near.wrote(key, token, value if taken else MISSING, read_at + ttl / 1000)
+        if taken and not kept:
+            # The server tells of the writes of scripts, our own too, and together with those of others.
+            self.in_background(self._bring_near(key, plan))
         if answer is not None and not taken:
             self.counters.refused += 1
         return taken
@@ -274,6 +259,40 @@ class CacheAside:
         """Wait for what goes on in the background."""
         while self._background:
             await asyncio.wait(self._background)
+
+    async def _read_near(
+        self, near: NearCache, key: str, plan: Plan[_T], take: Callable[..., _T | Missing | None]
+    ) -> _T | Missing | None:
+        """Read, and keep near what was found."""
+        token = near.begin(key)
+        value: _T | Missing | None = MISSING
+        expires_at = 0.0
+        try:
+            entry = await self.guarded(self.cache.lookup, key)
+            if entry is None:
+                return MISSING
+            value = take(key, plan, entry)
+            if isinstance(entry, Entry):
+                expires_at = min(entry.expires_at, entry.read_at + plan.ttl_ms / 1000)
+        finally:
+            near.end(key, token, value, expires_at)
+        return value
+
+    async def _bring_near(self, key: str, plan: Plan[_T]) -> None:
+        if self.near is not None:
+            await self._read_near(self.near, key, plan, self._open)
+
+    def _open(self, key: str, plan: Plan[_T], entry: Entry | Missing, *, stale: bool = False) -> _T | Missing | None:
+        value: _T | Missing | None = MISSING
+        # It may have been written under a longer TTL than the one in force.
+        if isinstance(entry, Entry) and (stale or now() - entry.read_at <= plan.ttl_ms / 1000):
+            try:
+                value = None if entry.value is None else plan.codec.decode(entry.value)
+            except ForeignRecord as error:
+                _log.debug("%s is of another layout: %s", key, error)
+            if not isinstance(value, Missing) and not self._fresh(key, plan, value, entry):
+                value = MISSING
+        return value
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)

@@ -102,7 +102,7 @@ class RecordCodec(Generic[_T]):
     def encode(self, value: _T) -> dict[str, str]:
         """The record as fields."""
         found = {name: _plain(getattr(value, name)) for name in self._names}
-        return {_SCHEMA: self._schema, _VALUE: json.dumps(found, ensure_ascii=False)}
+        return {_SCHEMA: self._schema, _VALUE: msgspec.json.encode(found).decode()}
 
     def decode(self, found: Fields) -> _T:
         """The record again.
@@ -157,7 +157,7 @@ class _StrategyCodec:
     def encode(self, value: StrategyParameters) -> dict[str, str]:
         found = {name: _parameter_text(name, item) for name, item in value.parameters.items()}
         whole = {"strategy_id": value.strategy_id, "parameters": found}
-        return {_SCHEMA: "1", _VALUE: json.dumps(whole, ensure_ascii=False)}
+        return {_SCHEMA: "1", _VALUE: msgspec.json.encode(whole).decode()}
 
     def decode(self, found: Fields) -> StrategyParameters:
         try:

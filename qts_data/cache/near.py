@@ -45,28 +45,51 @@ class NearCache:
         return found[0]
 
     def begin(self, key: str) -> object:
-        """A token, before the key is read or written elsewhere; hand it back to `end`."""
+        """A token, before the key is read or written elsewhere; hand it back to `end` or `wrote`."""
         token = object()
         self._tokens.setdefault(key, set()).add(token)
         return token
 
     def end(self, key: str, token: object, value: Any = MISSING, expires_at: float = 0.0) -> None:
-        """Keep the value, unless the key was invalidated since `begin`; `MISSING` keeps nothing.
+        """Keep what was read, unless the key was invalidated since `begin`; `MISSING` keeps nothing.
 
         Args:
             key: The key.
             token: What `begin` gave.
-            value: What was read or written.
+            value: What was read.
             expires_at: When it may be served no longer, on the clock of `qts_data.cache.port.now`.
         """
+        if self._take(key, token) and value is not MISSING:
+            self._keep(key, value, expires_at)
+
+    def wrote(self, key: str, token: object, value: Any, expires_at: float) -> bool:
+        """The same for what this process has written; what others of it are still reading may be older.
+
+        Args:
+            key: The key.
+            token: What `begin` gave.
+            value: What was written; `MISSING` if the write was refused or failed.
+            expires_at: When it may be served no longer.
+
+        Returns:
+            Whether it was kept.
+        """
+        keep = self._take(key, token) and value is not MISSING
+        self.drop(key)
+        if keep:
+            self._keep(key, value, expires_at)
+        return keep
+
+    def _take(self, key: str, token: object) -> bool:
         tokens = self._tokens.get(key)
         if tokens is None or token not in tokens:
-            return
+            return False
         tokens.discard(token)
         if not tokens:
             del self._tokens[key]
-        if value is MISSING:
-            return
+        return True
+
+    def _keep(self, key: str, value: Any, expires_at: float) -> None:
         self._values[key] = (value, expires_at)
         self._values.move_to_end(key)
         if len(self._values) > self._most:

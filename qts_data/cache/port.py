@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,8 +58,7 @@ def version_text(*parts: int) -> str:
     return ".".join(f"{part:0{_VERSION_DIGITS}d}" for part in parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What a cache holds under a key.
 
     Attributes:
@@ -225,6 +224,5 @@ class Cache(ABC):
         """Let go of every connection."""
 
 
-def now() -> float:
-    """The clock of `read_at` and `expires_at`, in seconds."""
-    return time.monotonic()
+now: Final = time.monotonic
+"""The clock of `read_at` and `expires_at`, in seconds."""

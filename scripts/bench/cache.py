@@ -60,7 +60,8 @@ HELD: Final = Position(
     account="main", symbol=SYMBOL, market="KRX", currency="KRW", qty=Decimal("120.00000000"),
     avg_price=Decimal("71512.50000000"), cost_basis=Decimal("8581500.00000000"),
     realized_pnl=Decimal("1520000.25000000"), mark_price=Decimal("71600.00000000"),
-    exposure_value=Decimal("8592000.00000000"), exposure_pct=Decimal("0.085920"), unrealized_pnl=Decimal("10500.00000000"), marked_at=NOW, last_ledger_id=4711, updated_at=NOW,
+    exposure_value=Decimal("8592000.00000000"), exposure_pct=Decimal("0.085920"),
+    unrealized_pnl=Decimal("10500.00000000"), marked_at=NOW, last_ledger_id=4711, updated_at=NOW,
 )  # fmt: skip
 LIMITS: Final = RiskLimits(account="main", limits={f"limit_{n}": Decimal("100000.5") for n in range(6)})
 PARAMETERS: Final = StrategyParameters(
