@@ -19,7 +19,7 @@ from qts_data.contracts import HealthStatus
 from qts_data.errors import CacheError, CacheUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from qts_data.cache.link import Link
     from qts_data.cache.near import NearCache
@@ -82,6 +82,9 @@ return {meta, redis.call('ZREVRANGE', KEYS[1], 0, last), redis.call('ZRANGE', KE
 _SCRIPTS: Final = (_SET, _SET_BOOK, _GET_BOOK)
 _LOAD: Final = [pack("SCRIPT", "LOAD", script) for script in _SCRIPTS]
 _SET_SHA, _SET_BOOK_SHA, _GET_BOOK_SHA = (hashlib.sha1(script.encode()).hexdigest() for script in _SCRIPTS)  # noqa: S324
+_PING: Final = pack("PING")
+_ASKING: Final = pack("ASKING")
+_MOST_ATTEMPTS: Final = 6
 _NONE: Final = "_none"
 _TOMBSTONE: Final = "_gone"
 _OURS: Final = {_NONE, _TOMBSTONE, "_ver", "_exp", "_at"}
@@ -123,7 +126,7 @@ class RedisCache(Cache):
         payload = pack("HGETALL", key)
         link = self._only
         if link is None:
-            link, answer = await self._ask(key, payload)
+            link, answer = await self._ask(key, _always(payload))
         else:
             answer = await link.call(payload)
         return self._entry(answer, link, now(), stale=stale)
@@ -154,27 +157,31 @@ class RedisCache(Cache):
 
     async def delete(self, *keys: str) -> int:
         """Remove values and their fences; returns how many keys there were."""
-        answers = await _together([self._ask(key, pack("UNLINK", key)) for key in keys])
+        answers = await _together([self._ask(key, _always(pack("UNLINK", key))) for key in keys])
         return sum(self._number(answer, link) for link, answer in answers)
 
     async def set_book(self, write: BookWrite) -> bool:
         """Replace both sides of an order book at once; False if a newer one is there."""
-        link = await self._ready(write.meta_key)
-        at = math.floor((link.clock.low + now()) * 1000)
-        words: list[str | bytes | int] = [
-            *("EVALSHA", _SET_BOOK_SHA, 3, write.bid_key, write.ask_key, write.meta_key),
-            *(write.version, at + write.ttl_ms, at, len(write.bids), len(write.asks)),
-        ]
-        for price, size in (*write.bids, *write.asks):
-            words += (price, f"{price}:{size}")
-        for name, text in write.fields.items():
-            words += (name, text)
-        return await self._write(link, write.meta_key, pack(*words))
+
+        def command(link: Link) -> bytes:
+            at = math.floor((link.clock.low + read_at) * 1000)
+            words: list[str | bytes | int] = [
+                *("EVALSHA", _SET_BOOK_SHA, 3, write.bid_key, write.ask_key, write.meta_key),
+                *(write.version, at + write.ttl_ms, at, len(write.bids), len(write.asks)),
+            ]
+            for price, size in (*write.bids, *write.asks):
+                words += (price, f"{price}:{size}")
+            for name, text in write.fields.items():
+                words += (name, text)
+            return pack(*words)
+
+        read_at = now()
+        return await self._write(write.meta_key, command)
 
     async def get_book(self, bid_key: str, ask_key: str, meta_key: str, *, levels: int) -> BookSides | Missing:
         """The best levels of both sides, of one and the same write."""
         payload = pack("EVALSHA", _GET_BOOK_SHA, 3, bid_key, ask_key, meta_key, levels)
-        link, answer = await self._ask(meta_key, payload)
+        link, answer = await self._ask(meta_key, _always(payload))
         if isinstance(answer, Refusal):
             if "WRONGTYPE" in str(answer):
                 return MISSING
@@ -246,57 +253,65 @@ class RedisCache(Cache):
         return await self._route.find(key)
 
     async def _set(self, write: Write) -> bool:
-        read_at = now() if write.read_at is None else write.read_at
-        link = await self._ready(write.key)
-        server = link.clock.low + read_at
-        at = math.floor(server * 1000)
-        expires = at + write.ttl_ms
-        version = write.version
-        if version is None:
-            version = "" if write.tombstone else version_text(math.floor(server * 1e6))
-        words: list[str | bytes | int] = [
-            *("EVALSHA", _SET_SHA, 1, write.key, version, expires + write.stale_ms, expires, at)
-        ]
-        if write.tombstone:
-            words += (_TOMBSTONE, "1")
-        elif write.value is None:
-            words += (_NONE, "1")
-        else:
-            for name, text in write.value.items():
-                words += (name, text)
-        return await self._write(link, write.key, pack(*words))
+        def command(link: Link) -> bytes:
+            server = link.clock.low + read_at
+            at = math.floor(server * 1000)
+            expires = at + write.ttl_ms
+            version = write.version
+            if version is None:
+                version = "" if write.tombstone else version_text(math.floor(server * 1e6))
+            words: list[str | bytes | int] = [
+                *("EVALSHA", _SET_SHA, 1, write.key, version, expires + write.stale_ms, expires, at)
+            ]
+            if write.tombstone:
+                words += (_TOMBSTONE, "1")
+            elif write.value is None:
+                words += (_NONE, "1")
+            else:
+                for name, text in write.value.items():
+                    words += (name, text)
+            return pack(*words)
 
-    async def _write(self, link: Link, key: str, payload: bytes) -> bool:
+        read_at = now() if write.read_at is None else write.read_at
+        return await self._write(write.key, command)
+
+    async def _write(self, key: str, command: Callable[[Link], bytes]) -> bool:
         """Run a writing script, and learn the server's time from its answer."""
         sent_at = time.monotonic()
-        link, answer = await self._ask(key, payload, link)
+        link, answer = await self._ask(key, command, by_clock=True)
         if isinstance(answer, Refusal):
             raise self._refused(answer, link)
         taken, seconds, microseconds = answer
         link.clock.sample(int(seconds) + int(microseconds) / 1e6, sent_at, time.monotonic())
         return bool(taken)
 
-    async def _ready(self, key: str) -> Link:
-        """The link to a key, connected: until then its clock is not known."""
-        link = await self._route.find(key)
-        if not link.connected:
-            await link.call(pack("PING"))
-        return link
+    async def _ask(self, key: str, command: Callable[[Link], bytes], *, by_clock: bool = False) -> tuple[Link, Any]:
+        """The answer to one command and who gave it, wherever the key is by now.
 
-    async def _ask(self, key: str, payload: bytes, link: Link | None = None) -> tuple[Link, Any]:
-        """The answer to one command and who gave it, wherever the key is by now."""
-        link = link or await self._route.find(key)
-        answer = await link.call(payload)
-        if not isinstance(answer, Refusal):
-            return link, answer
-        if str(answer).startswith("NOSCRIPT"):
-            # The server was told to forget its scripts while it ran.
-            loaded = await link.call(b"".join([*_LOAD, payload]), len(_LOAD) + 1)
-            return link, loaded[-1]
-        elsewhere = await self._route.redirect(link, payload, 1, answer)
-        if elsewhere is not None and str(elsewhere[1]).startswith("NOSCRIPT"):
-            return await self._ask(key, payload, elsewhere[0])
-        return elsewhere or (link, answer)
+        Args:
+            key: Says who is asked.
+            command: Makes the command for a server.
+            by_clock: Whether it needs that server's clock, which is known once the connection stands.
+        """
+        link, asking = await self._route.find(key), False
+        for _ in range(_MOST_ATTEMPTS):
+            if by_clock and not link.connected:
+                await link.call(_PING)
+                if not link.connected:
+                    raise CacheUnavailable("the connection to Redis was lost at once")
+            payload = command(link)
+            answer = (await link.call(_ASKING + payload, 2))[1] if asking else await link.call(payload)
+            if not isinstance(answer, Refusal):
+                break
+            if str(answer).startswith("NOSCRIPT"):
+                # The server was told to forget its scripts while it ran.
+                await link.call(b"".join(_LOAD), len(_LOAD))
+                continue
+            elsewhere = self._route.follow(link, answer)
+            if elsewhere is None:
+                break
+            link, asking = elsewhere
+        return link, answer
 
     def _entry(self, answer: Any, link: Link, time_now: float, *, stale: bool) -> Entry | Missing:
         if not answer:
@@ -344,6 +359,11 @@ async def _together(calls: Sequence[Any]) -> list[Any]:
         if isinstance(item, BaseException):
             raise item
     return found
+
+
+def _always(payload: bytes) -> Callable[[Link], bytes]:
+    """The same command, whoever is asked."""
+    return lambda _: payload
 
 
 def _levels(members: Sequence[str], *, descending: bool) -> tuple[tuple[str, str], ...]:

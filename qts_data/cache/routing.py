@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["ClusterRoute", "LinkMaker", "Route", "SingleRoute"]
 
 _SLOTS: Final = 16384
-_MOST_REDIRECTS: Final = 5
-_ASKING: Final = pack("ASKING")
 _CLUSTER_SLOTS: Final = pack("CLUSTER", "SLOTS")
 
 
@@ -71,8 +69,8 @@ class Route(Protocol):
         """The link to the server that has the key."""
         ...
 
-    async def redirect(self, link: Link, payload: bytes, answers: int, refusal: Refusal) -> tuple[Link, Any] | None:
-        """Ask again where a refusal points to; None if it points nowhere."""
+    def follow(self, link: Link, refusal: Refusal) -> tuple[Link, bool] | None:
+        """Where a refusal points to, and whether ASKING must go before the command; None if it points nowhere."""
         ...
 
     async def everywhere(self) -> list[Link]:
@@ -99,7 +97,7 @@ class SingleRoute:
         """The only one."""
         return self.link
 
-    async def redirect(self, link: Link, payload: bytes, answers: int, refusal: Refusal) -> tuple[Link, Any] | None:  # noqa: ARG002
+    def follow(self, link: Link, refusal: Refusal) -> tuple[Link, bool] | None:
         """A server that became a replica is left; the next call finds the new master."""
         if str(refusal).startswith(("READONLY", "MASTERDOWN")):
             link.drop(CacheUnavailable(f"Redis is no master any more: {refusal}", incident=refusal))
@@ -145,31 +143,22 @@ class ClusterRoute:
             self._refresh()
         return link
 
-    async def redirect(self, link: Link, payload: bytes, answers: int, refusal: Refusal) -> tuple[Link, Any] | None:
-        """Follow MOVED and ASK (Redis Cluster specification, redirection)."""
-        for _ in range(_MOST_REDIRECTS):
-            kind, _, rest = str(refusal).partition(" ")
-            if kind in {"READONLY", "MASTERDOWN"}:
-                link.drop(CacheUnavailable(f"Redis is no master any more: {refusal}", incident=refusal))
-                self._refresh()
-            if kind not in {"MOVED", "ASK"}:
-                return None
-            host, _, port = rest.split(" ")[1].rpartition(":")
-            link = self._link(Address(host or self._seed.host, int(port)))
-            if kind == "ASK":
-                # ASKING holds for one command, and ours come one for each answer.
-                parts = await link.call(_ASKING + payload, answers + 1) if answers == 1 else None
-                found = parts[1] if parts else None
-                if found is None:
-                    return None
-            else:
-                self._refresh()
-                found = await link.call(payload, answers)
-            first = found[0] if answers > 1 else found
-            if not isinstance(first, Refusal):
-                return link, found
-            refusal = first
-        return None
+    def follow(self, link: Link, refusal: Refusal) -> tuple[Link, bool] | None:
+        """Follow MOVED and ASK (Redis Cluster specification, redirection).
+
+        Raises:
+            CacheUnavailable: There are more servers than `max_connections`.
+        """
+        kind, _, rest = str(refusal).partition(" ")
+        if kind in {"READONLY", "MASTERDOWN"}:
+            link.drop(CacheUnavailable(f"Redis is no master any more: {refusal}", incident=refusal))
+            self._refresh()
+        if kind not in {"MOVED", "ASK"}:
+            return None
+        host, _, port = rest.split(" ")[1].rpartition(":")
+        if kind == "MOVED":
+            self._refresh()
+        return self._link(Address(host or self._seed.host, int(port))), kind == "ASK"
 
     async def everywhere(self) -> list[Link]:
         """Links to all masters."""

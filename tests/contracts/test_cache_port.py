@@ -1,4 +1,4 @@
-"""What every cache does, in memory and on Redis: one suite for both."""
+"""What every cache does, in memory, on Redis and on a Redis Cluster: one suite for all."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 LONG = 60_000
 
 
-@pytest_asyncio.fixture(params=["memory", "redis"])
+@pytest_asyncio.fixture(params=["memory", "redis", "cluster"])
 async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Cache]:
     if request.param == "memory":
         made: Cache = MemoryCache()
+    elif request.param == "cluster":
+        url = request.getfixturevalue("redis_cluster").url
+        made = RedisCache(CacheConfig(url=url, cluster=True, socket_timeout_seconds=5))
     else:
         made = RedisCache(CacheConfig(url=request.getfixturevalue("redis_url"), socket_timeout_seconds=5))
     yield made
