@@ -5,6 +5,7 @@ Source of the codes: https://www.postgresql.org/docs/current/errcodes-appendix.h
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
@@ -29,11 +30,11 @@ from qts_data.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from sqlalchemy.engine import URL
 
-__all__ = ["describe_url", "translate", "translate_commit", "translated_errors"]
+__all__ = ["connecting", "describe_url", "translate", "translate_commit", "translated_errors"]
 
 _CODES: Final[Mapping[str, type[DatabaseError]]] = {
     "40001": TransactionConflict,  # serialization_failure
@@ -111,8 +112,9 @@ def _connection_failed(error: psycopg.Error, url: URL | None) -> QtsDataError:
     if url is None:
         return DatabaseUnavailable(said[-1])
     where = describe_url(url)
-    # libpq gives no SQLSTATE for a failed login; PQping says whether a server is there, without logging in.
-    if _server_answers(url):
+    # libpq gives no SQLSTATE for a failed login; PQping says whether a server is there, without logging in. One that
+    # was still starting up, and lets us in now, has refused nothing.
+    if _server_answers(url) and not _server_lets_in(url):
         # The server's own words, translated by nobody: they name the password, the role or the database.
         words = said[-1].partition("FATAL:")[2].strip() or said[-1]
         return ConfigurationError(
@@ -137,6 +139,31 @@ def _server_answers(url: URL) -> bool:
         connect_timeout="2",
     )
     return pq.PGconn.ping(text.encode()) == pq.Ping.OK
+
+
+def _server_lets_in(url: URL) -> bool:
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    try:
+        psycopg.connect(**{**arguments, "connect_timeout": 2}).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+@contextlib.asynccontextmanager
+async def connecting(url: URL) -> AsyncIterator[None]:
+    """Raise our errors instead of the driver's while a connection is made.
+
+    To tell a refusal from a server that is not there takes questions to the server, which may take seconds; the event
+    loop goes on meanwhile.
+    """
+    try:
+        yield
+    except (sa.exc.SQLAlchemyError, psycopg.Error) as error:
+        ours = await asyncio.to_thread(translate, error, url)
+        if ours is None:
+            raise
+        raise ours from error
 
 
 @contextlib.contextmanager

@@ -11,12 +11,13 @@ import random
 import time
 from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from qts_data.contracts import HealthStatus
 from qts_data.database.engine import DatabaseConfig, async_engine
-from qts_data.database.errors import translate_commit, translated_errors
+from qts_data.database.errors import connecting, translate_commit, translated_errors
 from qts_data.errors import QtsDataError, TransactionConflict
 
 if TYPE_CHECKING:
@@ -217,13 +218,13 @@ class Transactions(Generic[_Writer, _Reader]):
     @contextlib.asynccontextmanager
     async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         """A connection; whatever it began and nobody committed is rolled back at the end."""
-        with translated_errors(self.url):
+        async with connecting(self.url):
             connection = await engine.connect()
         try:
             yield connection
         finally:
             # A task that is cancelled here would leave the connection outside the pool for ever.
-            await asyncio.shield(connection.close())
+            await asyncio.shield(_give_back(connection))
 
     async def _commit(self, scope: WriteScope) -> None:
         # A commit that is under way is not given up: nobody would know what became of it.
@@ -241,3 +242,13 @@ class Transactions(Generic[_Writer, _Reader]):
             raise (translate_commit(failure) or failure) from failure
         if cancelled is not None:
             raise cancelled
+
+
+async def _give_back(connection: AsyncConnection) -> None:
+    try:
+        await connection.close()
+    except (sa.exc.SQLAlchemyError, psycopg.Error):
+        # It has died: there is nothing to roll back, and whoever worked on it has heard of it, or had no need to.
+        with contextlib.suppress(sa.exc.ResourceClosedError):
+            await connection.invalidate()
+            await connection.close()

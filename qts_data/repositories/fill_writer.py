@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import psycopg
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from qts_data.database.errors import translate, translate_commit, translated_errors
+from qts_data.database.errors import connecting, translate, translate_commit
 from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError, TransactionConflict, UniqueViolated
 from qts_data.repositories.accounting import Holding
 from qts_data.repositories.booking import Booking
@@ -205,10 +206,14 @@ class FillWriter:
             raise
 
     async def _leased(self) -> Driver:
-        with translated_errors(self._engine.url):
+        async with connecting(self._engine.url):
             return await self._driver()
 
     async def _driver(self) -> Driver:
+        if self._lease is not None and _has_something_to_say(self._lease):
+            # A server says nothing unasked but that it goes: with nothing on the way, nothing is in doubt yet.
+            await greenlet_spawn(self._lease.invalidate)
+            await self._release()
         if self._lease is None:
             self._lease = cast("PoolProxiedConnection", await greenlet_spawn(self._engine.sync_engine.raw_connection))
         driver: psycopg.AsyncConnection[Any] | None = self._lease.driver_connection
@@ -220,4 +225,16 @@ class FillWriter:
         lease, self._lease = self._lease, None
         if lease is not None:
             with contextlib.suppress(psycopg.Error, QtsDataError):
+                driver: psycopg.AsyncConnection[Any] | None = lease.driver_connection
+                if driver is not None and driver.closed:
+                    await greenlet_spawn(lease.invalidate)
                 await greenlet_spawn(lease.close)
+
+
+def _has_something_to_say(lease: PoolProxiedConnection) -> bool:
+    driver: psycopg.AsyncConnection[Any] | None = lease.driver_connection
+    if driver is None or driver.closed:
+        return True
+    look = select.poll()
+    look.register(driver.fileno(), select.POLLIN)
+    return bool(look.poll(0))

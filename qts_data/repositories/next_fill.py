@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from qts_data.contracts import BookedFill, LedgerEntry
     from qts_data.repositories.booking import Driver
 
-__all__ = ["WRITE_NEXT", "WRITTEN", "Remembered", "book_next"]
+__all__ = ["EXPECTED", "WRITE_NEXT", "WRITTEN", "Remembered", "book_next"]
 
 WRITTEN: Final = [column for column in COLUMNS if column not in {"id", "recorded_at"}]
-"""What `WRITE_NEXT` binds, before the version that it expects."""
+"""What `WRITE_NEXT` binds, before what it expects of the position."""
+EXPECTED: Final = ["last_ledger_id", "qty", "cost_basis", "realized_pnl"]
+"""What it expects."""
 _number: Final = {column: f"${number}" for number, column in enumerate(WRITTEN, 1)}
+_expected: Final = {column: f"${number}" for number, column in enumerate(EXPECTED, len(WRITTEN) + 1)}
 _EXPOSURE: Final = half_even(f"({_number['position_qty']} * p.mark_price)")
 WRITE_NEXT: Final = Statement(
     "write_next_fill",
@@ -29,7 +32,10 @@ WRITE_NEXT: Final = Statement(
     WITH held AS (
         SELECT FROM positions
          WHERE account = {_number["account"]} AND symbol = {_number["symbol"]}
-           AND last_ledger_id = ${len(WRITTEN) + 1}::bigint
+           AND last_ledger_id = {_expected["last_ledger_id"]}::bigint
+           -- Somebody may have put a damaged position right, which is no entry of the ledger.
+           AND qty = {_expected["qty"]}::numeric AND cost_basis = {_expected["cost_basis"]}::numeric
+           AND realized_pnl = {_expected["realized_pnl"]}::numeric
            -- Somebody has to look whether one of them waits for this fill.
            AND NOT EXISTS (SELECT FROM pending_reports)
     ), entry AS (
@@ -81,7 +87,7 @@ async def book_next(driver: Driver, position: Remembered, entry: LedgerEntry) ->
     booked = Booked.of(0, entry, position.holding, after)
     pipeline = Pipeline(driver)
     pipeline.add(LOCK, lock_parameter([(entry.account, entry.symbol)]))
-    pipeline.add(WRITE_NEXT, *booked.row()[1:], str(position.last_ledger_id))
+    pipeline.add(WRITE_NEXT, *booked.row()[1:], str(position.last_ledger_id), *map(str, position.holding))
     pipeline.add(COMMIT)
     _, written, _ = await pipeline.run()
     if not written:

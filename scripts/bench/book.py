@@ -31,7 +31,7 @@ from qts_data.database.embedded import EmbeddedServer
 from qts_data.database.engine import parse_url
 from qts_data.repositories import Database, booking
 from qts_data.repositories.ledger_rows import COLUMNS
-from qts_data.repositories.next_fill import WRITE_NEXT, WRITTEN
+from qts_data.repositories.next_fill import EXPECTED, WRITE_NEXT, WRITTEN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -108,8 +108,8 @@ def pgbench_scripts() -> dict[str, str]:
         bind(booking.WRITE_ENTRIES, [arrays[name] for name in COLUMNS if name != "recorded_at"]),
         bind(booking.WRITE_POSITIONS, position),
     ]
-    # pgbench remembers no version: it expects whatever is there.
-    at_once = bind(WRITE_NEXT, [*(scalars[name] for name in WRITTEN), "last_ledger_id"])
+    # pgbench remembers no position: it expects whatever is there.
+    at_once = bind(WRITE_NEXT, [*(scalars[name] for name in WRITTEN), *EXPECTED])
     end = ["COMMIT;", "\\endpipeline"]
     return {
         "pgbench, two round trips": "\n".join([*setting, *reads, *writes, *end]),

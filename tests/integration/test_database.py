@@ -201,6 +201,28 @@ async def test_a_task_that_is_cancelled_during_its_commit_finishes_it(proxy: Pro
         assert (await count(database), done) == (1, ["hook"])
 
 
+async def test_a_server_that_was_starting_up_has_refused_nothing(proxy: Proxy) -> None:
+    async with Database(proxy.url) as book:
+        proxy.refuse_once(b"57P03")
+        with pytest.raises(DatabaseUnavailable):
+            await count(book)
+        assert await count(book) == 0
+
+
+async def test_a_connection_that_died_under_a_block_leaves_the_error_of_the_block(proxy: Proxy) -> None:
+    async with Database(proxy.url) as book:
+        with pytest.raises(ValueError, match="mine"):
+            async with book.transaction() as uow:
+                await insert(uow, "a")
+                proxy.cut()
+                raise ValueError("mine")
+        async with book.reader() as reader:
+            await reader.connection.scalar(sa.text(COUNT))
+            proxy.cut()
+        assert "Current Checked out connections: 0" in book.engine.pool.status()
+        assert await count(book) == 0
+
+
 async def test_connections_that_died_while_idle_are_replaced_unseen(proxy: Proxy) -> None:
     async with Database(proxy.url, DatabaseConfig(ping_after_idle_seconds=0)) as database:
         async with database.reader() as one, database.reader() as two:

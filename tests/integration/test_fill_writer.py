@@ -1,0 +1,205 @@
+"""Fills of many tasks booked together: order, what they share, and what one of them cannot do to the others."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+import pytest_asyncio
+import sqlalchemy as sa
+
+from qts_data.contracts import Reversal
+from qts_data.errors import DatabaseUnavailable, InvalidRecord, LedgerConflict, OutcomeUnknown
+from qts_data.repositories import Database
+from tests.fixtures.factories import FillFactory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.engine import URL
+
+    from qts_data.contracts import BookedFill, LedgerEntry
+    from tests.fixtures.fix_proxy import Proxy
+
+
+@pytest_asyncio.fixture
+async def book(database_url: URL) -> AsyncIterator[Database]:
+    async with Database(database_url) as made:
+        yield made
+
+
+def buy(qty: int = 1, **fields: Any) -> LedgerEntry:
+    return FillFactory.build(**{"side": "BUY", "qty": Decimal(qty), "price": Decimal(100), **fields})
+
+
+async def quantity(book: Database, symbol: str = "005930") -> Decimal:
+    async with book.reader() as reader:
+        assert (await reader.positions.verify_positions()).mismatches == ()
+        return (await reader.positions.get_position(symbol)).qty
+
+
+async def test_a_fill_of_a_position_that_the_writer_remembers_takes_one_round_trip(proxy: Proxy) -> None:
+    async with Database(proxy.url) as book, book.fill_writer() as writer:
+        await writer.record_fill(buy())
+        # Statements are prepared at their first use, in the same round trip.
+        for total in (2, 3):
+            before = proxy.round_trips
+            booked = await writer.record_fill(buy())
+            assert proxy.round_trips - before == 1
+            assert booked.position.qty == total
+        assert await quantity(book) == 3
+
+
+async def test_fills_that_come_together_share_their_transactions_and_keep_their_order(proxy: Proxy) -> None:
+    async with Database(proxy.url) as book, book.fill_writer(max_group=100) as writer:
+        await writer.record_fill(buy())
+        before = proxy.round_trips
+        results = await asyncio.gather(*(writer.record_fill(buy()) for _ in range(400)))
+        assert proxy.round_trips - before < 40
+        assert [one.position.qty for one in results] == list(range(2, 402))
+        ids = [one.ledger_id for one in results]
+        assert ids == sorted(set(ids))
+        assert await quantity(book) == 401
+
+
+async def test_a_bound_on_what_waits_delays_and_loses_nothing(book: Database) -> None:
+    async with book.fill_writer(max_group=2, max_waiting=3) as writer:
+        results = await asyncio.gather(*(writer.record_fill(buy()) for _ in range(20)))
+    assert sorted(one.position.qty for one in results) == list(range(1, 21))
+
+
+async def test_a_fill_that_comes_twice_is_booked_once(book: Database) -> None:
+    one, other = buy(2), buy(3)
+    async with book.fill_writer() as writer:
+        first, again, second = await asyncio.gather(*map(writer.record_fill, (one, one, other)))
+        late = await writer.record_fill(one)
+    assert [first.duplicate, again.duplicate, second.duplicate, late.duplicate] == [False, True, False, True]
+    assert first.ledger_id == again.ledger_id == late.ledger_id
+    assert late.position.qty == 2
+    assert await quantity(book) == 5
+
+
+async def test_one_that_is_refused_does_no_harm_to_its_group(book: Database) -> None:
+    known = buy(execution_id="known")
+    async with book.fill_writer() as writer:
+        await writer.record_fill(known)
+        other = buy(9, execution_id="known")
+        dollars = buy(currency="USD")
+        results = await asyncio.gather(
+            *map(writer.record_fill, (buy(), other, buy(), dollars, buy())), return_exceptions=True
+        )
+        assert [type(one).__name__ for one in results] == [
+            "BookedFill", "LedgerConflict", "BookedFill", "InvalidRecord", "BookedFill",
+        ]  # fmt: skip
+        # Alone, too, when the writer remembers the position.
+        with pytest.raises(LedgerConflict, match="another fill has this execution id"):
+            await writer.record_fill(other)
+        with pytest.raises(InvalidRecord, match="currency"):
+            await writer.record_fill(dollars)
+        assert (await writer.record_fill(buy())).position.qty == 5
+    assert await quantity(book) == 5
+
+
+async def test_a_report_that_waits_is_booked_with_its_fill(book: Database) -> None:
+    async with book.fill_writer() as writer:
+        entry = buy(7)
+        await writer.record_fill(buy())
+        assert entry.execution_id is not None
+        bust = Reversal(
+            timestamp=entry.timestamp, broker=entry.broker, account=entry.account,
+            execution_id="bust", reverses=entry.execution_id,
+        )  # fmt: skip
+        async with book.transaction() as uow:
+            assert await uow.ledger.reverse_fill(bust) is None
+        booked = await writer.record_fill(entry)
+        assert [one.position.qty for one in (booked, *booked.applied)] == [8, 1]
+        assert (await writer.record_fill(buy())).position.qty == 2
+    assert await quantity(book) == 2
+
+
+async def test_what_others_book_meanwhile_is_not_overwritten(book: Database, database_url: URL) -> None:
+    async with Database(database_url) as elsewhere, book.fill_writer() as writer:
+        await writer.record_fill(buy())
+        async with elsewhere.transaction() as uow:
+            await uow.ledger.record_fill(buy(10))
+        assert (await writer.record_fill(buy())).position.qty == 12
+    assert await quantity(book) == 12
+
+
+async def test_a_position_that_was_put_right_meanwhile_stays_right(book: Database) -> None:
+    async with book.fill_writer() as writer:
+        await writer.record_fill(buy(5))
+        async with book.transaction() as uow:
+            await uow.connection.execute(sa.text("UPDATE positions SET cost_basis = 1"))
+        await writer.record_fill(buy(1))
+        # The writer has read what is wrong, and remembers it.
+        async with book.transaction() as uow:
+            assert await uow.positions.restore_positions()
+        booked = await writer.record_fill(buy(1))
+    assert [booked.position.qty, booked.position.cost_basis] == [7, 700]
+    async with book.reader() as reader:
+        mismatches = (await reader.positions.verify_positions()).mismatches
+    # The entry that was computed from what was wrong stays as it was booked.
+    assert {one.ledger_id for one in mismatches} == {2}
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_group_whose_commit_got_no_answer_is_simply_sent_again(
+    proxy: Proxy, when: Literal["before", "after"], remembered: bool
+) -> None:
+    async with Database(proxy.url) as book, book.fill_writer() as writer:
+        entries = [buy(1)] if remembered else [buy(1), buy(1)]
+        await writer.record_fill(buy(1))
+        await asyncio.gather(*(writer.record_fill(buy(1)) for _ in range(3)))
+        proxy.cut_at(b"qts_commit", when=when)
+        results = await asyncio.gather(*map(writer.record_fill, entries), return_exceptions=True)
+        assert [type(one) for one in results] == [OutcomeUnknown] * len(entries)
+        again = [await writer.record_fill(entry) for entry in entries]
+        assert [one.duplicate for one in again] == [when == "after"] * len(entries)
+        assert await quantity(book) == 4 + len(entries)
+
+
+async def test_a_connection_that_died_while_nothing_was_to_do_is_replaced_unseen(proxy: Proxy) -> None:
+    async with Database(proxy.url) as book, book.fill_writer() as writer:
+        await writer.record_fill(buy())
+        proxy.cut()
+        await asyncio.sleep(0.05)
+        assert (await writer.record_fill(buy())).position.qty == 2
+        proxy.cut()
+        await asyncio.sleep(0.05)
+        results = await asyncio.gather(*(writer.record_fill(buy()) for _ in range(5)))
+        assert results[-1].position.qty == 7
+
+
+async def test_a_server_that_is_not_there_is_told_to_everybody_who_waits(proxy: Proxy) -> None:
+    async with Database(proxy.url) as book, book.fill_writer() as writer:
+        await writer.record_fill(buy())
+        await proxy.stop()
+        await asyncio.sleep(0.05)
+        results = await asyncio.gather(*(writer.record_fill(buy()) for _ in range(3)), return_exceptions=True)
+        assert [type(one) for one in results] == [DatabaseUnavailable] * 3
+
+
+async def test_closing_books_what_waits_and_takes_nothing_more(book: Database) -> None:
+    writer = book.fill_writer(max_group=3)
+    async with writer:
+        waiting: list[asyncio.Task[BookedFill]] = [asyncio.create_task(writer.record_fill(buy())) for _ in range(10)]
+        await asyncio.sleep(0)
+    assert [(await one).position.qty for one in waiting] == list(range(1, 11))
+    with pytest.raises(DatabaseUnavailable, match="closed"):
+        await writer.record_fill(buy())
+    assert await quantity(book) == 10
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_takes_nobody_with_it(book: Database) -> None:
+    async with book.fill_writer(max_group=1) as writer:
+        tasks = [asyncio.create_task(writer.record_fill(buy())) for _ in range(5)]
+        await asyncio.sleep(0)
+        tasks[3].cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[3], asyncio.CancelledError)
+    assert [one.position.qty for one in results if not isinstance(one, BaseException)] == [1, 2, 3, 4]
+    assert await quantity(book) == 4
