@@ -90,6 +90,11 @@ class Wire(asyncio.Protocol):
     def be_patient_for(self, timeout_seconds: float) -> None:
         """The longest wait for answers from now on: a handshake may take longer than a read."""
         self._timeout = timeout_seconds
+        if self._watch is not None:
+            # It was set for the longer time, and would look too late.
+            self._watch.cancel()
+            self._watch = None
+            self._look()
 
     def drop(self, reason: CacheError) -> None:
         """End the connection now; everybody who waits gets the reason."""

@@ -105,6 +105,20 @@ async def test_whoever_asks_a_silent_server_is_told_within_the_timeout(own_redis
     await cache.close()
 
 
+async def test_a_server_that_falls_silent_after_the_handshake_costs_no_longer_timeout(own_redis: RedisProcess) -> None:
+    cache = made(own_redis, connect_timeout_seconds=5.0)
+    await cache.get("k")
+    own_redis.pause()
+    try:
+        started = time.monotonic()
+        with pytest.raises(CacheTimeout):
+            await cache.get("k")
+        assert time.monotonic() - started < 2.5
+    finally:
+        own_redis.resume()
+    await cache.close()
+
+
 async def test_a_cut_connection_is_made_again_by_the_next_call(cache: RedisCache, own_redis: RedisProcess) -> None:
     await fill(cache, 1)
     own_redis.cut()
