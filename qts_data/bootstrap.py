@@ -44,6 +44,7 @@ __all__ = [
     "cache_config",
     "cache_manager",
     "check",
+    "checked_database",
     "connect",
     "database",
     "database_url",
@@ -332,6 +333,26 @@ def cache_manager(
 
 def _secret(value: SecretStr | None) -> str | None:
     return None if value is None else value.get_secret_value()
+
+
+@contextlib.asynccontextmanager
+async def checked_database(settings: Settings) -> AsyncIterator[Database]:
+    """The configured database for a command that may take its time; refuses a schema that is not the code's.
+
+    Raises:
+        ConfigurationError: The server refused the connection, or is too old.
+        DatabaseUnavailable: No server answers.
+        SchemaMismatch: The schema is older or newer than the code.
+    """
+    config = DatabaseConfig(
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        statement_timeout_seconds=0,
+        idle_transaction_timeout_seconds=0,
+    )
+    async with Database(database_url(settings), config) as made:
+        async with made.reader() as reader:
+            await reader.connection.run_sync(_require_current)
+        yield made
 
 
 @contextlib.asynccontextmanager

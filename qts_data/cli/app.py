@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from qts_data import bootstrap
-from qts_data.cli import db, dev, importing, show
+from qts_data.cli import book, db, dev, importing, show
 from qts_data.cli.demo import run_demo
 from qts_data.cli.output import console
 from qts_data.settings import load_settings
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(book.app, name="book")
 app.add_typer(db.app, name="db")
 app.add_typer(dev.app, name="dev")
 app.add_typer(importing.app, name="import")

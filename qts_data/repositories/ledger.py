@@ -68,6 +68,7 @@ class LedgerReader:
         start: dt.datetime | None = None,
         end: dt.datetime | None = None,
         after_id: int = 0,
+        newest_first: bool = False,
         limit: int = 1000,
     ) -> list[BookedEntry]:
         """Entries in the order of booking.
@@ -79,12 +80,15 @@ class LedgerReader:
             start: Only fills at this instant or later.
             end: Only fills before this instant.
             after_id: Only entries booked after this one; to page on, the id of the last one seen.
+            newest_first: In the opposite order.
             limit: At most so many.
 
         Raises:
             InvalidRecord: `start` or `end` has no time zone.
         """
         statement = _filtered(account, symbol, strategy_tag, start, end).where(_entry.id > after_id).limit(limit)
+        if newest_first:
+            statement = statement.order_by(None).order_by(_entry.id.desc())
         with translated_errors():
             return [booked_entry(row) for row in await self._connection.execute(statement)]
 

@@ -80,6 +80,7 @@ class PositionReader:
         self,
         *,
         account: str | None = None,
+        symbol: str | None = None,
         market: str | None = None,
         strategy_tag: str | None = None,
         open_only: bool = False,
@@ -90,6 +91,7 @@ class PositionReader:
 
         Args:
             account: Only this account's.
+            symbol: Only in this instrument.
             market: Only of this market.
             strategy_tag: Only those that this strategy has traded.
             open_only: Leave out those whose quantity is 0.
@@ -97,6 +99,8 @@ class PositionReader:
             limit: At most so many.
         """
         statement = _filtered(account, market, strategy_tag, open_only=open_only).limit(limit)
+        if symbol is not None:
+            statement = statement.where(_position.symbol == symbol)
         if after is not None:
             statement = statement.where(sa.tuple_(_position.account, _position.symbol) > sa.tuple_(*after))
         return await self._rows(statement)

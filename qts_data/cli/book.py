@@ -1,0 +1,252 @@
+"""`qts-data book`: what is held, and the proof that it follows from the ledger.
+
+Exit codes: 0 the book is right, 1 it is not, 2 could not tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import datetime as dt
+import json
+import zoneinfo
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import typer
+from rich.table import Table
+
+from qts_data import bootstrap
+from qts_data.cli.output import console, fail, notes
+from qts_data.errors import InvalidRecord, QtsDataError
+from qts_data.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator, Sequence
+    from decimal import Decimal
+
+    from qts_data.contracts import BookedEntry, Position
+    from qts_data.repositories.proof import Mismatch, Verification
+
+    Clock = Literal["timestamp", "recorded_at"]
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Positions and the ledger that makes them. Exit code 0: right. 1: not right, or nothing there. 2: could not "
+    "tell.",
+    no_args_is_help=True,
+)
+
+_T = TypeVar("_T")
+By = StrEnum("By", {"timestamp": "timestamp", "recorded_at": "recorded_at"})
+_TRADED = By("timestamp")
+
+AsJson = Annotated[bool, typer.Option("--json", help="For machines; numbers are strings with every digit.")]
+
+
+@app.command()
+def show(
+    symbol: Annotated[str | None, typer.Argument(help="Only this instrument, and its last entries.")] = None,
+    account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
+    market: Annotated[str | None, typer.Option(help="Only this market.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="Only what this strategy has traded.")] = None,
+    closed: Annotated[bool, typer.Option(help="Positions of quantity 0, too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows to print.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Print positions as they are stored; with a symbol, its last ledger entries, too."""
+    with _two_if_unknown():
+        positions, entries = _run(_read(symbol, account, market, strategy, closed or symbol is not None, limit))
+    if as_json:
+        found: dict[str, Any] = {"positions": [_plain(one) for one in positions]}
+        if symbol is not None:
+            found["entries"] = [_plain(one) for one in entries]
+        _print_json(found)
+    else:
+        _print_positions(positions)
+        if entries:
+            _print_entries(entries)
+    if not positions:
+        notes.print("no positions")
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(as_json: AsJson = False) -> None:
+    """Fold the whole ledger and compare every entry and every position with it, to the last digit."""
+    with _two_if_unknown():
+        found = _run(_verify())
+    if as_json:
+        _print_json({"right": not found.mismatches, **_plain(found)})
+    else:
+        console.print(f"{found.entries:,} entries, {found.positions:,} positions")
+        _print_mismatches(found.mismatches)
+    if found.mismatches:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rebuild(
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            help="Last instant that counts, such as 2026-11-20T15:30+09:00; without an offset it is in "
+            "QTS_TRADING_TIME_ZONE, and a date alone means the end of that day."
+        ),
+    ] = None,
+    by: Annotated[
+        By, typer.Option(help="timestamp: what had been traded by then; recorded_at: what the book knew then.")
+    ] = _TRADED,
+    account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write the positions of now where they differ.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the book as the ledger makes it, now or at any past instant; or put damaged positions right.
+
+    With --write, exit code 1 says that ledger entries are wrong as well: those are never changed.
+    """
+    if write and (as_of is not None or account is not None):
+        raise typer.BadParameter("--write puts all positions of now right; leave out --as-of and --account")
+    with _two_if_unknown():
+        instant = None if as_of is None else _instant(as_of)
+        if write:
+            wrong = _run(_restore())
+            rest = [one for one in wrong if one.ledger_id is not None]
+            if as_json:
+                _print_json({"was_wrong": [_plain(one) for one in wrong], "right": not rest})
+            else:
+                _print_mismatches(wrong)
+                restored = {(one.account, one.symbol) for one in wrong if one.ledger_id is None}
+                console.print(f"{len(restored):,} positions put right")
+            raise typer.Exit(1 if rest else 0)
+        positions = [one for one in _run(_rebuild(instant, by.value)) if account in {None, one.account}]
+    if as_json:
+        _print_json(
+            {"as_of": None if instant is None else instant.isoformat(), "positions": list(map(_plain, positions))}
+        )
+    else:
+        _print_positions([one for one in positions if one.qty])
+
+
+async def _read(
+    symbol: str | None, account: str | None, market: str | None, strategy: str | None, closed: bool, limit: int
+) -> tuple[list[Position], list[BookedEntry]]:
+    async with bootstrap.checked_database(load_settings()) as database, database.reader(snapshot=True) as reader:
+        positions = await reader.positions.list_positions(
+            account=account, market=market, symbol=symbol, strategy_tag=strategy, open_only=not closed, limit=limit
+        )
+        if symbol is None:
+            return positions, []
+        return positions, await reader.ledger.list_entries(
+            account=account, symbol=symbol, newest_first=True, limit=limit
+        )
+
+
+async def _verify() -> Verification:
+    async with bootstrap.checked_database(load_settings()) as database, database.reader(snapshot=True) as reader:
+        return await reader.positions.verify_positions()
+
+
+async def _rebuild(as_of: dt.datetime | None, by: Clock) -> list[Position]:
+    async with bootstrap.checked_database(load_settings()) as database, database.reader(snapshot=True) as reader:
+        return await reader.positions.rebuild_positions(as_of, by=by)
+
+
+async def _restore() -> tuple[Mismatch, ...]:
+    async with bootstrap.checked_database(load_settings()) as database, database.transaction() as uow:
+        return await uow.positions.restore_positions()
+
+
+def _run(work: Coroutine[Any, Any, _T]) -> _T:
+    return asyncio.run(work)
+
+
+@contextlib.contextmanager
+def _two_if_unknown() -> Iterator[None]:
+    try:
+        yield
+    except QtsDataError as error:
+        fail(error, code=2)
+
+
+def _instant(text: str) -> dt.datetime:
+    zone = zoneinfo.ZoneInfo(load_settings().trading_time_zone)
+    try:
+        if len(text) == len("2026-11-20"):
+            midnight = dt.datetime.combine(dt.date.fromisoformat(text) + dt.timedelta(days=1), dt.time(), zone)
+            return midnight - dt.timedelta(microseconds=1)
+        given = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidRecord(
+            field="--as-of", reason=f"{text!r} is no date and no time such as 2026-11-20T15:30"
+        ) from error
+    return given if given.tzinfo is not None else given.replace(tzinfo=zone)
+
+
+def _plain(record: Position | BookedEntry | Mismatch | Verification) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(record), default=_json_value))
+    return found
+
+
+def _json_value(value: object) -> str:
+    return value.isoformat() if isinstance(value, dt.datetime) else str(value)
+
+
+def _print_json(found: dict[str, Any]) -> None:
+    typer.echo(json.dumps(found, ensure_ascii=False, indent=2))
+
+
+def _number(value: Decimal | None) -> str:
+    return "-" if value is None else f"{value.normalize():,f}"
+
+
+def _table(left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in left:
+        table.add_column(name)
+    for name in right:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _print_positions(positions: Sequence[Position]) -> None:
+    if not positions:
+        return
+    table = _table(
+        ("account", "symbol", "market"), ("qty", "avg price", "cost", "realized", "unrealized", "currency", "entry")
+    )
+    for one in positions:
+        figures = (one.qty, one.avg_price, one.cost_basis, one.realized_pnl, one.unrealized_pnl)
+        table.add_row(
+            one.account, one.symbol, one.market, *map(_number, figures), one.currency, str(one.last_ledger_id)
+        )
+    console.print(table)
+
+
+def _print_entries(entries: Sequence[BookedEntry]) -> None:
+    console.print()
+    zone = zoneinfo.ZoneInfo(load_settings().trading_time_zone)
+    table = _table(
+        ("time", "broker", "execution id", "side"), ("qty", "price", "fee", "realized", "qty after", "entry")
+    )
+    for booked in reversed(entries):
+        entry = booked.entry
+        takes_back = "" if booked.reverses_id is None else f" (takes back {booked.reverses_id})"
+        figures = (entry.qty, entry.price, entry.fee, booked.realized_pnl, booked.position_qty)
+        table.add_row(
+            f"{entry.timestamp.astimezone(zone):%Y-%m-%d %H:%M:%S}", entry.broker, entry.stored_execution_id,
+            entry.side + takes_back, *map(_number, figures), str(booked.id),
+        )  # fmt: skip
+    console.print(table)
+
+
+def _print_mismatches(mismatches: Sequence[Mismatch]) -> None:
+    if not mismatches:
+        return
+    table = _table(("account", "symbol", "where", "field"), ("stored", "computed"))
+    for one in mismatches:
+        where = "position" if one.ledger_id is None else f"entry {one.ledger_id}"
+        table.add_row(one.account, one.symbol, where, one.field, one.stored, one.computed)
+    console.print(table)
