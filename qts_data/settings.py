@@ -59,6 +59,14 @@ class Settings(BaseSettings):
         redis_sentinel_master: `QTS_REDIS_SENTINEL_MASTER`, the name that they watch the master under.
         redis_cluster: `QTS_REDIS_CLUSTER`, whether the server belongs to a Redis Cluster.
         redis_prefix: `QTS_REDIS_PREFIX`, begins every key.
+        redis_price_ttl_ms: `QTS_REDIS_PRICE_TTL_MS`, milliseconds for which a price may be served.
+        redis_position_ttl_ms: `QTS_REDIS_POSITION_TTL_MS`, the same for a position.
+        redis_orderbook_ttl_ms: `QTS_REDIS_ORDERBOOK_TTL_MS`, for an order book.
+        redis_risk_ttl_ms: `QTS_REDIS_RISK_TTL_MS`, for limits.
+        redis_order_ttl_ms: `QTS_REDIS_ORDER_TTL_MS`, for an order.
+        redis_strategy_ttl_ms: `QTS_REDIS_STRATEGY_TTL_MS`, for the parameters of a strategy.
+        redis_defensive_position_ttl_ms: `QTS_REDIS_DEFENSIVE_POSITION_TTL_MS`, for a position in DEFENSIVE; None never
+            serves one that is older than the default of a second.
         redis_max_connections: `QTS_REDIS_MAX_CONNECTIONS`, most servers that are talked to, one connection to each.
         redis_socket_timeout_seconds: `QTS_REDIS_SOCKET_TIMEOUT_SECONDS`, longest wait for an answer.
         redis_connect_timeout_seconds: `QTS_REDIS_CONNECT_TIMEOUT_SECONDS`, longest time for making a connection.
@@ -103,6 +111,13 @@ class Settings(BaseSettings):
     redis_sentinel_master: str | None = None
     redis_cluster: bool = False
     redis_prefix: str = ""
+    redis_price_ttl_ms: int = Field(default=100, ge=1)
+    redis_position_ttl_ms: int = Field(default=1_000, ge=1)
+    redis_orderbook_ttl_ms: int = Field(default=50, ge=1)
+    redis_risk_ttl_ms: int = Field(default=5_000, ge=1)
+    redis_order_ttl_ms: int = Field(default=60_000, ge=1)
+    redis_strategy_ttl_ms: int = Field(default=60_000, ge=1)
+    redis_defensive_position_ttl_ms: int | None = Field(default=None, ge=1)
     redis_max_connections: int = Field(default=50, ge=1)
     redis_socket_timeout_seconds: float = Field(default=0.1, gt=0)
     redis_connect_timeout_seconds: float = Field(default=0.5, gt=0)

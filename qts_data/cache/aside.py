@@ -92,6 +92,9 @@ class CacheAside:
         keep_seconds: The longest time for which any value may be served.
         near: Values in this process.
         enabled: Whether the cache may be asked at all; asked at each call.
+
+    Attributes:
+        read_only: Whether nothing may be written into the cache.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class CacheAside:
         self.counters = Counters()
         self.committed = Committed(keep_seconds)
         self.near = near
+        self.read_only = False
         self._enabled = enabled
         self._keep_seconds = keep_seconds
         self._flights: dict[str, asyncio.Future[Any]] = {}
@@ -186,6 +190,8 @@ class CacheAside:
 
     async def store(self, key: str, plan: Plan[_T], value: _T | None, read_at: float) -> bool:
         """Write a value; False if it was refused or could not be written."""
+        if self.read_only:
+            return False
         ttl = plan.ttl_ms
         if plan.jitter:
             ttl -= int(ttl * _JITTER * random.random())  # noqa: S311 - not a secret

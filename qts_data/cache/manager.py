@@ -32,6 +32,7 @@ __all__ = ["CacheManager", "Loaders", "PositionCommitted"]
 
 _log = logging.getLogger(__name__)
 _DEFAULT_LEVELS: Final = 10
+_READ_ONLY: Final = frozenset({SafetyState.FAIL, SafetyState.LOCKDOWN})
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
 
@@ -91,6 +92,7 @@ class CacheManager:
         loaders: Where values come from.
         cache: Another cache than the configured Redis.
         on_event: Told when the cache is given up, when it is back, and the counters on `record_metrics`.
+        on_safety: Told of each safety state, before anything else is done about it: to make the database read-only.
     """
 
     def __init__(
@@ -100,10 +102,12 @@ class CacheManager:
         *,
         cache: Cache | None = None,
         on_event: Callable[[CacheEvent], None] | None = None,
+        on_safety: Callable[[SafetyState], None] | None = None,
     ) -> None:
         self._config = config
         self._loaders = loaders
         self._on_event = on_event
+        self._on_safety = on_safety
         self._near = NearCache(config.near_entries) if config.near_entries else None
         self._keys = Keys(config.prefix)
         self.safety = SafetyState.NORMAL
@@ -174,16 +178,27 @@ class CacheManager:
             raise
         # Of a duplicate this is the position after the first booking, which may be long gone.
         if noted and not booked.duplicate:
-            await self.aside.store(key, self._position, *noted[0])
+            await self.aside.store(key, self._position, *max(noted, key=lambda one: one[0].last_ledger_id))
         return booked
 
+    def fill_committed(self, booked: BookedFill, held_at: float) -> None:
+        """A fill, bust or correction was committed elsewhere in this process; made for `Database.on_booked`.
+
+        Args:
+            booked: What became of it.
+            held_at: `time.monotonic()` before the COMMIT; nothing newer had been committed by then.
+        """
+        position = max((one.position for one in (booked, *booked.applied)), key=lambda one: one.last_ledger_id)
+        # Of a duplicate this may be long gone: others are told nothing.
+        self.position_committed(position, None if booked.duplicate else held_at)
+
     def position_committed(self, position: Position, held_at: float | None = None) -> None:
-        """For transactions of your own that book: register it with `uow.after_commit`.
+        """A position was committed; for commits that `Database.on_booked` does not tell of, such as valuations.
 
         Args:
             position: The position as it was committed.
-            held_at: `time.monotonic()` between the writing of the row and its COMMIT; None leaves other processes
-                with what they have for the rest of its TTL.
+            held_at: `time.monotonic()` before the COMMIT, while the row was locked or earlier; None leaves other
+                processes with what they have for the rest of its TTL.
         """
         self._note(position)
         key = self._keys.position(position.symbol, position.account)
@@ -390,16 +405,19 @@ class CacheManager:
         Raises:
             WritesRefused: It is FAIL or LOCKDOWN.
         """
-        if self.safety in {SafetyState.FAIL, SafetyState.LOCKDOWN}:
+        if self.safety in _READ_ONLY:
             raise WritesRefused(f"the safety state is {self.safety}: cache and database are read-only")
 
     async def set_safety(self, state: SafetyState) -> None:
         """Enter a safety state.
 
-        NORMAL and WARNING change nothing, FAIL refuses writes, LOCKDOWN also drops what is cached under this prefix
-        and leaves the cache alone until another state is entered.
+        NORMAL and WARNING change nothing. FAIL makes cache and database read-only. LOCKDOWN also drops what is cached
+        under this prefix, and leaves the cache alone until another state is entered.
         """
         self.safety = state
+        self.aside.read_only = state in _READ_ONLY
+        if self._on_safety is not None:
+            self._on_safety(state)
         if state is not SafetyState.LOCKDOWN:
             return
         if self._near is not None:

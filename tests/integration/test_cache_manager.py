@@ -13,7 +13,7 @@ import pytest_asyncio
 import redis
 
 from qts_data import bootstrap
-from qts_data.cache import CacheManager, MemoryCache
+from qts_data.cache import CacheManager, Entry, MemoryCache
 from qts_data.cache.manager import position_version
 from qts_data.contracts import (
     BookedFill,
@@ -24,16 +24,17 @@ from qts_data.contracts import (
     OperatingState,
     OrderBook,
     OrderState,
+    Reversal,
     SafetyState,
 )
 from qts_data.errors import ConfigurationError, DatabaseUnavailable, OutcomeUnknown, WritesRefused
 from qts_data.repositories import Database
 from qts_data.settings import Settings
-from tests.fixtures.cache_rows import Source, marked, position, quote
+from tests.fixtures.cache_rows import NOW, Source, marked, position, quote
 from tests.fixtures.factories import FillFactory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sqlalchemy.engine import URL
 
@@ -568,6 +569,96 @@ async def test_a_fill_is_booked_first_and_cached_after_its_commit(database_url: 
         assert dict(seen.strategy.parameters) == {"edge": Decimal("0.1"), "names": ["a", 1]}
 
 
+async def test_whatever_this_process_books_is_never_followed_by_an_older_position(
+    database_url: URL, redis_url: str
+) -> None:
+    config = CacheConfig(url=redis_url, socket_timeout_seconds=5)
+    async with (
+        Database(database_url) as book_,
+        bootstrap.cache_manager(config, book_) as manager,
+        book_.fill_writer() as writer,
+    ):
+        first = FillFactory.build(symbol=S, execution_id="first")
+        ways: list[Callable[[], Awaitable[Any]]] = [
+            lambda: manager.update_position_on_fill(first),
+            lambda: writer.record_fill(FillFactory.build(symbol=S)),
+            lambda: book_.run(lambda uow: uow.ledger.record_fill(FillFactory.build(symbol=S))),
+            lambda: book_.run(lambda uow: uow.ledger.record_fills(FillFactory.build_batch(3, symbol=S))),
+            lambda: book_.run(lambda uow: uow.ledger.reverse_fill(reversal)),
+        ]
+        reversal = Reversal(timestamp=NOW, broker=first.broker, execution_id="bust", reverses="first")
+        for book_it in ways:
+            await manager.get_position(S)
+            await book_it()
+            found = await manager.get_position(S)
+            async with book_.reader() as reader:
+                assert found == await reader.positions.find_position(S)
+            await manager.aside.settle()
+            entry = await manager.cache.lookup(KEY)
+            assert isinstance(entry, Entry)
+            assert found is not None
+            assert entry.version == position_version(found)
+
+
+async def test_a_bust_that_came_before_its_fill_is_in_the_position_that_is_cached(
+    database_url: URL, redis_url: str
+) -> None:
+    async with (
+        Database(database_url) as book_,
+        bootstrap.cache_manager(CacheConfig(url=redis_url, socket_timeout_seconds=5), book_) as manager,
+    ):
+        fill = FillFactory.build(symbol=S, execution_id="late")
+        reversal = Reversal(timestamp=NOW, broker=fill.broker, execution_id="early", reverses="late")
+        await book_.run(lambda uow: uow.ledger.reverse_fill(reversal))
+        await manager.update_position_on_fill(fill)
+        found = await manager.get_position(S)
+        assert found is not None
+        assert found.qty == 0
+
+
+async def test_fills_go_through_a_writer_where_there_is_one(database_url: URL, redis_url: str) -> None:
+    async with (
+        Database(database_url) as book_,
+        book_.fill_writer() as writer,
+        bootstrap.cache_manager(CacheConfig(url=redis_url, socket_timeout_seconds=5), book_, writer=writer) as manager,
+    ):
+        booked = await asyncio.gather(
+            *(manager.update_position_on_fill(FillFactory.build(symbol=S)) for _ in range(20))
+        )
+        newest = max((one.position for one in booked), key=lambda one: one.last_ledger_id)
+        assert await manager.get_position(S) == newest
+        await manager.aside.settle()
+        assert await manager.get_position(S) == newest
+        assert newest.qty == 200
+
+
+@pytest.mark.parametrize("state", [SafetyState.FAIL, SafetyState.LOCKDOWN])
+async def test_in_fail_and_lockdown_the_database_is_read_only_too(
+    database_url: URL, redis_url: str, state: SafetyState
+) -> None:
+    async with (
+        Database(database_url) as book_,
+        bootstrap.cache_manager(CacheConfig(url=redis_url, socket_timeout_seconds=5), book_) as manager,
+        book_.fill_writer() as writer,
+    ):
+        with pytest.raises(WritesRefused, match=state):
+            async with book_.transaction() as uow:
+                await uow.ledger.record_fill(FillFactory.build(symbol=S))
+                # What is under way is not committed any more.
+                await manager.set_safety(state)
+        with pytest.raises(WritesRefused, match="read-only"):
+            await writer.record_fill(FillFactory.build(symbol=S))
+        with pytest.raises(WritesRefused, match="read-only"):
+            await book_.run(lambda uow: uow.risk_configs.upsert_limit("max_qty", Decimal(5)))
+        assert await manager.get_position(S) is None
+        await manager.aside.settle()
+        with redis.Redis.from_url(redis_url, legacy_responses=False) as client:
+            assert client.dbsize() == 0
+        await manager.set_safety(SafetyState.NORMAL)
+        await writer.record_fill(FillFactory.build(symbol=S))
+        assert (await manager.get_position(S)) is not None
+
+
 async def test_a_fill_that_is_rolled_back_never_reaches_the_cache(database_url: URL, redis_url: str) -> None:
     async with (
         Database(database_url) as book_,
@@ -577,8 +668,7 @@ async def test_a_fill_that_is_rolled_back_never_reaches_the_cache(database_url: 
         before = await manager.get_position(S)
         with pytest.raises(RuntimeError):
             async with book_.transaction() as uow:
-                booked = await uow.ledger.record_fill(FillFactory.build(symbol=S))
-                uow.after_commit(lambda: manager.position_committed(booked.position))
+                await uow.ledger.record_fill(FillFactory.build(symbol=S))
                 raise RuntimeError
         assert await manager.get_position(S) == before
 
@@ -589,13 +679,16 @@ async def test_a_fill_that_is_rolled_back_never_reaches_the_cache(database_url: 
 def test_the_settings_make_the_configuration() -> None:
     settings = Settings(
         redis_host="cache", redis_password="secret", redis_sentinels="a:1, b:2", redis_sentinel_master="m",
-        redis_prefix="qts:", redis_near_entries=100,
+        redis_prefix="qts:", redis_near_entries=100, redis_risk_ttl_ms=7, redis_defensive_position_ttl_ms=5000,
     )  # fmt: skip
     config = bootstrap.cache_config(settings)
     assert (config.host, config.password, config.sentinels) == ("cache", "secret", (("a", 1), ("b", 2)))
     assert (config.prefix, config.near_entries, config.sentinel_master) == ("qts:", 100, "m")
     assert (config.max_connections, config.socket_timeout_seconds, config.connect_timeout_seconds) == (50, 0.1, 0.5)
     assert (config.breaker_threshold, config.breaker_recovery_seconds) == (5, 60)
+    assert (config.ttl(CacheType.RISK), config.ttl(CacheType.POSITION, OperatingState.DEFENSIVE)) == (7, 5000)
+    plain = bootstrap.cache_config(Settings())
+    assert {kind: plain.ttl(kind) for kind in CacheType} == {kind: CacheConfig().ttl(kind) for kind in CacheType}
 
 
 @pytest.mark.parametrize(
