@@ -91,9 +91,9 @@ class CacheAside:
         breaker: Says whether it may be asked.
         keep_seconds: The longest time for which any value may be served.
         near: Values in this process.
-        enabled: Whether the cache may be asked at all; asked at each call.
 
     Attributes:
+        enabled: Whether the cache may be asked at all.
         read_only: Whether nothing may be written into the cache.
     """
 
@@ -104,7 +104,6 @@ class CacheAside:
         *,
         keep_seconds: float,
         near: NearCache | None = None,
-        enabled: Callable[[], bool] = lambda: True,
     ) -> None:
         self.cache = cache
         self.breaker = breaker
@@ -112,7 +111,7 @@ class CacheAside:
         self.committed = Committed(keep_seconds)
         self.near = near
         self.read_only = False
-        self._enabled = enabled
+        self.enabled = True
         self._keep_seconds = keep_seconds
         self._flights: dict[str, asyncio.Future[Any]] = {}
         self._background: set[asyncio.Task[Any]] = set()
@@ -239,7 +238,7 @@ class CacheAside:
 
     async def guarded(self, call: Callable[..., Coroutine[Any, Any, _T]], *args: Any) -> _T | None:
         """Call the cache, if it may be called; None where it was not, or did not answer."""
-        permit = self.breaker.enter() if self._enabled() else 0
+        permit = self.breaker.enter() if self.enabled else 0
         if not permit:
             self.counters.skipped += 1
             return None

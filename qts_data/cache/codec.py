@@ -115,13 +115,21 @@ class RecordCodec(Generic[_T]):
                 raise ForeignRecord(f"layout {found[_SCHEMA]}, not {self._schema}")
             value = self._decoder.decode(found[_VALUE])
             for item in self._values(value):
-                _require_ours(item)
+                kind = item.__class__
+                if kind is Decimal:
+                    if not item.is_finite():
+                        raise ForeignRecord(f"{item} is not finite")
+                elif kind is dt.datetime or kind is MappingProxyType:
+                    _require_ours(item)
         except _UNREADABLE as error:
             raise ForeignRecord(f"{self._record.__name__}: {error!r}") from error
         return value
 
 
 def _plain(value: object) -> object:
+    kind = value.__class__
+    if kind is str or kind is int or value is None:
+        return value
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, dt.datetime):

@@ -120,7 +120,6 @@ class CacheManager:
             self.breaker,
             keep_seconds=config.longest_ttl_ms / 1000,
             near=self._near,
-            enabled=self._enabled,
         )
         self._make_plans()
 
@@ -416,6 +415,7 @@ class CacheManager:
         """
         self.safety = state
         self.aside.read_only = state in _READ_ONLY
+        self.aside.enabled = state is not SafetyState.LOCKDOWN
         if self._on_safety is not None:
             self._on_safety(state)
         if state is not SafetyState.LOCKDOWN:
@@ -457,9 +457,6 @@ class CacheManager:
             ttl_ms=self._ttl(CacheType.ORDER),
             version=lambda order: version_text(_micros(order.updated_at)),
         )
-
-    def _enabled(self) -> bool:
-        return self.safety is not SafetyState.LOCKDOWN
 
     def _note(self, position: Position) -> None:
         key = self._keys.position(position.symbol, position.account)

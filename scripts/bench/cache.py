@@ -42,7 +42,7 @@ from qts_data.cache.manager import position_version
 from qts_data.cache.memory import MemoryCache
 from qts_data.cache.wire import pack
 from qts_data.contracts import CacheConfig, CacheType, Position, Quote, RiskLimits, StrategyParameters
-from tests.fixtures.redis_process import RedisProcess
+from tests.fixtures.redis_process import RedisCluster, RedisProcess
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -127,8 +127,8 @@ def manager_of(config: CacheConfig) -> CacheManager:
 
 def config_of(server: RedisProcess, path: str | None = None, **values: Any) -> CacheConfig:
     """TTLs that outlive the run, everything else as it is by default."""
-    url = server.url if path is None else f"unix://{path}"
-    return CacheConfig(url=url, ttl_ms=dict.fromkeys(CacheType, LONG_MS), **values)
+    values = {"url": server.url if path is None else f"unix://{path}"} | values
+    return CacheConfig(ttl_ms=dict.fromkeys(CacheType, LONG_MS), **values)
 
 
 async def fill(manager: CacheManager) -> None:
@@ -347,6 +347,26 @@ async def prechecks(server: RedisProcess, seconds: float, rounds: int) -> None:
     await ours.close()
 
 
+async def clustered(directory: Path, single: RedisProcess, seconds: float, rounds: int) -> None:
+    """What a precheck costs where its four keys are on three masters."""
+    cluster = RedisCluster(directory)
+    cluster.start()
+    try:
+        one, three = manager_of(config_of(single)), manager_of(config_of(single, url=cluster.url, cluster=True))
+        await fill(three)
+        asks: dict[str, Ask] = {
+            "precheck, one server": lambda: one.precheck(SYMBOL, "main", "s1"),
+            "precheck, cluster of three masters": lambda: three.precheck(SYMBOL, "main", "s1"),
+            "position, one server": lambda: one.get_position(SYMBOL),
+            "position, cluster of three masters": lambda: three.get_position(SYMBOL),
+        }
+        show("cluster", await take_turns(asks, seconds, rounds), "precheck, one server")
+        for manager in (one, three):
+            await manager.close()
+    finally:
+        cluster.stop()
+
+
 async def many_tasks(server: RedisProcess, rounds: int) -> None:
     """Reads a second of a thousand tasks at once, and how long each took."""
     ours = manager_of(config_of(server))
@@ -488,6 +508,8 @@ async def measure(server: RedisProcess, path: str, seconds: float, rounds: int) 
     await manager.close()
     await one_read(server, path, seconds, rounds)
     await prechecks(server, seconds, rounds)
+    with tempfile.TemporaryDirectory() as directory:
+        await clustered(Path(directory), server, seconds, rounds)
     await many_tasks(server, rounds)
     await in_process(server, rounds)
 
