@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 import redis
+import uvloop
 
 from qts_data.cache import MISSING, Entry, RedisCache
 from qts_data.cache.wire import pack
@@ -117,6 +118,35 @@ async def test_a_server_that_falls_silent_after_the_handshake_costs_no_longer_ti
     finally:
         own_redis.resume()
     await cache.close()
+
+
+async def test_a_loop_that_is_late_is_not_taken_for_a_silent_server(own_redis: RedisProcess) -> None:
+    cache = made(own_redis, socket_timeout_seconds=0.05)
+    await fill(cache, 10)
+    for turns in (1, 2):
+        # Blocked before the questions are sent, and after.
+        tasks = [asyncio.ensure_future(cache.get(f"k{n % 10}")) for n in range(500)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        time.sleep(0.1)  # noqa: ASYNC251 - somebody's code that does not let the loop run
+        assert await asyncio.gather(*tasks) == [{"n": str(n % 10)} for n in range(500)]
+    await cache.close()
+
+
+def test_the_connection_works_on_uvloop_too(own_redis: RedisProcess) -> None:
+    async def work() -> list[Any]:
+        cache = made(own_redis)
+        await fill(cache, 10)
+        found = await asyncio.gather(*(cache.get(f"k{n % 10}") for n in range(100)))
+        own_redis.pause()
+        with pytest.raises(CacheTimeout):
+            await cache.get("k0")
+        own_redis.resume()
+        await cache.close()
+        return found
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(work()) == [{"n": str(n % 10)} for n in range(100)]
 
 
 async def test_a_cut_connection_is_made_again_by_the_next_call(cache: RedisCache, own_redis: RedisProcess) -> None:

@@ -450,6 +450,31 @@ async def test_a_precheck_reads_all_four_and_loads_what_is_missing(manager: Cach
     assert second.strategy.parameters["edge"] == Decimal("0.10")
 
 
+async def test_a_precheck_is_one_round_trip(own_redis: RedisProcess, source: Source) -> None:
+    async with on(own_redis, source, ttl_ms=dict.fromkeys(CacheType, 60_000)) as manager:
+        await settled(manager, manager.precheck(S, "main", "s1"))
+        with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
+            before = client.info("stats")["total_reads_processed"]
+            for _ in range(10):
+                await manager.precheck(S, "main", "s1")
+            # One of them is this question itself.
+            assert client.info("stats")["total_reads_processed"] - before == 11
+
+
+async def test_ttls_of_what_changes_rarely_are_shortened_at_random_by_up_to_a_tenth(
+    manager: CacheManager, source: Source
+) -> None:
+    ends = set()
+    for account in range(30):
+        await settled(manager, manager.get_risk(f"a{account}"))
+        entry = await manager.cache.lookup(f"risk:{{a{account}}}")
+        assert isinstance(entry, Entry)
+        ends.add(round((entry.expires_at - entry.read_at) * 1000))
+    assert source.other_reads == 30
+    assert len(ends) > 5
+    assert 4_500 <= min(ends) < max(ends) <= 5_000
+
+
 async def test_after_a_warm_up_the_database_is_not_asked(manager: CacheManager, source: Source) -> None:
     source.elsewhere(1)
     await manager.warm_up(positions=[(S, "main")], accounts=["main"], strategies=["s1"])
