@@ -22,14 +22,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import bisect
-import contextlib
 import datetime as dt
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -50,6 +49,7 @@ from tests.fixtures.redis_process import RedisProcess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from multiprocessing.context import ForkProcess
 
     from sqlalchemy.engine import URL
 
@@ -163,8 +163,12 @@ class Worker:
             self._log.write(f"P {key[0]} {key[1]} {' '.join(map(str, values))}\n")
 
 
-async def work(name: str, folder: Path, url: URL, redis: str, ttl_ms: int) -> None:
+def work(name: str, folder: Path, url: URL, redis: str, ttl_ms: int) -> None:
     """What a process of the soak does."""
+    asyncio.run(_work(name, folder, url, redis, ttl_ms))
+
+
+async def _work(name: str, folder: Path, url: URL, redis: str, ttl_ms: int) -> None:
     kind = name.split("-", maxsplit=1)[0]
     async with Database(url) as database:
         manager = bootstrap.cache_manager(cache_config(redis, ttl_ms, WORKERS[kind]), database)
@@ -264,7 +268,7 @@ class Soak:
         self._folder = folder
         self._ttl_ms = ttl_ms
         self._choose = random.Random(seed)
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, ForkProcess] = {}
         self._started = itertools.count()
         self._kinds: list[str] = []
         self.faults: Counter[str] = Counter()
@@ -287,8 +291,9 @@ class Soak:
         (self._folder / "stop").touch()
         notes = {}
         for name, process in self._processes.items():
-            if process.wait(timeout=60):
-                notes[f"{name} itself"] = Notes(errors=[f"ended with {process.returncode}"])
+            process.join(60)
+            if process.exitcode != 0:
+                notes[f"{name} itself"] = Notes(errors=[f"ended with {process.exitcode}"])
         for path in self._folder.glob("*.log"):
             notes[path.stem] = Notes.read(path)
         return notes
@@ -305,9 +310,10 @@ class Soak:
 
     def _start(self, kind: str) -> None:
         name = f"{kind}-{next(self._started)}"
-        command = [sys.executable, "-m", "scripts.soak.cache", "--worker", name, "--folder", str(self._folder)]
-        command += ["--url", self._url.render_as_string(hide_password=False), "--redis", self._redis.url]
-        self._processes[name] = subprocess.Popen([*command, "--ttl-ms", str(self._ttl_ms)])
+        # Forked, for what it needs is imported already; this process has no threads and no loop that runs.
+        given = name, self._folder, self._url, self._redis.url, self._ttl_ms
+        self._processes[name] = multiprocessing.get_context("fork").Process(target=work, args=given)
+        self._processes[name].start()
 
     def _do(self, fault: str) -> None:
         match fault:
@@ -328,7 +334,7 @@ class Soak:
                 name = self._choose.choice(list(self._processes))
                 process = self._processes.pop(name)
                 process.kill()
-                process.wait()
+                process.join()
                 self._start(name.split("-", maxsplit=1)[0])
             case _:
                 self._restart(crash=fault == "postgres crashed")
@@ -349,7 +355,7 @@ class Soak:
         """Leave no process behind."""
         for process in self._processes.values():
             process.kill()
-            process.wait()
+            process.join()
 
 
 async def ledger_of(url: URL) -> tuple[dict[tuple[str, int], tuple[Decimal, ...]], list[str]]:
@@ -438,14 +444,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ttl-ms", type=int, default=250)
     parser.add_argument("--latency", action=argparse.BooleanOptionalAction, default=True)
-    for name in ("--worker", "--url", "--redis"):
-        parser.add_argument(name, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.worker:
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(work(given.worker, given.folder, parse_url(given.url), given.redis, given.ttl_ms))
-        return 0
     with tempfile.TemporaryDirectory() as directory:
         server = EmbeddedServer(Path(directory) / "server")
         redis = RedisProcess(Path(directory))
