@@ -116,6 +116,7 @@ class Transactions(Generic[_Writer, _Reader]):
         self._engine = async_engine(url, self.config)
         self._read_only = self._engine.execution_options(postgresql_readonly=True)
         self._snapshot = self._read_only.execution_options(isolation_level="REPEATABLE READ")
+        self._late: set[asyncio.Task[None]] = set()
         self._writer = writer
         self._reader = reader
         self._refusal: str | None = None
@@ -143,6 +144,7 @@ class Transactions(Generic[_Writer, _Reader]):
 
     async def dispose(self) -> None:
         """Close every connection of the pool."""
+        await asyncio.gather(*self._late)
         await self._engine.dispose()
 
     async def __aenter__(self) -> Self:
@@ -239,12 +241,23 @@ class Transactions(Generic[_Writer, _Reader]):
     async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         """A connection; whatever it began and nobody committed is rolled back at the end."""
         async with connecting(self.url):
-            connection = await engine.connect()
+            connection = await self._taken(engine)
         try:
             yield connection
         finally:
             # A task that is cancelled here would leave the connection outside the pool for ever.
             await asyncio.shield(_give_back(connection))
+
+    async def _taken(self, engine: AsyncEngine) -> AsyncConnection:
+        """A connection of the pool, which gets it back if this task is cancelled half way."""
+        taking = asyncio.create_task(_started(engine))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            late = asyncio.create_task(_give_back_late(taking))
+            self._late.add(late)
+            late.add_done_callback(self._late.discard)
+            raise
 
     async def _commit(self, scope: WriteScope) -> None:
         # A commit that is under way is not given up: nobody would know what became of it.
@@ -262,6 +275,16 @@ class Transactions(Generic[_Writer, _Reader]):
             raise (translate_commit(failure) or failure) from failure
         if cancelled is not None:
             raise cancelled
+
+
+async def _started(engine: AsyncEngine) -> AsyncConnection:
+    return await engine.connect()
+
+
+async def _give_back_late(taking: asyncio.Task[AsyncConnection]) -> None:
+    # Nobody is left who would like to hear why there was no connection.
+    with contextlib.suppress(sa.exc.SQLAlchemyError, psycopg.Error):
+        await _give_back(await taking)
 
 
 async def _give_back(connection: AsyncConnection) -> None:

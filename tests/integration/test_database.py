@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -221,6 +222,22 @@ async def test_a_connection_that_died_under_a_block_leaves_the_error_of_the_bloc
             proxy.cut()
         assert "Current Checked out connections: 0" in book.engine.pool.status()
         assert await count(book) == 0
+
+
+async def test_a_task_that_is_cancelled_while_it_gets_a_connection_takes_none_with_it(proxy: Proxy) -> None:
+    async with Database(proxy.url) as database:
+        for turns in range(40):
+            task = asyncio.create_task(count(database))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            # Whatever was under way ends by itself.
+            async with asyncio.timeout(5):
+                while "Checked out connections: 0" not in database.engine.pool.status():  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.001)
+        assert await count(database) == 0
 
 
 async def test_connections_that_died_while_idle_are_replaced_unseen(proxy: Proxy) -> None:
