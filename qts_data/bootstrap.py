@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import sqlalchemy as sa
@@ -12,6 +15,7 @@ import sqlalchemy as sa
 from qts_data.adapters import DataSourceAdapter, GoogleSheetsAdapter, HybridAdapter, TimescaleDBAdapter
 from qts_data.adapters.csv_files import CsvImportReport, CsvKind, CsvMapping, import_csv
 from qts_data.adapters.moving import Move
+from qts_data.contracts import CacheConfig, CacheType, RiskLimits, SafetyState, StrategyParameters
 from qts_data.database import migrations, roles
 from qts_data.database.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, async_engine, engine, parse_url
@@ -45,8 +49,11 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
     from sqlalchemy.engine import URL, Connection
 
-    from qts_data.contracts import OHLCV, TickData
-    from qts_data.repositories import BarInterval, Gap, StaleFeed, TickTable
+    from qts_data.cache import CacheManager
+    from qts_data.cache.manager import PositionCommitted
+    from qts_data.contracts import OHLCV, BookedFill, CacheEvent, LedgerEntry, Position, TickData
+    from qts_data.repositories import BarInterval, Gap, StaleFeed, TickTable, UnitOfWork
+    from qts_data.repositories.fill_writer import FillWriter
     from qts_data.settings import Settings
 
 __all__ = [
@@ -54,6 +61,8 @@ __all__ = [
     "ImportReport",
     "Refuse",
     "Status",
+    "cache_config",
+    "cache_manager",
     "check",
     "checked_database",
     "connect",
@@ -225,10 +234,6 @@ def check(settings: Settings) -> CheckReport:
 
 def prepare_roles(settings: Settings) -> None:
     """Make the roles and their rights in the configured database; harmless to repeat."""
-
-    def secret(value: SecretStr | None) -> str | None:
-        return None if value is None else value.get_secret_value()
-
     with connect(settings) as connection:
         roles.prepare_roles(
             connection,
@@ -241,9 +246,9 @@ def prepare_roles(settings: Settings) -> None:
             functions=["t_ledger_refuse_change", "t_ledger_feed_outbox", "qts_trading_zone", "config_history_record"],
             privileges=PRIVILEGE_STATEMENTS,
             passwords={
-                migrations.OWNER_ROLE: secret(settings.owner_password),
-                roles.ENGINE_ROLE: secret(settings.engine_password),
-                roles.READONLY_ROLE: secret(settings.readonly_password),
+                migrations.OWNER_ROLE: _secret(settings.owner_password),
+                roles.ENGINE_ROLE: _secret(settings.engine_password),
+                roles.READONLY_ROLE: _secret(settings.readonly_password),
             },
         )
 
@@ -272,6 +277,135 @@ def database(settings: Settings) -> Database:
             tls_key=settings.database_tls_key,
         ),
     )
+
+
+def cache_config(settings: Settings) -> CacheConfig:
+    """Where Redis is and how long it may take.
+
+    Raises:
+        ConfigurationError: Two settings contradict each other.
+    """
+    certificate = settings.redis_tls_root_certificate
+    sentinels = [address.strip().rpartition(":") for address in (settings.redis_sentinels or "").split(",") if address]
+    return CacheConfig(
+        host=settings.redis_host,
+        port=settings.redis_port,
+        db=settings.redis_db,
+        username=settings.redis_username,
+        password=_secret(settings.redis_password),
+        tls=settings.redis_tls,
+        tls_root_certificate=None if certificate is None else str(certificate),
+        url=_secret(settings.redis_url),
+        sentinels=tuple((host, int(port)) for host, _, port in sentinels),
+        sentinel_master=settings.redis_sentinel_master,
+        cluster=settings.redis_cluster,
+        max_connections=settings.redis_max_connections,
+        socket_timeout_seconds=settings.redis_socket_timeout_seconds,
+        connect_timeout_seconds=settings.redis_connect_timeout_seconds,
+        breaker_threshold=settings.redis_breaker_threshold,
+        breaker_recovery_seconds=settings.redis_breaker_recovery_seconds,
+        prefix=settings.redis_prefix,
+        ttl_ms={
+            CacheType.PRICE: settings.redis_price_ttl_ms,
+            CacheType.POSITION: settings.redis_position_ttl_ms,
+            CacheType.ORDERBOOK: settings.redis_orderbook_ttl_ms,
+            CacheType.RISK: settings.redis_risk_ttl_ms,
+            CacheType.ORDER: settings.redis_order_ttl_ms,
+            CacheType.STRATEGY: settings.redis_strategy_ttl_ms,
+        },
+        defensive_position_ttl_ms=settings.redis_defensive_position_ttl_ms,
+        near_entries=settings.redis_near_entries,
+        degraded_event=settings.redis_degraded_event,
+    )
+
+
+def cache_manager(
+    config: CacheConfig,
+    book: Database,
+    *,
+    writer: FillWriter | None = None,
+    on_event: Callable[[CacheEvent], None] | None = None,
+) -> CacheManager:
+    """The hot tier in front of a database; nothing connects before the first use.
+
+    Whatever is booked by this `Database`, by whatever way, is known to the cache; its safety state FAIL or LOCKDOWN
+    makes the `Database` read-only, too.
+
+    Args:
+        config: Such as `cache_config` makes of the settings.
+        book: Where positions, limits and parameters are.
+        writer: Books the fills, one of `book`; None books each in a transaction of its own.
+        on_event: Told when the cache is given up and when it is back.
+
+    Raises:
+        ConfigurationError: The extra `redis` is not installed.
+    """
+    # Who has no Redis need not have its client.
+    try:
+        from qts_data.cache import CacheManager, Loaders  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError('the hot tier needs its client: pip install "qts-data[redis]"') from error
+
+    # Whether this task books for the manager, which then writes to the cache itself.
+    own: ContextVar[bool] = ContextVar("own", default=False)
+
+    async def record_fill(entry: LedgerEntry, committed: PositionCommitted) -> BookedFill:
+        if writer is not None:
+            return await writer.record_fill(entry)
+
+        async def work(uow: UnitOfWork) -> BookedFill:
+            booked = await uow.ledger.record_fill(entry)
+            held_at = time.monotonic()
+            for one in (booked, *booked.applied):
+                uow.after_commit(partial(committed, one.position, held_at))
+            return booked
+
+        token = own.set(True)
+        try:
+            return await book.run(work)
+        finally:
+            own.reset(token)
+
+    def booked_elsewhere(booked: BookedFill, held_at: float) -> None:
+        if not own.get():
+            manager.fill_committed(booked, held_at)
+
+    def on_safety(state: SafetyState) -> None:
+        refused = state in {SafetyState.FAIL, SafetyState.LOCKDOWN}
+        book.refuse_writes(f"the safety state is {state}: the database is read-only" if refused else None)
+
+    loaders = Loaders(
+        position=partial(_position, book),
+        risk=partial(_risk, book),
+        strategy=partial(_strategy, book),
+        record_fill=record_fill,
+    )
+    manager = CacheManager(config, loaders, on_event=on_event, on_safety=on_safety)
+    book.on_booked(booked_elsewhere)
+    return manager
+
+
+async def _position(book: Database, symbol: str, account: str) -> Position | None:
+    async with book.reader() as reader:
+        return await reader.positions.find_position(symbol, account)
+
+
+async def _risk(book: Database, account: str) -> RiskLimits | None:
+    # The table has one set of limits, which holds for each account.
+    async with book.reader() as reader:
+        found = await reader.risk_configs.list_limits()
+    return RiskLimits(account=account, limits={one.config_key: one.value for one in found}) if found else None
+
+
+async def _strategy(book: Database, strategy_id: str) -> StrategyParameters | None:
+    async with book.reader() as reader:
+        found = await reader.strategies.list_parameters(strategy_id)
+    parameters = {one.param_name: one.value for one in found}
+    return StrategyParameters(strategy_id=strategy_id, parameters=parameters) if found else None
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,10 @@ An engine catches by class, never by message text:
 * read again - `NotFound`, `StaleWrite`;
 * deploy or migrate - `SchemaMismatch`;
 * ask somebody else - `NotSupported`;
-* compare and repair - `DataConsistencyError`.
+* compare and repair - `DataConsistencyError`;
+* wait for the engine to leave FAIL or LOCKDOWN - `WritesRefused`.
+
+The manager of the cache lets no `CacheError` out; who works with a cache itself meets them.
 """
 
 from __future__ import annotations
@@ -18,6 +21,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "CacheError",
+    "CacheTimeout",
+    "CacheUnavailable",
     "CheckViolated",
     "ConfigurationError",
     "ConstraintViolated",
@@ -39,6 +45,7 @@ __all__ = [
     "StatementTimeout",
     "TransactionConflict",
     "UniqueViolated",
+    "WritesRefused",
 ]
 
 
@@ -206,3 +213,29 @@ class StatementTimeout(DatabaseError):
 
 class SchemaMismatch(DatabaseError):
     """The database's revision and the code's differ; run `qts-data db upgrade` or deploy the other version."""
+
+
+class WritesRefused(QtsDataError):
+    """The engine's safety state allows no writes."""
+
+
+class CacheError(QtsDataError):
+    """The cache did not do what it was asked; the database still can.
+
+    Attributes:
+        incident: The same object for all calls that failed together, such as those of one lost connection.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str | None = None, *, incident: object = None) -> None:
+        super().__init__(*(() if message is None else (message,)))
+        self.incident = incident
+
+
+class CacheUnavailable(CacheError):
+    """No cache server answers, or it refuses."""
+
+
+class CacheTimeout(CacheError):
+    """The cache server took longer than it may."""

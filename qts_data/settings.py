@@ -23,6 +23,14 @@ def _known_zone(name: str) -> str:
     return name
 
 
+def _addresses(text: str | None) -> str | None:
+    for address in (text or "").split(",") if text else ():
+        host, _, port = address.strip().rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(f"{address!r} is no host:port; write them divided by commas")
+    return text
+
+
 class Settings(BaseSettings):
     """The environment, as values.
 
@@ -39,6 +47,33 @@ class Settings(BaseSettings):
             checked with.
         database_tls_certificate: `QTS_DATABASE_TLS_CERTIFICATE`, file with the client's certificate.
         database_tls_key: `QTS_DATABASE_TLS_KEY`, file with its key.
+        redis_url: `QTS_REDIS_URL`, `redis://`, `rediss://` or `unix://`; stands for host to tls below.
+        redis_host: `QTS_REDIS_HOST`, the server of the hot tier.
+        redis_port: `QTS_REDIS_PORT`, its port.
+        redis_db: `QTS_REDIS_DB`, number of its database.
+        redis_username: `QTS_REDIS_USERNAME`, ACL user.
+        redis_password: `QTS_REDIS_PASSWORD`, its password.
+        redis_tls: `QTS_REDIS_TLS`, whether to encrypt.
+        redis_tls_root_certificate: `QTS_REDIS_TLS_ROOT_CERTIFICATE`, file that its certificate is checked with.
+        redis_sentinels: `QTS_REDIS_SENTINELS`, `host:port` of each Sentinel, divided by commas.
+        redis_sentinel_master: `QTS_REDIS_SENTINEL_MASTER`, the name that they watch the master under.
+        redis_cluster: `QTS_REDIS_CLUSTER`, whether the server belongs to a Redis Cluster.
+        redis_prefix: `QTS_REDIS_PREFIX`, begins every key.
+        redis_price_ttl_ms: `QTS_REDIS_PRICE_TTL_MS`, milliseconds for which a price may be served.
+        redis_position_ttl_ms: `QTS_REDIS_POSITION_TTL_MS`, the same for a position.
+        redis_orderbook_ttl_ms: `QTS_REDIS_ORDERBOOK_TTL_MS`, for an order book.
+        redis_risk_ttl_ms: `QTS_REDIS_RISK_TTL_MS`, for limits.
+        redis_order_ttl_ms: `QTS_REDIS_ORDER_TTL_MS`, for an order.
+        redis_strategy_ttl_ms: `QTS_REDIS_STRATEGY_TTL_MS`, for the parameters of a strategy.
+        redis_defensive_position_ttl_ms: `QTS_REDIS_DEFENSIVE_POSITION_TTL_MS`, for a position in DEFENSIVE; None never
+            serves one that is older than the default of a second.
+        redis_max_connections: `QTS_REDIS_MAX_CONNECTIONS`, most servers that are talked to, one connection to each.
+        redis_socket_timeout_seconds: `QTS_REDIS_SOCKET_TIMEOUT_SECONDS`, longest wait for an answer.
+        redis_connect_timeout_seconds: `QTS_REDIS_CONNECT_TIMEOUT_SECONDS`, longest time for making a connection.
+        redis_breaker_threshold: `QTS_REDIS_BREAKER_THRESHOLD`, failures in a row after which Redis is left alone.
+        redis_breaker_recovery_seconds: `QTS_REDIS_BREAKER_RECOVERY_SECONDS`, for how long.
+        redis_near_entries: `QTS_REDIS_NEAR_ENTRIES`, most values kept in the process itself; 0 keeps none.
+        redis_degraded_event: `QTS_REDIS_DEGRADED_EVENT`, name of the event sent when Redis is given up.
         trading_time_zone: `QTS_TRADING_TIME_ZONE`; days in this zone are the trading days.
         dev_directory: `QTS_DEV_DIRECTORY`, data directory of the development server.
         connect_timeout_seconds: `QTS_CONNECT_TIMEOUT_SECONDS`, longest wait for a connection.
@@ -76,6 +111,32 @@ class Settings(BaseSettings):
     database_tls_root_certificate: Path | None = None
     database_tls_certificate: Path | None = None
     database_tls_key: Path | None = None
+    redis_url: SecretStr | None = None
+    redis_host: str = "localhost"
+    redis_port: int = Field(default=6379, ge=1, le=65535)
+    redis_db: int = Field(default=0, ge=0)
+    redis_username: str | None = None
+    redis_password: SecretStr | None = None
+    redis_tls: bool = False
+    redis_tls_root_certificate: Path | None = None
+    redis_sentinels: Annotated[str | None, AfterValidator(_addresses)] = None
+    redis_sentinel_master: str | None = None
+    redis_cluster: bool = False
+    redis_prefix: str = ""
+    redis_price_ttl_ms: int = Field(default=100, ge=1)
+    redis_position_ttl_ms: int = Field(default=1_000, ge=1)
+    redis_orderbook_ttl_ms: int = Field(default=50, ge=1)
+    redis_risk_ttl_ms: int = Field(default=5_000, ge=1)
+    redis_order_ttl_ms: int = Field(default=60_000, ge=1)
+    redis_strategy_ttl_ms: int = Field(default=60_000, ge=1)
+    redis_defensive_position_ttl_ms: int | None = Field(default=None, ge=1)
+    redis_max_connections: int = Field(default=50, ge=1)
+    redis_socket_timeout_seconds: float = Field(default=0.1, gt=0)
+    redis_connect_timeout_seconds: float = Field(default=0.5, gt=0)
+    redis_breaker_threshold: int = Field(default=5, ge=1)
+    redis_breaker_recovery_seconds: float = Field(default=60.0, ge=0)
+    redis_near_entries: int = Field(default=0, ge=0)
+    redis_degraded_event: str = "CACHE_DEGRADED"
     trading_time_zone: Annotated[str, AfterValidator(_known_zone)] = "Asia/Seoul"
     dev_directory: Path | None = None
     connect_timeout_seconds: int = Field(default=10, ge=1, le=600)

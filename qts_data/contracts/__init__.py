@@ -16,20 +16,45 @@ from qts_data.contracts.book import (
     Side,
     round_money,
 )
+from qts_data.contracts.cache import (
+    DEFAULT_TTL_MS,
+    CacheConfig,
+    CacheEvent,
+    CacheStats,
+    CacheType,
+    OperatingState,
+    SafetyState,
+)
 from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
 from qts_data.contracts.config import ConfigChange, ParameterValue, RiskLimit, StrategyParameter
 from qts_data.contracts.execution import ExecutionLog, HourlyExecutionMetrics, StageLatency
 from qts_data.contracts.health import HealthStatus
+from qts_data.contracts.live import (
+    BookLevel,
+    OrderBook,
+    OrderState,
+    Precheck,
+    Quote,
+    Reading,
+    RiskLimits,
+    StrategyParameters,
+)
 from qts_data.contracts.market import OHLCV, TickData
 from qts_data.contracts.pnl import DailyMetrics, DailyPnl, HourlyPnl, StrategyPerformance
 
 __all__ = [
+    "DEFAULT_TTL_MS",
     "IDEMPOTENCY_PREFIX",
     "MAX_SOURCE_LENGTH",
     "MAX_SYMBOL_LENGTH",
     "OHLCV",
+    "BookLevel",
     "BookedEntry",
     "BookedFill",
+    "CacheConfig",
+    "CacheEvent",
+    "CacheStats",
+    "CacheType",
     "ConfigChange",
     "Correction",
     "DailyMetrics",
@@ -39,14 +64,23 @@ __all__ = [
     "HourlyExecutionMetrics",
     "HourlyPnl",
     "LedgerEntry",
+    "OperatingState",
+    "OrderBook",
+    "OrderState",
     "ParameterValue",
     "Position",
+    "Precheck",
+    "Quote",
+    "Reading",
     "RejectedEntry",
     "Reversal",
     "RiskLimit",
+    "RiskLimits",
+    "SafetyState",
     "Side",
     "StageLatency",
     "StrategyParameter",
+    "StrategyParameters",
     "StrategyPerformance",
     "TickData",
     "round_money",

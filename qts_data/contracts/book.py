@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import TYPE_CHECKING, Final, Literal
@@ -18,7 +19,6 @@ from qts_data.contracts.checks import (
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Mapping
 
 __all__ = [

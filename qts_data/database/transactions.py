@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from qts_data.contracts import HealthStatus
 from qts_data.database.engine import DatabaseConfig, async_engine
 from qts_data.database.errors import connecting, translate_commit, translated_errors
-from qts_data.errors import QtsDataError, TransactionConflict
+from qts_data.errors import QtsDataError, TransactionConflict, WritesRefused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -119,11 +119,28 @@ class Transactions(Generic[_Writer, _Reader]):
         self._late: set[asyncio.Task[None]] = set()
         self._writer = writer
         self._reader = reader
+        self._refusal: str | None = None
 
     @property
     def engine(self) -> AsyncEngine:
         """The engine, for what has no method here."""
         return self._engine
+
+    def refuse_writes(self, reason: str | None) -> None:
+        """Begin no writing transaction and commit none from now on; None allows both again.
+
+        What is committing at this moment is not held up.
+        """
+        self._refusal = reason
+
+    def require_writable(self) -> None:
+        """Say that nothing may be written.
+
+        Raises:
+            WritesRefused: `refuse_writes` has said so.
+        """
+        if self._refusal is not None:
+            raise WritesRefused(self._refusal)
 
     async def dispose(self) -> None:
         """Close every connection of the pool."""
@@ -141,11 +158,13 @@ class Transactions(Generic[_Writer, _Reader]):
         """A transaction that commits when the block ends without an error, and rolls back otherwise.
 
         Raises:
+            WritesRefused: `refuse_writes` allows none; nothing was committed.
             OutcomeUnknown: The connection was lost during COMMIT.
             TransactionConflict: Another transaction got in the way; `run` would have tried again.
             QtsDataError: Whatever else the database says, by SQLSTATE. The error of the block, if it is no
                 database error, comes out as it is.
         """
+        self.require_writable()
         async with self._connection(self._engine) as connection:
             # Before anything joins: a session that found none would begin, and end, one of its own.
             await connection.begin()
@@ -156,6 +175,7 @@ class Transactions(Generic[_Writer, _Reader]):
                     await scope.flush()
                 finally:
                     await scope.close()
+            self.require_writable()
             await self._commit(scope)
 
     @contextlib.asynccontextmanager

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import select
+import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
@@ -24,7 +26,7 @@ from qts_data.repositories.next_fill import Remembered, book_next
 from qts_data.repositories.reports import settle_reports
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FillWriter"]
 
+_log = logging.getLogger(__name__)
 _ATTEMPTS: Final = 8
 _REMEMBERED: Final = 10_000
 """Positions that a writer remembers, the last ones that it booked."""
@@ -47,11 +50,23 @@ class FillWriter:
         engine: Where connections come from; one is held while the writer is open.
         max_group: Most fills in one transaction.
         max_waiting: Most fills that may wait; then `record_fill` waits for room before it hands over.
+        require_writable: Called before each transaction; raises where nothing may be written.
+        listeners: Told after each COMMIT what it booked, before those who wait for it go on.
     """
 
-    def __init__(self, engine: AsyncEngine, *, max_group: int = 500, max_waiting: int = 10_000) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        max_group: int = 500,
+        max_waiting: int = 10_000,
+        require_writable: Callable[[], None] = lambda: None,
+        listeners: Sequence[Callable[[BookedFill, float], None]] = (),
+    ) -> None:
         self._engine = engine
         self._max_group = max_group
+        self._require_writable = require_writable
+        self._listeners = listeners
         self._waiting: deque[tuple[LedgerEntry, asyncio.Future[BookedFill]]] = deque()
         self._room = asyncio.Semaphore(max_waiting)
         self._wake = asyncio.Event()
@@ -84,6 +99,7 @@ class FillWriter:
         Raises:
             LedgerConflict: Something else is booked under this execution id; others of the group are booked.
             InvalidRecord: The fill does not go with its position; others of the group are booked.
+            WritesRefused: Nothing may be written now; nothing of the group was booked.
             OutcomeUnknown: The connection was lost during COMMIT; send the fill again.
             DatabaseUnavailable: No server answers; nothing of the group was booked.
         """
@@ -113,8 +129,11 @@ class FillWriter:
                 booked.cancel()
 
     async def _book(self, entries: list[LedgerEntry], answers: list[asyncio.Future[BookedFill]]) -> None:
+        held_at = time.monotonic()
         try:
+            self._require_writable()
             booking, results = await self._attempt(entries)
+            self._tell(results, held_at)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told to those who wait, not to the writer
             for answer in answers:
                 if not answer.done():
@@ -126,6 +145,14 @@ class FillWriter:
                     answer.set_exception(refused)
                 else:
                     answer.set_result(results[index])
+
+    def _tell(self, results: dict[int, BookedFill], held_at: float) -> None:
+        for listener in self._listeners:
+            for booked in results.values():
+                try:
+                    listener(booked, held_at)
+                except Exception:  # noqa: BLE001 - whatever it is, the fills are committed
+                    _log.exception("a listener failed after fills had been committed: %r", listener)
 
     async def _attempt(self, entries: list[LedgerEntry]) -> tuple[Booking, dict[int, BookedFill]]:
         conflicts = 0

@@ -20,7 +20,7 @@ from qts_data.repositories.reports import PENDING_COLUMNS, book_report, report_o
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -137,7 +137,15 @@ class LedgerRepository(LedgerReader):
     """Writes to the ledger and, in the same statements, to the positions; it never commits.
 
     Whoever books a position holds its lock until the transaction ends: keep transactions short.
+
+    Args:
+        connection: In a transaction.
+        on_booked: Told of everything that was booked, before it is committed.
     """
+
+    def __init__(self, connection: AsyncConnection, on_booked: Callable[[BookedFill], None] | None = None) -> None:
+        super().__init__(connection)
+        self._on_booked = on_booked or (lambda _: None)
 
     async def record_fill(self, entry: LedgerEntry) -> BookedFill:
         """Book a fill: the entry, the position and what was realized, by average cost.
@@ -239,7 +247,10 @@ class LedgerRepository(LedgerReader):
 
     async def _book_report(self, report: Reversal | Correction) -> BookedFill | None:
         with translated_errors():
-            return await book_report(await driver_connection(self._connection), report)
+            booked = await book_report(await driver_connection(self._connection), report)
+        if booked is not None:
+            self._on_booked(booked)
+        return booked
 
     async def _read(self, entries: Sequence[LedgerEntry]) -> Booking:
         booking = Booking(entries)
@@ -253,6 +264,8 @@ class LedgerRepository(LedgerReader):
             results = await booking.write(driver)
             if booking.reports_wait:
                 await settle_reports(driver, booking, results)
+        for booked in results.values():
+            self._on_booked(booked)
         return results
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import TYPE_CHECKING
+import time
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, TypeAlias
 
 from qts_data.database.transactions import Scope, Transactions, WriteScope
 from qts_data.repositories.configs import (
@@ -22,11 +23,18 @@ from qts_data.repositories.positions import PositionReader, PositionRepository
 from qts_data.repositories.ticks import TickReads, TickRepository
 
 if TYPE_CHECKING:
-    from sqlalchemy.engine import URL
+    from collections.abc import Callable, Sequence
 
+    from sqlalchemy.engine import URL
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from qts_data.contracts import BookedFill
     from qts_data.database.engine import DatabaseConfig
 
-__all__ = ["Database", "Reader", "UnitOfWork"]
+__all__ = ["BookedListener", "Database", "Reader", "UnitOfWork"]
+
+BookedListener: TypeAlias = "Callable[[BookedFill, float], None]"
+"""Told after a COMMIT what it booked, and a `time.monotonic()` at which nothing newer had been committed."""
 
 
 class Reader(Scope):
@@ -79,12 +87,26 @@ class Reader(Scope):
 
 
 class UnitOfWork(WriteScope):
-    """Repositories in one transaction: all of their writes happen, or none."""
+    """Repositories in one transaction: all of their writes happen, or none.
+
+    Args:
+        connection: In the transaction.
+        listeners: Told after the commit what was booked.
+    """
+
+    def __init__(self, connection: AsyncConnection, listeners: Sequence[BookedListener] = ()) -> None:
+        super().__init__(connection)
+        self._listeners = listeners
 
     @cached_property
     def ledger(self) -> LedgerRepository:
         """Fills in."""
-        return LedgerRepository(self.connection)
+        return LedgerRepository(self.connection, self._booked)
+
+    def _booked(self, booked: BookedFill) -> None:
+        held_at = time.monotonic()
+        for listener in self._listeners:
+            self.after_commit(partial(listener, booked, held_at))
 
     @cached_property
     def positions(self) -> PositionRepository:
@@ -143,7 +165,19 @@ class Database(Transactions[UnitOfWork, Reader]):
     """
 
     def __init__(self, url: URL, config: DatabaseConfig | None = None) -> None:
-        super().__init__(url, config, writer=UnitOfWork, reader=Reader)
+        self._listeners: list[BookedListener] = []
+        super().__init__(url, config, writer=self._unit_of_work, reader=Reader)
+
+    def on_booked(self, listener: BookedListener) -> None:
+        """Tell somebody about everything that transactions and fill writers of this database book, after each COMMIT.
+
+        Args:
+            listener: Called in the turn of the event loop in which the commit is known, before whoever booked goes on.
+        """
+        self._listeners.append(listener)
+
+    def _unit_of_work(self, connection: AsyncConnection) -> UnitOfWork:
+        return UnitOfWork(connection, self._listeners)
 
     def fill_writer(self, *, max_group: int = 500, max_waiting: int = 10_000) -> FillWriter:
         """Books fills of many tasks together; use it as an async context manager.
@@ -152,4 +186,10 @@ class Database(Transactions[UnitOfWork, Reader]):
             max_group: Most fills in one transaction.
             max_waiting: Most fills that may wait for their turn.
         """
-        return FillWriter(self.engine, max_group=max_group, max_waiting=max_waiting)
+        return FillWriter(
+            self.engine,
+            max_group=max_group,
+            max_waiting=max_waiting,
+            require_writable=self.require_writable,
+            listeners=self._listeners,
+        )

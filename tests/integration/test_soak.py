@@ -6,8 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from scripts.soak.cache import Notes, check
 from tests.fixtures.fix_cli import ROOT, clean_environment
 
 if TYPE_CHECKING:
@@ -42,3 +45,27 @@ def test_the_book_is_right_after_faults_of_the_server() -> None:
     found = soak("book", "--faults", FAULTS, "--seed", "16")
     assert {"server crashed", "server stopped"} <= found["faults"].keys()
     assert found["wrong"] == 0
+
+
+def test_a_cached_position_is_true_after_faults_of_every_kind() -> None:
+    found = soak("cache", "--faults", FAULTS, "--seed", "11", "--no-latency")
+    assert sum(found["faults"].values()) == int(FAULTS)
+    assert found["fills"] > 10
+    assert found["reads"] > 100
+    assert found["wrong"] == 0
+
+
+def test_the_checker_of_the_cache_finds_what_is_too_old_or_another_number() -> None:
+    ledger = {("S", version): (Decimal(version),) for version in (1, 2, 3)}
+    writer = Notes(commits=defaultdict(list, {"S": [(10.0, 1), (11.0, 2), (12.0, 3)]}))
+
+    def wrong(version: int, began: float, seen: int = 1, **own: Any) -> int:
+        reader = Notes(reads=[("S", version, began)], positions={("S", 1): (Decimal(seen),)}, **own)
+        return len(check({"writer": writer, "reader": reader}, ledger, 250))
+
+    assert wrong(2, 12.25) == 0
+    assert wrong(2, 12.253) == 1
+    assert wrong(3, 12.253) == 0
+    assert wrong(3, 12.253, seen=2) == 1
+    assert wrong(0, 10.1, commits=defaultdict(list, {"S": [(10.05, 1)]})) == 1
+    assert wrong(1, 10.1, errors=["CacheUnavailable()"]) == 1

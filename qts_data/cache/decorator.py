@@ -1,0 +1,140 @@
+"""`@cached`: a method that reads the database becomes one that asks the cache first."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
+
+from qts_data.cache.aside import CacheAside, Plan
+from qts_data.cache.codec import JsonCodec
+from qts_data.cache.keys import Keys
+from qts_data.contracts.cache import DEFAULT_TTL_MS, CacheType
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from qts_data.cache.codec import Codec
+
+__all__ = ["CacheAccess", "Cached", "cached"]
+
+_P = ParamSpec("_P")
+_S = TypeVar("_S")
+_T = TypeVar("_T")
+
+
+class CacheAccess:
+    """What a decorated method caches by.
+
+    Args:
+        aside: Cache, breaker and fences.
+        prefix: Begins every key.
+    """
+
+    def __init__(self, aside: CacheAside, prefix: str = "") -> None:
+        self.aside = aside
+        self.keys = Keys(prefix)
+
+    async def invalidate(self, kind: CacheType, *names: str, ttl_ms: int | None = None) -> None:
+        """Serve nothing that was read before now; call it after the commit.
+
+        Args:
+            kind: The type given to `@cached`.
+            names: What `key` returns for the value that has changed.
+            ttl_ms: The longest TTL of such values, if it is not the type's default.
+        """
+        key = self.keys.key(kind, *names)
+        self.aside.changed(key)
+        await self.aside.guarded(_invalidate, self.aside, key, ttl_ms or DEFAULT_TTL_MS[kind])
+
+
+async def _invalidate(aside: CacheAside, key: str, ttl_ms: int) -> bool:
+    return await aside.cache.invalidate(key, ttl_ms=ttl_ms)
+
+
+_JSON: Final[Codec[Any]] = JsonCodec()
+
+
+def _attribute(owner: Any) -> CacheAccess | None:
+    found: CacheAccess | None = getattr(owner, "cache", None)
+    return found
+
+
+class Cached(Protocol):
+    """A decorator that leaves a method its signature."""
+
+    def __call__(
+        self, method: Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]], /
+    ) -> Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]]:
+        """The method, asking the cache first."""
+        ...
+
+
+def cached(
+    kind: CacheType,
+    *,
+    key: Callable[..., str | tuple[str, ...]],
+    codec: Codec[Any] = _JSON,
+    ttl_ms: int | None = None,
+    version: Callable[[Any], str] | None = None,
+    none_version: str | None = None,
+    negative: bool = True,
+    jitter: bool = True,
+    stale_if_error_ms: int = 0,
+    near: bool = False,
+    access: Callable[[Any], CacheAccess | None] = _attribute,
+) -> Cached:
+    """Ask the cache before the method, and keep what the method returns.
+
+    All who miss at the same time wait for one call of the method. If its caller is cancelled, another of them calls
+    it. No error of the cache reaches a caller; the method's own errors do, and are not cached.
+
+    Only for methods that read committed rows: in a transaction that writes, the method would see, and publish, what
+    may be rolled back. Give only readers a cache; where `access` finds None the method is called as if it were not
+    decorated.
+
+    Args:
+        kind: What it is; says where in the cache, and for how long.
+        key: Called with the method's arguments but for self; the name, or names, of the value. What a `CacheManager`
+            keeps has one name, a position also its account: give a second one that is none of these.
+        codec: How the value is written; by default JSON of texts, whole numbers, booleans, lists and dicts.
+        ttl_ms: Milliseconds for which a value may be served; None is the type's default.
+        version: What a value is fenced by, such as `version_text(position.last_ledger_id)`; without it, values are
+            fenced by the time at which they were read.
+        none_version: The same for None.
+        negative: Whether None is cached, too.
+        jitter: Whether TTLs are shortened at random by up to a tenth, so that keys do not expire together.
+        stale_if_error_ms: For how long after its TTL a value may be served while the database cannot be reached;
+            never longer than the longest TTL of the configuration.
+        near: Whether values may be kept in the process, where that is turned on.
+        access: Finds the cache in self; by default its attribute `cache`.
+    """
+    plan: Plan[Any] = Plan(
+        codec=codec,
+        ttl_ms=DEFAULT_TTL_MS[kind] if ttl_ms is None else ttl_ms,
+        version=version,
+        none_version=none_version,
+        near=near,
+        negative=negative,
+        jitter=jitter,
+        stale_ms=stale_if_error_ms,
+    )
+
+    def decorate(
+        method: Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]],
+    ) -> Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]]:
+        @functools.wraps(method)
+        async def ask(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+            found = access(self)
+            if found is None:
+                return await method(self, *args, **kwargs)
+            names = key(*args, **kwargs)
+            name = found.keys.key(kind, *((names,) if isinstance(names, str) else names))
+
+            def load() -> Awaitable[_T]:
+                return method(self, *args, **kwargs)
+
+            return cast("_T", await found.aside.fetch(name, plan, load))
+
+        return ask
+
+    return decorate

@@ -1,0 +1,206 @@
+"""A link to one server that is made when it is needed, and made again after it was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from qts_data.cache.clock import ServerClock
+from qts_data.cache.wire import Refusal, Wire, pack
+from qts_data.errors import CacheError, CacheTimeout, CacheUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from qts_data.cache.servers import Address, Login
+
+__all__ = ["Link"]
+
+_CLOCK_SECONDS: Final = 5.0
+_TIME: Final = pack("TIME")
+
+
+class Link:
+    """One shared connection to one server at a time.
+
+    Args:
+        locate: Says where the server is; asked before each connection.
+        login: How to present oneself.
+        timeout_seconds: Longest wait for an answer, or for the connection.
+        connect_timeout_seconds: Longest time for making the connection.
+        preamble: Commands sent on each new connection, such as the scripts.
+        on_push: Called with each message that nobody asked for.
+        on_lost: Called whenever the connection is lost.
+
+    Attributes:
+        clock: What time it is on the server.
+    """
+
+    def __init__(
+        self,
+        locate: Callable[[], Awaitable[Address]],
+        login: Login,
+        *,
+        timeout_seconds: float,
+        connect_timeout_seconds: float,
+        preamble: Sequence[bytes],
+        on_push: Callable[[list[Any]], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._locate = locate
+        self._login = login
+        self._timeout = timeout_seconds
+        self._connect_timeout = connect_timeout_seconds
+        self._preamble = preamble
+        self._on_push = on_push
+        self._lost = on_lost
+        self._wire: Wire | None = None
+        self._connecting: asyncio.Task[Wire] | None = None
+        self._background: set[asyncio.Future[Any]] = set()
+        self.clock = ServerClock()
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection stands."""
+        return self._wire is not None
+
+    def call(self, payload: bytes, answers: int = 1) -> Awaitable[Any]:
+        """Send packed commands; the answer, or the list of them. A `Refusal` is an answer.
+
+        Raises:
+            CacheTimeout: No answer in time; all that were waiting are told, and the connection is dropped.
+            CacheUnavailable: No connection, or it was lost.
+        """
+        wire = self._wire
+        if wire is None:
+            return self._connect_and_call(payload, answers)
+        if time.monotonic() - self.clock.sampled_at > _CLOCK_SECONDS:
+            self._keep_time(wire)
+        return wire.call(payload, answers)
+
+    def drop(self, reason: CacheError) -> None:
+        """Give up the connection; the next call makes another."""
+        if self._wire is not None:
+            self._wire.drop(reason)
+
+    async def close(self) -> None:
+        """End the connection, or the making of it."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError, CacheError):
+                await self._connecting
+        self.drop(CacheUnavailable("the cache was closed"))
+        # The loop closes the socket in its next turn; it may be the last.
+        await asyncio.sleep(0)
+
+    async def _connect_and_call(self, payload: bytes, answers: int) -> Any:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        if self._connecting is None:
+            self._connecting = loop.create_task(self._connect())
+            self._connecting.add_done_callback(_looked_at)
+        # The connection is for all: nobody's cancellation, and nobody's impatience, ends the making of it.
+        making = self._connecting
+        done, _ = await asyncio.wait([making], timeout=self._timeout)
+        if not done:
+            # A window of one timeout is one incident, however many tasks wait in it.
+            window = (id(self), int(loop.time() / self._timeout))
+            raise CacheTimeout(f"no connection to Redis within {self._timeout * 1000:g} ms", incident=window)
+        if making.cancelled():
+            raise CacheUnavailable("the cache was closed")
+        failure = making.exception()
+        if isinstance(failure, CacheError):
+            raise type(failure)(str(failure), incident=failure.incident) from failure
+        if failure is not None:
+            raise CacheUnavailable(f"no connection to Redis: {failure}", incident=failure) from failure
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await making.result().call(payload, answers)
+        except TimeoutError as error:
+            raise CacheTimeout(f"no answer of Redis within {self._timeout * 1000:g} ms", incident=making) from error
+
+    async def _connect(self) -> Wire:
+        try:
+            try:
+                async with asyncio.timeout(self._connect_timeout):
+                    return await self._handshake(await self._locate())
+            except TimeoutError as error:
+                message = f"no connection to Redis within {self._connect_timeout * 1000:g} ms"
+                raise CacheTimeout(message, incident=error) from error
+            except (OSError, UnicodeError) as error:
+                raise CacheUnavailable(f"no connection to Redis: {error}", incident=error) from error
+        finally:
+            self._connecting = None
+
+    async def _handshake(self, address: Address) -> Wire:
+        loop = asyncio.get_running_loop()
+
+        def make() -> Wire:
+            return Wire(self._connect_timeout, self._on_push, self._forget)
+
+        wire: Wire
+        if address.path is not None:
+            _, wire = await loop.create_unix_connection(make, address.path)
+        else:
+            tls = self._login.tls
+            _, wire = await loop.create_connection(make, address.host, address.port, ssl=tls)
+        try:
+            user = self._login.username or "default"
+            password = self._login.password
+            auth = () if password is None else ("AUTH", user, password)
+            commands = [pack("HELLO", "3", *auth, "SETNAME", "qts_data"), pack("ROLE")]
+            if self._login.db:
+                commands.append(pack("SELECT", self._login.db))
+            commands += [*self._preamble, _TIME]
+            sent_at = time.monotonic()
+            answers = await wire.call(b"".join(commands), len(commands))
+            self._check(address, commands, answers)
+            self._sample(answers[-1], sent_at)
+        except BaseException:
+            wire.drop(CacheUnavailable("the handshake with Redis did not end"))
+            raise
+        if not wire.alive:
+            raise CacheUnavailable(f"Redis at {address} closed the connection", incident=wire)
+        wire.be_patient_for(self._timeout)
+        self._wire = wire
+        return wire
+
+    def _check(self, address: Address, commands: list[bytes], answers: list[Any]) -> None:
+        for command, answer in zip(commands, answers, strict=True):
+            if isinstance(answer, Refusal):
+                # Not the command itself: it may hold the password.
+                name = command.split(b"\r\n", 3)[2].decode()
+                message = f"Redis at {address} refused {name}: {answer}; the cache needs Redis 6.2 or newer"
+                raise CacheUnavailable(message, incident=answer)
+        if answers[1][0] != "master":
+            raise CacheUnavailable(f"Redis at {address} is a {answers[1][0]}, not a master", incident=answers)
+
+    def _forget(self, wire: Wire) -> None:
+        if wire is self._wire:
+            self._wire = None
+            self.clock = ServerClock()
+            self._lost()
+
+    def _keep_time(self, wire: Wire) -> None:
+        """Ask for the time along with whatever is asked now."""
+        # The clock counts as sampled, so that those who come before the answer do not ask too.
+        sent_at = self.clock.sampled_at = time.monotonic()
+        answer = wire.call(_TIME)
+        self._background.add(answer)
+        answer.add_done_callback(lambda done: self._timed(done, sent_at))
+
+    def _timed(self, done: asyncio.Future[Any], sent_at: float) -> None:
+        self._background.discard(done)
+        if not done.cancelled() and done.exception() is None and not isinstance(done.result(), Refusal):
+            self._sample(done.result(), sent_at)
+
+    def _sample(self, answer: Sequence[str | int], sent_at: float) -> None:
+        self.clock.sample(int(answer[0]) + int(answer[1]) / 1e6, sent_at, time.monotonic())
+
+
+def _looked_at(task: asyncio.Task[Wire]) -> None:
+    """A connection that nobody waits for any more may fail without a warning."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,133 @@
+"""The in-memory twin of Redis: for one process, and for tests."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from qts_data.cache.port import MISSING, BookSides, Cache, Entry, Missing, now, version_text
+from qts_data.contracts import HealthStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qts_data.cache.port import BookWrite, Fields, Write
+
+__all__ = ["MemoryCache"]
+
+
+@dataclass(slots=True)
+class _Kept:
+    value: Fields | None
+    version: str
+    read_at: float
+    expires_at: float
+    gone_at: float
+    tombstone: bool = False
+
+
+class MemoryCache(Cache):
+    """Keeps values in this process, by the same rules as Redis.
+
+    Args:
+        clock: Seconds that only grow; `time.monotonic` where nothing else is given.
+    """
+
+    def __init__(self, clock: Callable[[], float] = now) -> None:
+        self._clock = clock
+        self._kept: dict[str, _Kept] = {}
+        self._books: dict[str, tuple[_Kept, tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]] = {}
+
+    async def lookup(self, key: str, *, stale: bool = False) -> Entry | Missing:
+        """The value with its version and times."""
+        kept = self._alive(key)
+        if kept is None or kept.tombstone or (not stale and kept.expires_at <= self._clock()):
+            return MISSING
+        return Entry(None if kept.value is None else dict(kept.value), kept.version, kept.read_at, kept.expires_at)
+
+    async def lookup_many(self, keys: Sequence[str], *, stale: bool = False) -> list[Entry | Missing]:
+        """The same for many keys, in their order."""
+        return [await self.lookup(key, stale=stale) for key in keys]
+
+    async def set_many(self, writes: Sequence[Write]) -> list[bool]:
+        """Write each value; says of each whether it was taken."""
+        return [self._set(write) for write in writes]
+
+    async def delete(self, *keys: str) -> int:
+        """Remove values and their fences; returns how many keys there were."""
+        return sum(self._forget(key) for key in keys if self._alive(key) is not None or key in self._books)
+
+    async def set_book(self, write: BookWrite) -> bool:
+        """Replace both sides of an order book at once; False if a newer one is there."""
+        time = self._clock()
+        there = self._books.get(write.meta_key)
+        if there is not None and there[0].gone_at > time and there[0].version > write.version:
+            return False
+        expiry = time + write.ttl_ms / 1000
+        kept = _Kept(dict(write.fields), write.version, time, expiry, expiry)
+        self._books[write.meta_key] = kept, _sorted(write.bids, descending=True), _sorted(write.asks, descending=False)
+        return True
+
+    async def get_book(self, bid_key: str, ask_key: str, meta_key: str, *, levels: int) -> BookSides | Missing:  # noqa: ARG002
+        """The best levels of both sides, of one and the same write."""
+        there = self._books.get(meta_key)
+        if there is None or there[0].expires_at <= self._clock():
+            self._books.pop(meta_key, None)
+            return MISSING
+        kept, bids, asks = there
+        meta = Entry(kept.value, kept.version, kept.read_at, kept.expires_at)
+        return BookSides(meta, bids[:levels], asks[:levels])
+
+    async def drop_all(self, patterns: Sequence[str]) -> int:
+        """Remove every key that begins with one of these; returns how many there were."""
+        found = [key for key in (*self._kept, *self._books) if key.startswith(tuple(patterns))]
+        return sum(self._forget(key) for key in found)
+
+    async def health_check(self) -> HealthStatus:
+        """It always answers."""
+        return HealthStatus(
+            component="cache",
+            healthy=True,
+            detail=f"in memory, {len(self._kept) + len(self._books)} keys",
+            latency_seconds=0.0,
+            checked_at=dt.datetime.now(dt.UTC),
+        )
+
+    async def close(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+        self._books.clear()
+
+    def _alive(self, key: str) -> _Kept | None:
+        kept = self._kept.get(key)
+        if kept is not None and kept.gone_at <= self._clock():
+            del self._kept[key]
+            return None
+        return kept
+
+    def _set(self, write: Write) -> bool:
+        time = self._clock()
+        read_at = time if write.read_at is None else write.read_at
+        version = version_text(math.floor(read_at * 1e6)) if write.version is None else write.version
+        there = self._alive(write.key)
+        if there is not None and there.version > version:
+            return False
+        self._kept.pop(write.key, None)
+        expires_at = read_at + write.ttl_ms / 1000
+        gone_at = expires_at + write.stale_ms / 1000
+        if gone_at <= time:
+            return False
+        value = None if write.value is None or write.tombstone else dict(write.value)
+        self._kept[write.key] = _Kept(value, version, read_at, expires_at, gone_at, write.tombstone)
+        return True
+
+    def _forget(self, key: str) -> bool:
+        found = self._kept.pop(key, None) is not None
+        return self._books.pop(key, None) is not None or found
+
+
+def _sorted(levels: Sequence[tuple[str, str]], *, descending: bool) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(levels, key=lambda level: Decimal(level[0]), reverse=descending))

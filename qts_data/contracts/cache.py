@@ -1,0 +1,200 @@
+"""The hot tier's vocabulary: what is cached, for how long, where, and how it goes."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from qts_data.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "AGGRESSIVE_PRICE_TTL_MS",
+    "DEFAULT_TTL_MS",
+    "CacheConfig",
+    "CacheEvent",
+    "CacheStats",
+    "CacheType",
+    "OperatingState",
+    "SafetyState",
+]
+
+
+class CacheType(enum.StrEnum):
+    """What is cached; the value begins its keys, such as `pos:{005930}`."""
+
+    PRICE = "price"
+    POSITION = "pos"
+    ORDERBOOK = "book"
+    RISK = "risk"
+    ORDER = "ord"
+    STRATEGY = "strat"
+
+
+DEFAULT_TTL_MS: Final[Mapping[CacheType, int]] = MappingProxyType(
+    {
+        CacheType.PRICE: 100,
+        CacheType.POSITION: 1_000,
+        CacheType.ORDERBOOK: 50,
+        CacheType.RISK: 5_000,
+        CacheType.ORDER: 60_000,
+        CacheType.STRATEGY: 60_000,
+    }
+)
+"""How long a value may be served, in milliseconds after it was read from its source."""
+
+AGGRESSIVE_PRICE_TTL_MS: Final = 50
+"""The longest TTL of a price in AGGRESSIVE."""
+
+
+class SafetyState(enum.StrEnum):
+    """How far the engine trusts itself."""
+
+    NORMAL = "NORMAL"
+    WARNING = "WARNING"
+    FAIL = "FAIL"
+    LOCKDOWN = "LOCKDOWN"
+
+
+class OperatingState(enum.StrEnum):
+    """How the engine trades."""
+
+    AGGRESSIVE = "AGGRESSIVE"
+    BALANCED = "BALANCED"
+    DEFENSIVE = "DEFENSIVE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheConfig:
+    """Where Redis is and how long it may take.
+
+    Attributes:
+        host: Name or address of the server.
+        port: Its port.
+        db: Number of the database; a cluster has 0 only.
+        username: ACL user; None is the default user.
+        password: Its password.
+        tls: Whether to encrypt, and to check the server's certificate.
+        tls_root_certificate: File that the certificate is checked with; None takes the system's.
+        url: `redis://`, `rediss://` or `unix://` in place of all of the above.
+        sentinels: Addresses (host, port) of Sentinels; then `sentinel_master` names the master.
+        sentinel_master: The name under which the Sentinels watch the master.
+        cluster: Whether the server belongs to a Redis Cluster.
+        max_connections: Most connections of this process: one for each server it talks to.
+        socket_timeout_seconds: Longest wait for an answer, connecting included.
+        connect_timeout_seconds: Longest time for making a connection; callers wait for it no longer than for an answer.
+        breaker_threshold: Failures in a row after which Redis is left alone.
+        breaker_recovery_seconds: For how long it is left alone.
+        prefix: Begins every key; two systems on one server take two.
+        ttl_ms: Milliseconds for each type that is not to have its default.
+        defensive_position_ttl_ms: For how long a position may be served in DEFENSIVE, in milliseconds; None is its
+            default TTL at most. A longer time means older positions: say so only where the database must be spared.
+        near_entries: Most values kept in the process itself, invalidated by the server; 0 keeps none.
+        degraded_event: Name of the event sent when the breaker opens.
+
+    Raises:
+        ConfigurationError: A value cannot be meant.
+    """
+
+    host: str = "localhost"
+    port: int = 6379
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    tls_root_certificate: str | None = None
+    url: str | None = field(default=None, repr=False)
+    sentinels: tuple[tuple[str, int], ...] = ()
+    sentinel_master: str | None = None
+    cluster: bool = False
+    max_connections: int = 50
+    socket_timeout_seconds: float = 0.1
+    connect_timeout_seconds: float = 0.5
+    breaker_threshold: int = 5
+    breaker_recovery_seconds: float = 60.0
+    prefix: str = ""
+    ttl_ms: Mapping[CacheType, int] = field(default_factory=dict)
+    defensive_position_ttl_ms: int | None = None
+    near_entries: int = 0
+    degraded_event: str = "CACHE_DEGRADED"
+
+    def __post_init__(self) -> None:
+        """Refuse what would fail later, or never."""
+        for name in ("max_connections", "socket_timeout_seconds", "connect_timeout_seconds", "breaker_threshold"):
+            if getattr(self, name) <= 0:
+                raise ConfigurationError(f"{name} must be above zero, is {getattr(self, name)}")
+        if self.breaker_recovery_seconds < 0 or self.near_entries < 0:
+            raise ConfigurationError("breaker_recovery_seconds and near_entries must not be below zero")
+        if any(character in self.prefix for character in "{}*?[]\\") or not self.prefix.isprintable():
+            raise ConfigurationError(f"prefix {self.prefix!r} holds a character of hash tags or patterns: {{}}*?[]\\")
+        ttls = {kind.name: milliseconds for kind, milliseconds in self.ttl_ms.items()}
+        if self.defensive_position_ttl_ms is not None:
+            ttls["POSITION in DEFENSIVE"] = self.defensive_position_ttl_ms
+        for name, milliseconds in ttls.items():
+            if milliseconds < 1:
+                raise ConfigurationError(f"the TTL of {name} must be 1 ms or more, is {milliseconds}")
+        if bool(self.sentinels) != bool(self.sentinel_master):
+            raise ConfigurationError("sentinels and sentinel_master come together")
+        if self.cluster and (self.sentinels or self.db):
+            raise ConfigurationError("a Redis Cluster has no Sentinels and no database but 0")
+
+    def ttl(self, kind: CacheType, state: OperatingState = OperatingState.BALANCED) -> int:
+        """Milliseconds for which a value of this type may be served in a state of the engine."""
+        milliseconds = self.ttl_ms.get(kind, DEFAULT_TTL_MS[kind])
+        if state is OperatingState.AGGRESSIVE and kind is CacheType.PRICE:
+            return min(milliseconds, AGGRESSIVE_PRICE_TTL_MS)
+        if state is OperatingState.DEFENSIVE and kind is CacheType.POSITION:
+            return self.defensive_position_ttl_ms or min(milliseconds, DEFAULT_TTL_MS[kind])
+        return milliseconds
+
+    @property
+    def longest_ttl_ms(self) -> int:
+        """Milliseconds after which nothing that was written by this configuration is served any more."""
+        return max(self.ttl(kind, state) for kind in CacheType for state in OperatingState)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheStats:
+    """Counters since the start of the process.
+
+    Attributes:
+        hits: Reads that the cache answered, the near cache included.
+        near_hits: Those of them that did not leave the process.
+        misses: Reads that it could not answer, though it could be asked.
+        errors: Calls that failed or timed out.
+        skipped: Calls that were not made, because the breaker was open or the cache disabled.
+        refused: Writes that came too late: a newer value was there.
+    """
+
+    hits: int = 0
+    near_hits: int = 0
+    misses: int = 0
+    errors: int = 0
+    skipped: int = 0
+    refused: int = 0
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits / (hits + misses + errors + skipped); 0.0 before the first read."""
+        reads = self.hits + self.misses + self.errors + self.skipped
+        return self.hits / reads if reads else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheEvent:
+    """Something that the engine should hear of.
+
+    Attributes:
+        name: `CACHE_DEGRADED`, `CACHE_RECOVERED`, `METRIC_RECORD`, or what stands for the first by
+            `CacheConfig.degraded_event`.
+        priority: 0 is the most urgent, 3 the least.
+        detail: Figures and reasons, by name.
+    """
+
+    name: str
+    priority: int
+    detail: Mapping[str, str | int | float] = field(default_factory=dict)

@@ -1,0 +1,187 @@
+"""`@cached` on repository methods."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, assert_type
+
+import pytest
+import pytest_asyncio
+
+from qts_data.cache import Breaker, CacheAccess, MemoryCache, RedisCache, cached, version_text
+from qts_data.cache.aside import CacheAside
+from qts_data.cache.codec import POSITION
+from qts_data.cache.manager import position_version
+from qts_data.contracts import CacheConfig, CacheType, Position
+from qts_data.errors import DatabaseUnavailable, NotFound
+from tests.fixtures.cache_rows import position
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from qts_data.cache import Cache
+
+
+class Repository:
+    """Reads what `row` says, and counts."""
+
+    def __init__(self, cache: CacheAccess | None) -> None:
+        self.cache = cache
+        self.reads = 0
+        self.row: Any = None
+        self.error: Exception | None = None
+        self.hold: asyncio.Event | None = None
+
+    async def _read(self) -> Any:
+        self.reads += 1
+        found = self.row
+        await asyncio.sleep(0)
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.error is not None:
+            raise self.error
+        return found
+
+    @cached(
+        CacheType.POSITION,
+        key=lambda symbol, account="main": (symbol, account),
+        codec=POSITION,
+        version=position_version,
+        none_version=version_text(0),
+    )
+    async def find_position(self, symbol: str, account: str = "main") -> Position | None:
+        """The position of an account."""
+        assert symbol
+        assert account
+        return await self._read()  # type: ignore[no-any-return]
+
+    @cached(CacheType.RISK, key=lambda name: name, ttl_ms=30, stale_if_error_ms=4_000)
+    async def find_limit(self, name: str) -> list[int] | None:
+        assert name
+        return await self._read()  # type: ignore[no-any-return]
+
+    @cached(CacheType.STRATEGY, key=lambda name: name, negative=False)
+    async def find_strategy(self, name: str) -> str | None:
+        assert name
+        return await self._read()  # type: ignore[no-any-return]
+
+
+@pytest_asyncio.fixture(params=["memory", "redis"])
+async def repository(request: pytest.FixtureRequest) -> AsyncIterator[Repository]:
+    cache: Cache
+    if request.param == "memory":
+        cache = MemoryCache()
+    else:
+        cache = RedisCache(CacheConfig(url=request.getfixturevalue("redis_url"), socket_timeout_seconds=5))
+    yield Repository(CacheAccess(CacheAside(cache, Breaker(5, 60), keep_seconds=60), "t:"))
+    await cache.close()
+
+
+async def settle(repository: Repository) -> None:
+    assert repository.cache is not None
+    await repository.cache.aside.settle()
+
+
+async def test_a_method_is_called_once_and_keeps_its_name_and_its_documentation(repository: Repository) -> None:
+    repository.row = position(1)
+    for _ in range(3):
+        assert await repository.find_position("S") == position(1)
+        await settle(repository)
+    assert await repository.find_position("S", account="main") == position(1)
+    assert repository.reads == 1
+    assert Repository.find_position.__name__ == "find_position"
+    assert Repository.find_position.__doc__ == "The position of an account."
+
+
+async def test_arguments_make_the_key_however_they_are_given(repository: Repository) -> None:
+    repository.row = position(1)
+    await repository.find_position("S", "second")
+    await settle(repository)
+    await repository.find_position(symbol="S", account="second")
+    assert repository.reads == 1
+    await repository.find_position("S")
+    assert repository.reads == 2
+
+
+async def test_none_is_cached_where_it_is_wanted(repository: Repository) -> None:
+    for _ in range(2):
+        assert await repository.find_position("S") is None
+        assert await repository.find_strategy("s") is None
+        await settle(repository)
+    assert repository.reads == 3
+
+
+async def test_without_a_cache_the_method_is_as_if_not_decorated() -> None:
+    repository = Repository(None)
+    repository.row = "x"
+    assert [await repository.find_strategy("s") for _ in range(2)] == ["x", "x"]
+    assert repository.reads == 2
+
+
+async def test_a_thousand_concurrent_misses_are_one_call(repository: Repository) -> None:
+    repository.row = "x"
+    found = await asyncio.gather(*(repository.find_strategy("a") for _ in range(1000)))
+    assert found == ["x"] * 1000
+    assert repository.reads == 1
+
+
+async def test_errors_of_the_method_reach_all_and_are_not_cached(repository: Repository) -> None:
+    repository.error, repository.hold = NotFound("none"), asyncio.Event()
+    tasks = [asyncio.ensure_future(repository.find_strategy("a")) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    repository.hold.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(item, NotFound) for item in found)
+    assert repository.reads == 1
+    repository.error, repository.row = None, "x"
+    assert await repository.find_strategy("a") == "x"
+
+
+async def test_an_invalidation_keeps_out_what_was_read_before_it(repository: Repository) -> None:
+    assert repository.cache is not None
+    repository.row = "old"
+    hold = repository.hold = asyncio.Event()
+    slow = asyncio.ensure_future(repository.find_strategy("a"))
+    while not repository.reads:  # noqa: ASYNC110 - a few turns of the loop
+        await asyncio.sleep(0.001)
+    repository.row, repository.hold = "new", None
+    await repository.cache.invalidate(CacheType.STRATEGY, "a")
+    assert await repository.find_strategy("a") == "new"
+    hold.set()
+    assert await slow == "new"
+    await settle(repository)
+    assert await repository.find_strategy("a") == "new"
+
+
+async def test_a_stale_value_is_served_only_while_the_database_cannot_be_reached(repository: Repository) -> None:
+    repository.row = [1]
+    await repository.find_limit("a")
+    await settle(repository)
+    await asyncio.sleep(0.035)
+    repository.error = DatabaseUnavailable("down")
+    assert await repository.find_limit("a") == [1]
+    repository.error = NotFound("gone")
+    with pytest.raises(NotFound):
+        await repository.find_limit("a")
+    repository.error, repository.row = None, [2]
+    assert await repository.find_limit("a") == [2]
+
+
+async def test_a_stale_value_from_before_a_change_is_not_served(repository: Repository) -> None:
+    assert repository.cache is not None
+    repository.row = [1]
+    await repository.find_limit("a")
+    await settle(repository)
+    repository.cache.aside.changed(repository.cache.keys.key(CacheType.RISK, "a"))
+    await asyncio.sleep(0.035)
+    repository.error = DatabaseUnavailable("down")
+    with pytest.raises(DatabaseUnavailable):
+        await repository.find_limit("a")
+
+
+async def signatures(repository: Repository) -> None:
+    """Never called: mypy checks it, and would complain of an ignored error that is none."""
+    assert_type(await repository.find_position("S", account="main"), Position | None)
+    assert_type(await repository.find_limit(name="a"), list[int] | None)
+    await repository.find_position(1)  # type: ignore[arg-type]
+    await repository.find_limit("a", 2)  # type: ignore[call-arg]

@@ -1,0 +1,277 @@
+"""The connection under cancellation, silence, loss and forgetfulness: nobody gets the answer of somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+import redis
+import uvloop
+
+from qts_data.cache import MISSING, Entry, RedisCache
+from qts_data.cache.wire import pack
+from qts_data.contracts import CacheConfig
+from qts_data.errors import CacheError, CacheTimeout, CacheUnavailable, ConfigurationError
+from tests.fixtures.redis_process import RedisProcess
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+LONG = 60_000
+
+
+def made(server: RedisProcess, **values: Any) -> RedisCache:
+    return RedisCache(CacheConfig(url=server.url, **values))
+
+
+@pytest_asyncio.fixture
+async def cache(own_redis: RedisProcess) -> AsyncIterator[RedisCache]:
+    found = made(own_redis)
+    yield found
+    await found.close()
+
+
+async def fill(cache: RedisCache, count: int) -> None:
+    for n in range(count):
+        await cache.set(f"k{n}", {"n": str(n)}, ttl_ms=LONG)
+
+
+async def test_hundreds_of_reads_of_one_turn_travel_as_one_write(cache: RedisCache, own_redis: RedisProcess) -> None:
+    await fill(cache, 10)
+    found = await asyncio.gather(*(cache.get(f"k{n % 10}") for n in range(500)))
+    assert found == [{"n": str(n % 10)} for n in range(500)]
+    with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
+        before = client.info("stats")["total_reads_processed"]
+        await asyncio.gather(*(cache.get("k1") for _ in range(200)))
+        after = client.info("stats")["total_reads_processed"]
+    # One of them is this question itself; 200 reads come in a handful of packets.
+    assert after - before <= 6
+
+
+async def test_cancelled_readers_do_not_shift_the_answers_of_others(cache: RedisCache) -> None:
+    await fill(cache, 50)
+    for turn in range(20):
+        tasks = [asyncio.ensure_future(cache.get(f"k{n}")) for n in range(50)]
+        await asyncio.sleep(0)
+        if turn % 2:
+            await asyncio.sleep(0)
+        for n in range(0, 50, 3):
+            tasks[n].cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        for n, item in enumerate(found):
+            assert isinstance(item, asyncio.CancelledError) if n % 3 == 0 else item == {"n": str(n)}
+
+
+async def test_an_answer_that_comes_too_late_is_given_to_nobody(cache: RedisCache, own_redis: RedisProcess) -> None:
+    await fill(cache, 2)
+    own_redis.pause()
+    try:
+        with pytest.raises(CacheTimeout):
+            await cache.get("k0")
+    finally:
+        own_redis.resume()
+    for _ in range(20):
+        assert await cache.get("k1") == {"n": "1"}
+
+
+async def test_all_who_wait_on_a_lost_connection_share_one_incident(cache: RedisCache, own_redis: RedisProcess) -> None:
+    await fill(cache, 1)
+    own_redis.pause()
+    try:
+        found = await asyncio.gather(*(cache.get("k0") for _ in range(50)), return_exceptions=True)
+    finally:
+        own_redis.resume()
+    errors = [item for item in found if isinstance(item, CacheError)]
+    assert len(errors) == 50
+    assert len({id(error.incident) for error in errors}) == 1
+    assert len({id(error) for error in errors}) == 50
+
+
+async def test_whoever_asks_a_silent_server_is_told_within_the_timeout(own_redis: RedisProcess) -> None:
+    cache = made(own_redis)
+    own_redis.pause()
+    try:
+        for _ in range(3):
+            started = time.monotonic()
+            with pytest.raises(CacheTimeout):
+                await cache.get("k")
+            # Far from the connect timeout, and from the seconds of others; a busy machine has room.
+            assert time.monotonic() - started < 0.45
+    finally:
+        own_redis.resume()
+    await cache.close()
+
+
+async def test_a_server_that_falls_silent_after_the_handshake_costs_no_longer_timeout(own_redis: RedisProcess) -> None:
+    cache = made(own_redis, connect_timeout_seconds=5.0)
+    await cache.get("k")
+    own_redis.pause()
+    try:
+        started = time.monotonic()
+        with pytest.raises(CacheTimeout):
+            await cache.get("k")
+        assert time.monotonic() - started < 2.5
+    finally:
+        own_redis.resume()
+    await cache.close()
+
+
+async def test_a_loop_that_is_late_is_not_taken_for_a_silent_server(own_redis: RedisProcess) -> None:
+    cache = made(own_redis, socket_timeout_seconds=0.05)
+    await fill(cache, 10)
+    for turns in (1, 2):
+        # Blocked before the questions are sent, and after.
+        tasks = [asyncio.ensure_future(cache.get(f"k{n % 10}")) for n in range(500)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        time.sleep(0.1)  # noqa: ASYNC251 - somebody's code that does not let the loop run
+        assert await asyncio.gather(*tasks) == [{"n": str(n % 10)} for n in range(500)]
+    await cache.close()
+
+
+def test_the_connection_works_on_uvloop_too(own_redis: RedisProcess) -> None:
+    async def work() -> list[Any]:
+        cache = made(own_redis)
+        await fill(cache, 10)
+        found = await asyncio.gather(*(cache.get(f"k{n % 10}") for n in range(100)))
+        own_redis.pause()
+        with pytest.raises(CacheTimeout):
+            await cache.get("k0")
+        own_redis.resume()
+        await cache.close()
+        return found
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(work()) == [{"n": str(n % 10)} for n in range(100)]
+
+
+async def test_a_cut_connection_is_made_again_by_the_next_call(cache: RedisCache, own_redis: RedisProcess) -> None:
+    await fill(cache, 1)
+    own_redis.cut()
+    await asyncio.sleep(0.05)
+    assert await cache.get("k0") == {"n": "0"}
+
+
+async def test_a_killed_server_is_unavailable_and_after_its_restart_empty_and_useful(
+    cache: RedisCache, own_redis: RedisProcess
+) -> None:
+    await fill(cache, 1)
+    own_redis.kill()
+    with pytest.raises(CacheUnavailable):
+        await cache.get("k0")
+    assert not (await cache.health_check()).healthy
+    own_redis.start()
+    assert await cache.get("k0") is MISSING
+    # The scripts are gone with the server.
+    await fill(cache, 1)
+    assert await cache.get("k0") == {"n": "0"}
+
+
+async def test_scripts_that_a_running_server_forgot_are_sent_again(cache: RedisCache, own_redis: RedisProcess) -> None:
+    await fill(cache, 1)
+    with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
+        client.script_flush()
+    assert await cache.set("k0", {"n": "again"}, ttl_ms=LONG)
+    assert await cache.get("k0") == {"n": "again"}
+
+
+async def test_a_write_that_a_paused_server_executes_later_does_not_live_longer(
+    cache: RedisCache, own_redis: RedisProcess
+) -> None:
+    await fill(cache, 1)
+    own_redis.pause()
+    with pytest.raises(CacheTimeout):
+        await cache.set("late", {"a": "1"}, ttl_ms=150)
+    await asyncio.sleep(0.1)
+    own_redis.resume()
+    await cache.get("k0")
+    with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
+        assert not client.exists("late")
+
+
+async def test_what_somebody_else_wrote_is_a_miss_and_is_replaced(cache: RedisCache, own_redis: RedisProcess) -> None:
+    with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
+        client.set("text", "no hash")
+        client.hset("hash", mapping={"a": "1"})
+        client.hset("bytes", mapping={"a": b"\xff\xfe", "_exp": "soon", "_at": "1", "_ver": "0"})
+        client.sadd("book:{S}", "no hash")
+    assert await cache.get_many(["text", "hash", "bytes"]) == [MISSING] * 3
+    assert await cache.get_book("book:{S}:bid", "book:{S}:ask", "book:{S}", levels=1) is MISSING
+    for key in ("text", "hash", "bytes"):
+        assert await cache.set(key, {"a": "2"}, ttl_ms=LONG)
+        assert await cache.get(key) == {"a": "2"}
+
+
+async def test_a_value_can_be_read_by_hand_and_has_its_end_in_redis_too(
+    cache: RedisCache, own_redis: RedisProcess
+) -> None:
+    await cache.set("pos:{005930}", {"qty": "-10.50000000", "symbol": "005930"}, ttl_ms=1000)
+    with redis.Redis.from_url(own_redis.url, decode_responses=True, legacy_responses=False) as client:
+        found = client.hgetall("pos:{005930}")
+        assert found["qty"] == "-10.50000000"
+        assert 900 < client.pttl("pos:{005930}") <= 1000
+
+
+async def test_a_wrong_password_is_said_and_never_shown(own_redis: RedisProcess) -> None:
+    with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
+        client.config_set("requirepass", "another")
+    cache = RedisCache(CacheConfig(host="127.0.0.1", port=own_redis.port, password="hunter2"))
+    with pytest.raises(CacheUnavailable) as caught:
+        await cache.get("k")
+    assert "hunter2" not in str(caught.value)
+    assert "HELLO" in str(caught.value)
+    assert "hunter2" not in repr(CacheConfig(password="hunter2"))
+    await cache.close()
+
+
+async def test_a_user_a_password_and_a_database_are_taken_from_the_url(own_redis: RedisProcess) -> None:
+    with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
+        client.execute_command("ACL", "SETUSER", "engine", "on", ">secret", "~*", "+@all")
+    cache = RedisCache(CacheConfig(url=f"redis://engine:secret@127.0.0.1:{own_redis.port}/3"))
+    await cache.set("k", {"a": "1"}, ttl_ms=LONG)
+    with redis.Redis(port=own_redis.port, db=3, legacy_responses=False) as client:
+        assert client.exists("k")
+    await cache.close()
+
+
+async def test_a_unix_socket_serves_too(tmp_path: Path, own_redis: RedisProcess) -> None:
+    path = f"{tmp_path}/redis.sock"
+    with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
+        version = client.info("server")["redis_version"]
+    directory = tmp_path / "second"
+    directory.mkdir()
+    server = RedisProcess(directory, "--unixsocket", path)
+    server.start()
+    cache = RedisCache(CacheConfig(url=f"unix://{path}?db=1"))
+    try:
+        await cache.set("k", {"a": "1"}, ttl_ms=LONG)
+        assert await cache.get("k") == {"a": "1"}
+        assert (await cache.health_check()).detail == f"Redis {version}"
+    finally:
+        await cache.close()
+        server.stop()
+
+
+async def test_a_url_that_cannot_be_meant_is_refused_without_its_password() -> None:
+    for url in ("http://user:hunter2@localhost", "localhost:6379", "redis://:hunter2@localhost:port/0"):
+        with pytest.raises(ConfigurationError) as caught:
+            RedisCache(CacheConfig(url=url))
+        assert "hunter2" not in str(caught.value)
+
+
+async def test_the_clock_of_the_server_is_known_within_a_round_trip(cache: RedisCache) -> None:
+    await fill(cache, 20)
+    link = await cache.link("k1")
+    # Both clocks are those of this machine.
+    offset = time.time() - time.monotonic()
+    assert link.clock.low - 0.001 <= offset <= link.clock.high + 0.001
+    assert link.clock.high - link.clock.low < 0.05
+    assert isinstance(await cache.lookup("k1"), Entry)
+
+
+async def test_a_number_and_a_text_are_packed_as_resp() -> None:
+    assert pack("GET", 1, b"\xff") == b"*3\r\n$3\r\nGET\r\n$1\r\n1\r\n$1\r\n\xff\r\n"

@@ -1,0 +1,224 @@
+"""The near cache: values in the process itself that other processes change."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from qts_data.cache import CacheManager, RedisCache
+from qts_data.cache.codec import POSITION
+from qts_data.cache.manager import position_version
+from qts_data.cache.near import NearCache
+from qts_data.cache.port import Write
+from qts_data.contracts import CacheConfig, CacheType, OperatingState, SafetyState
+from tests.fixtures.cache_rows import Source, position
+from tests.fixtures.factories import FillFactory
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from tests.fixtures.redis_process import RedisProcess
+
+S = "005930"
+KEY = "pos:{005930}"
+RACE_SECONDS = 0.01
+MAY_BE_STALE_SECONDS = 0.02
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+def near_manager(url: str, source: Source, **values: Any) -> CacheManager:
+    return CacheManager(CacheConfig(url=url, near_entries=100, socket_timeout_seconds=5, **values), source.loaders)
+
+
+def remote(url: str) -> RedisCache:
+    return RedisCache(CacheConfig(url=url, socket_timeout_seconds=5))
+
+
+def write_of(version: int, ttl_ms: int = 60_000, read_at: float | None = None) -> Write:
+    held = position(version)
+    return Write(KEY, POSITION.encode(held), ttl_ms, position_version(held), read_at)
+
+
+async def settled(manager: CacheManager, work: Awaitable[Any]) -> Any:
+    found = await work
+    await manager.aside.settle()
+    return found
+
+
+async def stale_reads(url: str, manager: CacheManager, rounds: int) -> int:
+    """How many of 200 values, read while somebody else wrote them, were old 20 ms later, with nobody writing any more.
+
+    Each round is 1,000 reads.
+    """
+    writer = remote(url)
+    stale = 0
+
+    async def write(n: int, version: int) -> None:
+        held = position(version, f"S{n}")
+        await asyncio.sleep(random.random() * RACE_SECONDS)
+        await writer.set(f"pos:{{S{n}}}", POSITION.encode(held), ttl_ms=60_000, version=position_version(held))
+
+    async def read(n: int) -> None:
+        await asyncio.sleep(random.random() * RACE_SECONDS)
+        await manager.get_position(f"S{n}")
+
+    await asyncio.gather(manager.get_price("connect"), *(write(n, 1) for n in range(200)))
+    for version in range(2, rounds + 2):
+        await asyncio.gather(*(write(n, version) for n in range(200)), *(read(n % 200) for n in range(800)))
+        await asyncio.sleep(MAY_BE_STALE_SECONDS)
+        for n in range(200):
+            found = await manager.get_position(f"S{n}")
+            assert found is not None
+            stale += found.last_ledger_id < version
+    await writer.close()
+    return stale
+
+
+def racing(url: str, source: Source) -> CacheManager:
+    config = CacheConfig(url=url, near_entries=1000, socket_timeout_seconds=5, ttl_ms={CacheType.POSITION: 60_000})
+    return CacheManager(config, source.loaders)
+
+
+async def test_of_twenty_thousand_reads_that_race_with_a_writer_elsewhere_none_is_stale(
+    redis_url: str, source: Source
+) -> None:
+    async with racing(redis_url, source) as manager:
+        assert await stale_reads(redis_url, manager, 20) == 0
+        stats = manager.get_stats()
+        assert stats.hits == 20_000
+        # The race took place: values were near, and were read again.
+        assert 5_000 < stats.near_hits < 15_000
+        assert source.reads == 0
+
+
+async def test_a_near_cache_that_is_not_told_is_stale_in_that_race(
+    redis_url: str, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To know that the test above can fail."""
+    monkeypatch.setattr(NearCache, "invalidated", lambda *_: None)
+    async with racing(redis_url, source) as manager:
+        assert await stale_reads(redis_url, manager, 5) > 0
+
+
+async def test_a_hit_does_not_leave_the_process_until_another_process_writes(redis_url: str, source: Source) -> None:
+    other = remote(redis_url)
+    async with near_manager(redis_url, source) as manager:
+        await other.set_many([write_of(1)])
+        for _ in range(3):
+            assert await manager.get_position(S) == position(1)
+        assert (manager.get_stats().hits, manager.get_stats().near_hits) == (3, 2)
+        await other.set_many([write_of(2)])
+        await asyncio.sleep(0.02)
+        assert await manager.get_position(S) == position(2)
+        await other.invalidate(KEY, ttl_ms=1000, version=position_version(position(3)))
+        await asyncio.sleep(0.02)
+        source.elsewhere(3)
+        assert await manager.get_position(S) == position(3)
+    await other.close()
+
+
+async def test_own_writes_are_brought_near(redis_url: str, source: Source) -> None:
+    async with near_manager(redis_url, source) as manager:
+        for version in range(1, 11):
+            await manager.update_position_on_fill(FillFactory.build(symbol=S))
+            assert await manager.get_position(S) == position(version)
+            await asyncio.sleep(0.005)
+            await manager.aside.settle()
+            near = manager.get_stats().near_hits
+            assert await manager.get_position(S) == position(version)
+            assert manager.get_stats().near_hits == near + 1
+        assert source.reads == 0
+
+
+async def test_a_value_is_not_near_for_longer_than_it_is_in_redis(redis_url: str, source: Source) -> None:
+    other = remote(redis_url)
+    async with near_manager(redis_url, source) as manager:
+        await manager.get_price(S)  # connected
+        await other.get(KEY)
+        source.elsewhere(2)
+        await other.set_many([write_of(1, ttl_ms=1000, read_at=time.monotonic() - 0.9)])
+        first = await manager.get_position(S)
+        await asyncio.sleep(0.11)
+        assert await manager.get_position(S) == position(2)
+        assert first in {position(1), position(2)}
+    await other.close()
+
+
+async def test_limits_that_another_process_changes_are_read_anew(redis_url: str, source: Source) -> None:
+    other = near_manager(redis_url, source)
+    async with near_manager(redis_url, source) as manager:
+        await settled(manager, manager.get_risk())
+        await settled(other, other.get_risk())
+        reads = source.other_reads
+        source.limits = {}
+        await other.risk_changed()
+        await asyncio.sleep(0.02)
+        assert await manager.get_risk() is None
+        assert source.other_reads == reads + 1
+    await other.close()
+
+
+async def test_with_the_connection_everything_near_is_forgotten(own_redis: RedisProcess, source: Source) -> None:
+    async with near_manager(own_redis.url, source) as manager:
+        source.elsewhere(1)
+        await settled(manager, manager.get_position(S))
+        await manager.get_position(S)
+        own_redis.cut()
+        await asyncio.sleep(0.05)
+        hits = manager.get_stats().near_hits
+        # Nobody would have told us of this.
+        with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
+            client.flushall()
+        source.elsewhere(2)
+        assert await settled(manager, manager.get_position(S)) == position(2)
+        assert manager.get_stats().near_hits == hits
+        await manager.get_position(S)
+        await manager.get_position(S)
+        assert manager.get_stats().near_hits > hits
+
+
+async def test_a_server_that_empties_itself_says_so(own_redis: RedisProcess, source: Source) -> None:
+    async with near_manager(own_redis.url, source) as manager:
+        source.elsewhere(1)
+        await settled(manager, manager.get_position(S))
+        with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
+            client.flushall()
+        await asyncio.sleep(0.02)
+        source.elsewhere(2)
+        assert await manager.get_position(S) == position(2)
+
+
+async def test_another_state_of_the_engine_forgets_what_is_near(redis_url: str, source: Source) -> None:
+    async with near_manager(redis_url, source) as manager:
+        for change in ("operating", "safety"):
+            await manager.set_safety(SafetyState.NORMAL)
+            source.elsewhere(1)
+            await settled(manager, manager.get_position(S))
+            await manager.get_position(S)
+            before = manager.get_stats().near_hits
+            if change == "operating":
+                manager.set_operating(OperatingState.DEFENSIVE)
+            else:
+                await manager.set_safety(SafetyState.LOCKDOWN)
+            await manager.get_position(S)
+            assert manager.get_stats().near_hits == before
+
+
+async def test_a_precheck_takes_from_near_what_it_can(redis_url: str, source: Source) -> None:
+    async with near_manager(redis_url, source) as manager:
+        source.elsewhere(1)
+        for _ in range(2):
+            seen = await settled(manager, manager.precheck(S, "main", "s1"))
+        before = manager.get_stats().near_hits
+        seen = await manager.precheck(S, "main", "s1")
+        assert manager.get_stats().near_hits == before + 3
+        assert (seen.quote, seen.position) == (None, position(1))
