@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
 revision = "0011"
 down_revision = "0010"
@@ -120,7 +119,7 @@ def upgrade() -> None:
         text("source", "Name of the data source"),
         instant("verified_at", "When it ended", server_default=sa.text("now()")),
         count("mismatches", "Differences that it found"),
-        sa.Column("report", postgresql.JSONB(), nullable=False, comment="The report"),
+        sa.Column("report", sa.JSON(), nullable=False, comment="The report"),
         sa.ForeignKeyConstraint(["source"], ["source_moves.source"], name="fk_source_move_verifications_source"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_source_move_verifications")),
         comment="Comparisons of a data source with this database, and what they found",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from qts_data.models.base import Base, Instant
@@ -61,4 +60,4 @@ class MoveVerification(Base):
     source: Mapped[str] = mapped_column(comment="Name of the data source")
     verified_at: Mapped[Instant] = mapped_column(server_default=sa.func.now(), comment="When it ended")
     mismatches: Mapped[int] = mapped_column(comment="Differences that it found")
-    report: Mapped[dict[str, Any]] = mapped_column(JSONB, comment="The report")
+    report: Mapped[dict[str, Any]] = mapped_column(sa.JSON, comment="The report")

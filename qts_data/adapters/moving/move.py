@@ -189,7 +189,7 @@ class Move:
         )
         statement = sa.text(
             "INSERT INTO source_move_verifications (source, mismatches, report) "
-            "SELECT source, :mismatches, CAST(:report AS jsonb) FROM source_moves WHERE source = :source"
+            "SELECT source, :mismatches, CAST(:report AS json) FROM source_moves WHERE source = :source"
         )
         kept = json.dumps(_short(report.as_json()), ensure_ascii=False)
         values = {"source": self._source, "mismatches": len(report.findings), "report": kept}
