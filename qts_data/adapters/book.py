@@ -15,10 +15,11 @@ from qts_data.repositories.ledger_rows import Booked
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Iterable
 
     from qts_data.contracts import LedgerEntry
 
-__all__ = ["book", "check_valuation", "valued"]
+__all__ = ["book", "check_valuation", "entries_between", "valued"]
 
 _exact: Final = Context(prec=80)
 
@@ -56,6 +57,26 @@ def book(held: Position | None, entry: LedgerEntry, ledger_id: int, at: dt.datet
         position = replace(position, mark_price=held.mark_price, marked_at=held.marked_at)
         position = _with_value(position)
     return BookedFill(ledger_id=ledger_id, realized_pnl=booked.realized_pnl, position=position, duplicate=False)
+
+
+def entries_between(
+    entries: Iterable[LedgerEntry], symbol: str | None, start: dt.datetime | None, end: dt.datetime | None
+) -> list[LedgerEntry]:
+    """Fills of a symbol, or of all, from `start` up to before `end`, in the order given.
+
+    Raises:
+        InvalidRecord: `start` or `end` has no time zone.
+    """
+    for name, instant in (("start", start), ("end", end)):
+        if instant is not None:
+            check_aware(name, instant)
+    return [
+        entry
+        for entry in entries
+        if symbol in {None, entry.symbol}
+        and (start is None or entry.timestamp >= start)
+        and (end is None or entry.timestamp < end)
+    ]
 
 
 def check_valuation(held: Position, given: Position) -> None:

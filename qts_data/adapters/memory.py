@@ -6,7 +6,7 @@ import datetime as dt
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qts_data.adapters.book import book, valued
+from qts_data.adapters.book import book, entries_between, valued
 from qts_data.adapters.port import DataSourceAdapter, Fetched
 from qts_data.contracts import HealthStatus
 from qts_data.contracts.checks import check_aware
@@ -80,17 +80,7 @@ class InMemoryAdapter(DataSourceAdapter):
         limit: int = 1000,
     ) -> Fetched[LedgerEntry]:
         """See `DataSourceAdapter`."""
-        for name, instant in (("start", start), ("end", end)):
-            if instant is not None:
-                check_aware(name, instant)
-        found = [
-            entry
-            for entry in self._ledger
-            if symbol in {None, entry.symbol}
-            and (start is None or entry.timestamp >= start)
-            and (end is None or entry.timestamp < end)
-        ]
-        return Fetched(found[:limit], source=self.name)
+        return Fetched(entries_between(self._ledger, symbol, start, end)[:limit], source=self.name)
 
     async def fetch_ohlcv(
         self, symbol: str, start: dt.datetime, end: dt.datetime, interval: BarInterval

@@ -8,7 +8,7 @@ import datetime as dt
 import time
 from typing import TYPE_CHECKING
 
-from qts_data.adapters.book import book, valued
+from qts_data.adapters.book import book, entries_between, valued
 from qts_data.adapters.port import DataSourceAdapter, Fetched
 from qts_data.adapters.sheets.sheets import Workbook
 from qts_data.adapters.sheets.writer import BookWriter, Line
@@ -128,17 +128,8 @@ class GoogleSheetsAdapter(DataSourceAdapter):
         limit: int = 1000,
     ) -> Fetched[LedgerEntry]:
         """See `DataSourceAdapter`."""
-        for name, instant in (("start", start), ("end", end)):
-            if instant is not None:
-                check_aware(name, instant)
-        found: list[LedgerEntry] = [
-            entry
-            for entry in await self.workbook.records("ledger")
-            if symbol in {None, entry.symbol}
-            and (start is None or entry.timestamp >= start)
-            and (end is None or entry.timestamp < end)
-        ]
-        return Fetched(found[:limit], source=self.name)
+        entries: list[LedgerEntry] = await self.workbook.records("ledger")
+        return Fetched(entries_between(entries, symbol, start, end)[:limit], source=self.name)
 
     async def fetch_ohlcv(
         self, symbol: str, start: dt.datetime, end: dt.datetime, interval: BarInterval
