@@ -11,7 +11,7 @@ from qts_data.contracts.checks import check_aware, check_price
 from qts_data.errors import InvalidRecord, StaleWrite
 from qts_data.repositories.accounting import FLAT, Holding, Trade, apply
 from qts_data.repositories.booking import require_same_instrument
-from qts_data.repositories.ledger_rows import Booked
+from qts_data.repositories.ledger_rows import Booked, unmarked_position
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -35,24 +35,7 @@ def book(held: Position | None, entry: LedgerEntry, ledger_id: int, at: dt.datet
         require_same_instrument(entry, held.market, held.currency)
         before = Holding(held.qty, held.cost_basis, held.realized_pnl)
     booked = Booked.of(ledger_id, entry, before, apply(before, Trade.of(entry)))
-    after = booked.after
-    position = Position(
-        account=entry.account,
-        symbol=entry.symbol,
-        market=entry.market,
-        currency=entry.currency,
-        qty=after.qty,
-        avg_price=booked.avg_price,
-        cost_basis=after.cost_basis,
-        realized_pnl=after.realized_pnl,
-        mark_price=None,
-        exposure_value=None,
-        exposure_pct=None,
-        unrealized_pnl=None,
-        marked_at=None,
-        last_ledger_id=ledger_id,
-        updated_at=at,
-    )
+    position = unmarked_position(entry, booked.after, booked.avg_price, ledger_id, at)
     if held is not None and held.mark_price is not None:
         position = replace(position, mark_price=held.mark_price, marked_at=held.marked_at)
         position = _with_value(position)

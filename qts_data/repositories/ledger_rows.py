@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from qts_data.contracts import IDEMPOTENCY_PREFIX, BookedEntry, BookedFill, LedgerEntry, Position, Side
 from qts_data.contracts.checks import check_amount, check_price
-from qts_data.repositories.accounting import realized_between
+from qts_data.repositories.accounting import Holding, realized_between
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qts_data.repositories.accounting import Holding
-
-__all__ = ["COLUMNS", "Booked", "booked_entry", "decimal", "entry_columns", "instant", "position_after", "stored_id"]
+__all__ = [
+    "COLUMNS",
+    "Booked",
+    "booked_entry",
+    "decimal",
+    "entry_columns",
+    "instant",
+    "position_after",
+    "stored_id",
+    "unmarked_position",
+]
 
 COLUMNS: Final = {
     "id": "bigint",
@@ -222,21 +230,36 @@ def booked_entry(row: Sequence[str | None]) -> BookedEntry:
 
 def position_after(booked: BookedEntry) -> Position:
     """The position as it was after an entry; the ledger knows no valuation."""
-    entry = booked.entry
+    holding = Holding(booked.position_qty, booked.position_cost_basis, booked.position_realized_pnl)
+    return unmarked_position(booked.entry, holding, booked.position_avg_price, booked.id, booked.recorded_at)
+
+
+def unmarked_position(
+    entry: LedgerEntry, holding: Holding, avg_price: Decimal, ledger_id: int, at: dt.datetime
+) -> Position:
+    """A position without a valuation.
+
+    Args:
+        entry: Its last entry.
+        holding: What is held after it.
+        avg_price: The average price of that.
+        ledger_id: Id of the entry.
+        at: When it was booked.
+    """
     return Position(
         account=entry.account,
         symbol=entry.symbol,
         market=entry.market,
         currency=entry.currency,
-        qty=booked.position_qty,
-        avg_price=booked.position_avg_price,
-        cost_basis=booked.position_cost_basis,
-        realized_pnl=booked.position_realized_pnl,
+        qty=holding.qty,
+        avg_price=avg_price,
+        cost_basis=holding.cost_basis,
+        realized_pnl=holding.realized_pnl,
         mark_price=None,
         exposure_value=None,
         exposure_pct=None,
         unrealized_pnl=None,
         marked_at=None,
-        last_ledger_id=booked.id,
-        updated_at=booked.recorded_at,
+        last_ledger_id=ledger_id,
+        updated_at=at,
     )

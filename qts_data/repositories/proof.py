@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import sqlalchemy as sa
 
-from qts_data.contracts import BookedEntry, Position
 from qts_data.contracts.checks import check_aware
 from qts_data.database.errors import translated_errors
 from qts_data.errors import InvalidRecord
 from qts_data.models import LedgerEntry as Entry
 from qts_data.repositories.accounting import Fold, Trade, realized_between
-from qts_data.repositories.ledger_rows import COLUMNS, booked_entry
+from qts_data.repositories.ledger_rows import COLUMNS, booked_entry, unmarked_position
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from qts_data.contracts import BookedEntry, Position
 
 __all__ = ["Mismatch", "Verification", "rebuild", "verify"]
 
@@ -73,24 +74,8 @@ class _Folded:
     last: BookedEntry
 
     def position(self) -> Position:
-        holding, entry = self.fold.holding, self.last.entry
-        return Position(
-            account=entry.account,
-            symbol=entry.symbol,
-            market=entry.market,
-            currency=entry.currency,
-            qty=holding.qty,
-            avg_price=holding.avg_price,
-            cost_basis=holding.cost_basis,
-            realized_pnl=holding.realized_pnl,
-            mark_price=None,
-            exposure_value=None,
-            exposure_pct=None,
-            unrealized_pnl=None,
-            marked_at=None,
-            last_ledger_id=self.last.id,
-            updated_at=self.last.recorded_at,
-        )
+        holding, last = self.fold.holding, self.last
+        return unmarked_position(last.entry, holding, holding.avg_price, last.id, last.recorded_at)
 
 
 async def rebuild(
