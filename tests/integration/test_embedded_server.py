@@ -105,6 +105,13 @@ def is_postgres(pid: int) -> bool:
     return False
 
 
+def command_line(process: psutil.Process) -> str:
+    """Of a process, which may be gone by now."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -321,8 +328,9 @@ def test_a_server_that_does_not_manage_a_fast_shutdown_is_stopped_all_the_same(
     shared: EmbeddedServer,
 ) -> None:
     server = shared.start()
-    processes = psutil.Process(server.pid).children()
-    checkpointer = next(process for process in processes if "checkpointer" in " ".join(process.cmdline()))
+    checkpointer = next(
+        process for process in psutil.Process(server.pid).children() if "checkpointer" in command_line(process)
+    )
     checkpointer.suspend()
     resume = threading.Timer(0.5, checkpointer.resume)
     resume.start()
@@ -419,7 +427,7 @@ def test_an_interrupted_initdb_is_repeated(tmp_path: Path, make_server: Callable
     server = make_server(tmp_path / "postgres")
     with subprocess.Popen([sys.executable, "-c", START, str(tmp_path / "postgres")]) as starter:
         process = psutil.Process(starter.pid)
-        wait_until(lambda: "postgres" in [child.name() for child in process.children(recursive=True)])
+        wait_until(lambda: any(is_postgres(child.pid) for child in process.children(recursive=True)))
         for victim in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.kill()
