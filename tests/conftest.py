@@ -1,5 +1,7 @@
 """Fixtures live in tests/fixtures/fix_*.py; the test modules import nothing from here."""
 
+from hypothesis import settings
+
 pytest_plugins = [
     "tests.fixtures.fix_server",
     "tests.fixtures.fix_redis",
@@ -7,3 +9,7 @@ pytest_plugins = [
     "tests.fixtures.fix_proxy",
     "tests.fixtures.fix_sheets",
 ]
+
+# A test that asserts on wall time fails on a machine that is busy with something else.
+settings.register_profile("untimed", settings(), deadline=None)
+settings.load_profile("untimed")
