@@ -106,6 +106,31 @@ async def test_a_writer_that_starts_again_goes_on_from_what_is_stored(market: Da
     assert (writer.stats.inserted, writer.stats.duplicate) == (3, 1)
 
 
+async def test_a_tick_that_is_late_by_more_than_the_writer_remembers_is_stored(
+    market: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qts_data.repositories.ticks.column_batch._REMEMBERED_INSTANTS", 50)
+    async with TickWriter(market, group_size=20) as writer:
+        for number in range(300):
+            await writer.write(at(number, number))
+        await writer.write(at(3, 1_000))
+        await writer.write(at(3, 1_001))
+    assert await prices(market) == [0, 1, 2, 3, 1_000, 1_001, *range(4, 300)]
+
+
+async def test_a_tick_that_cannot_be_stored_lets_the_group_before_it_in(market: Database) -> None:
+    writer = TickWriter(market, group_size=2)
+    await writer.start()
+    for number in range(4):
+        await writer.write(at(number, number))
+    for _ in range(2):
+        await writer.write("70000")  # type: ignore[arg-type]
+    with pytest.raises(InvalidRecord, match="is str; give TickData"):
+        await writer.close()
+    assert await prices(market) == [0, 1, 2, 3]
+    assert (writer.stats.committed, writer.stats.depth) == (4, 2)
+
+
 async def test_the_queue_waits_or_raises_at_its_bound_and_drops_nothing(proxy: Proxy, market: Database) -> None:
     async with Database(proxy.url) as away:
         await proxy.stop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from qts_data.extras import require
@@ -20,30 +20,52 @@ if TYPE_CHECKING:
 __all__ = ["ColumnBatch", "ColumnOrdinals"]
 
 _REMEMBERED_INSTANTS: Final = 2_000_000
+# What was met longest ago is forgotten in parts of this size, so many of them.
+_PARTS: Final = 16
 _BLOCK_BYTES: Final = 1 << 18
 _MICROSECONDS_OF_A_MINUTE: Final = 60_000_000
 
 
 class _Generation(NamedTuple):
-    """Instants of one batch of one symbol and feed, in order, and how often each was met so far."""
+    """Some instants of one symbol and feed, in order, and how often each was met so far.
+
+    Attributes:
+        times: Microseconds since 1970 UTC.
+        counts: Ticks of each.
+        met: Number of the batch that met any of them last.
+    """
 
     times: Array
     counts: Array
+    met: int
 
 
 class ColumnOrdinals:
     """Counters over a whole source; `qts_data.repositories.ticks.ordinals` for columns.
 
     Args:
-        remembered: Most instants to remember, 16 bytes each.
+        remembered: Most instants to remember, 16 bytes each; two million by default.
+        strict: Refuse a tick whose instant may have been forgotten. False where the ordinal is only a guess, as that
+            of a tick which goes behind what is stored.
     """
 
-    def __init__(self, remembered: int = _REMEMBERED_INSTANTS) -> None:
-        self._remembered = remembered
+    def __init__(self, remembered: int | None = None, *, strict: bool = True) -> None:
+        self._remembered = remembered or _REMEMBERED_INSTANTS
+        self._strict = strict
         self._size = 0
+        self._batches = 0
         self._known: dict[tuple[str, str], list[_Generation]] = {}
-        self._order: deque[tuple[str, str]] = deque()
         self._forgotten: dict[tuple[str, str], tuple[int, int]] = {}
+
+    @property
+    def instants(self) -> int:
+        """How many are remembered."""
+        return self._size
+
+    @property
+    def generations(self) -> int:
+        """In how many pieces."""
+        return sum(map(len, self._known.values()))
 
     def number(self, columns: Columns) -> None:
         """Fill in the seq of the ticks that have none.
@@ -74,6 +96,7 @@ class ColumnOrdinals:
         ordinals = numpy.arange(len(rows)) - numpy.repeat(starts - carried, counts)
         columns.seq[rows] = ordinals
         self._forget()
+        self._batches += 1
 
     def _carry(self, key: tuple[str, str], times: Array, counts: Array) -> Array:
         """How often each instant was met before; remembers how often it is met now."""
@@ -93,18 +116,52 @@ class ColumnOrdinals:
             lost = (carried == 0) & (times >= gone[0]) & (times <= gone[1])
             if lost.any():
                 raise forgotten(key[0], f"{int(times[lost][0])} us since 1970", key[1], self._remembered)
-        known.append(_Generation(times, carried + counts))
-        self._order.append(key)
+        known.append(_Generation(times, carried + counts, self._batches))
         self._size += len(times)
+        # A feed that comes in small groups would otherwise have more and more generations to look through.
+        most = max(2, self._remembered // _PARTS)
+        while len(known) > 1 and len(known[-2].times) <= 2 * len(known[-1].times):
+            if len(known[-2].times) + len(known[-1].times) > most:
+                break
+            last = known.pop()
+            before = known.pop()
+            merged = _merged(before, last)
+            self._size += len(merged.times) - len(before.times) - len(last.times)
+            known.append(merged)
         return carried
 
     def _forget(self) -> None:
-        while self._size > self._remembered and len(self._order) > 1:
-            key = self._order.popleft()
+        """What was met longest ago, and some more, so that there is nothing to forget for a while."""
+        if self._size <= self._remembered:
+            return
+        oldest_first = sorted(
+            ((generation.met, key) for key, known in self._known.items() for generation in known),
+            key=itemgetter(0),
+        )
+        for met, key in oldest_first:
+            if self._size <= self._remembered * (_PARTS - 1) // _PARTS or met == self._batches:
+                return
             times = self._known[key].pop(0).times
             self._size -= len(times)
-            first, last = self._forgotten.get(key, (int(times[0]), int(times[-1])))
-            self._forgotten[key] = (min(first, int(times[0])), max(last, int(times[-1])))
+            if not self._known[key]:
+                del self._known[key]
+            if self._strict:
+                first, last = self._forgotten.get(key, (int(times[0]), int(times[-1])))
+                self._forgotten[key] = (min(first, int(times[0])), max(last, int(times[-1])))
+
+
+def _merged(before: _Generation, last: _Generation) -> _Generation:
+    """Both, with the later counts."""
+    numpy = require("numpy")
+    if before.times[-1] < last.times[0]:
+        return _Generation(
+            numpy.concatenate((before.times, last.times)), numpy.concatenate((before.counts, last.counts)), last.met
+        )
+    times = numpy.union1d(before.times, last.times)
+    counts = numpy.zeros(len(times), dtype=numpy.int64)
+    counts[numpy.searchsorted(times, before.times)] = before.counts
+    counts[numpy.searchsorted(times, last.times)] = last.counts
+    return _Generation(times, counts, last.met)
 
 
 def _ascending(values: Array) -> bool:

@@ -34,10 +34,13 @@ class Ordinals:
 
     Args:
         remembered: Most instants to remember, about 200 bytes each.
+        strict: Refuse a tick whose instant may have been forgotten. False where the ordinal is only a guess, as that
+            of a tick which goes behind what is stored.
     """
 
-    def __init__(self, remembered: int = _REMEMBERED_INSTANTS) -> None:
+    def __init__(self, remembered: int = _REMEMBERED_INSTANTS, *, strict: bool = True) -> None:
         self._remembered = remembered
+        self._strict = strict
         self._counts: dict[tuple[str, dt.datetime, str], int] = {}
         self._forgotten: dict[tuple[str, str], tuple[dt.datetime, dt.datetime]] = {}
 
@@ -62,6 +65,8 @@ class Ordinals:
         # A dict keeps the order of insertion: the first half are the instants met first.
         for key in list(itertools.islice(self._counts, len(self._counts) // 2)):
             del self._counts[key]
+            if not self._strict:
+                continue
             symbol, time, source = key
             first, last = self._forgotten.get((symbol, source), (time, time))
             self._forgotten[symbol, source] = (min(first, time), max(last, time))

@@ -9,6 +9,7 @@ from qts_data.database.errors import translated_errors
 from qts_data.errors import InvalidRecord
 from qts_data.repositories.ticks import bookkeeping
 from qts_data.repositories.ticks.gaps import sign_off
+from qts_data.repositories.ticks.groups import live_numbering, prepared
 from qts_data.repositories.ticks.loading import append, insert_new
 from qts_data.repositories.ticks.reads import TickReads
 from qts_data.repositories.ticks.refresh import refresh_aggregates, retention_cutoff
@@ -18,10 +19,11 @@ from qts_data.repositories.ticks.tally import Tally
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from qts_data.contracts import TickData
     from qts_data.repositories.ticks.batch import Batch
+    from qts_data.repositories.ticks.groups import Group
     from qts_data.repositories.ticks.reports import BatchId, IngestReport, RefreshReport
     from qts_data.repositories.ticks.sources import ArrowStream
 
@@ -88,8 +90,8 @@ class TickRepository(TickReads):
                 reject=reject,
             )
             duplicates = False
-            async with contextlib.aclosing(ahead(following)) as prepared:
-                async for batches, rejected in prepared:
+            async with contextlib.aclosing(ahead(following)) as following_ones:
+                async for batches, rejected in following_ones:
                     tally.rejected += rejected
                     for each in batches:
                         # COPY straight into the table is the fastest; once a duplicate met it, expect more.
@@ -99,18 +101,15 @@ class TickRepository(TickReads):
                         progress(tally.received + tally.rejected)
             return await self._close(tally, batch)
 
-    async def ingest_group(
-        self, ticks: Sequence[TickData], *, stream: str, before: int, numbering: Numbering
-    ) -> IngestReport | None:
+    async def ingest_group(self, group: Group, *, stream: str, before: int) -> IngestReport | None:
         """Load the next ticks of a stream, of which `before` were sent earlier; those that are in are left out.
 
         A tick without a `seq` goes behind what is stored of its instant. This is what `TickWriter` commits.
 
         Args:
-            ticks: The group.
+            group: The ticks.
             stream: Name of the stream, whose position is kept in `ingest_batches`.
             before: Number of the stream's ticks before this group.
-            numbering: Counters of the writer; new ones after an attempt that was rolled back.
 
         Returns:
             None if all of them were in.
@@ -121,17 +120,15 @@ class TickRepository(TickReads):
         """
         with translated_errors():
             stood = await bookkeeping.advance(
-                self._connection, self._table, stream, before=before, after=before + len(ticks)
+                self._connection, self._table, stream, before=before, after=before + len(group.ticks)
             )
-            rest = ticks[max(0, stood - before) :]
-            if not rest:
+            known = max(0, stood - before)
+            if known >= len(group.ticks):
                 return None
+            if known:
+                group = await prepared(group.ticks[known:], live_numbering())
             tally = Tally(None)
-            following = batches_of(
-                rest, batch_size=len(rest), numbering=numbering, split=True, source=None, reject=None
-            )
-            prepared = await following()
-            for batch in prepared[0] if prepared else ():
+            for batch in group.batches:
                 await self._load(batch, tally, behind=True, expect_duplicates=False)
             await bookkeeping.add_days(self._connection, self._table, tally)
             report = tally.report()

@@ -41,11 +41,15 @@ Ticks = "Iterable[TickData] | ArrowStream"
 
 
 class Numbering:
-    """Counters of the ticks without a seq of their own; hand the same one to the parts of one source."""
+    """Counters of the ticks without a seq of their own; hand the same one to the parts of one source.
 
-    def __init__(self) -> None:
-        self.records = Ordinals()
-        self.columns = ColumnOrdinals()
+    Args:
+        strict: Refuse a tick that comes so late that its ordinal in the source is not known.
+    """
+
+    def __init__(self, *, strict: bool = True) -> None:
+        self.records = Ordinals(strict=strict)
+        self.columns = ColumnOrdinals(strict=strict)
 
     def skip(self, ticks: Sequence[TickData]) -> None:
         """Count records that are not loaded.
@@ -53,7 +57,7 @@ class Numbering:
         Raises:
             InvalidRecord: One comes so late that its instant may have been forgotten.
         """
-        if is_installed("numpy"):
+        if is_installed("pyarrow"):
             gathered = RecordColumns()
             gathered.add(ticks)
             self.columns.number(gathered.columns())
@@ -86,7 +90,7 @@ def batches_of(
         return _ColumnBatches(
             ticks, batch_size or _ROWS_OF_A_BATCH, numbering.columns, split=split, source=source, reject=reject
         ).next
-    if is_installed("numpy"):
+    if is_installed("pyarrow"):
         return _RecordColumnBatches(ticks, batch_size or _RECORDS_OF_A_BATCH, numbering.columns, split).next
     return _RecordBatches(ticks, batch_size or _RECORDS_OF_A_BATCH, numbering.records, split).next
 

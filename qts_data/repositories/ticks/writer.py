@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 import sqlalchemy as sa
 
 from qts_data.errors import ConfigurationError, DatabaseUnavailable, OutcomeUnknown, QtsDataError, TransactionConflict
-from qts_data.repositories.ticks.sources import Numbering
+from qts_data.repositories.ticks.groups import Group, live_numbering, prepared
 from qts_data.repositories.ticks.spool import Spool
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ class WriterStats:
 class TickWriter:
     """Takes ticks one by one and commits them in groups, in the order they came, each exactly once.
 
-    One group is under way at a time. Its number is moved on in the transaction of its ticks, so that after a
-    commit of unknown outcome the writer looks: a group that is in is not sent again. While the database is away
-    the writer keeps taking ticks up to its bound, and catches up afterwards.
+    One group is under way at a time, and the next one is made ready meanwhile. A group's number is moved on in the
+    transaction of its ticks, so that after a commit of unknown outcome the writer looks: a group that is in is not
+    sent again. While the database is away the writer keeps taking ticks up to its bound, and catches up afterwards.
 
     A tick without a seq goes behind what is stored of its instant, also after a restart. A tick with a seq that
     is stored already with the same content is a duplicate.
@@ -160,7 +160,7 @@ class TickWriter:
         self._on_group = on_group
         self._synchronous = synchronous_commit
         self._stream = f"{name}/{uuid.uuid4()}"
-        self._numbering = Numbering()
+        self._numbering = live_numbering()
         # Ticks, and the moments they were taken; not in pairs, which the garbage collector would have to watch.
         self._queue: deque[TickData] = deque()
         self._taken: deque[float] = deque()
@@ -171,6 +171,7 @@ class TickWriter:
         self._lags: deque[float] = deque(maxlen=_REMEMBERED_LAGS)
         self._changed = asyncio.Condition()
         self._arrived = asyncio.Event()
+        self._wanted = 1  # the depth of the queue that somebody waits for
         self._hurry = False
         self._closing = False
         self._failure: BaseException | None = None
@@ -202,25 +203,19 @@ class TickWriter:
             QtsDataError: The writer has failed on an earlier tick, for instance another tick stored under the same
                 key; nothing more is taken.
         """
-        while True:
+        if self._failure is not None or self._closing or self._accepted - self._committed >= self._bound:
+            await self._room()
+        if self._task is None:
             self._check()
-            if self._accepted - self._committed < self._bound:
-                break
-            if self._at_bound is AtBound.RAISE:
-                raise TickQueueFull(f"{self._bound:,} ticks wait for the database; the tick was not taken")
-            async with self._changed:
-                await self._changed.wait_for(self._has_room)
         if self._spool is not None:
             self._spool.append(tick)  # first: what the disk refuses is not taken
         self._queue.append(tick)
         self._taken.append(time.monotonic())
         self._accepted += 1
-        number = self._accepted
-        self._arrived.set()
-        if self._spool is not None and self._durability is Durability.SPOOLED:
-            await self._spool.sync(number)
-        if self._durability is Durability.COMMITTED:
-            await self._until(number)
+        if len(self._queue) >= self._wanted:
+            self._arrived.set()
+        if self._durability is not Durability.QUEUED:
+            await self._certain(self._accepted)
 
     async def flush(self) -> None:
         """Wait until every tick taken so far is committed.
@@ -285,8 +280,26 @@ class TickWriter:
         if self._task is None or self._closing:
             raise ConfigurationError("the writer is not open")
 
+    async def _room(self) -> None:
+        """Until there is room for a tick."""
+        while True:
+            self._check()
+            if self._has_room():
+                return
+            if self._at_bound is AtBound.RAISE:
+                raise TickQueueFull(f"{self._bound:,} ticks wait for the database; the tick was not taken")
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._failure is not None or self._closing or self._has_room())
+
     def _has_room(self) -> bool:
-        return self._failure is not None or self._closing or self._accepted - self._committed < self._bound
+        return self._accepted - self._committed < self._bound
+
+    async def _certain(self, number: int) -> None:
+        """Until so many ticks are where the durability says."""
+        if self._spool is not None and self._durability is Durability.SPOOLED:
+            await self._spool.sync(number)
+        if self._durability is Durability.COMMITTED:
+            await self._until(number)
 
     async def _until(self, number: int) -> None:
         async with self._changed:
@@ -295,11 +308,20 @@ class TickWriter:
             raise self._failure
 
     async def _run(self) -> None:
+        following: Group | None = None
         try:
-            while await self._wait_for_group():
-                group = list(itertools.islice(self._queue, self._group_size))
-                report = await self._commit(group)
-                await self._committed_group(group, report)
+            while following is not None or await self._wait_for_group():
+                group = following or await self._prepared(0)
+                sending = asyncio.create_task(self._commit(group))
+                try:
+                    following = await self._prepared_behind(len(group.ticks), sending)
+                    report = await sending
+                finally:
+                    sending.cancel()
+                    await asyncio.wait([sending])
+                await self._committed_group(len(group.ticks), report)
+                if following is not None and following.numbering is not self._numbering:
+                    following = None
         except BaseException as error:
             self._failure = error
             async with self._changed:
@@ -311,25 +333,44 @@ class TickWriter:
         while not self._queue:
             if self._closing:
                 return False
-            self._arrived.clear()
-            await self._arrived.wait()
+            await self._deep(1)
         due = self._taken[0] + self._group_seconds
         while len(self._queue) < self._group_size and not self._closing and not self._hurry:
             left = due - time.monotonic()
             if left <= 0:
                 break
-            self._arrived.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
-                    await self._arrived.wait()
+                    await self._deep(self._group_size)
         return True
 
-    async def _committed_group(self, group: list[TickData], report: IngestReport | None) -> None:
+    async def _prepared_behind(self, sent: int, sending: asyncio.Task[IngestReport | None]) -> Group | None:
+        """A full group behind the one that is sent; None if that is in before there is one."""
+        # A smaller one would keep the ticks that come meanwhile out of it.
+        sending.add_done_callback(lambda _: self._arrived.set())
+        while len(self._queue) < sent + self._group_size:
+            if sending.done():
+                return None
+            await self._deep(sent + self._group_size)
+        with contextlib.suppress(QtsDataError):  # it comes again when it is this group's turn
+            return await self._prepared(sent)
+        return None
+
+    async def _prepared(self, start: int) -> Group:
+        return await prepared(list(itertools.islice(self._queue, start, start + self._group_size)), self._numbering)
+
+    async def _deep(self, wanted: int) -> None:
+        """Until the queue is so deep, or something else has happened."""
+        self._wanted = wanted
+        self._arrived.clear()
+        await self._arrived.wait()
+
+    async def _committed_group(self, ticks: int, report: IngestReport | None) -> None:
         self._lags.append(time.monotonic() - self._taken[0])
-        for _ in group:
+        for _ in range(ticks):
             self._queue.popleft()
             self._taken.popleft()
-        self._committed += len(group)
+        self._committed += ticks
         self._groups += 1
         if self._hurry and not self._queue:
             self._hurry = False
@@ -346,28 +387,30 @@ class TickWriter:
         if self._on_group is not None and report is not None:
             self._on_group(report)
 
-    async def _commit(self, ticks: list[TickData]) -> IngestReport | None:
+    async def _commit(self, group: Group) -> IngestReport | None:
         """Send a group until it is in; None if an earlier attempt turns out to have succeeded."""
         pause = _FIRST_PAUSE_SECONDS
         attempt = 0
         while True:
             attempt += 1
             try:
-                return await self._send(ticks)
+                report = await self._send(group)
             except (DatabaseUnavailable, OutcomeUnknown, TransactionConflict) as error:
                 if attempt == 1:
                     self._resent += 1
-                # What the attempt counted was rolled back; the server knows what is stored.
-                self._numbering = Numbering()
                 _log.warning("%d ticks of %s wait: %s", len(self._queue), self._name, error)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+                # What the attempt counted was rolled back; the server knows what is stored.
+                group = await prepared(group.ticks, live_numbering())
+            else:
+                # A group that was prepared meanwhile has another one, and is prepared again.
+                self._numbering = group.numbering
+                return report
 
-    async def _send(self, ticks: list[TickData]) -> IngestReport | None:
+    async def _send(self, group: Group) -> IngestReport | None:
         async with self._database.transaction() as uow:
             if not self._synchronous:
                 await uow.connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
             repository = uow.ticks if self._table == "tick_data" else uow.tick_history
-            return await repository.ingest_group(
-                ticks, stream=self._stream, before=self._committed, numbering=self._numbering
-            )
+            return await repository.ingest_group(group, stream=self._stream, before=self._committed)
