@@ -3,6 +3,9 @@
 While one group is on its way to the server, whatever comes waits; all of it is the next group. So a lone fill goes out
 at once, in one round trip if the writer remembers the position, and a hundred tasks that book at the same time share
 one COMMIT. Fills are booked in the order in which they were handed over, and one process never waits for its own locks.
+
+A task of the writer's own books the groups. A lone fill goes past it: who hands it over sends it, and the event loop
+takes the answer, so that nobody has to be woken in between; whatever goes wrong there is left to the task.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from qts_data.database.errors import connecting, translate, translate_commit
 from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError, TransactionConflict, UniqueViolated
 from qts_data.repositories.accounting import Holding
 from qts_data.repositories.booking import Booking
-from qts_data.repositories.next_fill import Remembered, book_next
+from qts_data.repositories.next_fill import NextFill, Remembered
 from qts_data.repositories.reports import settle_reports
 
 if TYPE_CHECKING:
@@ -74,6 +77,10 @@ class FillWriter:
         self._lease: PoolProxiedConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._remembered: OrderedDict[tuple[str, str], Remembered] = OrderedDict()
+        self._flying = False  # a lone fill is under way past the task
+        self._working = False  # the task uses the connection
+        self._crowded = False  # the last group had several fills: the next ones may come together too
+        self._broken = False  # the connection is to be given back
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._work(), name="fill writer")
@@ -107,21 +114,78 @@ class FillWriter:
             raise DatabaseUnavailable("the fill writer is closed")
         async with self._room:
             booked: asyncio.Future[BookedFill] = asyncio.get_running_loop().create_future()
-            self._waiting.append((entry, booked))
-            self._wake.set()
+            if not self._send_alone(entry, booked):
+                self._waiting.append((entry, booked))
+                self._wake.set()
             return await booked
+
+    def _send_alone(self, entry: LedgerEntry, booked: asyncio.Future[BookedFill]) -> bool:
+        """Send a fill at once if nothing else is to do; False if it has to go the way of groups."""
+        if self._waiting or self._flying or self._working or self._crowded or self._broken or self._lease is None:
+            return False
+        remembered = self._remembered.get((entry.account, entry.symbol))
+        driver: psycopg.AsyncConnection[Any] | None = self._lease.driver_connection
+        if remembered is None or driver is None or driver.lock.locked() or _has_something_to_say(self._lease):
+            return False
+        held_at = time.monotonic()
+        self._require_writable()
+        try:
+            fill = NextFill(driver, remembered, entry)
+        except InvalidRecord:
+            return False
+        self._flying = True
+        try:
+            fill.pipeline.start(lambda: self._landed(fill, entry, booked, held_at))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to the one who waits
+            self._failed_alone(error, entry, booked)
+        return True
+
+    def _landed(self, fill: NextFill, entry: LedgerEntry, booked: asyncio.Future[BookedFill], held_at: float) -> None:
+        try:
+            result = fill.result(fill.pipeline.rows())
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to the one who waits
+            self._failed_alone(error, entry, booked)
+            return
+        self._flying = False
+        if result is None:
+            del self._remembered[entry.account, entry.symbol]
+            self._waiting.appendleft((entry, booked))
+        else:
+            self._remember(result)
+            self._tell({0: result}, held_at)
+            if not booked.done():
+                booked.set_result(result)
+        self._wake.set()
+
+    def _failed_alone(self, error: Exception, entry: LedgerEntry, booked: asyncio.Future[BookedFill]) -> None:
+        self._flying = False
+        self._broken = True
+        ours = translate_commit(error) or error
+        if isinstance(ours, InvalidRecord | UniqueViolated | TransactionConflict):
+            # Nothing is booked; the longer way says what is wrong, or that this fill was booked before.
+            self._waiting.appendleft((entry, booked))
+        elif not booked.done():
+            ours.__cause__ = error if ours is not error else None
+            booked.set_exception(ours)
+        self._wake.set()
 
     async def _work(self) -> None:
         try:
-            while not self._closing or self._waiting:
-                if not self._waiting:
+            while not self._closing or self._waiting or self._flying:
+                if self._flying or not (self._waiting or self._broken):
                     self._wake.clear()
                     await self._wake.wait()
                     continue
+                self._working = True
+                if self._broken:
+                    await self._release()
+                    self._broken = False
                 taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_group))]
                 group = [(entry, booked) for entry, booked in taken if not booked.done()]
+                self._crowded = len(group) > 1
                 if group:
                     await self._book([entry for entry, _ in group], [booked for _, booked in group])
+                self._working = False
         finally:
             # Only a writer that is cancelled leaves anybody here.
             self._closing = True
@@ -183,7 +247,8 @@ class FillWriter:
         driver = await self._leased()
         try:
             async with self._ended_on_error(committing=True):
-                result = await book_next(driver, remembered, first)
+                fill = NextFill(driver, remembered, first)
+                result = fill.result(await fill.pipeline.run())
         except (InvalidRecord, UniqueViolated):
             # The longer way says what is wrong, or that this fill was booked before.
             return None

@@ -15,9 +15,10 @@ from qts_data.repositories.ledger_rows import COLUMNS, Booked
 
 if TYPE_CHECKING:
     from qts_data.contracts import BookedFill, LedgerEntry
+    from qts_data.database.pipeline import Rows
     from qts_data.repositories.booking import Driver
 
-__all__ = ["EXPECTED", "WRITE_NEXT", "WRITTEN", "Remembered", "book_next"]
+__all__ = ["EXPECTED", "WRITE_NEXT", "WRITTEN", "NextFill", "Remembered"]
 
 WRITTEN: Final = [column for column in COLUMNS if column not in {"id", "recorded_at"}]
 """What `WRITE_NEXT` binds, before what it expects of the position."""
@@ -72,24 +73,35 @@ class Remembered(NamedTuple):
     last_ledger_id: int
 
 
-async def book_next(driver: Driver, position: Remembered, entry: LedgerEntry) -> BookedFill | None:
-    """Book a fill and commit it.
+class NextFill:
+    """A fill on its way, and the COMMIT with it.
 
-    Returns:
-        What it did; None, and nothing is booked, if the position is not what was remembered or a report waits.
+    Args:
+        driver: The connection, in no transaction.
+        position: What the fill goes with.
+        entry: The fill.
 
     Raises:
         InvalidRecord: The fill does not go with the position.
-        psycopg.errors.UniqueViolation: The execution id is taken; the transaction is to be rolled back.
     """
-    require_same_instrument(entry, position.market, position.currency)
-    after = apply(position.holding, Trade.of(entry))
-    booked = Booked.of(0, entry, position.holding, after)
-    pipeline = Pipeline(driver)
-    pipeline.add(LOCK, lock_parameter([(entry.account, entry.symbol)]))
-    pipeline.add(WRITE_NEXT, *booked.row()[1:], str(position.last_ledger_id), *map(str, position.holding))
-    pipeline.add(COMMIT)
-    _, written, _ = await pipeline.run()
-    if not written:
-        return None
-    return booked._replace(ledger_id=int(written[0][0] or 0)).result(written[0], is_last=True)
+
+    def __init__(self, driver: Driver, position: Remembered, entry: LedgerEntry) -> None:
+        require_same_instrument(entry, position.market, position.currency)
+        after = apply(position.holding, Trade.of(entry))
+        self._booked = Booked.of(0, entry, position.holding, after)
+        self.pipeline = Pipeline(driver)
+        self.pipeline.add(LOCK, lock_parameter([(entry.account, entry.symbol)]))
+        self.pipeline.add(
+            WRITE_NEXT, *self._booked.row()[1:], str(position.last_ledger_id), *map(str, position.holding)
+        )
+        self.pipeline.add(COMMIT)
+
+    def result(self, answers: list[Rows]) -> BookedFill | None:
+        """What it did, from what the pipeline answered.
+
+        None, and nothing is booked, if the position is not what was remembered or a report waits.
+        """
+        written = answers[1]
+        if not written:
+            return None
+        return self._booked._replace(ledger_id=int(written[0][0] or 0)).result(written[0], is_last=True)

@@ -162,6 +162,71 @@ async def test_a_group_whose_commit_got_no_answer_is_simply_sent_again(
         assert await quantity(book) == 4 + len(entries)
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_lone_fill_whose_commit_got_no_answer_is_simply_sent_again(
+    proxy: Proxy, when: Literal["before", "after"]
+) -> None:
+    async with Database(proxy.url) as book, book.fill_writer() as writer:
+        for _ in range(3):
+            await writer.record_fill(buy(1))
+        proxy.cut_at(b"qts_commit", when=when)
+        lost = buy(1)
+        sent = asyncio.create_task(writer.record_fill(lost))
+        await asyncio.sleep(0)
+        waits = asyncio.create_task(writer.record_fill(buy(1)))
+        with pytest.raises(OutcomeUnknown):
+            await sent
+        assert (await waits).position.qty == (5 if when == "after" else 4)
+        assert (await writer.record_fill(lost)).duplicate == (when == "after")
+        assert await quantity(book) == 5
+
+
+async def test_a_lone_fill_that_is_refused_is_told_why_and_the_next_one_is_booked(book: Database) -> None:
+    known = buy(execution_id="known")
+    async with book.fill_writer() as writer:
+        for entry in (known, buy(), buy()):
+            await writer.record_fill(entry)
+        assert (await writer.record_fill(known)).duplicate
+        await writer.record_fill(buy())
+        with pytest.raises(LedgerConflict, match="another fill has this execution id"):
+            await writer.record_fill(buy(9, execution_id="known"))
+        await writer.record_fill(buy())
+        with pytest.raises(InvalidRecord, match="currency"):
+            await writer.record_fill(buy(currency="USD"))
+        assert (await writer.record_fill(buy())).position.qty == 6
+    assert await quantity(book) == 6
+
+
+async def test_a_lone_fill_whose_task_is_cancelled_is_booked_and_the_connection_stays(proxy: Proxy) -> None:
+    told: list[BookedFill] = []
+    async with Database(proxy.url) as book:
+        book.on_booked(lambda booked, _: told.append(booked))
+        async with book.fill_writer() as writer:
+            for _ in range(3):
+                await writer.record_fill(buy())
+            connections = proxy.connections
+            for _ in range(5):
+                task = asyncio.create_task(writer.record_fill(buy()))
+                await asyncio.sleep(0)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await writer.record_fill(buy())
+            assert proxy.connections == connections
+        assert [one.position.qty for one in told] == list(range(1, 14))
+        assert await quantity(book) == 13
+
+
+async def test_closing_waits_for_a_lone_fill_that_is_under_way(book: Database) -> None:
+    async with book.fill_writer() as writer:
+        for _ in range(3):
+            await writer.record_fill(buy())
+        task = asyncio.create_task(writer.record_fill(buy()))
+        await asyncio.sleep(0)
+    assert task.done()
+    assert (await task).position.qty == 4
+
+
 async def test_a_connection_that_died_while_nothing_was_to_do_is_replaced_unseen(proxy: Proxy) -> None:
     async with Database(proxy.url) as book, book.fill_writer() as writer:
         await writer.record_fill(buy())
