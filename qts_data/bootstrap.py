@@ -298,6 +298,8 @@ def cache_config(settings: Settings) -> CacheConfig:
         url=_secret(settings.redis_url),
         sentinels=tuple((host, int(port)) for host, _, port in sentinels),
         sentinel_master=settings.redis_sentinel_master,
+        sentinel_username=settings.redis_sentinel_username,
+        sentinel_password=_secret(settings.redis_sentinel_password),
         cluster=settings.redis_cluster,
         max_connections=settings.redis_max_connections,
         socket_timeout_seconds=settings.redis_socket_timeout_seconds,

@@ -57,6 +57,8 @@ class Settings(BaseSettings):
         redis_tls_root_certificate: `QTS_REDIS_TLS_ROOT_CERTIFICATE`, file that its certificate is checked with.
         redis_sentinels: `QTS_REDIS_SENTINELS`, `host:port` of each Sentinel, divided by commas.
         redis_sentinel_master: `QTS_REDIS_SENTINEL_MASTER`, the name that they watch the master under.
+        redis_sentinel_username: `QTS_REDIS_SENTINEL_USERNAME`, ACL user of the Sentinels.
+        redis_sentinel_password: `QTS_REDIS_SENTINEL_PASSWORD`, its password.
         redis_cluster: `QTS_REDIS_CLUSTER`, whether the server belongs to a Redis Cluster.
         redis_prefix: `QTS_REDIS_PREFIX`, begins every key.
         redis_price_ttl_ms: `QTS_REDIS_PRICE_TTL_MS`, milliseconds for which a price may be served.
@@ -121,6 +123,8 @@ class Settings(BaseSettings):
     redis_tls_root_certificate: Path | None = None
     redis_sentinels: Annotated[str | None, AfterValidator(_addresses)] = None
     redis_sentinel_master: str | None = None
+    redis_sentinel_username: str | None = None
+    redis_sentinel_password: SecretStr | None = None
     redis_cluster: bool = False
     redis_prefix: str = ""
     redis_price_ttl_ms: int = Field(default=100, ge=1)

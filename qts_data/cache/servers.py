@@ -110,13 +110,17 @@ async def find_master(config: CacheConfig) -> Address:
     Raises:
         CacheUnavailable: None of them knows one that is up.
     """
-    timeouts = {
+    options: dict[str, Any] = {
+        "username": config.sentinel_username,
+        "password": config.sentinel_password,
         "socket_timeout": config.connect_timeout_seconds,
         "socket_connect_timeout": config.connect_timeout_seconds,
         "retry": None,
         "legacy_responses": False,
     }
-    sentinel = Sentinel(list(config.sentinels), sentinel_kwargs=timeouts)  # type: ignore[no-untyped-call]
+    if config.tls:
+        options |= {"ssl": True, "ssl_ca_certs": config.tls_root_certificate, "ssl_check_hostname": True}
+    sentinel = Sentinel(list(config.sentinels), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
     try:
         host, port = await sentinel.discover_master(str(config.sentinel_master))
     except (RedisError, OSError) as error:

@@ -83,6 +83,8 @@ class CacheConfig:
         url: `redis://`, `rediss://` or `unix://` in place of all of the above.
         sentinels: Addresses (host, port) of Sentinels; then `sentinel_master` names the master.
         sentinel_master: The name under which the Sentinels watch the master.
+        sentinel_username: ACL user of the Sentinels, who do not know those of the master.
+        sentinel_password: Its password; None where they ask for none.
         cluster: Whether the server belongs to a Redis Cluster.
         max_connections: Most connections of this process: one for each server it talks to.
         socket_timeout_seconds: Longest wait for an answer, connecting included.
@@ -110,6 +112,8 @@ class CacheConfig:
     url: str | None = field(default=None, repr=False)
     sentinels: tuple[tuple[str, int], ...] = ()
     sentinel_master: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
     cluster: bool = False
     max_connections: int = 50
     socket_timeout_seconds: float = 0.1

@@ -112,6 +112,9 @@ def _connection_failed(error: psycopg.Error, url: URL | None) -> QtsDataError:
     if url is None:
         return DatabaseUnavailable(said[-1])
     where = describe_url(url)
+    if "certificate" in said[-1] or "does not support SSL" in said[-1]:
+        words = said[-1].partition(" failed: ")[2] or said[-1]
+        return ConfigurationError(f"no encrypted connection to {where}: {words}; check the TLS settings")
     # libpq gives no SQLSTATE for a failed login; PQping says whether a server is there, without logging in. One that
     # was still starting up, and lets us in now, has refused nothing.
     if _server_answers(url) and not _server_lets_in(url):

@@ -704,10 +704,12 @@ async def test_a_fill_that_is_rolled_back_never_reaches_the_cache(database_url: 
 def test_the_settings_make_the_configuration() -> None:
     settings = Settings(
         redis_host="cache", redis_password="secret", redis_sentinels="a:1, b:2", redis_sentinel_master="m",
+        redis_sentinel_username="watcher", redis_sentinel_password="word",
         redis_prefix="qts:", redis_near_entries=100, redis_risk_ttl_ms=7, redis_defensive_position_ttl_ms=5000,
     )  # fmt: skip
     config = bootstrap.cache_config(settings)
     assert (config.host, config.password, config.sentinels) == ("cache", "secret", (("a", 1), ("b", 2)))
+    assert (config.sentinel_username, config.sentinel_password) == ("watcher", "word")
     assert (config.prefix, config.near_entries, config.sentinel_master) == ("qts:", 100, "m")
     assert (config.max_connections, config.socket_timeout_seconds, config.connect_timeout_seconds) == (50, 0.1, 0.5)
     assert (config.breaker_threshold, config.breaker_recovery_seconds) == (5, 60)

@@ -201,7 +201,7 @@ async def test_the_master_that_a_sentinel_names_is_used_and_its_successor_after_
 ) -> None:
     config = CacheConfig(
         sentinels=(("127.0.0.1", 1), ("127.0.0.1", sentinels.sentinel.port)), sentinel_master="main",
-        breaker_recovery_seconds=0.1, ttl_ms=dict.fromkeys(CacheType, LONG),
+        sentinel_password=sentinels.password, breaker_recovery_seconds=0.1, ttl_ms=dict.fromkeys(CacheType, LONG),
     )  # fmt: skip
     async with CacheManager(config, source.loaders) as manager:
         await manager.update_position_on_fill(FillFactory.build(symbol="S"))
@@ -221,6 +221,14 @@ async def test_the_master_that_a_sentinel_names_is_used_and_its_successor_after_
                         break
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
+
+
+async def test_a_sentinel_that_asks_for_a_password_is_told_none_of_the_masters(sentinels: SentinelSet) -> None:
+    where = (("127.0.0.1", sentinels.sentinel.port),)
+    cache = RedisCache(CacheConfig(sentinels=where, sentinel_master="main", password=sentinels.password))
+    with pytest.raises(CacheError, match=r"no Sentinel names a master main: .*[Aa]uth"):
+        await cache.get("k")
+    await cache.close()
 
 
 async def test_sentinels_that_do_not_answer_are_an_unavailable_cache() -> None:
