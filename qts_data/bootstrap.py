@@ -661,13 +661,22 @@ async def data_source(settings: Settings) -> AsyncIterator[DataSourceAdapter]:
 
 
 async def import_csv_file(
-    settings: Settings, kind: CsvKind, path: Path, mapping: Path | None, *, all_or_nothing: bool, dry_run: bool
+    settings: Settings,
+    kind: CsvKind,
+    path: Path,
+    mapping: Path | None,
+    *,
+    all_or_nothing: bool,
+    dry_run: bool,
+    progress: Callable[[int, int], None],
 ) -> CsvImportReport:
     """Import a file of a book; see `qts_data.adapters.csv_files.import_csv`."""
     defaults = _book_defaults(settings)
     how = CsvMapping(defaults=defaults) if mapping is None else CsvMapping.load(mapping, defaults)
     async with checked_database(settings) as made:
-        return await import_csv(made, path, kind, how, all_or_nothing=all_or_nothing, dry_run=dry_run)
+        return await import_csv(
+            made, path, kind, how, all_or_nothing=all_or_nothing, dry_run=dry_run, progress=progress
+        )
 
 
 async def list_gaps(

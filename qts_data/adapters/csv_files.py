@@ -16,7 +16,7 @@ from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.book import DAILY_BARS, LEDGER, POSITIONS, Defaults, Header, RecordMaker, read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from qts_data.contracts import LedgerEntry, Position
@@ -172,6 +172,7 @@ async def import_csv(
     *,
     all_or_nothing: bool = False,
     dry_run: bool = False,
+    progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> CsvImportReport:
     """Import a file; a row that is in changes nothing, so a file may be imported again.
 
@@ -185,6 +186,7 @@ async def import_csv(
         mapping: How it is to be read.
         all_or_nothing: With a bad row, import none; otherwise the good ones.
         dry_run: Do all of it, and take it back.
+        progress: Called with the rows that are done, and with how many can be read.
 
     Raises:
         InvalidRecord: A column is missing; with `all_or_nothing` also: a row is bad.
@@ -201,6 +203,7 @@ async def import_csv(
     counts: Counter[str] = Counter()
     size = len(rows) if all_or_nothing or dry_run else _CHUNK
     for start in range(0, len(rows), max(size, 1)):
+        progress(start, len(rows))
         part = rows[start : start + size]
 
         async def work(uow: UnitOfWork, part: list[_Read] = part) -> tuple[Counter[str], list[CsvReject]]:
@@ -215,6 +218,7 @@ async def import_csv(
             counted, refused = taken_back.done
         counts += counted
         rejects += refused
+    progress(len(rows), len(rows))
     rejects.sort(key=lambda one: one.line)
     read = len(rows) + len(rejects) - counts["refused"]
     return CsvImportReport(read, counts["written"], counts["unchanged"], tuple(rejects))

@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import os
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ def test_good_fills_are_booked_bad_rows_go_to_a_file_with_their_line(
 
     run = qts_data("import", "csv", "ledger", "fills.csv", **environment)
     assert (run.returncode, run.stdout.strip()) == (3, "read 7, written 3, unchanged 0, rejected 4")
+    assert re.search(r"fills\.csv .* 4/4 ", run.stderr)  # four rows could be read
     with (tmp_path / "fills.csv.rejects.csv").open(encoding="utf-8") as file:
         header, *rejects = csv.reader(file)
     assert header == ["line", "reason", "row"]
