@@ -21,7 +21,7 @@ from qts_data.database.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, async_engine, engine, parse_url
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord, SchemaMismatch
-from qts_data.importers import ReadOptions, read_file
+from qts_data.importers import ReadOptions, bar_length, read_file
 from qts_data.importers.book import Defaults
 from qts_data.importers.rows import Refuse
 from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
@@ -72,8 +72,8 @@ __all__ = [
     "dev_server",
     "dry_run",
     "google_sheets",
+    "import_bars",
     "import_csv_file",
-    "import_daily_bars",
     "import_tick_file",
     "import_ticks",
     "list_bars",
@@ -537,18 +537,35 @@ async def import_tick_file(
         return ImportReport(ingest, refresh, ingest.cutoff)
 
 
-async def import_daily_bars(
-    settings: Settings, layout: str, path: Path, options: ReadOptions, *, refuse: Refuse | None
+async def import_bars(
+    settings: Settings,
+    layout: str,
+    path: Path,
+    options: ReadOptions,
+    *,
+    refuse: Refuse | None,
+    progress: Callable[[int], None] | None = None,
 ) -> UpsertReport:
-    """Insert and correct the daily bars of a file, in one transaction.
+    """Insert and correct the bars of a file, minutes or days, in one transaction.
+
+    Args:
+        settings: The environment.
+        layout: A name of `FORMATS`.
+        path: The file.
+        options: What the file does not say.
+        refuse: Takes each bad row, and the good ones are loaded.
+        progress: Called with the number of bars so far.
 
     Raises:
-        InvalidRecord: Without `refuse`: names the row, the field and the reason; nothing was loaded.
+        InvalidRecord: The file is missing, or its bars are of a length that has no table; without `refuse` also: names
+            the row, the field and the reason. Nothing was loaded.
         QtsDataError: The database refused; nothing was loaded.
     """
     bars = cast("Iterator[OHLCV]", read_file(layout, path, options, refuse))
+    of_minutes = bar_length(layout, path) == "1m"
     async with checked_database(settings) as database_, database_.transaction() as uow:
-        return await uow.daily_bars.upsert(bars)
+        repository = uow.minute_bars if of_minutes else uow.daily_bars
+        return await repository.upsert(bars, progress=progress)
 
 
 def dry_run(layout: str, path: Path, options: ReadOptions, refuse: Refuse | None) -> int:

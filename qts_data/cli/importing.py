@@ -31,13 +31,14 @@ REJECTED = 3
 """Exit code of an import that refused rows and loaded the others."""
 
 TickFormat = StrEnum("TickFormat", {name: name for name, layout in FORMATS.items() if layout.kind == "ticks"})  # type: ignore[misc]
-BarFormat = StrEnum("BarFormat", {name: name for name, layout in FORMATS.items() if layout.kind == "daily bars"})  # type: ignore[misc]
+BarFormat = StrEnum("BarFormat", {name: name for name, layout in FORMATS.items() if layout.kind == "bars"})  # type: ignore[misc]
 
 File = Annotated[Path, typer.Argument(help="The file, zipped or not.")]
 Symbol = Annotated[str | None, typer.Option(help="Symbol, where the file does not name it.")]
 Date = Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day, where the file does not name it.")]
 Source = Annotated[
-    str | None, typer.Option(help="Name of the feed; part of a tick's key. That of the layout by default.")
+    str | None,
+    typer.Option(help="Name of the feed; part of the key, but of daily bars. That of the layout by default."),
 ]
 TimeZone = Annotated[str | None, typer.Option(help="Zone of the file's clock. That of the layout by default.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Load all rows or, with a bad one, none.")]
@@ -103,8 +104,9 @@ def ticks(
     refused.end()
 
 
-@app.command(name="daily-bars")
-def daily_bars(
+@app.command(name="daily-bars", hidden=True)  # as it was called before there were bars of a minute
+@app.command()
+def bars(
     file: File,
     layout: Annotated[BarFormat, typer.Option("--format", help="Layout of the file.")],
     symbol: Symbol = None,
@@ -115,15 +117,24 @@ def daily_bars(
     strict: Strict = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Insert official daily bars, and correct those that have changed."""
+    """Insert bars of vendors, of minutes or days, and correct those that have changed."""
     options = ReadOptions(symbol=symbol, date=None if date is None else date.date(), source=source, time_zone=time_zone)
     with _Rejects(file, rejects, strict=strict) as refused:
         if dry_run:
             _print_dry_run(layout.value, file, options, refused)
         else:
-            report = asyncio.run(
-                bootstrap.import_daily_bars(load_settings(), layout.value, file, options, refuse=refused.refuse)
-            )
+            with progress_bar(notes) as progress:
+                task = progress.add_task(file.name, total=None)
+                report = asyncio.run(
+                    bootstrap.import_bars(
+                        load_settings(),
+                        layout.value,
+                        file,
+                        options,
+                        refuse=refused.refuse,
+                        progress=lambda done: progress.update(task, completed=done),
+                    )
+                )
             console.print(
                 f"received {report.received:,}, inserted {report.inserted:,}, updated {report.updated:,}, "
                 f"unchanged {report.unchanged:,}"

@@ -14,6 +14,7 @@ __all__ = [
     "check_aware",
     "check_count",
     "check_decimal",
+    "check_full_minute",
     "check_positive",
     "check_price",
     "check_source",
@@ -74,6 +75,14 @@ def check_aware(field: str, value: dt.datetime) -> None:
         value.astimezone(dt.UTC)
     except OverflowError as error:
         raise InvalidRecord(field=field, reason=f"{value!s} is outside the years 1 to 9999 in UTC") from error
+
+
+def check_full_minute(field: str, value: dt.datetime) -> None:
+    """Refuse an instant at which no minute begins; in UTC, because zones of old are seconds away from it."""
+    check_aware(field, value)
+    utc = value.astimezone(dt.UTC)
+    if utc.second or utc.microsecond:
+        raise InvalidRecord(field=field, reason=f"{utc.isoformat()} is no full minute")
 
 
 def check_decimal(field: str, value: Decimal, *, integer_digits: int, places: int) -> None:

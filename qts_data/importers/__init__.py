@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qts_data.errors import InvalidRecord
 from qts_data.importers import binance, generic_csv, krx_daily, lean_bars, lean_trade
-from qts_data.importers.layout import Layout, ReadOptions
+from qts_data.importers.layout import BarLength, Layout, ReadOptions
 from qts_data.importers.lean_quote import join_quotes, read_quotes
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qts_data.contracts import OHLCV, TickData
     from qts_data.importers.rows import Refuse
 
-__all__ = ["FORMATS", "Layout", "ReadOptions", "read_file"]
+__all__ = ["FORMATS", "BarLength", "Layout", "ReadOptions", "bar_length", "read_file"]
 
 _NEW_YORK = "America/New_York"
 _EASTERNMOST = dt.timedelta(hours=14)
@@ -29,9 +29,7 @@ _EASTERNMOST = dt.timedelta(hours=14)
 
 def _lean_trades(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[TickData]:
     zone = options.time_zone or _NEW_YORK
-    date = options.date or dt.date.min
-    if date > (dt.datetime.now(dt.UTC) + _EASTERNMOST).date():
-        raise InvalidRecord(field="date", reason=f"{date} has not begun anywhere")
+    date = _begun(options.date)
     source = "lean" if options.source is None else options.source
     ticks = lean_trade.read_ticks(path, options.symbol or "", date, source, zone, refuse=refuse)
     if options.quotes is None:
@@ -39,9 +37,22 @@ def _lean_trades(path: Path, options: ReadOptions, refuse: Refuse | None) -> Ite
     return join_quotes(ticks, read_quotes(options.quotes, date, time_zone=zone, refuse=refuse))
 
 
+def _lean_minutes(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
+    source = "lean" if options.source is None else options.source
+    zone = options.time_zone or _NEW_YORK
+    return lean_bars.read_minutes(path, options.symbol or "", _begun(options.date), source, zone, refuse=refuse)
+
+
 def _lean_daily(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
     source = "lean" if options.source is None else options.source
     return lean_bars.read_daily(path, options.symbol or "", source, options.time_zone or _NEW_YORK, refuse)
+
+
+def _begun(date: dt.date | None) -> dt.date:
+    date = date or dt.date.min
+    if date > (dt.datetime.now(dt.UTC) + _EASTERNMOST).date():
+        raise InvalidRecord(field="date", reason=f"{date} has not begun anywhere")
+    return date
 
 
 FORMATS: Mapping[str, Layout] = MappingProxyType(
@@ -50,9 +61,10 @@ FORMATS: Mapping[str, Layout] = MappingProxyType(
         "binance-trades": Layout("ticks", binance.read_trades),
         "binance-agg-trades": Layout("ticks", binance.read_agg_trades),
         "csv": Layout("ticks", generic_csv.read_ticks),
-        "lean-daily": Layout("daily bars", _lean_daily, needs=("symbol",)),
-        "binance-klines": Layout("daily bars", binance.read_daily_klines),
-        "krx-daily": Layout("daily bars", krx_daily.read_daily),
+        "lean-minute": Layout("bars", _lean_minutes, needs=("symbol", "date"), length="1m"),
+        "lean-daily": Layout("bars", _lean_daily, needs=("symbol",), length="1d"),
+        "binance-klines": Layout("bars", binance.read_minutes_or_days, length=binance.kline_length),
+        "krx-daily": Layout("bars", krx_daily.read_daily, length="1d"),
     }
 )
 """Layouts of files by name."""
@@ -73,3 +85,15 @@ def read_file(
         if getattr(options, need) is None:
             raise InvalidRecord(field=need, reason=f"a file of layout {name} does not say it; give it")
     return layout.read(path, options, refuse)
+
+
+def bar_length(name: str, path: Path) -> BarLength:
+    """Length of the bars of a file, which says what table they belong to.
+
+    Raises:
+        InvalidRecord: The file is missing, or its bars are of a length that has no table.
+    """
+    length = FORMATS[name].length
+    if length is None:
+        raise InvalidRecord(field="file", reason=f"a file of layout {name} holds trades, no bars")
+    return length if isinstance(length, str) else length(path)

@@ -18,26 +18,30 @@ from __future__ import annotations
 import datetime as dt
 import re
 from functools import partial
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from qts_data.contracts import OHLCV, TickData
-from qts_data.contracts.checks import check_symbol
+from qts_data.contracts.checks import check_full_minute, check_symbol
 from qts_data.errors import InvalidRecord
 from qts_data.importers.lean_trade import read_lines, wrong_width
 from qts_data.importers.rows import Refuse, check_plausible, each_row, instant_of, read_decimal, read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from qts_data.importers.layout import ReadOptions
+    from qts_data.importers.layout import BarLength, ReadOptions
 
-__all__ = ["read_agg_trades", "read_daily_klines", "read_klines", "read_trades"]
+__all__ = ["kline_length", "read_agg_trades", "read_klines", "read_minutes_or_days", "read_trades"]
 
 _FILE_NAME = re.compile(r"(?P<symbol>[0-9A-Z_]+)-(?:trades|aggTrades|[0-9]+[smhdwMo]+)-[0-9-]+\.(?:zip|csv)")
 _SOURCE = "binance"
 _MILLISECOND_DIGITS, _MICROSECOND_DIGITS = 13, 16
-_DAY = dt.timedelta(days=1)
+_LENGTHS: Final[Mapping[BarLength, dt.timedelta]] = MappingProxyType(
+    {"1m": dt.timedelta(minutes=1), "1d": dt.timedelta(days=1)}
+)
+_KLINE_COLUMNS = 12
 _FLAGS = {"true", "false"}
 
 
@@ -65,20 +69,43 @@ def read_klines(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iter
     Raises:
         InvalidRecord: The file is missing or damaged; without `refuse` also: a row is malformed.
     """
-    symbol = _symbol(path, options)
-    source = _SOURCE if options.source is None else options.source
-    return each_row(_without_header(path), partial(_bar, symbol=symbol, source=source, daily=False), refuse)
+    return _klines(path, options, refuse)
 
 
-def read_daily_klines(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
-    """Bars of a day in UTC; a bar of another length is a bad row: the table of daily bars has no place for it.
+def read_minutes_or_days(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
+    """Bars of a minute, or of a day in UTC, whichever the file holds; a bar of another length is a bad row.
 
     Raises:
-        InvalidRecord: The file is missing or damaged; without `refuse` also: a row is malformed.
+        InvalidRecord: The file is missing or damaged, or its bars are of another length; without `refuse` also: a row
+            is malformed.
     """
-    symbol = _symbol(path, options)
-    source = _SOURCE if options.source is None else options.source
-    return each_row(_without_header(path), partial(_bar, symbol=symbol, source=source, daily=True), refuse)
+    return _klines(path, options, refuse, length=kline_length(path))
+
+
+def kline_length(path: Path) -> BarLength:
+    """Length of the bars of a file: that of the first one for which there is a table.
+
+    Raises:
+        InvalidRecord: The file is missing or damaged, or all of its bars are of other lengths.
+    """
+    other: InvalidRecord | None = None
+    for row, line in enumerate(_without_header(path), start=1):
+        try:
+            opened, closed = _span(line.decode("ascii", "replace").split(","))
+        except InvalidRecord:
+            continue  # the reader names it
+        for length in _LENGTHS:
+            if _covers(opened, closed, length):
+                return length
+        other = other or InvalidRecord(
+            field="close_time",
+            reason=f"the bar covers {closed - opened}, neither a minute nor a day; import klines of a minute, or "
+            "trades, and bars of other lengths are computed from them",
+            row=row,
+        )
+    if other is not None:
+        raise other
+    return "1d"  # of no bar at all
 
 
 def _ticks(
@@ -110,20 +137,25 @@ def _ticks(
     return each_row(_without_header(path), parse, refuse)
 
 
-def _bar(line: bytes, *, symbol: str, source: str, daily: bool) -> OHLCV | None:
+def _klines(
+    path: Path, options: ReadOptions, refuse: Refuse | None, *, length: BarLength | None = None
+) -> Iterator[OHLCV]:
+    symbol = _symbol(path, options)
+    source = _SOURCE if options.source is None else options.source
+    return each_row(_without_header(path), partial(_bar, symbol=symbol, source=source, length=length), refuse)
+
+
+def _bar(line: bytes, *, symbol: str, source: str, length: BarLength | None) -> OHLCV | None:
     columns = _columns(line)
     if columns is None:
         return None
-    if len(columns) != 12:
-        raise wrong_width(len(columns), 12)
-    opened, closed = _time("open_time", columns[0]), _time("close_time", columns[6])
-    # The last unit of time that belongs to the bar, in milliseconds or microseconds.
-    length = closed - opened
-    if daily and not dt.timedelta(0) < _DAY - length <= dt.timedelta(milliseconds=1):
+    opened, closed = _span(columns)
+    if length is not None and not _covers(opened, closed, length):
         raise InvalidRecord(
-            field="close_time",
-            reason=f"the bar covers {length}, not a day; import trades, and the server computes bars of every length",
+            field="close_time", reason=f"the bar covers {closed - opened}, others of the file {_LENGTHS[length]}"
         )
+    if length == "1m":
+        check_full_minute("open_time", opened)
     return OHLCV(
         time=opened,
         symbol=symbol,
@@ -135,6 +167,17 @@ def _bar(line: bytes, *, symbol: str, source: str, daily: bool) -> OHLCV | None:
         volume=read_decimal("volume", columns[5]),
         tick_count=_whole("count", columns[8]),
     )
+
+
+def _span(columns: list[str]) -> tuple[dt.datetime, dt.datetime]:
+    """First and last unit of time that belong to a bar, in milliseconds or microseconds."""
+    if len(columns) != _KLINE_COLUMNS:
+        raise wrong_width(len(columns), _KLINE_COLUMNS)
+    return _time("open_time", columns[0]), _time("close_time", columns[6])
+
+
+def _covers(opened: dt.datetime, closed: dt.datetime, length: BarLength) -> bool:
+    return dt.timedelta(0) < _LENGTHS[length] - (closed - opened) <= dt.timedelta(milliseconds=1)
 
 
 def _symbol(path: Path, options: ReadOptions) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from qts_data.importers.rows import Refuse
 
-__all__ = ["Layout", "ReadOptions"]
+__all__ = ["BarLength", "Layout", "ReadOptions"]
+
+BarLength: TypeAlias = Literal["1m", "1d"]
+"""Lengths of bars that have a table: `ohlcv_1m_vendor` and `ohlcv_1d`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +57,13 @@ class Layout:
     """A file layout.
 
     Attributes:
-        kind: Whether its records are trades or daily bars.
+        kind: Whether its records are trades or bars.
         read: The reader.
         needs: Names of `ReadOptions` that must be given.
+        length: Of its bars, or what finds it in a file; None for trades.
     """
 
-    kind: Literal["ticks", "daily bars"]
+    kind: Literal["ticks", "bars"]
     read: Read
     needs: tuple[str, ...] = ()
+    length: BarLength | Callable[[Path], BarLength] | None = None

@@ -17,6 +17,7 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from qts_data.contracts import OHLCV
+from qts_data.contracts.checks import check_full_minute
 from qts_data.errors import InvalidRecord
 from qts_data.importers.lean_trade import read_lines, read_price, read_volume, wall_clock, wrong_width
 from qts_data.importers.rows import Refuse, each_row, shown_bytes, utc_of, zone_of
@@ -25,13 +26,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["read_bars", "read_daily"]
+__all__ = ["read_bars", "read_daily", "read_minutes"]
 
 _COLUMN_COUNT = 6
 
 
 def read_bars(
-    path: Path, symbol: str, date: dt.date, source: str = "lean", time_zone: str = "America/New_York"
+    path: Path,
+    symbol: str,
+    date: dt.date,
+    source: str = "lean",
+    time_zone: str = "America/New_York",
+    *,
+    refuse: Refuse | None = None,
 ) -> Iterator[OHLCV]:
     """Read the bars of one symbol and day, in the order of the file.
 
@@ -41,6 +48,7 @@ def read_bars(
         date: Day of the file on the wall clock of the market.
         source: Feed to write into every bar.
         time_zone: IANA name of the zone of that wall clock.
+        refuse: Takes the complaint about a malformed row; without it the first one ends the reading.
 
     Returns:
         The bars: times in UTC, prices in dollars with four decimal places, volumes in shares, and a
@@ -51,29 +59,32 @@ def read_bars(
             row is malformed (its number counted from 1, and its column).
         ConfigurationError: There is no such time zone.
     """
-    return _bars(path, symbol, source, wall_clock(date, time_zone))
+    return _bars(path, symbol, source, wall_clock(date, time_zone), refuse)
 
 
-def _bars(path: Path, symbol: str, source: str, instant: Callable[[bytes], dt.datetime]) -> Iterator[OHLCV]:
-    for row, line in enumerate(read_lines(path), start=1):
+def read_minutes(
+    path: Path,
+    symbol: str,
+    date: dt.date,
+    source: str = "lean",
+    time_zone: str = "America/New_York",
+    *,
+    refuse: Refuse | None = None,
+) -> Iterator[OHLCV]:
+    """The same for bars of a minute only.
+
+    Raises:
+        InvalidRecord: As `read_bars`; also, whatever `refuse` takes, a bar begins between two minutes. Files of seconds
+            have the same columns, and their bars on the full minute would pass for bars of a minute.
+        ConfigurationError: There is no such time zone.
+    """
+    for bar in read_bars(path, symbol, date, source, time_zone, refuse=refuse):
         try:
-            columns = line.split(b",")
-            if len(columns) != _COLUMN_COUNT:
-                raise wrong_width(len(columns), _COLUMN_COUNT)
-            time_text, open_text, high_text, low_text, close_text, volume_text = columns
-            bar = OHLCV(
-                time=instant(time_text),
-                symbol=symbol,
-                source=source,
-                open=read_price("open", open_text),
-                high=read_price("high", high_text),
-                low=read_price("low", low_text),
-                close=read_price("close", close_text),
-                volume=read_volume(volume_text),
-                tick_count=0,
-            )
+            check_full_minute("time_ms", bar.time)
         except InvalidRecord as error:
-            raise error.at(row) from error
+            raise InvalidRecord(
+                field="file", reason=f"{path} holds no bars of a minute, but of seconds: {error.reason}"
+            ) from error
         yield bar
 
 
@@ -99,16 +110,25 @@ def read_daily(
     """
     zone = zone_of(time_zone)
 
+    def instant(text: bytes) -> dt.datetime:
+        try:
+            local = dt.datetime.strptime(text.decode("ascii"), "%Y%m%d %H:%M")  # noqa: DTZ007 - the zone follows
+        except ValueError as error:
+            raise InvalidRecord(field="time", reason=f"{shown_bytes(text)} is no time YYYYMMDD HH:MM") from error
+        return utc_of(local, zone)
+
+    return _bars(path, symbol, source, instant, refuse)
+
+
+def _bars(
+    path: Path, symbol: str, source: str, instant: Callable[[bytes], dt.datetime], refuse: Refuse | None
+) -> Iterator[OHLCV]:
     def parse(line: bytes) -> OHLCV:
         columns = line.split(b",")
         if len(columns) != _COLUMN_COUNT:
             raise wrong_width(len(columns), _COLUMN_COUNT)
-        try:
-            local = dt.datetime.strptime(columns[0].decode("ascii"), "%Y%m%d %H:%M")  # noqa: DTZ007 - the zone follows
-        except ValueError as error:
-            raise InvalidRecord(field="time", reason=f"{shown_bytes(columns[0])} is no time YYYYMMDD HH:MM") from error
         return OHLCV(
-            time=utc_of(local, zone),
+            time=instant(columns[0]),
             symbol=symbol,
             source=source,
             open=read_price("open", columns[1]),

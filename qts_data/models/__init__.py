@@ -7,7 +7,7 @@ from qts_data.models.history import ConfigChange
 from qts_data.models.ingest import IngestBatch, TickDay
 from qts_data.models.ledger import LedgerEntry
 from qts_data.models.moving import Move, MoveCheckpoint, MoveVerification
-from qts_data.models.ohlcv import DailyBar
+from qts_data.models.ohlcv import DailyBar, MinuteBar
 from qts_data.models.outbox import OutboxDestination, OutboxMessage
 from qts_data.models.pending import PendingReport
 from qts_data.models.position import Position
@@ -32,6 +32,7 @@ __all__ = [
     "HistoricTick",
     "IngestBatch",
     "LedgerEntry",
+    "MinuteBar",
     "Move",
     "MoveCheckpoint",
     "MoveVerification",

@@ -1,7 +1,9 @@
 """Named questions and writes of one aggregate each; they flush, they never commit."""
 
-from qts_data.repositories.daily_bars import DailyBarReads, DailyBarRepository, UpsertReport
+from qts_data.repositories.bar_upsert import UpsertReport
+from qts_data.repositories.daily_bars import DailyBarReads, DailyBarRepository
 from qts_data.repositories.fill_writer import FillWriter
+from qts_data.repositories.minute_bars import MinuteBarReads, MinuteBarRepository
 from qts_data.repositories.outbox import Outbox, OutboxStatus, OutboxTask
 from qts_data.repositories.proof import Mismatch, Verification
 from qts_data.repositories.ticks import (
@@ -43,6 +45,8 @@ __all__ = [
     "FillWriter",
     "Gap",
     "IngestReport",
+    "MinuteBarReads",
+    "MinuteBarRepository",
     "Mismatch",
     "Numbering",
     "Outbox",

@@ -17,6 +17,7 @@ from qts_data.repositories.daily_bars import DailyBarReads, DailyBarRepository
 from qts_data.repositories.executions import ExecutionLogReader, ExecutionLogRepository
 from qts_data.repositories.fill_writer import FillWriter
 from qts_data.repositories.ledger import LedgerReader, LedgerRepository
+from qts_data.repositories.minute_bars import MinuteBarReads, MinuteBarRepository
 from qts_data.repositories.outbox import Outbox
 from qts_data.repositories.pnl import PnlReader
 from qts_data.repositories.positions import PositionReader, PositionRepository
@@ -54,6 +55,11 @@ class Reader(Scope):
     def daily_bars(self) -> DailyBarReads:
         """Official daily bars."""
         return DailyBarReads(self.connection)
+
+    @cached_property
+    def minute_bars(self) -> MinuteBarReads:
+        """Minute bars of vendors, and longer ones made of them."""
+        return MinuteBarReads(self.connection)
 
     @cached_property
     def ledger(self) -> LedgerReader:
@@ -147,6 +153,11 @@ class UnitOfWork(WriteScope):
     def daily_bars(self) -> DailyBarRepository:
         """Official daily bars."""
         return DailyBarRepository(self.connection)
+
+    @cached_property
+    def minute_bars(self) -> MinuteBarRepository:
+        """Minute bars of vendors, and longer ones made of them."""
+        return MinuteBarRepository(self.connection)
 
     def outbox(self, destination: str) -> Outbox:
         """What another data source has still to be told."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import random
 import shutil
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -128,15 +129,98 @@ def test_a_real_file_under_another_name_is_known_and_with_again_a_duplicate(
     assert with_quotes > 24_000
 
 
-def test_daily_bars_are_inserted_and_corrected(qts_data: Run, database_url: URL, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["bars", "daily-bars"])
+def test_daily_bars_are_inserted_and_corrected(qts_data: Run, database_url: URL, tmp_path: Path, command: str) -> None:
     environment = {"QTS_DATABASE_URL": text(database_url)}
-    arguments = ["import", "daily-bars", str(DATA / "spy_daily.zip"), "--format", "lean-daily", "--symbol", "SPY"]
+    arguments = ["import", command, str(DATA / "spy_daily.zip"), "--format", "lean-daily", "--symbol", "SPY"]
     first = qts_data(*arguments, **environment)
     assert first.stdout.strip() == "received 5,849, inserted 5,849, updated 0, unchanged 0", first.stderr
     (tmp_path / "c.csv").write_text("19980102 00:00,973100,975300,965300,973600,1\n", encoding="utf-8")
-    corrected = qts_data("import", "daily-bars", "c.csv", "--format", "lean-daily", "--symbol", "SPY", **environment)
+    corrected = qts_data("import", command, "c.csv", "--format", "lean-daily", "--symbol", "SPY", **environment)
     assert corrected.stdout.strip() == "received 1, inserted 0, updated 1, unchanged 0"
     assert count(database_url, "ohlcv_1d") == 5_849
+    assert count(database_url, "ohlcv_1m_vendor") == 0
+
+
+def test_minute_bars_are_inserted_and_corrected(qts_data: Run, database_url: URL, tmp_path: Path) -> None:
+    environment = {"QTS_DATABASE_URL": text(database_url)}
+    file = DATA / "spy_20131007_trade_minute.zip"
+    arguments = ["import", "bars", str(file), "--format", "lean-minute", "--symbol", "SPY", "--date", "2013-10-07"]
+    dry = qts_data(*arguments, "--dry-run", **environment)
+    assert dry.stdout.strip() == "read 828, good 828, rejected 0; nothing was loaded", dry.stderr
+    assert count(database_url, "ohlcv_1m_vendor") == 0
+    for outcome in ("inserted 828, updated 0, unchanged 0", "inserted 0, updated 0, unchanged 828"):
+        run = qts_data(*arguments, **environment)
+        assert (run.returncode, run.stdout.strip()) == (0, f"received 828, {outcome}"), run.stderr
+    # The same day with a correction, a row that is none, and a minute more; and what another vendor says.
+    (tmp_path / "c.csv").write_text(
+        "34200000,1674100,1674500,1673900,1674200,1\n34260000,1,2\n86340000,1674100,1674500,1673900,1674200,3\n",
+        encoding="utf-8",
+    )
+    arguments[2] = "c.csv"
+    strict = qts_data(*arguments, "--strict", **environment)
+    assert strict.returncode == 1
+    assert "error: row 2: row: has 3 columns instead of 6" in strict.stderr
+    assert count(database_url, "ohlcv_1m_vendor") == 828
+    corrected = qts_data(*arguments, **environment)
+    assert (corrected.returncode, corrected.stdout.strip()) == (3, "received 2, inserted 1, updated 1, unchanged 0")
+    assert "note: 1 bad rows are in c.csv.rejects.csv" in corrected.stderr
+    other = qts_data(*arguments, "--source", "other", **environment)
+    assert other.stdout.strip() == "received 2, inserted 2, updated 0, unchanged 0"
+    assert count(database_url, "ohlcv_1m_vendor") == 831
+    assert count(database_url, "ohlcv_1d") == 0
+
+
+def test_klines_go_where_their_length_belongs(qts_data: Run, database_url: URL, tmp_path: Path) -> None:
+    environment = {"QTS_DATABASE_URL": text(database_url)}
+    first = 1_735_689_600_000_000
+
+    def klines(name: str, minutes: int, rows: int) -> list[str]:
+        length = minutes * 60_000_000
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.writestr(
+                f"{name}.csv",
+                "".join(
+                    f"{first + n * length},93576.00,95151.15,92888.00,94591.79,10.5,{first + (n + 1) * length - 1},"
+                    f"974906.3,{n},5000.1,470000.2,0\n"
+                    for n in range(rows)
+                ),
+            )
+        return ["import", "bars", f"{name}.zip", "--format", "binance-klines"]
+
+    minutes = klines("BTCUSDT-1m-2025-01", 1, 6_000)
+    days = klines("BTCUSDT-1d-2025-01", 24 * 60, 31)
+    for outcome in ("inserted {0}, updated 0, unchanged 0", "inserted 0, updated 0, unchanged {0}"):
+        for arguments, rows in ((minutes, "6,000"), (days, "31")):
+            run = qts_data(*arguments, **environment)
+            assert run.stdout.strip() == f"received {rows}, {outcome.format(rows)}", run.stderr
+    assert count(database_url, "ohlcv_1m_vendor") == 6_000
+    assert count(database_url, "ohlcv_1d") == 31
+    with engine(database_url).connect() as connection:
+        found = connection.execute(sa.text("SELECT DISTINCT symbol, source FROM ohlcv_1m_vendor")).one()
+        assert tuple(found) == ("BTCUSDT", "binance")
+        assert connection.scalar(sa.text("SELECT sum(tick_count) FROM ohlcv_1m_vendor")) == sum(range(6_000))
+    for name, length in (("BTCUSDT-5m-2025-01", 5), ("BTCUSDT-1h-2025-01", 60)):
+        for more in ([], ["--dry-run"], ["--strict"]):
+            run = qts_data(*klines(name, length, 10), *more, **environment)
+            assert run.returncode == 1
+            assert "error: row 1: close_time: the bar covers" in run.stderr
+            assert "neither a minute nor a day; import klines of a minute, or trades" in run.stderr
+            assert "Traceback" not in run.stderr
+    assert count(database_url, "ohlcv_1m_vendor") == 6_000
+    assert not list(tmp_path.glob("*.rejects.csv"))
+
+
+def test_seconds_do_not_pass_for_minutes(qts_data: Run, database_url: URL, tmp_path: Path) -> None:
+    rows = [f"{34_200_000 + 1_000 * n},1674100,1674500,1673900,1674200,1\n" for n in range(120)]
+    (tmp_path / "20131007_trade.csv").write_text("".join(rows), encoding="utf-8")
+    run = qts_data(
+        "import", "bars", "20131007_trade.csv", "--format", "lean-minute", "--symbol", "SPY", "--date", "2013-10-07",
+        QTS_DATABASE_URL=text(database_url),
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "error: file: 20131007_trade.csv holds no bars of a minute, but of seconds" in run.stderr
+    assert count(database_url, "ohlcv_1m_vendor") == 0
 
 
 @pytest.mark.parametrize(
@@ -144,7 +228,9 @@ def test_daily_bars_are_inserted_and_corrected(qts_data: Run, database_url: URL,
     [
         (["ticks", "no.csv", "--format", "csv"], "file: no.csv: No such file"),
         (["ticks", "no.csv", "--format", "lean-trade", "--symbol", "A"], "No such file"),
-        (["daily-bars", "no.csv", "--format", "krx-daily", "--date", "2026-01-02"], "file: no.csv: No such file"),
+        (["bars", "no.csv", "--format", "krx-daily", "--date", "2026-01-02"], "file: no.csv: No such file"),
+        (["bars", "no.csv", "--format", "binance-klines", "--symbol", "A"], "file: no.csv: No such file"),
+        (["bars", "no.csv", "--format", "lean-minute", "--symbol", "A"], "date: a file of layout lean-minute does not"),
         (["ticks", "no.csv", "--format", "csv", "--column", "price"], "write OURS=THEIRS"),
     ],
 )

@@ -217,6 +217,7 @@ def test_a_database_of_the_apache_edition_moves_to_community(
     assert {state.name for state in states if state.state is State.MISSING} == {
         "tick_data",
         "tick_history",
+        "ohlcv_1m_vendor",
         "execution_logs",
         "ohlcv_1m",
         "ohlcv_1h",

@@ -79,12 +79,14 @@ def test_the_projects_own_declarations_are_the_schemas() -> None:
         "tick_data": "1 day",
         "tick_history": "7 days",
         "ohlcv_1d": "365 days",
+        "ohlcv_1m_vendor": "30 days",
         "execution_logs": "1 day",
     }
     assert {name: str(item.retention) for name, item in (ours.hypertables | ours.continuous_aggregates).items()} == {
         "tick_data": "7 days",
         "tick_history": "None",
         "ohlcv_1d": "None",
+        "ohlcv_1m_vendor": "None",
         "execution_logs": "90 days",
         "ohlcv_1m": "30 days",
         "ohlcv_1h": "None",

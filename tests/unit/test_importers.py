@@ -12,8 +12,9 @@ import pytest
 
 from qts_data.contracts import OHLCV, TickData
 from qts_data.errors import ConfigurationError, InvalidRecord
-from qts_data.importers import FORMATS, ReadOptions, read_file
+from qts_data.importers import FORMATS, ReadOptions, bar_length, read_file
 from qts_data.importers.binance import read_klines
+from qts_data.importers.lean_bars import read_bars
 from qts_data.importers.lean_quote import Quote, join_quotes, read_quotes
 from qts_data.importers.lean_trade import read_lines, read_ticks
 from tests.fixtures.market import DATA, DAY
@@ -86,16 +87,50 @@ def test_daily_klines_of_binance(tmp_path: Path, opened: int, closed: int) -> No
     )  # fmt: skip
 
 
-def test_klines_of_a_minute_are_no_daily_bars(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [(1735689600000, 1735689659999), (1735689600000000, 1735689659999999)],
+)
+def test_minute_klines_of_binance(tmp_path: Path, opened: int, closed: int) -> None:
     path = tmp_path / "BTCUSDT-1m-2025-01-01.csv"
+    path.write_text("open_time" + 11 * ",x" + "\n" + KLINE.format(opened, closed, 7))
+    assert bar_length("binance-klines", path) == "1m"
+    [bar] = read("binance-klines", path)
+    assert (bar.time, bar.tick_count) == (dt.datetime(2025, 1, 1, tzinfo=dt.UTC), 7)
+
+
+@pytest.mark.parametrize("minutes", [3, 5, 60, 7 * 24 * 60])
+def test_klines_of_a_length_that_has_no_table_are_refused_as_a_whole(tmp_path: Path, minutes: int) -> None:
+    path = tmp_path / "BTCUSDT-5m-2025-01-01.csv"
+    length = minutes * 60_000
+    starts = range(1735689600000, 1735689600000 + 3 * length, length)
+    path.write_text("1,2\n" + "".join(KLINE.format(start, start + length - 1, 7) for start in starts))
+    words = r"row 2: close_time: the bar covers .*, neither a minute nor a day; import klines of a minute, or trades"
+    with pytest.raises(InvalidRecord, match=words):
+        refused("binance-klines", path)
+    with pytest.raises(InvalidRecord, match=words):
+        bar_length("binance-klines", path)
+    # The reader itself takes any length.
+    path.write_text(KLINE.format(1735689600000, 1735689600000 + length - 1, 7))
+    assert [bar.tick_count for bar in read_klines(path, ReadOptions(), None)] == [7]
+
+
+def test_klines_between_others_of_another_length_are_bad_rows(tmp_path: Path) -> None:
+    path = tmp_path / "BTCUSDT-1m-2025-01-01.csv"
+    start = 1735689600000
     path.write_text(
-        "open_time,open\n".replace("open_time,open", "open_time" + 11 * ",x")
-        + KLINE.format(1735689600000, 1735689659999, 7)
+        KLINE.format(start, start + 299_999, 1)  # five minutes
+        + KLINE.format(start, start + 59_999, 2)
+        + KLINE.format(start + 60_000, start + 86_459_999, 3)  # a day
+        + KLINE.format(start + 60_500, start + 120_499, 4)  # a minute, begun between two
+        + KLINE.format(start + 120_000, start + 180_000, 5)  # a unit too long
+        + KLINE.format(start + 180_000, start + 239_999, 6)
     )
-    with pytest.raises(InvalidRecord, match=r"row 2: close_time: the bar covers 0:00:59\.999000, not a day"):
-        read("binance-klines", path)
-    [bar] = read_klines(path, ReadOptions(), None)
-    assert bar.tick_count == 7
+    bars, bad = refused("binance-klines", path)
+    assert [bar.tick_count for bar in bars] == [2, 6]
+    assert bad == [(1, "close_time"), (3, "close_time"), (4, "open_time"), (5, "close_time")]
+    path.write_text("1,2\n")
+    assert refused("binance-klines", path) == ([], [(1, "row")])
 
 
 def test_bad_rows_of_binance_are_named(tmp_path: Path) -> None:
@@ -214,6 +249,34 @@ def test_bad_rows_of_lean_are_named_and_the_reading_goes_on(tmp_path: Path) -> N
     assert bad == [(2, "price"), (4, "row"), (6, "row")]
 
 
+def test_minutes_of_lean(tmp_path: Path) -> None:
+    bars = read("lean-minute", DATA / "spy_20131007_trade_minute.zip", symbol="SPY", date=DAY)
+    assert (len(bars), {bar.source for bar in bars}) == (828, {"lean"})
+    path = tmp_path / "20131007_trade.csv"
+    good = "34200000,1674100,1674500,1673900,1674200,3197\n"
+    path.write_text(good + good.replace("34200000", "34260000").replace("1674500", "1") + "1,2\n" + good)
+    bars, bad = refused("lean-minute", path, symbol="SPY", date=DAY, source="mine")
+    assert [(bar.time, bar.source) for bar in bars] == 2 * [(dt.datetime(2013, 10, 7, 13, 30, tzinfo=dt.UTC), "mine")]
+    assert bad == [(2, "open"), (3, "row")]
+    with pytest.raises(InvalidRecord, match="row 2: open: "):
+        read("lean-minute", path, symbol="SPY", date=DAY)
+    with pytest.raises(InvalidRecord, match="date: 9999-01-01 has not begun anywhere"):
+        read("lean-minute", path, symbol="SPY", date=dt.date(9999, 1, 1))
+    for missing in ({"symbol": "SPY"}, {"date": DAY}):
+        with pytest.raises(InvalidRecord, match="a file of layout lean-minute does not say it; give it"):
+            read("lean-minute", path, **missing)
+
+
+@pytest.mark.parametrize("time_ms", [34_201_000, 34_200_001])
+def test_a_file_of_seconds_does_not_pass_for_one_of_minutes(tmp_path: Path, time_ms: int) -> None:
+    path = tmp_path / "20131007_trade.csv"
+    figures = "1674100,1674500,1673900,1674200,3197\n"
+    path.write_text(f"34200000,{figures}{time_ms},{figures}34260000,{figures}")
+    with pytest.raises(InvalidRecord, match=r"file: .*20131007_trade\.csv holds no bars of a minute, but of seconds: "):
+        refused("lean-minute", path, symbol="SPY", date=DAY)
+    assert len(list(read_bars(path, "SPY", DAY))) == 3
+
+
 @pytest.mark.parametrize("size", [65_530, 65_536, 131_072, 200_000])
 def test_a_line_beyond_all_measure_is_one_line(tmp_path: Path, size: int) -> None:
     path = tmp_path / "t.csv"
@@ -314,5 +377,11 @@ def test_what_a_csv_cannot_be_is_said(tmp_path: Path) -> None:
         read("csv", path, symbol="A", time_zone="Mars")
 
 
-def test_every_layout_has_a_kind() -> None:
-    assert {layout.kind for layout in FORMATS.values()} == {"ticks", "daily bars"}
+def test_every_layout_has_a_kind_and_bars_have_a_length(tmp_path: Path) -> None:
+    assert {layout.kind for layout in FORMATS.values()} == {"ticks", "bars"}
+    for name, layout in FORMATS.items():
+        assert (layout.length is not None) == (layout.kind == "bars"), name
+    assert bar_length("lean-minute", tmp_path) == "1m"
+    assert bar_length("krx-daily", tmp_path) == "1d"
+    with pytest.raises(InvalidRecord, match="a file of layout csv holds trades, no bars"):
+        bar_length("csv", tmp_path)

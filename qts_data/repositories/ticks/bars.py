@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import zoneinfo
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import sqlalchemy as sa
 
 from qts_data.contracts import OHLCV
 from qts_data.contracts.checks import check_aware
+from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
 
 if TYPE_CHECKING:
@@ -20,9 +21,14 @@ if TYPE_CHECKING:
 
     from qts_data.repositories.ticks.reports import TickTable
 
-__all__ = ["BAR_INTERVALS", "BarInterval", "select_bars"]
+    BarSource: TypeAlias = TickTable | Literal["ohlcv_1m_vendor"]
+
+__all__ = ["BAR_INTERVALS", "VENDOR_MINUTES", "BarInterval", "BarReads"]
 
 BarInterval = Literal["1m", "5m", "15m", "30m", "1h", "4h", "1d"]
+
+VENDOR_MINUTES: Final = "ohlcv_1m_vendor"
+"""Minute bars that vendors publish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class _Interval:
     part: dt.timedelta
 
 
+_NO_TIME: Final = dt.timedelta(0)
 _MINUTE: Final = dt.timedelta(minutes=1)
 _HOUR: Final = dt.timedelta(hours=1)
 _LONGEST_DAY: Final = dt.timedelta(hours=26)
@@ -57,8 +64,8 @@ BAR_INTERVALS: Final[Mapping[BarInterval, _Interval]] = {
 
 # Parts of bars and ticks themselves, in one shape; `at` and `seq` order them.
 _PARTS: Final = """
-    SELECT symbol, source, bucket AS at, 0 AS seq, open, high, low, close, volume, tick_count
-      FROM {aggregate} WHERE symbol = ANY(:symbols) AND bucket >= :earliest AND bucket < :latest
+    SELECT symbol, source, {start} AS at, 0 AS seq, open, high, low, close, volume, tick_count
+      FROM {relation} WHERE symbol = ANY(:symbols) AND {start} >= :earliest AND {start} < :latest
 """
 _TICKS: Final = """
     SELECT symbol, source, time AS at, seq, price AS open, price AS high, price AS low, price AS close, volume,
@@ -84,9 +91,75 @@ _DAY_END: Final = "date_trunc('day', bucket + INTERVAL '26 hours', :zone)"
 _CLOSED: Final = "WHERE {end} + CAST(:grace AS interval) <= least(now(), CAST(:as_of AS timestamptz))"
 
 
-async def select_bars(
+class BarReads:
+    """Questions about the bars of one table, in the transaction of one connection.
+
+    Args:
+        connection: In a transaction.
+        table: Ticks, or minute bars of vendors.
+    """
+
+    def __init__(self, connection: AsyncConnection, table: BarSource) -> None:
+        self._connection = connection
+        self._made_of: BarSource = table
+
+    async def bars(
+        self,
+        symbols: str | Sequence[str],
+        start: dt.datetime,
+        end: dt.datetime,
+        interval: BarInterval,
+        *,
+        source: str | None = None,
+        time_zone: str | None = None,
+        closed_only: bool = False,
+        as_of: dt.datetime | None = None,
+        grace: dt.timedelta = _NO_TIME,
+    ) -> list[OHLCV]:
+        """Bars of symbols that start in [start, end), whole, in order of time, symbol and source.
+
+        Bars up to 4h begin at multiples of their length in UTC. A bar of `1d` is a day of the wall clock, of 23
+        to 25 hours where clocks change. From `tick_data`, bars of less than an hour go back as far as `ohlcv_1m`
+        is kept (30 days); from `tick_history` all are computed from the ticks. Of vendors' minutes, the longer
+        bars are computed; their tick_count is the sum of those that the vendor says.
+
+        Args:
+            symbols: One instrument or several.
+            start: Aware instant; bars that start at it are included.
+            end: Aware instant; bars that start at it are not.
+            interval: Length of a bar.
+            source: Only of this feed or vendor.
+            time_zone: Whose days `1d` means; the database's trading time zone by default.
+            closed_only: Leave out every bar that time can still change: its end lies after the server's clock,
+                or after `as_of`. A tick that arrives after the end of its bar still changes it; such bars are in
+                the report of the load. So does a vendor's correction.
+            as_of: With `closed_only`: the instant to look from, for what a strategy knew then.
+            grace: With `closed_only`: how long after its end a bar may still be waiting for ticks that are on
+                their way; as long as the feed is behind.
+
+        Raises:
+            InvalidRecord: An instant has no time zone, or there is no such interval.
+            ConfigurationError: There is no such time zone.
+        """
+        with translated_errors():
+            return await _select_bars(
+                self._connection,
+                self._made_of,
+                [symbols] if isinstance(symbols, str) else symbols,
+                start,
+                end,
+                interval=interval,
+                source=source,
+                time_zone=time_zone,
+                closed_only=closed_only,
+                as_of=as_of,
+                grace=grace,
+            )
+
+
+async def _select_bars(
     connection: AsyncConnection,
-    table: TickTable,
+    table: BarSource,
     symbols: Sequence[str],
     start: dt.datetime,
     end: dt.datetime,
@@ -98,7 +171,6 @@ async def select_bars(
     as_of: dt.datetime | None,
     grace: dt.timedelta,
 ) -> list[OHLCV]:
-    """The query behind `TickReads.bars`."""
     for field, instant in (("start", start), ("end", end), ("as_of", as_of)):
         if instant is not None:
             check_aware(field, instant)
@@ -126,8 +198,11 @@ async def select_bars(
     else:
         parameters["length"] = chosen.length
         aggregate, bucket, bar_end = chosen.aggregate, _FIXED_BUCKET, _FIXED_END
-    parts = _PARTS.format(aggregate=aggregate) if table == "tick_data" else _TICKS.format(table=table)
-    statement = _BARS.format(bucket=bucket, parts=parts, closed=_CLOSED.format(end=bar_end) if closed_only else "")
+    statement = _BARS.format(
+        bucket=bucket,
+        parts=_parts(table, aggregate),
+        closed=_CLOSED.format(end=bar_end) if closed_only else "",
+    )
     rows = await connection.execute(sa.text(statement), parameters)
     return [
         OHLCV(
@@ -143,6 +218,14 @@ async def select_bars(
         )
         for row in rows
     ]
+
+
+def _parts(table: BarSource, aggregate: str) -> str:
+    if table == "tick_data":
+        return _PARTS.format(relation=aggregate, start="bucket")
+    if table == VENDOR_MINUTES:
+        return _PARTS.format(relation=table, start="time")
+    return _TICKS.format(table=table)
 
 
 def _at_most(instant: dt.datetime, more: dt.timedelta) -> dt.datetime:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from qts_data.contracts import TickData
 from qts_data.contracts.checks import check_aware
 from qts_data.database.errors import translated_errors
-from qts_data.repositories.ticks.bars import BarInterval, select_bars
+from qts_data.repositories.ticks.bars import BarReads
 from qts_data.repositories.ticks.gaps import find_gaps, find_stale, list_signed_off
 from qts_data.repositories.ticks.query import TickQuery
 from qts_data.repositories.ticks.refresh import retention_cutoff
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from qts_data.contracts import OHLCV
     from qts_data.repositories.ticks.gaps import Gap, SignedOff, StaleFeed
     from qts_data.repositories.ticks.reports import TickTable
 
 __all__ = ["SymbolSummary", "TickReads"]
 
-_NO_TIME: Final = dt.timedelta(0)
 _MINUTE: Final = dt.timedelta(minutes=1)
 _MONTH: Final = dt.timedelta(days=30)
 
@@ -69,7 +67,7 @@ class SymbolSummary:
     last: dt.datetime
 
 
-class TickReads:
+class TickReads(BarReads):
     """Questions about one table of ticks, in the transaction of one connection.
 
     Args:
@@ -78,7 +76,7 @@ class TickReads:
     """
 
     def __init__(self, connection: AsyncConnection, table: TickTable = "tick_data") -> None:
-        self._connection = connection
+        super().__init__(connection, table)
         self._table: TickTable = table
 
     def ticks(self, symbol: str, start: dt.datetime, end: dt.datetime, *, source: str | None = None) -> TickQuery:
@@ -106,58 +104,6 @@ class TickReads:
     ) -> AsyncGenerator[TickData, None]:
         """The same one by one, in bounded memory; close the iterator to use the connection before its end."""
         return self.ticks(symbol, start, end, source=source).stream_records()
-
-    async def bars(
-        self,
-        symbols: str | Sequence[str],
-        start: dt.datetime,
-        end: dt.datetime,
-        interval: BarInterval,
-        *,
-        source: str | None = None,
-        time_zone: str | None = None,
-        closed_only: bool = False,
-        as_of: dt.datetime | None = None,
-        grace: dt.timedelta = _NO_TIME,
-    ) -> list[OHLCV]:
-        """Bars of symbols that start in [start, end), whole, in order of time, symbol and source.
-
-        Bars up to 4h begin at multiples of their length in UTC. A bar of `1d` is a day of the wall clock, of 23
-        to 25 hours where clocks change. From `tick_data`, bars of less than an hour go back as far as `ohlcv_1m`
-        is kept (30 days); from `tick_history` all are computed from the ticks.
-
-        Args:
-            symbols: One instrument or several.
-            start: Aware instant; bars that start at it are included.
-            end: Aware instant; bars that start at it are not.
-            interval: Length of a bar.
-            source: Only of this feed.
-            time_zone: Whose days `1d` means; the database's trading time zone by default.
-            closed_only: Leave out every bar that time can still change: its end lies after the server's clock,
-                or after `as_of`. A tick that arrives after the end of its bar still changes it; such bars are in
-                the report of the load.
-            as_of: With `closed_only`: the instant to look from, for what a strategy knew then.
-            grace: With `closed_only`: how long after its end a bar may still be waiting for ticks that are on
-                their way; as long as the feed is behind.
-
-        Raises:
-            InvalidRecord: An instant has no time zone, or there is no such interval.
-            ConfigurationError: There is no such time zone.
-        """
-        with translated_errors():
-            return await select_bars(
-                self._connection,
-                self._table,
-                [symbols] if isinstance(symbols, str) else symbols,
-                start,
-                end,
-                interval=interval,
-                source=source,
-                time_zone=time_zone,
-                closed_only=closed_only,
-                as_of=as_of,
-                grace=grace,
-            )
 
     async def latest(self, symbols: Sequence[str], *, source: str | None = None) -> dict[str, TickData]:
         """The last tick of each symbol that has one, in one round trip.
