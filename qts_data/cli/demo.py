@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from qts_data import bootstrap
 from qts_data.cli.importing import print_import
-from qts_data.cli.output import console, progress_bar
+from qts_data.cli.output import console, progress_of
 from qts_data.cli.show import print_bars, print_status
 from qts_data.database import migrations
 from qts_data.database.embedded import EmbeddedServer
@@ -67,11 +67,8 @@ def _show(url: str) -> None:
 
     console.print("[bold]3. Load a day of ticks[/bold] (generated: KRX tick sizes, session 09:00 to 15:30)")
     ticks = list(generate_day(DAY))
-    with progress_bar(console) as progress:
-        task = progress.add_task("   ticks", total=len(ticks))
-        report = asyncio.run(
-            bootstrap.import_ticks(settings, ticks, lambda done: progress.update(task, completed=done))
-        )
+    with progress_of("   ticks", console, len(ticks)) as show:
+        report = asyncio.run(bootstrap.import_ticks(settings, ticks, show))
     print_import(report)
 
     start = dt.datetime.combine(DAY, dt.time(), SEOUL)

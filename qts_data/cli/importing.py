@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from qts_data import bootstrap
-from qts_data.cli.output import console, notes, progress_bar
+from qts_data.cli.output import console, notes, progress_of
 from qts_data.errors import ConfigurationError
 from qts_data.importers import FORMATS, ReadOptions
 from qts_data.settings import load_settings
@@ -85,8 +85,7 @@ def ticks(
         if dry_run:
             _print_dry_run(layout.value, file, options, refused)
         else:
-            with progress_bar(notes) as progress:
-                task = progress.add_task(file.name, total=None)
+            with progress_of(file.name, notes) as show:
                 report = asyncio.run(
                     bootstrap.import_tick_file(
                         load_settings(),
@@ -97,7 +96,7 @@ def ticks(
                         rejected=lambda: refused.count,
                         keep=keep,
                         again=again,
-                        progress=lambda done: progress.update(task, completed=done),
+                        progress=show,
                     )
                 )
             print_import(report)
@@ -123,8 +122,7 @@ def bars(
         if dry_run:
             _print_dry_run(layout.value, file, options, refused)
         else:
-            with progress_bar(notes) as progress:
-                task = progress.add_task(file.name, total=None)
+            with progress_of(file.name, notes) as show:
                 report = asyncio.run(
                     bootstrap.import_bars(
                         load_settings(),
@@ -132,7 +130,7 @@ def bars(
                         file,
                         options,
                         refuse=refused.refuse,
-                        progress=lambda done: progress.update(task, completed=done),
+                        progress=show,
                     )
                 )
             console.print(

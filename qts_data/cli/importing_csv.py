@@ -12,7 +12,7 @@ import typer
 
 from qts_data import bootstrap
 from qts_data.adapters.csv_files import CsvReject
-from qts_data.cli.output import console, notes, progress_bar
+from qts_data.cli.output import console, notes, progress_of
 from qts_data.errors import ConfigurationError
 from qts_data.settings import load_settings
 
@@ -45,8 +45,7 @@ def csv(
 
     Exit code 0: every row is in. 3: some were refused.
     """
-    with progress_bar(notes) as bar:
-        task = bar.add_task(file.name, total=None)
+    with progress_of(file.name, notes) as show:
         report = asyncio.run(
             bootstrap.import_csv_file(
                 load_settings(),
@@ -55,7 +54,7 @@ def csv(
                 mapping,
                 all_or_nothing=all_or_nothing,
                 dry_run=dry_run,
-                progress=lambda done, rows: bar.update(task, completed=done, total=rows),
+                progress=show,
             )
         )
     console.print(

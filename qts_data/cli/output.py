@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+import contextlib
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qts_data.errors import QtsDataError
 
-__all__ = ["console", "fail", "notes", "progress_bar"]
+__all__ = ["console", "fail", "notes", "progress_of"]
 
 console = Console(highlight=False)
 notes = Console(stderr=True, highlight=False)
@@ -22,8 +25,26 @@ def fail(error: QtsDataError, *, code: int = 1) -> NoReturn:
     raise SystemExit(code)
 
 
-def progress_bar(target: Console) -> Progress:
-    """Done, total if known, time elapsed."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=target
-    )
+class ShowProgress(Protocol):
+    """Shows how much is done, of how much."""
+
+    def __call__(self, done: int, of: int | None = None, /) -> None: ...
+
+
+@contextlib.contextmanager
+def progress_of(what: str, target: Console, total: int | None = None) -> Iterator[ShowProgress]:
+    """A bar with what is done, the total if known, and the time elapsed; gives a function that moves it.
+
+    Args:
+        what: Stands before the bar.
+        target: Where it is shown.
+        total: How much there is to do; the function may say so later.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=target) as bar:
+        task = bar.add_task(what, total=total)
+
+        def show(done: int, of: int | None = None, /) -> None:
+            bar.update(task, completed=done, total=total if of is None else of)
+
+        yield show
