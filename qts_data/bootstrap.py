@@ -61,6 +61,7 @@ __all__ = [
     "ImportReport",
     "Refuse",
     "Status",
+    "adopt",
     "cache_config",
     "cache_manager",
     "check",
@@ -188,6 +189,25 @@ def status(settings: Settings) -> Status:
             features=tuple(feature_states(connection, Base.metadata)) if revision.database else (),
             missing_roles=tuple(role for role in roles.ROLES if role not in existing),
         )
+
+
+def adopt(settings: Settings, *, allow_data_loss: bool) -> list[tuple[str, str]]:
+    """Give the configured database what its server can do by now and it does not have.
+
+    Returns:
+        What was done, and to what.
+
+    Raises:
+        QtsDataError: One sentence about what is wrong and what to do.
+    """
+    return migrations.adopt(
+        database_url(settings),
+        Base.metadata,
+        allow_data_loss=allow_data_loss,
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        wait_seconds=settings.migration_wait_seconds,
+        lock_timeout_seconds=settings.migration_lock_timeout_seconds,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,24 @@ def downgrade(
 
 
 @app.command()
+def adopt(
+    allow_data_loss: Annotated[
+        bool, typer.Option(help="Add a retention policy, too, that will drop what is there.")
+    ] = False,
+) -> None:
+    """Use what the server can do by now: after Apache became Community, or TimescaleDB was installed.
+
+    Tables become hypertables with their rows, views become continuous aggregates, policies are added. Tables are locked
+    while their rows move.
+    """
+    done = bootstrap.adopt(load_settings(), allow_data_loss=allow_data_loss)
+    for function, name in done:
+        console.print(f"{function:28} {name}")
+    if not done:
+        console.print("nothing to do: the database has all that its server can do")
+
+
+@app.command()
 def current() -> None:
     """Print the database's revision and the code's. Exit code 1 if they differ."""
     if not _print_revision():

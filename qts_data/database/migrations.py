@@ -19,6 +19,7 @@ from qts_data.database.engine import engine
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, SchemaMismatch, TransactionConflict
 from qts_data.timescale import ServerNotSupported, probe, require_supported
+from qts_data.timescale.adopt import adopt as timescale_adopt
 from qts_data.timescale.drift import Difference
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "MIGRATION_LOCK_KEY",
     "OWNER_ROLE",
     "Revision",
+    "adopt",
     "alembic_config",
     "check_revision_known",
     "downgrade",
@@ -110,6 +112,31 @@ def downgrade(url: URL, revision: str, **attributes: Any) -> None:
     """
     with _sentences():
         command.downgrade(alembic_config(url, **attributes), revision)
+
+
+def adopt(url: URL, metadata: sa.MetaData, *, allow_data_loss: bool = False, **limits: Any) -> list[tuple[str, str]]:
+    """Give a migrated database what its server can do by now; see `qts_data.timescale.adopt`.
+
+    Args:
+        url: The database, at the code's revision.
+        metadata: With the declarations.
+        allow_data_loss: Let a retention policy drop chunks that are there.
+        limits: As `migration_connection` takes them.
+
+    Raises:
+        QtsDataError: One sentence about what is wrong and what to do.
+    """
+    with _sentences(), migration_connection(url, **limits) as connection:
+        revision = revision_of(connection)
+        if not revision.current:
+            raise SchemaMismatch(
+                f"the database is at revision {revision.database or 'none'}, the code needs {revision.code}; run "
+                "qts-data db upgrade first"
+            )
+        # To move a table's rows and to fill an aggregate takes as long as it takes; only locks are waited for in vain.
+        connection.exec_driver_sql("SET statement_timeout = 0")
+        connection.commit()
+        return timescale_adopt(connection, metadata, allow_data_loss=allow_data_loss, options=AUTOGENERATE_OPTIONS)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from alembic.script import ScriptDirectory
 
 from qts_data.database import migrations
 from qts_data.database.engine import engine
+from qts_data.errors import ConfigurationError, SchemaMismatch
 from qts_data.models import VIEWS, Base
 from qts_data.timescale import declarations_of
 from qts_data.timescale.edition import create_extension
@@ -204,29 +205,120 @@ def test_offline_sql_goes_down_too(
     assert is_empty(catalog), catalog
 
 
+TICKS = """
+    INSERT INTO tick_data (symbol, time, source, seq, price, volume)
+    SELECT 'A', now() - n * INTERVAL '97 minutes', 'x', 0, n, 1 FROM generate_series(1, {count}) AS n
+"""
+ROWS = {
+    "ohlcv_1m": "bucket, symbol, source, open, high, low, close, volume, tick_count",
+    "ohlcv_1h": "bucket, symbol, source, open, high, low, close, volume, tick_count",
+    "hourly_execution_metrics": "hour, stage, avg_latency_ms, p99_latency_ms, success_count, failure_count",
+    "tick_data": "*", "tick_history": "*", "ohlcv_1m_vendor": "*", "ohlcv_1d": "*", "execution_logs": "*",
+}  # fmt: skip
+
+
+def fill(url: URL, *, ticks: int) -> None:
+    with engine(url).begin() as connection:
+        connection.exec_driver_sql(TICKS.format(count=ticks))
+        connection.exec_driver_sql("INSERT INTO tick_history SELECT * FROM tick_data")
+        connection.exec_driver_sql(
+            "INSERT INTO execution_logs (time, order_id, symbol, stage, latency_ms, success) "
+            "SELECT time, seq::text, symbol, 'sent', price, true FROM tick_data"
+        )
+        for table, time in (("ohlcv_1m_vendor", "date_trunc('minute', time)"), ("ohlcv_1d", "time")):
+            connection.exec_driver_sql(
+                f"INSERT INTO {table} (symbol, time, open, high, low, close, volume) "
+                f"SELECT symbol, {time}, price, price, price, price, volume FROM tick_data"
+            )
+        connection.exec_driver_sql("GRANT SELECT ON ohlcv_1m TO PUBLIC")
+
+
+def rows_of(url: URL) -> dict[str, list[sa.Row[tuple[object, ...]]]]:
+    with engine(url).connect() as connection:
+        return {
+            name: list(connection.exec_driver_sql(f"SELECT {columns} FROM {name} ORDER BY 1, 2"))
+            for name, columns in ROWS.items()
+        }
+
+
 @pytest.mark.edition("community")
-def test_a_database_of_the_apache_edition_moves_to_community(
-    new_database: Callable[[], URL], edition: Edition, alembic: Callable[..., subprocess.CompletedProcess[str]]
+@pytest.mark.parametrize("before", ["apache", "postgresql"])
+def test_a_database_with_data_adopts_what_its_server_can_do_by_now(
+    new_database: Callable[[], URL],
+    edition: Edition,
+    alembic: Callable[..., subprocess.CompletedProcess[str]],
+    before: str,
 ) -> None:
     wanted, moved = new_database(), new_database()
     migrations.upgrade(wanted)
-    migrations.upgrade(moved, "0004")
-    run_offline(moved, alembic("-x", "edition=apache", "upgrade", "0004:head", "--sql"))
-    with engine(moved).connect() as connection:
-        states = feature_states(connection, Base.metadata)
-    assert {state.name for state in states if state.state is State.MISSING} == {
-        "tick_data",
-        "tick_history",
-        "ohlcv_1m_vendor",
-        "execution_logs",
-        "ohlcv_1m",
-        "ohlcv_1h",
-        "hourly_execution_metrics",
-    }
-    # Nothing that holds data is dropped on this way: the aggregates were views.
-    migrations.downgrade(moved, "0004")
-    migrations.upgrade(moved)
+    if before == "apache":
+        with engine(moved).begin() as connection:
+            create_extension(connection)
+    run_offline(moved, alembic("-x", f"edition={before}", "upgrade", "head", "--sql"))
+    if before == "apache":
+        with engine(moved).connect() as connection:
+            states = feature_states(connection, Base.metadata)
+        assert {state.name for state in states if state.state is State.MISSING} == {
+            "tick_data", "tick_history", "ohlcv_1m_vendor", "execution_logs",
+            "ohlcv_1m", "ohlcv_1h", "hourly_execution_metrics",
+        }  # fmt: skip
+    fill(moved, ticks=80)
+    rows = rows_of(moved)
+    assert len(rows["ohlcv_1m"]) == 80
+    done = migrations.adopt(moved, Base.metadata)
+    assert ("create_continuous_aggregate", "ohlcv_1h") in done
+    assert rows_of(moved) == rows
+    with engine(moved).begin() as connection:
+        # What the views had is there; and buckets are stored, or a policy's first run would hide the older ones.
+        assert connection.scalar(sa.text("SELECT has_table_privilege('qts_readonly', 'ohlcv_1m', 'SELECT')"))
+        connection.exec_driver_sql("REVOKE SELECT ON ohlcv_1m FROM PUBLIC")
+        for aggregate in ("ohlcv_1m", "ohlcv_1h", "hourly_execution_metrics"):
+            connection.exec_driver_sql(
+                f"ALTER MATERIALIZED VIEW {aggregate} SET (timescaledb.materialized_only = true)"
+            )
+        stored = connection.scalar(sa.text("SELECT sum(tick_count) FROM ohlcv_1h"))
+        assert stored is not None
+        assert stored >= 75
+        for aggregate in ("ohlcv_1m", "ohlcv_1h", "hourly_execution_metrics"):
+            connection.exec_driver_sql(
+                f"ALTER MATERIALIZED VIEW {aggregate} SET (timescaledb.materialized_only = false)"
+            )
     assert difference(catalog_of(wanted, edition), catalog_of(moved, edition)) == {}
+    assert migrations.adopt(moved, Base.metadata) == []
+
+
+@pytest.mark.edition("community")
+def test_adopting_does_not_drop_old_ticks_unasked_and_keeps_their_bars(
+    new_database: Callable[[], URL], alembic: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    moved = new_database()
+    with engine(moved).begin() as connection:
+        create_extension(connection)
+    run_offline(moved, alembic("-x", "edition=apache", "upgrade", "head", "--sql"))
+    fill(moved, ticks=200)
+    with pytest.raises(ConfigurationError, match="tick_data"):
+        migrations.adopt(moved, Base.metadata)
+    bars = rows_of(moved)["ohlcv_1m"]
+    assert len(bars) == 200
+    done = migrations.adopt(moved, Base.metadata, allow_data_loss=True)
+    assert {function for function, _ in done} == {
+        "add_refresh_policy", "add_retention_policy", "add_columnstore_policy",
+    }  # fmt: skip
+    with engine(moved).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for job in connection.scalars(sa.text("SELECT job_id FROM timescaledb_information.jobs WHERE job_id >= 1000")):
+            connection.exec_driver_sql(f"CALL run_job({job})")
+    after = rows_of(moved)
+    assert len(after["tick_data"]) < 200
+    assert after["ohlcv_1m"] == bars
+
+
+def test_a_database_that_has_everything_has_nothing_to_adopt(empty_database: URL, edition: Edition) -> None:
+    with pytest.raises(SchemaMismatch, match="run qts-data db upgrade first"):
+        migrations.adopt(empty_database, Base.metadata)
+    migrations.upgrade(empty_database)
+    before = catalog_of(empty_database, edition)
+    assert migrations.adopt(empty_database, Base.metadata) == []
+    assert difference(before, catalog_of(empty_database, edition)) == {}
 
 
 def test_offline_sql_says_what_an_edition_leaves_out(alembic: Callable[..., subprocess.CompletedProcess[str]]) -> None:
