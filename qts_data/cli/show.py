@@ -78,8 +78,8 @@ def _advice(found: bootstrap.Status, configured_zone: str) -> list[str]:
         )
     if found.server.edition is Edition.POSTGRESQL and found.server.available:
         advice.append(
-            f"TimescaleDB {found.server.available} is on the server, but not installed in this database; qts-data db adopt "
-            "does it, and locks tables while their rows move"
+            f"TimescaleDB {found.server.available} is on the server, but not installed in this database; qts-data db "
+            "adopt does it, and locks tables while their rows move"
         )
     if any(feature.state is State.MISSING for feature in found.features):
         advice.append("the server can do what is missing; run qts-data db adopt")
