@@ -24,6 +24,7 @@ from qts_data.timescale.edition import create_extension
 from qts_data.timescale.status import State, feature_states
 from tests.fixtures.catalog import Catalog, difference, is_empty, read_catalog
 from tests.fixtures.fix_cli import ROOT, clean_environment, runner, wheel_program
+from tests.fixtures.fix_server import stop_background_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -266,6 +267,8 @@ def test_a_database_with_data_adopts_what_its_server_can_do_by_now(
     rows = rows_of(moved)
     assert len(rows["ohlcv_1m"]) == 80
     done = migrations.adopt(moved, Base.metadata)
+    with engine(moved).connect() as connection:
+        stop_background_workers(connection, edition)
     assert ("create_continuous_aggregate", "ohlcv_1h") in done
     assert rows_of(moved) == rows
     with engine(moved).begin() as connection:
@@ -289,11 +292,14 @@ def test_a_database_with_data_adopts_what_its_server_can_do_by_now(
 
 @pytest.mark.edition("community")
 def test_adopting_does_not_drop_old_ticks_unasked_and_keeps_their_bars(
-    new_database: Callable[[], URL], alembic: Callable[..., subprocess.CompletedProcess[str]]
+    new_database: Callable[[], URL], edition: Edition, alembic: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     moved = new_database()
     with engine(moved).begin() as connection:
         create_extension(connection)
+    with engine(moved).connect() as connection:
+        # The server's own workers would run the same jobs at the same time.
+        stop_background_workers(connection, edition)
     run_offline(moved, alembic("-x", "edition=apache", "upgrade", "head", "--sql"))
     fill(moved, ticks=200)
     with pytest.raises(ConfigurationError, match="tick_data"):
