@@ -163,6 +163,7 @@ class FillWriter:
         ours = translate_commit(error) or error
         if isinstance(ours, InvalidRecord | UniqueViolated | TransactionConflict):
             # Nothing is booked; the longer way says what is wrong, or that this fill was booked before.
+            self._remembered.pop((entry.account, entry.symbol), None)
             self._waiting.appendleft((entry, booked))
         elif not booked.done():
             ours.__cause__ = error if ours is not error else None

@@ -203,10 +203,8 @@ class TickWriter:
             QtsDataError: The writer has failed on an earlier tick, for instance another tick stored under the same
                 key; nothing more is taken.
         """
-        if self._failure is not None or self._closing or self._accepted - self._committed >= self._bound:
+        if self._failure is not None or self._closing or self._task is None or not self._has_room():
             await self._room()
-        if self._task is None:
-            self._check()
         if self._spool is not None:
             self._spool.append(tick)  # first: what the disk refuses is not taken
         self._queue.append(tick)
