@@ -58,8 +58,7 @@ class _Numbers(dict[bytes, Decimal]):
 
     def __missing__(self, sent: bytes) -> Decimal:
         count, weight, sign = _NUMBER_HEAD.unpack_from(sent)
-        # In a context of its own: the caller's may round.
-        value = _EXACT.scaleb(Decimal(units_of(struct.unpack_from(f">{count}h", sent, 8), weight, sign)), -8)
+        value = _decimal(units_of(struct.unpack_from(f">{count}h", sent, 8), weight, sign))
         if len(self) >= _REMEMBERED_NUMBERS:
             self.clear()
         self[sent] = value
@@ -70,8 +69,13 @@ class _Units(dict[int, Decimal]):
     """The same for 1/100,000,000."""
 
     def __missing__(self, units: int) -> Decimal:
-        value = self[units] = _EXACT.scaleb(Decimal(units), -8)
+        value = self[units] = _decimal(units)
         return value
+
+
+def _decimal(units: int) -> Decimal:
+    # In a context of its own: the caller's may round.
+    return _EXACT.scaleb(Decimal(units), -8)
 
 
 async def decode_records(rows: bytes, symbol: str, sources: list[str]) -> Decoded:
@@ -84,8 +88,7 @@ async def decode_records(rows: bytes, symbol: str, sources: list[str]) -> Decode
     while position is not None and position < len(rows):
         position = _add_records(rows, position, symbol, sources, numbers, ticks)
         await asyncio.sleep(0)
-    last = ticks[-1] if ticks else None
-    return Decoded(ticks, None if last is None else (last.time, last.source, last.seq or 0), position is None)
+    return _decoded(ticks, strange=position is None)
 
 
 def _add_records(  # noqa: PLR0917 - called where each step counts
@@ -141,8 +144,12 @@ async def _records_of_columns(columns: Rows, symbol: str, sources: list[str]) ->
         times = _instants(columns.time[turn].tolist())
         ticks += map(stored_tick, times, itertools.repeat(symbol), price, volume, feeds, seqs, bid, ask)
         await asyncio.sleep(0)
+    return _decoded(ticks, strange=size < len(columns.feed))
+
+
+def _decoded(ticks: list[TickData], *, strange: bool) -> Decoded:
     last = ticks[-1] if ticks else None
-    return Decoded(ticks, None if last is None else (last.time, last.source, last.seq or 0), size < len(columns.feed))
+    return Decoded(ticks, None if last is None else (last.time, last.source, last.seq or 0), strange)
 
 
 def _known(feed: Array) -> int:
