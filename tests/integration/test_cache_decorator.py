@@ -12,9 +12,10 @@ from qts_data.cache import Breaker, CacheAccess, MemoryCache, RedisCache, cached
 from qts_data.cache.aside import CacheAside
 from qts_data.cache.codec import POSITION
 from qts_data.cache.manager import position_version
-from qts_data.contracts import CacheConfig, CacheType, Position
+from qts_data.contracts import CacheType, Position
 from qts_data.errors import DatabaseUnavailable, NotFound
-from tests.fixtures.cache_rows import position
+from tests.fixtures.cache_rows import patient, position
+from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,6 +45,7 @@ class Repository:
 
     @cached(
         CacheType.POSITION,
+        ttl_ms=600_000,
         key=lambda symbol, account="main": (symbol, account),
         codec=POSITION,
         version=position_version,
@@ -72,7 +74,7 @@ async def repository(request: pytest.FixtureRequest) -> AsyncIterator[Repository
     if request.param == "memory":
         cache = MemoryCache()
     else:
-        cache = RedisCache(CacheConfig(url=request.getfixturevalue("redis_url"), socket_timeout_seconds=5))
+        cache = RedisCache(patient(url=request.getfixturevalue("redis_url")))
     yield Repository(CacheAccess(CacheAside(cache, Breaker(5, 60), keep_seconds=60), "t:"))
     await cache.close()
 
@@ -128,7 +130,9 @@ async def test_a_thousand_concurrent_misses_are_one_call(repository: Repository)
 async def test_errors_of_the_method_reach_all_and_are_not_cached(repository: Repository) -> None:
     repository.error, repository.hold = NotFound("none"), asyncio.Event()
     tasks = [asyncio.ensure_future(repository.find_strategy("a")) for _ in range(3)]
-    await asyncio.sleep(0.02)
+    await eventually(lambda: repository.reads == 1)
+    for _ in range(20):
+        await asyncio.sleep(0)
     repository.hold.set()
     found = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(item, NotFound) for item in found)
@@ -142,8 +146,7 @@ async def test_an_invalidation_keeps_out_what_was_read_before_it(repository: Rep
     repository.row = "old"
     hold = repository.hold = asyncio.Event()
     slow = asyncio.ensure_future(repository.find_strategy("a"))
-    while not repository.reads:  # noqa: ASYNC110 - a few turns of the loop
-        await asyncio.sleep(0.001)
+    await eventually(lambda: repository.reads == 1)
     repository.row, repository.hold = "new", None
     await repository.cache.invalidate(CacheType.STRATEGY, "a")
     assert await repository.find_strategy("a") == "new"

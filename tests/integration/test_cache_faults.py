@@ -15,17 +15,21 @@ from qts_data.cache import MISSING, Entry, RedisCache
 from qts_data.cache.wire import pack
 from qts_data.contracts import CacheConfig
 from qts_data.errors import CacheError, CacheTimeout, CacheUnavailable, ConfigurationError
+from tests.fixtures.cache_rows import patient
 from tests.fixtures.redis_process import RedisProcess
+from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-LONG = 60_000
+LONG = 600_000
+PATIENCE = 1.0
+"""Seconds for an answer: no machine is as busy as that, and a test can wait for it to pass."""
 
 
 def made(server: RedisProcess, **values: Any) -> RedisCache:
-    return RedisCache(CacheConfig(url=server.url, **values))
+    return RedisCache(patient(url=server.url, **{"socket_timeout_seconds": PATIENCE} | values))
 
 
 @pytest_asyncio.fixture
@@ -92,43 +96,41 @@ async def test_all_who_wait_on_a_lost_connection_share_one_incident(cache: Redis
 
 
 async def test_whoever_asks_a_silent_server_is_told_within_the_timeout(own_redis: RedisProcess) -> None:
-    cache = made(own_redis)
+    cache = made(own_redis, socket_timeout_seconds=0.1, connect_timeout_seconds=600)
     own_redis.pause()
     try:
         for _ in range(3):
-            started = time.monotonic()
-            with pytest.raises(CacheTimeout):
-                await cache.get("k")
-            # Far from the connect timeout, and from the seconds of others; a busy machine has room.
-            assert time.monotonic() - started < 0.45
+            # It would be ten minutes if the connecting counted by itself.
+            async with asyncio.timeout(60):
+                with pytest.raises(CacheTimeout):
+                    await cache.get("k")
     finally:
         own_redis.resume()
     await cache.close()
 
 
 async def test_a_server_that_falls_silent_after_the_handshake_costs_no_longer_timeout(own_redis: RedisProcess) -> None:
-    cache = made(own_redis, connect_timeout_seconds=5.0)
+    cache = made(own_redis, connect_timeout_seconds=600)
     await cache.get("k")
     own_redis.pause()
     try:
-        started = time.monotonic()
-        with pytest.raises(CacheTimeout):
-            await cache.get("k")
-        assert time.monotonic() - started < 2.5
+        async with asyncio.timeout(60):
+            with pytest.raises(CacheTimeout):
+                await cache.get("k")
     finally:
         own_redis.resume()
     await cache.close()
 
 
 async def test_a_loop_that_is_late_is_not_taken_for_a_silent_server(own_redis: RedisProcess) -> None:
-    cache = made(own_redis, socket_timeout_seconds=0.05)
+    cache = made(own_redis)
     await fill(cache, 10)
     for turns in (1, 2):
         # Blocked before the questions are sent, and after.
         tasks = [asyncio.ensure_future(cache.get(f"k{n % 10}")) for n in range(500)]
         for _ in range(turns):
             await asyncio.sleep(0)
-        time.sleep(0.1)  # noqa: ASYNC251 - somebody's code that does not let the loop run
+        time.sleep(1.5 * PATIENCE)  # noqa: ASYNC251 - somebody's code that does not let the loop run
         assert await asyncio.gather(*tasks) == [{"n": str(n % 10)} for n in range(500)]
     await cache.close()
 
@@ -151,8 +153,9 @@ def test_the_connection_works_on_uvloop_too(own_redis: RedisProcess) -> None:
 
 async def test_a_cut_connection_is_made_again_by_the_next_call(cache: RedisCache, own_redis: RedisProcess) -> None:
     await fill(cache, 1)
+    link = await cache.link("k0")
     own_redis.cut()
-    await asyncio.sleep(0.05)
+    await eventually(lambda: not link.connected)
     assert await cache.get("k0") == {"n": "0"}
 
 
@@ -185,8 +188,7 @@ async def test_a_write_that_a_paused_server_executes_later_does_not_live_longer(
     await fill(cache, 1)
     own_redis.pause()
     with pytest.raises(CacheTimeout):
-        await cache.set("late", {"a": "1"}, ttl_ms=150)
-    await asyncio.sleep(0.1)
+        await cache.set("late", {"a": "1"}, ttl_ms=round(PATIENCE * 900))
     own_redis.resume()
     await cache.get("k0")
     with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
@@ -209,17 +211,17 @@ async def test_what_somebody_else_wrote_is_a_miss_and_is_replaced(cache: RedisCa
 async def test_a_value_can_be_read_by_hand_and_has_its_end_in_redis_too(
     cache: RedisCache, own_redis: RedisProcess
 ) -> None:
-    await cache.set("pos:{005930}", {"qty": "-10.50000000", "symbol": "005930"}, ttl_ms=1000)
+    await cache.set("pos:{005930}", {"qty": "-10.50000000", "symbol": "005930"}, ttl_ms=LONG)
     with redis.Redis.from_url(own_redis.url, decode_responses=True, legacy_responses=False) as client:
         found = client.hgetall("pos:{005930}")
         assert found["qty"] == "-10.50000000"
-        assert 900 < client.pttl("pos:{005930}") <= 1000
+        assert LONG / 2 < client.pttl("pos:{005930}") <= LONG
 
 
 async def test_a_wrong_password_is_said_and_never_shown(own_redis: RedisProcess) -> None:
     with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
         client.config_set("requirepass", "another")
-    cache = RedisCache(CacheConfig(host="127.0.0.1", port=own_redis.port, password="hunter2"))
+    cache = RedisCache(patient(host="127.0.0.1", port=own_redis.port, password="hunter2"))
     with pytest.raises(CacheUnavailable) as caught:
         await cache.get("k")
     assert "hunter2" not in str(caught.value)
@@ -231,7 +233,7 @@ async def test_a_wrong_password_is_said_and_never_shown(own_redis: RedisProcess)
 async def test_a_user_a_password_and_a_database_are_taken_from_the_url(own_redis: RedisProcess) -> None:
     with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
         client.execute_command("ACL", "SETUSER", "engine", "on", ">secret", "~*", "+@all")
-    cache = RedisCache(CacheConfig(url=f"redis://engine:secret@127.0.0.1:{own_redis.port}/3"))
+    cache = RedisCache(patient(url=f"redis://engine:secret@127.0.0.1:{own_redis.port}/3"))
     await cache.set("k", {"a": "1"}, ttl_ms=LONG)
     with redis.Redis(port=own_redis.port, db=3, legacy_responses=False) as client:
         assert client.exists("k")
@@ -246,7 +248,7 @@ async def test_a_unix_socket_serves_too(tmp_path: Path, own_redis: RedisProcess)
     directory.mkdir()
     server = RedisProcess(directory, "--unixsocket", path)
     server.start()
-    cache = RedisCache(CacheConfig(url=f"unix://{path}?db=1"))
+    cache = RedisCache(patient(url=f"unix://{path}?db=1"))
     try:
         await cache.set("k", {"a": "1"}, ttl_ms=LONG)
         assert await cache.get("k") == {"a": "1"}
@@ -264,12 +266,14 @@ async def test_a_url_that_cannot_be_meant_is_refused_without_its_password() -> N
 
 
 async def test_the_clock_of_the_server_is_known_within_a_round_trip(cache: RedisCache) -> None:
+    started = time.monotonic()
     await fill(cache, 20)
+    took = time.monotonic() - started
     link = await cache.link("k1")
     # Both clocks are those of this machine.
     offset = time.time() - time.monotonic()
     assert link.clock.low - 0.001 <= offset <= link.clock.high + 0.001
-    assert link.clock.high - link.clock.low < 0.05
+    assert link.clock.high - link.clock.low <= took
     assert isinstance(await cache.lookup("k1"), Entry)
 
 

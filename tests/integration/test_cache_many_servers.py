@@ -12,10 +12,11 @@ import pytest_asyncio
 from qts_data.cache import MISSING, CacheManager, RedisCache
 from qts_data.cache.keys import Keys
 from qts_data.cache.servers import slot_of
-from qts_data.contracts import CacheConfig, CacheType
+from qts_data.contracts import CacheType
 from qts_data.errors import CacheError, CacheUnavailable
-from tests.fixtures.cache_rows import Source, position, quote
+from tests.fixtures.cache_rows import Source, patient, position, quote
 from tests.fixtures.factories import FillFactory
+from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,14 +36,13 @@ def source() -> Source:
 
 @pytest_asyncio.fixture
 async def cache(redis_cluster: RedisCluster) -> AsyncIterator[RedisCache]:
-    made = RedisCache(CacheConfig(url=redis_cluster.url, cluster=True, socket_timeout_seconds=5))
+    made = RedisCache(patient(url=redis_cluster.url, cluster=True))
     yield made
     await made.close()
 
 
 def manager_on(cluster: RedisCluster, source: Source, near: int = 0) -> CacheManager:
-    config = CacheConfig(url=cluster.url, cluster=True, near_entries=near, socket_timeout_seconds=5)
-    return CacheManager(config, source.loaders)
+    return CacheManager(patient(url=cluster.url, cluster=True, near_entries=near), source.loaders)
 
 
 def owners(cluster: RedisCluster, names: list[str]) -> set[int]:
@@ -113,10 +113,12 @@ async def test_a_near_cache_hears_of_changes_from_every_master(redis_cluster: Re
             for symbol in SYMBOLS:
                 other.position_committed(position(version, symbol), time.monotonic())
             await other.aside.settle()
-            await asyncio.sleep(0.02)
-            for symbol in SYMBOLS:
-                for _ in range(2):
-                    assert await manager.get_position(symbol) == position(version, symbol)
+
+            async def heard(version: int = version) -> bool:
+                return [await manager.get_position(one) for one in SYMBOLS] == [position(version, s) for s in SYMBOLS]
+
+            await eventually(heard)
+            assert await heard()
         assert manager.get_stats().near_hits >= 2 * len(SYMBOLS)
         assert source.reads == 0
 
@@ -183,14 +185,14 @@ async def test_a_dead_master_costs_its_own_keys_only(redis_cluster: RedisCluster
 
 
 async def test_more_masters_than_connections_are_an_error_and_not_a_surprise(redis_cluster: RedisCluster) -> None:
-    cache = RedisCache(CacheConfig(url=redis_cluster.url, cluster=True, max_connections=1, socket_timeout_seconds=5))
+    cache = RedisCache(patient(url=redis_cluster.url, cluster=True, max_connections=1))
     with pytest.raises(CacheUnavailable, match="max_connections"):
         await cache.get_many([f"k{n}" for n in range(20)])
     await cache.close()
 
 
 async def test_a_server_that_is_no_cluster_is_said(redis_url: str) -> None:
-    cache = RedisCache(CacheConfig(url=redis_url, cluster=True, socket_timeout_seconds=5))
+    cache = RedisCache(patient(url=redis_url, cluster=True))
     with pytest.raises(CacheUnavailable, match="cluster"):
         await cache.get("k")
     await cache.close()
@@ -199,16 +201,16 @@ async def test_a_server_that_is_no_cluster_is_said(redis_url: str) -> None:
 async def test_the_master_that_a_sentinel_names_is_used_and_its_successor_after_it(
     sentinels: SentinelSet, source: Source
 ) -> None:
-    config = CacheConfig(
+    config = patient(
         sentinels=(("127.0.0.1", 1), ("127.0.0.1", sentinels.sentinel.port)), sentinel_master="main",
-        sentinel_password=sentinels.password, breaker_recovery_seconds=0.1, ttl_ms=dict.fromkeys(CacheType, LONG),
+        sentinel_password=sentinels.password, breaker_recovery_seconds=0.1,
     )  # fmt: skip
     async with CacheManager(config, source.loaders) as manager:
         await manager.update_position_on_fill(FillFactory.build(symbol="S"))
         with sentinels.master.client() as client:
             assert client.exists("pos:{S}")
         sentinels.fail_over()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         version = 1
         while True:
             await manager.update_position_on_fill(FillFactory.build(symbol="S"))
@@ -225,14 +227,14 @@ async def test_the_master_that_a_sentinel_names_is_used_and_its_successor_after_
 
 async def test_a_sentinel_that_asks_for_a_password_is_told_none_of_the_masters(sentinels: SentinelSet) -> None:
     where = (("127.0.0.1", sentinels.sentinel.port),)
-    cache = RedisCache(CacheConfig(sentinels=where, sentinel_master="main", password=sentinels.password))
+    cache = RedisCache(patient(sentinels=where, sentinel_master="main", password=sentinels.password))
     with pytest.raises(CacheError, match=r"no Sentinel names a master main: .*[Aa]uth"):
         await cache.get("k")
     await cache.close()
 
 
 async def test_sentinels_that_do_not_answer_are_an_unavailable_cache() -> None:
-    cache = RedisCache(CacheConfig(sentinels=(("127.0.0.1", 1),), sentinel_master="main"))
+    cache = RedisCache(patient(sentinels=(("127.0.0.1", 1),), sentinel_master="main"))
     with pytest.raises(CacheError, match="Sentinel"):
         await cache.get("k")
     await cache.close()

@@ -15,17 +15,20 @@ from qts_data.cache.codec import POSITION
 from qts_data.cache.manager import position_version
 from qts_data.cache.near import NearCache
 from qts_data.cache.port import Write
-from qts_data.contracts import CacheConfig, CacheType, OperatingState, SafetyState
-from tests.fixtures.cache_rows import Source, position
+from qts_data.contracts import OperatingState, SafetyState
+from tests.fixtures.cache_rows import Source, patient, position
 from tests.fixtures.factories import FillFactory
+from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from qts_data.contracts import Position
     from tests.fixtures.redis_process import RedisProcess
 
 S = "005930"
 KEY = "pos:{005930}"
+LONG = 600_000
 RACE_SECONDS = 0.01
 MAY_BE_STALE_SECONDS = 0.02
 
@@ -36,14 +39,14 @@ def source() -> Source:
 
 
 def near_manager(url: str, source: Source, **values: Any) -> CacheManager:
-    return CacheManager(CacheConfig(url=url, near_entries=100, socket_timeout_seconds=5, **values), source.loaders)
+    return CacheManager(patient(url=url, near_entries=100, **values), source.loaders)
 
 
 def remote(url: str) -> RedisCache:
-    return RedisCache(CacheConfig(url=url, socket_timeout_seconds=5))
+    return RedisCache(patient(url=url))
 
 
-def write_of(version: int, ttl_ms: int = 60_000, read_at: float | None = None) -> Write:
+def write_of(version: int, ttl_ms: int = LONG, read_at: float | None = None) -> Write:
     held = position(version)
     return Write(KEY, POSITION.encode(held), ttl_ms, position_version(held), read_at)
 
@@ -52,6 +55,16 @@ async def settled(manager: CacheManager, work: Awaitable[Any]) -> Any:
     found = await work
     await manager.aside.settle()
     return found
+
+
+async def is_now(manager: CacheManager, expected: Position) -> bool:
+    return await manager.get_position(S) == expected
+
+
+async def is_near(manager: CacheManager) -> bool:
+    before = manager.get_stats().near_hits
+    await manager.get_position(S)
+    return manager.get_stats().near_hits == before + 1
 
 
 async def stale_reads(url: str, manager: CacheManager, rounds: int) -> int:
@@ -65,7 +78,7 @@ async def stale_reads(url: str, manager: CacheManager, rounds: int) -> int:
     async def write(n: int, version: int) -> None:
         held = position(version, f"S{n}")
         await asyncio.sleep(random.random() * RACE_SECONDS)
-        await writer.set(f"pos:{{S{n}}}", POSITION.encode(held), ttl_ms=60_000, version=position_version(held))
+        await writer.set(f"pos:{{S{n}}}", POSITION.encode(held), ttl_ms=LONG, version=position_version(held))
 
     async def read(n: int) -> None:
         await asyncio.sleep(random.random() * RACE_SECONDS)
@@ -84,8 +97,7 @@ async def stale_reads(url: str, manager: CacheManager, rounds: int) -> int:
 
 
 def racing(url: str, source: Source) -> CacheManager:
-    config = CacheConfig(url=url, near_entries=1000, socket_timeout_seconds=5, ttl_ms={CacheType.POSITION: 60_000})
-    return CacheManager(config, source.loaders)
+    return CacheManager(patient(url=url, near_entries=1000), source.loaders)
 
 
 async def test_of_twenty_thousand_reads_that_race_with_a_writer_elsewhere_none_is_stale(
@@ -116,13 +128,12 @@ async def test_a_hit_does_not_leave_the_process_until_another_process_writes(red
         for _ in range(3):
             assert await manager.get_position(S) == position(1)
         assert (manager.get_stats().hits, manager.get_stats().near_hits) == (3, 2)
-        await other.set_many([write_of(2)])
-        await asyncio.sleep(0.02)
-        assert await manager.get_position(S) == position(2)
-        await other.invalidate(KEY, ttl_ms=1000, version=position_version(position(3)))
-        await asyncio.sleep(0.02)
         source.elsewhere(3)
-        assert await manager.get_position(S) == position(3)
+        await other.set_many([write_of(2)])
+        await eventually(lambda: is_now(manager, position(2)))
+        assert source.reads == 0
+        await other.invalidate(KEY, ttl_ms=LONG, version=position_version(position(3)))
+        await eventually(lambda: is_now(manager, position(3)))
     await other.close()
 
 
@@ -131,11 +142,9 @@ async def test_own_writes_are_brought_near(redis_url: str, source: Source) -> No
         for version in range(1, 11):
             await manager.update_position_on_fill(FillFactory.build(symbol=S))
             assert await manager.get_position(S) == position(version)
-            await asyncio.sleep(0.005)
             await manager.aside.settle()
-            near = manager.get_stats().near_hits
+            await eventually(lambda: is_near(manager))
             assert await manager.get_position(S) == position(version)
-            assert manager.get_stats().near_hits == near + 1
         assert source.reads == 0
 
 
@@ -146,8 +155,9 @@ async def test_a_value_is_not_near_for_longer_than_it_is_in_redis(redis_url: str
         await other.get(KEY)
         source.elsewhere(2)
         await other.set_many([write_of(1, ttl_ms=1000, read_at=time.monotonic() - 0.9)])
+        over = time.monotonic() + 0.1
         first = await manager.get_position(S)
-        await asyncio.sleep(0.11)
+        await asyncio.sleep(max(0, over - time.monotonic()) + 0.01)
         assert await manager.get_position(S) == position(2)
         assert first in {position(1), position(2)}
     await other.close()
@@ -161,8 +171,11 @@ async def test_limits_that_another_process_changes_are_read_anew(redis_url: str,
         reads = source.other_reads
         source.limits = {}
         await other.risk_changed()
-        await asyncio.sleep(0.02)
-        assert await manager.get_risk() is None
+
+        async def gone() -> bool:
+            return await manager.get_risk() is None
+
+        await eventually(gone)
         assert source.other_reads == reads + 1
     await other.close()
 
@@ -171,30 +184,26 @@ async def test_with_the_connection_everything_near_is_forgotten(own_redis: Redis
     async with near_manager(own_redis.url, source) as manager:
         source.elsewhere(1)
         await settled(manager, manager.get_position(S))
-        await manager.get_position(S)
+        await eventually(lambda: is_near(manager))
+        source.elsewhere(2)
         own_redis.cut()
-        await asyncio.sleep(0.05)
-        hits = manager.get_stats().near_hits
         # Nobody would have told us of this.
         with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
             client.flushall()
-        source.elsewhere(2)
-        assert await settled(manager, manager.get_position(S)) == position(2)
-        assert manager.get_stats().near_hits == hits
-        await manager.get_position(S)
-        await manager.get_position(S)
-        assert manager.get_stats().near_hits > hits
+        await eventually(lambda: is_now(manager, position(2)))
+        await manager.aside.settle()
+        await eventually(lambda: is_near(manager))
 
 
 async def test_a_server_that_empties_itself_says_so(own_redis: RedisProcess, source: Source) -> None:
     async with near_manager(own_redis.url, source) as manager:
         source.elsewhere(1)
         await settled(manager, manager.get_position(S))
+        await eventually(lambda: is_near(manager))
         with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
             client.flushall()
-        await asyncio.sleep(0.02)
         source.elsewhere(2)
-        assert await manager.get_position(S) == position(2)
+        await eventually(lambda: is_now(manager, position(2)))
 
 
 async def test_another_state_of_the_engine_forgets_what_is_near(redis_url: str, source: Source) -> None:

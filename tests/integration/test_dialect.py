@@ -55,7 +55,7 @@ def test_the_url_works_without_importing_the_package(database_url: URL) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
         env=clean_environment(),
         cwd="/",
     )

@@ -19,7 +19,7 @@ from qts_data.contracts import CacheConfig
 from qts_data.database.engine import DatabaseConfig
 from qts_data.errors import CacheUnavailable, ConfigurationError
 from qts_data.repositories import Database
-from tests.fixtures.cache_rows import Source, position
+from tests.fixtures.cache_rows import Source, patient, position
 from tests.fixtures.factories import FillFactory, TickFactory
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ async def test_redis_is_spoken_to_under_tls(
     where: dict[str, Any] = (
         {"url": f"rediss://localhost:{front.port}/3"} if by_url else {"host": "localhost", "port": front.port, "db": 3}
     )
-    config = CacheConfig(tls=not by_url, tls_root_certificate=str(root_of(authority, tmp_path)), **where)
+    config = patient(tls=not by_url, tls_root_certificate=str(root_of(authority, tmp_path)), **where)
     source = Source()
     async with CacheManager(config, source.loaders) as manager:
         await manager.update_position_on_fill(FillFactory.build(symbol="005930"))
@@ -139,10 +139,13 @@ async def test_a_redis_that_cannot_prove_its_name_is_told_nothing(
     front: Front, authority: trustme.CA, tmp_path: Path, host: str, *, known: bool
 ) -> None:
     signer = authority if known else trustme.CA()
-    config = CacheConfig(
-        host=host, port=front.port, password="secret", tls=True, socket_timeout_seconds=5,
+    config = patient(
+        host=host,
+        port=front.port,
+        password="secret",
+        tls=True,
         tls_root_certificate=str(root_of(signer, tmp_path)),
-    )  # fmt: skip
+    )
     cache = RedisCache(config)
     with pytest.raises(CacheUnavailable, match="certificate verify failed"):
         await cache.get("k")

@@ -259,7 +259,7 @@ async def test_a_shadow_goes_on_when_the_sheet_comes_back(
     await shadowing(move, workbook)
     standin.faults = faults_in_order([Fault.UNAVAILABLE] * 6)  # as often as the client tries
     stop = asyncio.Event()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         await move.watch(stop, every_seconds=0.01, looked=lambda *_: stop.set())
     assert "the two sides could not be compared: APIError: [503]" in caplog.text
 
@@ -292,7 +292,7 @@ async def test_shadow_tells_the_sheet_what_was_booked_before_it_was_fed(
         if len(looks) == 2:
             stop.set()
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(300):
         await move.watch(stop, every_seconds=0.01, looked=looked)
     assert looks == [0, 0]
 

@@ -25,6 +25,7 @@ from qts_data.importers.book import LEDGER, Defaults
 from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.fix_sheets import no_wait
+from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -157,11 +158,11 @@ async def test_after_any_fault_of_a_write_the_sheet_has_each_fill_once(
     fault: Fault, hybrid: HybridAdapter, make_sheets: MakeSheets, standin: SheetsStandIn
 ) -> None:
     """The client repeats nothing here, so that the worker has to."""
-    async with make_sheets(attempts=1, timeout_seconds=0.15) as sheets:
+    async with make_sheets(attempts=1, timeout_seconds=1.5) as sheets:
         worker = worker_of(hybrid.primary.database, sheets)
         await hybrid.append_ledger(FillFactory.build())
         await worker.drain()
-        standin.delay_seconds = 0.3
+        standin.delay_seconds = 3.0
         for entry in FillFactory.build_batch(3):
             await hybrid.append_ledger(entry)
         standin.faults = faults_in_order([fault], method="POST")
@@ -171,8 +172,8 @@ async def test_after_any_fault_of_a_write_the_sheet_has_each_fill_once(
         assert (await hybrid.outbox.status()).failures == 1
         await hybrid.append_ledger(FillFactory.build())
         assert await worker.drain() == 4
+        await eventually(lambda: not standin.in_flight)
         if fault is Fault.LATE:
-            await asyncio.sleep(0.35)
             worker._suspect.add(("main", "005930"))  # noqa: SLF001 - the clock says when; here it is now
             await worker.settle()
         assert await assert_both_sides_agree(hybrid) == 5
@@ -200,13 +201,15 @@ async def test_fills_in_a_storm_of_faults_are_neither_lost_nor_doubled(
                 for place in range(20)
             ]
             await asyncio.gather(*(hybrid.append_ledger(entry) for entry in batch))
-        async with asyncio.timeout(60):
-            while not (await hybrid.outbox.status()).empty:  # noqa: ASYNC110 - the worker is watched from outside
-                await asyncio.sleep(0.02)
+
+        async def delivered() -> bool:
+            return (await hybrid.outbox.status()).empty
+
+        await eventually(delivered)
         stop.set()
         await running
         standin.faults = lambda _method: None
-        await asyncio.sleep(2 * standin.delay_seconds)
+        await eventually(lambda: not standin.in_flight)
         await worker.settle()
         assert worker.failures > 0
         assert await assert_both_sides_agree(hybrid) == FILLS

@@ -75,7 +75,7 @@ async def test_ticks_are_committed_in_groups_and_in_order_and_close_flushes(mark
 async def test_a_tick_does_not_wait_longer_than_its_group(market: Database) -> None:
     async with TickWriter(market, group_size=1_000, group_seconds=0.01) as writer:
         await writer.write(at(0, 1))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not await prices(market):  # noqa: ASYNC110 - asked of the database, which wakes nobody
                 await asyncio.sleep(0.01)
 

@@ -161,7 +161,7 @@ def test_two_processes_that_upgrade_at_once_both_succeed_and_migrate_once(empty_
         )
         for _ in range(2)
     ]
-    logs = [process.communicate(timeout=120)[1] for process in processes]
+    logs = [process.communicate(timeout=600)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], logs
     steps = Counter(
         line.split("Running upgrade")[1] for log in logs for line in log.splitlines() if "Running up" in line
@@ -192,7 +192,7 @@ def run_offline(url: URL, made: subprocess.CompletedProcess[str]) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert run.returncode == 0, run.stderr
 

@@ -29,7 +29,7 @@ def run(*arguments: str | Path, cwd: Path, **variables: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=1200,
     )
     assert process.returncode == 0, process.stdout + process.stderr
     return process.stdout

@@ -57,6 +57,7 @@ class SheetsStandIn:
         faults: Asked before each request of the API, with its HTTP method.
         delay_seconds: How long SLOW and LATE take.
         calls: Requests of the API so far, by `read` and `write`; refused ones under `refused`.
+        in_flight: Requests of the API that are being worked on, also for clients that wait no longer.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class SheetsStandIn:
         self.faults: Faults = lambda _method: None
         self.delay_seconds = 1.0
         self.calls: Counter[str] = Counter()
+        self.in_flight = 0
         self.latency_seconds = latency_seconds
         self._quota = {"read": reads_per_minute, "write": writes_per_minute}
         self._recent: dict[str, deque[float]] = {"read": deque(), "write": deque()}
@@ -149,6 +151,12 @@ class SheetsStandIn:
                 raise _quota_exceeded(kind)
             recent.append(now)
             self.calls[kind] += 1
+            self.in_flight += 1
+
+    def finished(self) -> None:
+        """Count that an admitted request has been worked on."""
+        with self._lock:
+            self.in_flight -= 1
 
     def _answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Any:
         if found := _BATCH.fullmatch(path):
@@ -297,7 +305,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._send(200, owner.token(parse_qs(raw.decode())["assertion"][0]))
                 return
             owner.admit(self.command, self.headers.get("Authorization"))
-            self._api(owner, parts.path, parse_qs(parts.query), json.loads(raw) if raw else None)
+            try:
+                self._api(owner, parts.path, parse_qs(parts.query), json.loads(raw) if raw else None)
+            finally:
+                owner.finished()
         except _Answer as answer:
             self._send(answer.code, answer.body)
         except BadRequest as error:
