@@ -26,7 +26,7 @@ demo-migration: $(STAMP) ## A small book moves from a Google Sheets stand-in to 
 	@$(BIN)/qts-data migrate demo
 
 test: $(STAMP) ## Run the test suite (QTS_TEST_DATABASE_URL points it at another server)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-apache: $(STAMP) ## Run the test suite on TimescaleDB Apache edition (Debian packages; as root)
 	@url=$$(scripts/apache_server.sh start) && { \
