@@ -27,6 +27,7 @@ from qts_data.importers.rows import Refuse
 from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
 from qts_data.models.views import trading_zone_statements
 from qts_data.repositories import (
+    BarReads,
     BatchId,
     Database,
     IngestReport,
@@ -48,11 +49,12 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
     from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from qts_data.cache import CacheManager
     from qts_data.cache.manager import PositionCommitted
     from qts_data.contracts import OHLCV, BookedFill, CacheEvent, LedgerEntry, Position, TickData
-    from qts_data.repositories import BarInterval, Gap, StaleFeed, TickTable, UnitOfWork
+    from qts_data.repositories import BarInterval, BarSource, Gap, StaleFeed, TickTable, UnitOfWork
     from qts_data.repositories.fill_writer import FillWriter
     from qts_data.settings import Settings
 
@@ -455,6 +457,12 @@ async def tick_repository(
     settings: Settings, *, autocommit: bool = False, table: TickTable = "tick_data"
 ) -> AsyncIterator[TickRepository]:
     """A tick repository in a transaction that commits at the end, or in autocommit mode."""
+    async with _market_connection(settings, autocommit=autocommit) as connection:
+        yield TickRepository(connection, table)
+
+
+@contextlib.asynccontextmanager
+async def _market_connection(settings: Settings, *, autocommit: bool = False) -> AsyncIterator[AsyncConnection]:
     # A load and a refresh take as long as they take.
     config = DatabaseConfig(
         connect_timeout_seconds=settings.connect_timeout_seconds,
@@ -469,7 +477,7 @@ async def tick_repository(
         with translated_errors(url):
             async with made.begin() as connection:
                 await connection.run_sync(_require_current)
-                yield TickRepository(connection, table)
+                yield connection
     finally:
         await made.dispose()
 
@@ -604,11 +612,11 @@ async def list_bars(
     end: dt.datetime,
     interval: BarInterval,
     *,
-    kept: bool = False,
+    of: BarSource = "tick_data",
 ) -> list[OHLCV]:
-    """Bars of a symbol that start in [start, end); of the ticks that are kept for ever, or of the others."""
-    async with tick_repository(settings, table="tick_history" if kept else "tick_data") as repository:
-        return await repository.bars(symbol, start, end, interval)
+    """Bars of a symbol that start in [start, end), of ticks or of vendors' minutes."""
+    async with _market_connection(settings) as connection:
+        return await BarReads(connection, of).bars(symbol, start, end, interval)
 
 
 def _book_defaults(settings: Settings) -> Defaults:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from qts_data import bootstrap
 from qts_data.cli.output import console, notes
+from qts_data.errors import ConfigurationError
 from qts_data.repositories import BAR_INTERVALS
 from qts_data.settings import load_settings
 from qts_data.timescale.edition import SAFE_TIMESCALEDB, Edition
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qts_data.contracts import OHLCV
-    from qts_data.repositories import BarInterval
+    from qts_data.repositories import BarInterval, BarSource
 
 __all__ = ["bars", "print_bars", "print_check", "print_status"]
 
@@ -99,16 +100,20 @@ def bars(
         typer.Option(formats=["%Y-%m-%d"], help="Trading day, in QTS_TRADING_TIME_ZONE; today by default."),
     ] = None,
     kept: Annotated[bool, typer.Option("--kept", help="Of the ticks that are kept for ever (import --keep).")] = False,
+    vendor: Annotated[bool, typer.Option("--vendor", help="Of minutes as vendors publish them (import bars).")] = False,
     limit: Annotated[int, typer.Option(min=1, help="Most bars to print; the last ones.")] = 30,
 ) -> None:
     """Print the bars of one trading day."""
+    if kept and vendor:
+        raise ConfigurationError("--kept is of ticks, --vendor is not: give one of them")
+    of: BarSource = "ohlcv_1m_vendor" if vendor else "tick_history" if kept else "tick_data"
     settings = load_settings()
     zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
     day = (date or dt.datetime.now(zone)).date()
     start = dt.datetime.combine(day, dt.time(), zone)
     end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), zone)
     length = cast("BarInterval", interval.value)
-    found = asyncio.run(bootstrap.list_bars(settings, symbol, start, end, length, kept=kept))
+    found = asyncio.run(bootstrap.list_bars(settings, symbol, start, end, length, of=of))
     if not found:
         notes.print(f"no bars of {symbol} on {day} ({settings.trading_time_zone})")
         raise typer.Exit(1)
@@ -116,16 +121,19 @@ def bars(
 
 
 def print_bars(title: str, rows: Sequence[OHLCV], zone: dt.tzinfo) -> None:
-    """One row a bar, times in the zone."""
+    """One row a bar, times in the zone; whose bars they are where several have some."""
     console.print(title, style="italic", soft_wrap=True)
+    several = len({bar.source for bar in rows}) > 1
     table = Table(box=None, pad_edge=False)
-    table.add_column("time")
+    for name in ("time", "source") if several else ("time",):
+        table.add_column(name)
     for name in ("open", "high", "low", "close", "volume", "ticks"):
         table.add_column(name, justify="right")
     for bar in rows:
         numbers = (bar.open, bar.high, bar.low, bar.close, bar.volume)
         table.add_row(
             f"{bar.time.astimezone(zone):%H:%M}",
+            *((bar.source,) if several else ()),
             *(f"{number.normalize():,f}" for number in numbers),
             f"{bar.tick_count:,}",
         )

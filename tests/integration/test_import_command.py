@@ -169,6 +169,14 @@ def test_minute_bars_are_inserted_and_corrected(qts_data: Run, database_url: URL
     assert other.stdout.strip() == "received 2, inserted 2, updated 0, unchanged 0"
     assert count(database_url, "ohlcv_1m_vendor") == 831
     assert count(database_url, "ohlcv_1d") == 0
+    environment["QTS_TRADING_TIME_ZONE"] = "America/New_York"
+    shown = qts_data("bars", "SPY", "--vendor", "--interval", "1h", "--date", "2013-10-07", **environment)
+    rows = [line.split() for line in shown.stdout.splitlines()[1:]]
+    assert rows[0] == ["time", "source", "open", "high", "low", "close", "volume", "ticks"], shown.stderr
+    assert [row[:2] for row in rows if row[0] == "23:00"] == [["23:00", "lean"], ["23:00", "other"]]
+    assert qts_data("bars", "SPY", "--date", "2013-10-07", **environment).returncode == 1
+    both = qts_data("bars", "SPY", "--vendor", "--kept", **environment)
+    assert both.stderr.startswith("error: --kept is of ticks")
 
 
 def test_klines_go_where_their_length_belongs(qts_data: Run, database_url: URL, tmp_path: Path) -> None:

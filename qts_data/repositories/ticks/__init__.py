@@ -4,7 +4,7 @@
 batches (`records`, `column_batch`) through `loading` into the table, with `bookkeeping` in the same transaction.
 """
 
-from qts_data.repositories.ticks.bars import BAR_INTERVALS, BarInterval
+from qts_data.repositories.ticks.bars import BAR_INTERVALS, BarInterval, BarReads, BarSource
 from qts_data.repositories.ticks.gaps import Gap, SignedOff, StaleFeed
 from qts_data.repositories.ticks.parts import load_in_parts
 from qts_data.repositories.ticks.query import TickQuery
@@ -27,6 +27,8 @@ __all__ = [
     "AtBound",
     "BarInterval",
     "BarRange",
+    "BarReads",
+    "BarSource",
     "BatchId",
     "Durability",
     "Gap",

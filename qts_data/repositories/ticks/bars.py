@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import zoneinfo
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal
 
 import sqlalchemy as sa
 
@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from qts_data.repositories.ticks.reports import TickTable
-
-    BarSource: TypeAlias = TickTable | Literal["ohlcv_1m_vendor"]
-
-__all__ = ["BAR_INTERVALS", "VENDOR_MINUTES", "BarInterval", "BarReads"]
+__all__ = ["BAR_INTERVALS", "VENDOR_MINUTES", "BarInterval", "BarReads", "BarSource"]
 
 BarInterval = Literal["1m", "5m", "15m", "30m", "1h", "4h", "1d"]
+BarSource = Literal["tick_data", "tick_history", "ohlcv_1m_vendor"]
+"""What bars are made of."""
 
 VENDOR_MINUTES: Final = "ohlcv_1m_vendor"
 """Minute bars that vendors publish."""
