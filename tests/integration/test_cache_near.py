@@ -107,8 +107,8 @@ async def test_of_twenty_thousand_reads_that_race_with_a_writer_elsewhere_none_i
         assert await stale_reads(redis_url, manager, 20) == 0
         stats = manager.get_stats()
         assert stats.hits == 20_000
-        # The race took place: values were near, and were read again.
-        assert 5_000 < stats.near_hits < 15_000
+        # Values were near, and each was read again at least once after each of its 20 changes.
+        assert 1_000 < stats.near_hits <= 16_000
         assert source.reads == 0
 
 
