@@ -406,6 +406,7 @@ def cache_manager(
     )
     manager = CacheManager(config, loaders, on_event=on_event, on_safety=on_safety)
     book.on_booked(booked_elsewhere)
+    book.on_changed(manager.position_changed)
     return manager
 
 

@@ -9,22 +9,34 @@ import inspect
 import logging
 import random
 import time
-from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeAlias, TypeVar
 
 import psycopg
 import sqlalchemy as sa
+from psycopg import pq
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from qts_data.contracts import HealthStatus
 from qts_data.database.engine import DatabaseConfig, async_engine
 from qts_data.database.errors import connecting, translate_commit, translated_errors
-from qts_data.errors import QtsDataError, TransactionConflict, WritesRefused
+from qts_data.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    OutcomeUnknown,
+    QtsDataError,
+    TransactionConflict,
+    WritesRefused,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
     from sqlalchemy.engine import URL
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
+
+    _Hook: TypeAlias = Callable[[], Awaitable[None] | None]
 
 __all__ = ["Scope", "Transactions", "WriteScope"]
 
@@ -68,25 +80,94 @@ class WriteScope(Scope):
 
     def __init__(self, connection: AsyncConnection) -> None:
         super().__init__(connection)
-        self._hooks: list[Callable[[], Awaitable[None] | None]] = []
+        self._hooks: list[_Hook] = []
+        self._doubts: list[Callable[[], None]] = []
+        self._marks: list[int] = []
+        self._begun: list[tuple[_Hook, Awaitable[None]]] = []
 
-    def after_commit(self, hook: Callable[[], Awaitable[None] | None]) -> None:
+    def after_commit(self, hook: _Hook) -> None:
         """Run something once COMMIT has returned, and never otherwise; in the order of registration.
 
-        What a hook raises is logged and goes no further: the transaction is committed, and an error would say that
-        it is not.
+        A function is called at once, before any other task runs; a coroutine goes on when the connection is back in
+        the pool, and is not given up if the task is cancelled. What is undone by a savepoint is forgotten. What a hook
+        raises is logged and goes no further: the transaction is committed, and an error would say that it is not.
         """
         self._hooks.append(hook)
 
-    async def run_hooks(self) -> None:
-        """Run what was registered."""
+    def in_doubt(self, hook: Callable[[], None]) -> None:
+        """Call something at once when COMMIT got no answer, so that nobody knows whether it was carried out."""
+        self._doubts.append(hook)
+
+    @contextlib.asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """What fails in the block is undone, and the transaction goes on without it.
+
+        Without one, PostgreSQL lets a transaction in which a statement has failed only be rolled back, whoever may
+        have caught the error.
+        """
+        with translated_errors():
+            await self.flush()
+            async with self.connection.begin_nested():
+                yield
+                await self.flush()
+
+    def mark(self) -> None:
+        """A savepoint was made."""
+        self._marks.append(len(self._hooks))
+
+    def release(self) -> None:
+        """What came after the last savepoint belongs to the rest from now on."""
+        self._marks.pop()
+
+    def undo(self) -> None:
+        """The transaction has gone back to the last savepoint: the hooks that came after it are forgotten."""
+        del self._hooks[self._marks.pop() :]
+
+    def committed(self) -> None:
+        """Call what was registered; `finish` waits for what takes longer."""
         for hook in self._hooks:
-            try:
-                done = hook()
-                if inspect.isawaitable(done):
-                    await done
-            except Exception:  # noqa: BLE001 - whatever it is, the transaction stays committed
-                _log.exception("a hook failed after the transaction had been committed: %r", hook)
+            with _logged(hook):
+                begun = hook()
+                if inspect.isawaitable(begun):
+                    self._begun.append((hook, begun))
+
+    def doubted(self) -> None:
+        """Call what was registered for a COMMIT without an answer."""
+        for hook in self._doubts:
+            with _logged(hook):
+                hook()
+
+    async def finish(self) -> None:
+        """Wait for what was begun after the commit."""
+        if self._begun:
+            await _to_its_end(self._await_begun())
+
+    async def _await_begun(self) -> None:
+        for hook, begun in self._begun:
+            with _logged(hook):
+                await begun
+
+
+@contextlib.contextmanager
+def _logged(hook: object) -> Iterator[None]:
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - whatever it is, the transaction stays committed
+        _log.exception("a hook failed after the transaction had been committed: %r", hook)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
+    """What is not given up half way: a cancellation is raised when it has ended."""
+    running = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not running.done():
+        try:
+            await asyncio.wait([running])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and running.exception() is None:
+        raise cancelled
+    return running.result()
 
 
 _Writer = TypeVar("_Writer", bound=WriteScope)
@@ -116,6 +197,14 @@ class Transactions(Generic[_Writer, _Reader]):
         self._engine = async_engine(url, self.config)
         self._read_only = self._engine.execution_options(postgresql_readonly=True)
         self._snapshot = self._read_only.execution_options(isolation_level="REPEATABLE READ")
+        # Savepoints are told of by SQLAlchemy, whoever makes them: this class, a session, or a caller.
+        self._scopes: weakref.WeakKeyDictionary[sa.Connection, _Writer] = weakref.WeakKeyDictionary()
+        for name, react in (
+            ("savepoint", WriteScope.mark),
+            ("release_savepoint", WriteScope.release),
+            ("rollback_savepoint", WriteScope.undo),
+        ):
+            sa.event.listen(self._engine.sync_engine, name, partial(self._on_savepoint, react))
         self._late: set[asyncio.Task[None]] = set()
         self._writer = writer
         self._reader = reader
@@ -160,23 +249,33 @@ class Transactions(Generic[_Writer, _Reader]):
         Raises:
             WritesRefused: `refuse_writes` allows none; nothing was committed.
             OutcomeUnknown: The connection was lost during COMMIT.
+            DatabaseError: With SQLSTATE 25P02, a statement had failed, and the block went on as if it had not:
+                the server has rolled all of it back. With 25P01, the block itself had ended the transaction.
             TransactionConflict: Another transaction got in the way; `run` would have tried again.
             QtsDataError: Whatever else the database says, by SQLSTATE. The error of the block, if it is no
                 database error, comes out as it is.
         """
         self.require_writable()
-        async with self._connection(self._engine) as connection:
-            # Before anything joins: a session that found none would begin, and end, one of its own.
-            await connection.begin()
-            scope = self._writer(connection)
-            with translated_errors():
-                try:
-                    yield scope
-                    await scope.flush()
-                finally:
-                    await scope.close()
-            self.require_writable()
-            await self._commit(scope)
+        scope: _Writer | None = None
+        try:
+            async with self._connection(self._engine) as connection:
+                # Before anything joins: a session that found none would begin, and end, one of its own.
+                begun = await connection.begin()
+                scope = self._writer(connection)
+                if connection.sync_connection is not None:
+                    self._scopes[connection.sync_connection] = scope
+                with translated_errors():
+                    try:
+                        yield scope
+                        await scope.flush()
+                    finally:
+                        await scope.close()
+                self.require_writable()
+                _require_commitable(connection, begun)
+                await self._commit(begun, scope)
+        finally:
+            if scope is not None:
+                await scope.finish()
 
     @contextlib.asynccontextmanager
     async def reader(self, *, snapshot: bool = False) -> AsyncIterator[_Reader]:
@@ -259,22 +358,52 @@ class Transactions(Generic[_Writer, _Reader]):
             late.add_done_callback(self._late.discard)
             raise
 
-    async def _commit(self, scope: WriteScope) -> None:
-        # A commit that is under way is not given up: nobody would know what became of it.
-        commit = asyncio.ensure_future(scope.connection.commit())
-        cancelled: asyncio.CancelledError | None = None
-        while not commit.done():
+    @staticmethod
+    async def _commit(begun: AsyncTransaction, scope: WriteScope) -> None:
+        async def commit() -> None:
             try:
-                await asyncio.wait([commit])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        failure = commit.exception()
-        if failure is None:
-            await scope.run_hooks()
-        elif isinstance(failure, Exception):
-            raise (translate_commit(failure) or failure) from failure
-        if cancelled is not None:
-            raise cancelled
+                await begun.commit()
+            except Exception as error:
+                ours = translate_commit(error)
+                if isinstance(ours, OutcomeUnknown):
+                    scope.doubted()
+                raise (ours or error) from error
+            scope.committed()
+
+        # A commit that is under way is not given up: nobody would know what became of it.
+        await _to_its_end(commit())
+
+    def _on_savepoint(self, react: Callable[[WriteScope], None], connection: sa.Connection, *_: object) -> None:
+        if (scope := self._scopes.get(connection)) is not None:
+            react(scope)
+
+
+def _require_commitable(connection: AsyncConnection, begun: AsyncTransaction) -> None:
+    """Refuse a COMMIT that would commit nothing: PostgreSQL answers it by a rollback, and by no error."""
+    if not begun.is_active and not connection.invalidated:
+        raise DatabaseError(
+            "the transaction was ended inside its block, by a commit or a rollback of the connection or the session; "
+            "what came after that was not committed",
+            sqlstate="25P01",
+        )
+    status = _status(connection)
+    if status == pq.TransactionStatus.UNKNOWN:
+        raise DatabaseUnavailable("the connection was lost in the transaction; nothing was committed")
+    if status == pq.TransactionStatus.INERROR:
+        raise DatabaseError(
+            "a statement of the transaction failed, so all of it was rolled back, though its error was caught; nothing "
+            "was committed: let the error out of the block, or put what may fail into savepoint()",
+            sqlstate="25P02",
+        )
+
+
+def _status(connection: AsyncConnection) -> pq.TransactionStatus:
+    """What the client knows of the server's transaction; UNKNOWN without a connection."""
+    made = connection.sync_connection
+    if made is None or made.invalidated:
+        return pq.TransactionStatus.UNKNOWN
+    driver: psycopg.AsyncConnection[Any] | None = made.connection.driver_connection
+    return pq.TransactionStatus.UNKNOWN if driver is None else driver.info.transaction_status
 
 
 async def _started(engine: AsyncEngine) -> AsyncConnection:

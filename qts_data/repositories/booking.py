@@ -46,6 +46,7 @@ __all__ = [
     "Driver",
     "FillKey",
     "add_entries",
+    "add_look",
     "add_positions",
     "half_even",
     "lock_parameter",
@@ -138,9 +139,14 @@ def lock_parameter(positions: Iterable[PositionKey]) -> str:
 async def read_entries(driver: Driver, keys: Iterable[FillKey]) -> dict[FillKey, BookedEntry]:
     """What is booked under these keys."""
     pipeline = Pipeline(driver)
-    pipeline.add(READ_BOOKED, *_columns(keys))
+    add_look(pipeline, keys)
     (rows,) = await pipeline.run()
     return {booked.entry.key: booked for booked in map(booked_entry, rows)}
+
+
+def add_look(pipeline: Pipeline, keys: Iterable[FillKey]) -> None:
+    """Put the statement that reads what is booked under these keys into a pipeline."""
+    pipeline.add(READ_BOOKED, *_columns(keys))
 
 
 def add_entries(pipeline: Pipeline, booked: Sequence[Booked]) -> None:
@@ -232,7 +238,7 @@ class Booking:
         pipeline = Pipeline(driver)
         pipeline.add(LOCK, lock_parameter(positions))
         pipeline.add(READ_POSITIONS, *_columns(positions))
-        pipeline.add(READ_BOOKED, *_columns(self._keys))
+        add_look(pipeline, self._keys)
         pipeline.add(RESERVE, str(len(self._entries)))
         _, held, known, reserved = await pipeline.run()
         self.reports_wait = reserved[0][1] == "t"

@@ -22,14 +22,22 @@ import psycopg
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from qts_data.database.errors import connecting, translate, translate_commit
-from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError, TransactionConflict, UniqueViolated
+from qts_data.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    InvalidRecord,
+    OutcomeUnknown,
+    QtsDataError,
+    TransactionConflict,
+    UniqueViolated,
+)
 from qts_data.repositories.accounting import Holding
 from qts_data.repositories.booking import Booking
 from qts_data.repositories.next_fill import NextFill, Remembered
 from qts_data.repositories.reports import settle_reports
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
@@ -55,6 +63,7 @@ class FillWriter:
         max_waiting: Most fills that may wait; then `record_fill` waits for room before it hands over.
         require_writable: Called before each transaction; raises where nothing may be written.
         listeners: Told after each COMMIT what it booked, before those who wait for it go on.
+        in_doubt: Told the account and symbol of each fill in a COMMIT that got no answer.
     """
 
     def __init__(
@@ -65,11 +74,14 @@ class FillWriter:
         max_waiting: int = 10_000,
         require_writable: Callable[[], None] = lambda: None,
         listeners: Sequence[Callable[[BookedFill, float], None]] = (),
+        in_doubt: Sequence[Callable[[str, str], None]] = (),
     ) -> None:
         self._engine = engine
         self._max_group = max_group
         self._require_writable = require_writable
         self._listeners = listeners
+        self._in_doubt = in_doubt
+        self._inside = 0  # who hands over a fill or waits for its end
         self._waiting: deque[tuple[LedgerEntry, asyncio.Future[BookedFill]]] = deque()
         self._room = asyncio.Semaphore(max_waiting)
         self._wake = asyncio.Event()
@@ -90,13 +102,12 @@ class FillWriter:
         await self.close()
 
     async def close(self) -> None:
-        """Book what waits, then let the connection go."""
+        """Book what waits, then let the connection go; goes on by itself if the task that closes is cancelled."""
         self._closing = True
         self._wake.set()
         if self._task is not None:
-            await self._task
+            await asyncio.shield(self._task)
             self._task = None
-        await self._release()
 
     async def record_fill(self, entry: LedgerEntry) -> BookedFill:
         """Book a fill and wait until it is committed; the rules are those of `LedgerRepository.record_fill`.
@@ -112,12 +123,18 @@ class FillWriter:
         """
         if self._closing or self._task is None:
             raise DatabaseUnavailable("the fill writer is closed")
-        async with self._room:
-            booked: asyncio.Future[BookedFill] = asyncio.get_running_loop().create_future()
-            if not self._send_alone(entry, booked):
-                self._waiting.append((entry, booked))
+        self._inside += 1
+        try:
+            async with self._room:
+                booked: asyncio.Future[BookedFill] = asyncio.get_running_loop().create_future()
+                if not self._send_alone(entry, booked):
+                    self._waiting.append((entry, booked))
+                    self._wake.set()
+                return await booked
+        finally:
+            self._inside -= 1
+            if self._closing:
                 self._wake.set()
-            return await booked
 
     def _send_alone(self, entry: LedgerEntry, booked: asyncio.Future[BookedFill]) -> bool:
         """Send a fill at once if nothing else is to do; False if it has to go the way of groups."""
@@ -165,14 +182,16 @@ class FillWriter:
             # Nothing is booked; the longer way says what is wrong, or that this fill was booked before.
             self._remembered.pop((entry.account, entry.symbol), None)
             self._waiting.appendleft((entry, booked))
-        elif not booked.done():
-            ours.__cause__ = error if ours is not error else None
-            booked.set_exception(ours)
+        else:
+            self._doubt(ours, [entry])
+            if not booked.done():
+                ours.__cause__ = error if ours is not error else None
+                booked.set_exception(ours)
         self._wake.set()
 
     async def _work(self) -> None:
         try:
-            while not self._closing or self._waiting or self._flying:
+            while not self._closing or self._waiting or self._flying or self._inside:
                 if self._flying or not (self._waiting or self._broken):
                     self._wake.clear()
                     await self._wake.wait()
@@ -192,6 +211,7 @@ class FillWriter:
             self._closing = True
             for _, booked in self._waiting:
                 booked.cancel()
+            await self._release()
 
     async def _book(self, entries: list[LedgerEntry], answers: list[asyncio.Future[BookedFill]]) -> None:
         held_at = time.monotonic()
@@ -200,16 +220,25 @@ class FillWriter:
             booking, results = await self._attempt(entries)
             self._tell(results, held_at)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told to those who wait, not to the writer
-            for answer in answers:
-                if not answer.done():
-                    answer.set_exception(error)
+            if len(entries) > 1 and _is_refusal(error):
+                # The server refused one of them, and does not say which: each has to stand for itself.
+                for entry, answer in zip(entries, answers, strict=True):
+                    await self._book([entry], [answer])
+            else:
+                self._doubt(error, entries)
+                _answer(answers, dict.fromkeys(range(len(answers)), error), {})
             return
-        for index, answer in enumerate(answers):
-            if not answer.done():
-                if (refused := booking.errors.get(index)) is not None:
-                    answer.set_exception(refused)
-                else:
-                    answer.set_result(results[index])
+        except BaseException:
+            for answer in answers:
+                answer.cancel()
+            raise
+        _answer(answers, booking.errors, results)
+
+    def _doubt(self, error: Exception, entries: Iterable[LedgerEntry]) -> None:
+        if isinstance(error, OutcomeUnknown):
+            for account, symbol in {(entry.account, entry.symbol) for entry in entries}:
+                for listener in self._in_doubt:
+                    listener(account, symbol)
 
     def _tell(self, results: dict[int, BookedFill], held_at: float) -> None:
         for listener in self._listeners:
@@ -228,7 +257,8 @@ class FillWriter:
                 if (at_once := await self._at_once(entries)) is not None:
                     return booking, {0: at_once}
                 return booking, await self._transaction(booking)
-            except TransactionConflict:
+            except (TransactionConflict, UniqueViolated):
+                # Somebody else booked one of these ids just now, under another lock: the next look sees it.
                 conflicts += 1
                 if conflicts == _ATTEMPTS:
                     raise
@@ -322,6 +352,25 @@ class FillWriter:
                 if driver is not None and driver.closed:
                     await greenlet_spawn(lease.invalidate)
                 await greenlet_spawn(lease.close)
+
+
+def _answer(
+    answers: Sequence[asyncio.Future[BookedFill]], errors: Mapping[int, Exception], results: Mapping[int, BookedFill]
+) -> None:
+    """Tell those who still wait what became of their fills, by their places."""
+    for index, answer in enumerate(answers):
+        if not answer.done():
+            if (refused := errors.get(index)) is not None:
+                answer.set_exception(refused)
+            else:
+                answer.set_result(results[index])
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the server did not want something in what it was sent, and booked nothing."""
+    return isinstance(error, DatabaseError) and not isinstance(
+        error, DatabaseUnavailable | TransactionConflict | OutcomeUnknown
+    )
 
 
 def _has_something_to_say(lease: PoolProxiedConnection) -> bool:

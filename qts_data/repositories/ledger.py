@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
@@ -11,7 +13,7 @@ from qts_data.contracts import BookedFill, Correction, LedgerEntry, RejectedEntr
 from qts_data.contracts.checks import check_aware
 from qts_data.database.errors import translated_errors
 from qts_data.database.pipeline import driver_connection
-from qts_data.errors import InvalidRecord, LedgerConflict, NotFound
+from qts_data.errors import InvalidRecord, LedgerConflict, NotFound, TransactionConflict, UniqueViolated
 from qts_data.models import LedgerEntry as Entry
 from qts_data.models import PendingReport
 from qts_data.repositories.booking import Booking
@@ -20,7 +22,7 @@ from qts_data.repositories.reports import PENDING_COLUMNS, book_report, report_o
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -146,6 +148,8 @@ class LedgerRepository(LedgerReader):
     def __init__(self, connection: AsyncConnection, on_booked: Callable[[BookedFill], None] | None = None) -> None:
         super().__init__(connection)
         self._on_booked = on_booked or (lambda _: None)
+        # Advisory locks do not keep tasks of one transaction apart: what one reads, another must not change.
+        self._turn = asyncio.Lock()
 
     async def record_fill(self, entry: LedgerEntry) -> BookedFill:
         """Book a fill: the entry, the position and what was realized, by average cost.
@@ -155,13 +159,15 @@ class LedgerRepository(LedgerReader):
 
         Raises:
             LedgerConflict: Something else is booked under this execution id; shows both.
+            TransactionConflict: Another transaction books something under this execution id just now.
             InvalidRecord: The fill is in another currency or market than its position, or the position would not
                 fit its columns.
         """
-        booking = await self._read([entry])
-        for error in booking.errors.values():
-            raise error
-        return (await self._write(booking))[0]
+        async with self._turn:
+            booking = await self._read([entry])
+            for error in booking.errors.values():
+                raise error
+            return (await self._write(booking))[0]
 
     @overload
     async def record_fills(
@@ -207,14 +213,14 @@ class LedgerRepository(LedgerReader):
         if not good:
             rejected: list[BookedFill | RejectedEntry] = [_rejected(row, given, error) for row, error in errors.items()]
             return rejected
-        booking = await self._read(good)
-        errors |= {rows[index]: error for index, error in booking.errors.items()}
-        if errors and on_error == "raise":
-            row, first = min(errors.items())
-            raise first.at(row) from first
-        results: dict[int, BookedFill | RejectedEntry] = {
-            rows[index]: result for index, result in (await self._write(booking)).items()
-        }
+        async with self._turn:
+            booking = await self._read(good)
+            errors |= {rows[index]: error for index, error in booking.errors.items()}
+            if errors and on_error == "raise":
+                row, first = min(errors.items())
+                raise first.at(row) from first
+            booked = await self._write(booking)
+        results: dict[int, BookedFill | RejectedEntry] = {rows[index]: result for index, result in booked.items()}
         results |= {row: _rejected(row, given, error) for row, error in errors.items()}
         return [results[row] for row in range(1, len(given) + 1)]
 
@@ -246,8 +252,9 @@ class LedgerRepository(LedgerReader):
         return await self._book_report(correction)
 
     async def _book_report(self, report: Reversal | Correction) -> BookedFill | None:
-        with translated_errors():
-            booked = await book_report(await driver_connection(self._connection), report)
+        async with self._turn:
+            with _booking_errors():
+                booked = await book_report(await driver_connection(self._connection), report)
         if booked is not None:
             self._on_booked(booked)
         return booked
@@ -259,7 +266,7 @@ class LedgerRepository(LedgerReader):
         return booking
 
     async def _write(self, booking: Booking) -> dict[int, BookedFill]:
-        with translated_errors():
+        with _booking_errors():
             driver = await driver_connection(self._connection)
             results = await booking.write(driver)
             if booking.reports_wait:
@@ -267,6 +274,21 @@ class LedgerRepository(LedgerReader):
         for booked in results.values():
             self._on_booked(booked)
         return results
+
+
+@contextlib.contextmanager
+def _booking_errors() -> Iterator[None]:
+    """Our errors; an execution id that was not there when it was looked for is somebody else's booking just now."""
+    try:
+        with translated_errors():
+            yield
+    except UniqueViolated as error:
+        raise TransactionConflict(
+            "another transaction booked one of these execution ids at the same time; what it booked is seen by who "
+            "runs the unit of work again",
+            sqlstate=error.sqlstate,
+            constraint=error.constraint,
+        ) from error
 
 
 def _filtered(

@@ -76,6 +76,11 @@ def instant(value: str | None) -> dt.datetime:
     return dt.datetime.fromisoformat(cast("str", value)).astimezone(dt.UTC)
 
 
+def utc_text(value: dt.datetime) -> str:
+    """An aware instant as it is sent: the server takes fewer offsets than Python does."""
+    return value.astimezone(dt.UTC).isoformat()
+
+
 class Booked(NamedTuple):
     """An entry that is to be written, and what it does.
 
@@ -133,7 +138,7 @@ class Booked(NamedTuple):
         entry, after = self.entry, self.after
         return [
             str(self.ledger_id),
-            entry.timestamp.isoformat(),
+            utc_text(entry.timestamp),
             entry.account,
             entry.symbol,
             entry.market,

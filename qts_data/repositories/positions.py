@@ -18,7 +18,7 @@ from qts_data.repositories.proof import Mismatch, Verification, rebuild, verify
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from decimal import Decimal
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -156,7 +156,16 @@ class PositionReader:
 
 
 class PositionRepository(PositionReader):
-    """Writes to positions; quantities are written by the ledger only."""
+    """Writes to positions; quantities are written by the ledger only.
+
+    Args:
+        connection: In a transaction.
+        on_changed: Told of the account and symbol of each position that is written, before it is committed.
+    """
+
+    def __init__(self, connection: AsyncConnection, on_changed: Callable[[str, str], None] | None = None) -> None:
+        super().__init__(connection)
+        self._on_changed = on_changed or (lambda *_: None)
 
     async def mark(
         self,
@@ -193,6 +202,8 @@ class PositionRepository(PositionReader):
         parameters = {"symbol": symbol, "price": price, "at": at, "account": account, "equity": equity}
         with translated_errors():
             rows = (await self._connection.execute(_MARK, parameters)).mappings().all()
+        for row in rows:
+            self._on_changed(row["account"], row["symbol"])
         return [Position(**row) for row in sorted(rows, key=lambda row: row["account"])]
 
     async def restore_positions(self) -> tuple[Mismatch, ...]:
@@ -215,6 +226,8 @@ class PositionRepository(PositionReader):
                 await self._connection.execute(
                     sa.delete(Row).where(_position.account == account, _position.symbol == symbol)
                 )
+        for key in wrong:
+            self._on_changed(*key)
         return found.mismatches
 
 

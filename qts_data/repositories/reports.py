@@ -21,6 +21,7 @@ from qts_data.repositories.booking import (
     LOCK,
     RESERVE,
     add_entries,
+    add_look,
     add_positions,
     lock_parameter,
     read_entries,
@@ -29,7 +30,7 @@ from qts_data.repositories.booking import (
     require_same_instrument,
     results_of,
 )
-from qts_data.repositories.ledger_rows import Booked, booked_entry, decimal, entry_columns, instant, stored_id
+from qts_data.repositories.ledger_rows import Booked, booked_entry, decimal, entry_columns, instant, stored_id, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -145,12 +146,15 @@ async def _apply(driver: Driver, original: BookedEntry, report: Report) -> Booke
     pipeline = Pipeline(driver)
     pipeline.add(LOCK, lock_parameter([(fill.account, fill.symbol)]))
     pipeline.add(_HISTORY, fill.account, fill.symbol)
+    add_look(pipeline, {report.key, report.reversal_of(fill).key})
     pipeline.add(RESERVE, "2")
-    _, rows, reserved = await pipeline.run()
+    _, rows, taken, reserved = await pipeline.run()
     history = list(map(booked_entry, rows))
     undone = next((one for one in history if one.reverses_id == original.id), None)
     if undone is not None:
         return _repeated(history, original, undone, report)
+    for other in map(booked_entry, taken):
+        raise LedgerConflict("its execution id is that of another entry", booked=str(other.entry), given=str(report))
     booked = _compute(history, original, report, [int(row[0] or 0) for row in reserved])
     pipeline = Pipeline(driver)
     add_entries(pipeline, booked)
@@ -181,7 +185,9 @@ def _repeated(history: Iterable[BookedEntry], original: BookedEntry, undone: Boo
         raise LedgerConflict("another report took this fill back", booked=str(undone.entry), given=str(report))
     if isinstance(report, Reversal):
         return repeated(undone)
-    corrected = next(one for one in history if one.corrects_id == original.id)
+    corrected = next((one for one in history if one.corrects_id == original.id), None)
+    if corrected is None:
+        raise LedgerConflict("a reversal took this fill back", booked=str(undone.entry), given=str(report))
     require_same_fill(corrected.entry, report.entry)
     return replace(repeated(corrected), applied=(repeated(undone),))
 
@@ -190,7 +196,7 @@ async def _keep(driver: Driver, report: Report) -> None:
     entry = report.entry if isinstance(report, Correction) else None
     fill = [None if entry is None else _text(getattr(entry, column)) for column in _FILL_COLUMNS]
     pipeline = Pipeline(driver)
-    pipeline.add(_KEEP, *report.key, report.fill_key[2], report.timestamp.isoformat(), *fill)
+    pipeline.add(_KEEP, *report.key, report.fill_key[2], utc_text(report.timestamp), *fill)
     ((row,),) = await pipeline.run()
     kept = report_of(row)
     if not kept.same_content(report):

@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from qts_data.contracts import BookedFill
     from qts_data.database.engine import DatabaseConfig
 
-__all__ = ["BookedListener", "Database", "Reader", "UnitOfWork"]
+__all__ = ["BookedListener", "ChangedListener", "Database", "Reader", "UnitOfWork"]
 
 BookedListener: TypeAlias = "Callable[[BookedFill, float], None]"
 """Told after a COMMIT what it booked, and a `time.monotonic()` at which nothing newer had been committed."""
+ChangedListener: TypeAlias = "Callable[[str, str], None]"
+"""Told of the account and the symbol of a position that may be another one from now on."""
 
 
 class Reader(Scope):
@@ -97,12 +99,19 @@ class UnitOfWork(WriteScope):
 
     Args:
         connection: In the transaction.
-        listeners: Told after the commit what was booked.
+        booked: Told after the commit what was booked.
+        changed: Told which positions changed otherwise, or may have: a commit got no answer.
     """
 
-    def __init__(self, connection: AsyncConnection, listeners: Sequence[BookedListener] = ()) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        booked: Sequence[BookedListener] = (),
+        changed: Sequence[ChangedListener] = (),
+    ) -> None:
         super().__init__(connection)
-        self._listeners = listeners
+        self._booked_listeners = booked
+        self._changed_listeners = changed
 
     @cached_property
     def ledger(self) -> LedgerRepository:
@@ -111,13 +120,20 @@ class UnitOfWork(WriteScope):
 
     def _booked(self, booked: BookedFill) -> None:
         held_at = time.monotonic()
-        for listener in self._listeners:
+        for listener in self._booked_listeners:
             self.after_commit(partial(listener, booked, held_at))
+        for changed in self._changed_listeners:
+            self.in_doubt(partial(changed, booked.position.account, booked.position.symbol))
+
+    def _changed(self, account: str, symbol: str) -> None:
+        for listener in self._changed_listeners:
+            self.after_commit(partial(listener, account, symbol))
+            self.in_doubt(partial(listener, account, symbol))
 
     @cached_property
     def positions(self) -> PositionRepository:
         """What is held, and what it is worth."""
-        return PositionRepository(self.connection)
+        return PositionRepository(self.connection, self._changed)
 
     @cached_property
     def pnl(self) -> PnlReader:
@@ -176,7 +192,8 @@ class Database(Transactions[UnitOfWork, Reader]):
     """
 
     def __init__(self, url: URL, config: DatabaseConfig | None = None) -> None:
-        self._listeners: list[BookedListener] = []
+        self._booked: list[BookedListener] = []
+        self._changed: list[ChangedListener] = []
         super().__init__(url, config, writer=self._unit_of_work, reader=Reader)
 
     def on_booked(self, listener: BookedListener) -> None:
@@ -185,10 +202,18 @@ class Database(Transactions[UnitOfWork, Reader]):
         Args:
             listener: Called in the turn of the event loop in which the commit is known, before whoever booked goes on.
         """
-        self._listeners.append(listener)
+        self._booked.append(listener)
+
+    def on_changed(self, listener: ChangedListener) -> None:
+        """Tell somebody about positions that changed by no booking, or by one of which nobody knows the outcome.
+
+        That is: valuations and restorations by transactions of this database, after their COMMIT; and whatever was in
+        a COMMIT that got no answer.
+        """
+        self._changed.append(listener)
 
     def _unit_of_work(self, connection: AsyncConnection) -> UnitOfWork:
-        return UnitOfWork(connection, self._listeners)
+        return UnitOfWork(connection, self._booked, self._changed)
 
     def fill_writer(self, *, max_group: int = 500, max_waiting: int = 10_000) -> FillWriter:
         """Books fills of many tasks together; use it as an async context manager.
@@ -202,5 +227,6 @@ class Database(Transactions[UnitOfWork, Reader]):
             max_group=max_group,
             max_waiting=max_waiting,
             require_writable=self.require_writable,
-            listeners=self._listeners,
+            listeners=self._booked,
+            in_doubt=self._changed,
         )

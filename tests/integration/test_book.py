@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime as dt
 from decimal import Decimal
@@ -17,6 +18,7 @@ from qts_data.models.views import trading_zone_statements
 from qts_data.repositories import Database
 from qts_data.timescale.ddl import verbatim
 from tests.fixtures.factories import FillFactory
+from tests.fixtures.waiting import eventually, waits_for_a_transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -443,6 +445,71 @@ async def test_a_report_that_does_not_go_with_its_fill_does_not_stop_it(
     assert "cannot be booked" in caplog.text
     async with book.reader() as reader:
         assert await reader.ledger.list_pending_reports() == [usd]
+
+
+async def test_a_report_whose_id_is_taken_is_refused_and_does_not_stop_its_fill(
+    book: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    early: list[Reversal | Correction] = [
+        bust("x", "a"), Correction(entry=fill("BUY", "1", "1", execution_id="c"), corrects="b"),
+    ]  # fmt: skip
+    for report in early:
+        assert await reverse(book, report) is None
+    # A history that knows of no reports calls them fills.
+    await record(book, fill("BUY", "1", "1", execution_id="x"), fill("BUY", "1", "1", execution_id="c"))
+    booked = await record(book, fill("BUY", "1", "1", execution_id="a"), fill("BUY", "1", "1", execution_id="b"))
+    assert [one.applied for one in booked] == [(), ()]
+    assert caplog.text.count("its execution id is that of another entry") == 2
+    async with book.fill_writer() as writer:
+        group = [fill("BUY", "1", "1"), fill("BUY", "1", "1", execution_id="a"), fill("BUY", "1", "1")]
+        found = await asyncio.gather(*map(writer.record_fill, group))
+    assert [one.duplicate for one in found] == [False, True, False]
+    with pytest.raises(LedgerConflict, match="its execution id is that of another entry"):
+        await reverse(book, bust("x", "b"))
+    # What a correction calls its reversal may be the id of a bust.
+    await reverse(book, bust("d/reversal", "b"))
+    with pytest.raises(LedgerConflict, match="a reversal took this fill back"):
+        await reverse(book, Correction(entry=fill("BUY", "2", "1", execution_id="d"), corrects="b"))
+    assert await verified(book) == 7
+
+
+async def test_an_id_that_another_books_at_this_moment_is_a_conflict_to_run_again(book: Database) -> None:
+    async def second() -> BookedFill:
+        return await book.run(lambda uow: uow.ledger.record_fill(fill("BUY", "1", "1", symbol="B", execution_id="x")))
+
+    async with book.transaction() as uow:
+        await uow.ledger.record_fill(fill("BUY", "1", "1", symbol="A", execution_id="x"))
+        waiting = asyncio.create_task(second())
+        await eventually(lambda: waits_for_a_transaction(book))
+    with pytest.raises(LedgerConflict, match="another fill has this execution id"):
+        await waiting
+
+
+async def test_tasks_of_one_transaction_book_one_after_another(book: Database) -> None:
+    async with book.transaction() as uow:
+        results = await asyncio.gather(
+            *(uow.ledger.record_fill(fill("BUY", "1", "100")) for _ in range(4)),
+            uow.ledger.record_fills([fill("BUY", "1", "100")]),
+            uow.ledger.record_fill(fill("BUY", "1", "100")),
+        )
+    assert isinstance(results[-1], BookedFill)
+    assert results[-1].position.qty == 6
+    assert await verified(book) == 6
+
+
+async def test_positions_that_change_by_no_booking_are_told(book: Database) -> None:
+    told: list[tuple[str, str]] = []
+    book.on_changed(lambda account, symbol: told.append((account, symbol)))
+    await record(book, fill("BUY", "1", "100", symbol="A"), fill("BUY", "1", "100", symbol="B"))
+    assert told == []
+    async with book.transaction() as uow:
+        await uow.positions.mark("A", Decimal(1), MORNING)
+        await uow.connection.execute(sa.text("UPDATE positions SET qty = 7 WHERE symbol = 'B'"))
+        assert told == []
+    assert told == [("main", "A")]
+    async with book.transaction() as uow:
+        await uow.positions.restore_positions()
+    assert told == [("main", "A"), ("main", "B")]
 
 
 @pytest.mark.parametrize("change", [{"execution_id": "same"}, {"execution_id": "key:1"}, {"reverses": ""}])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import logging
-from typing import TYPE_CHECKING
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -24,6 +26,7 @@ from qts_data.errors import (
 from qts_data.models import RiskConfig
 from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory
+from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -87,15 +90,123 @@ async def test_hooks_run_after_the_commit_and_never_without_one(
         await insert(uow, "a")
         uow.after_commit(fail)
         uow.after_commit(look)
-        uow.after_commit(lambda: seen.append("last"))
+        uow.after_commit(lambda: seen.append("at once"))
         assert seen == []
-    assert seen == [1, "last"]
+    assert seen == ["at once", 1]
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     with pytest.raises(UniqueViolated):
         async with book.transaction() as uow:
             uow.after_commit(look)
             await insert(uow, "a")
-    assert seen == [1, "last"]
+    assert seen == ["at once", 1]
+
+
+async def test_a_hook_may_take_the_only_connection_and_is_not_given_up(database_url: URL) -> None:
+    seen: list[object] = []
+    config = DatabaseConfig(pool_min=1, pool_max=1, pool_timeout_seconds=0.1)
+    go_on = asyncio.Event()
+    async with Database(database_url, config) as book:
+
+        async def slow() -> None:
+            await go_on.wait()
+            seen.append(await count(book))
+
+        async def work() -> None:
+            async with book.transaction() as uow:
+                await insert(uow, "a")
+                uow.after_commit(slow)
+                uow.after_commit(lambda: seen.append("at once"))
+                uow.after_commit(slow)
+
+        task = asyncio.create_task(work())
+        await eventually(lambda: seen == ["at once"])
+        task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert seen == ["at once", 1, 1]
+
+
+@pytest.mark.parametrize("way", ["statement", "session", "conflict"])
+async def test_a_statement_that_failed_in_a_block_that_goes_on_is_told_at_its_end(book: Database, way: str) -> None:
+    told: list[object] = []
+    async with book.transaction() as uow:
+        await insert(uow, "there")
+    with pytest.raises(DatabaseError, match="a statement of the transaction failed") as caught:
+        async with book.transaction() as uow:
+            uow.after_commit(lambda: told.append("committed"))
+            await insert(uow, "lost")
+            with contextlib.suppress(DatabaseError, sa.exc.DBAPIError):
+                if way == "statement":
+                    await insert(uow, "there")
+                elif way == "session":
+                    await uow.session.execute(sa.text("SELECT 1 / 0"))
+                else:
+                    await uow.positions.mark("S", Decimal(1), dt.datetime(2026, 11, 20, tzinfo=dt.UTC))
+                    await uow.connection.exec_driver_sql("SELECT 1 / 0")
+    assert caught.value.sqlstate == "25P02"
+    assert told == []
+    assert await count(book) == 1
+
+
+@pytest.mark.parametrize("way", ["commit", "rollback", "session"])
+async def test_a_block_that_ends_its_own_transaction_is_told_so(book: Database, way: str) -> None:
+    told: list[object] = []
+    book.on_booked(lambda booked, _: told.append(booked))
+    with pytest.raises(DatabaseError, match="ended inside its block") as caught:
+        async with book.transaction() as uow:
+            await insert(uow, "first")
+            if way == "session":
+                await uow.session.execute(sa.text("SELECT 1"))
+                await uow.session.rollback()
+            else:
+                await getattr(uow.connection, way)()
+            await uow.ledger.record_fill(FillFactory.build())
+    assert caught.value.sqlstate == "25P01"
+    assert told == []
+    assert await count(book) == (1 if way == "commit" else 0)
+    async with book.reader() as reader:
+        assert await reader.ledger.list_entries() == []
+
+
+async def test_a_connection_that_was_lost_in_a_block_that_goes_on_has_committed_nothing(proxy: Proxy) -> None:
+    async with Database(proxy.url) as book:
+        with pytest.raises(DatabaseUnavailable, match="nothing was committed"):
+            async with book.transaction() as uow:
+                await insert(uow, "a")
+                proxy.cut()
+                with contextlib.suppress(sa.exc.DBAPIError):
+                    await insert(uow, "b")
+        assert await count(book) == 0
+
+
+@pytest.mark.parametrize("way", ["ours", "connection", "session"])
+async def test_what_a_savepoint_undoes_is_not_told(book: Database, way: str) -> None:
+    told: list[int] = []
+    book.on_booked(lambda booked, _: told.append(booked.ledger_id))
+    async with book.transaction() as uow:
+        kept = await uow.ledger.record_fill(FillFactory.build())
+        # A session has nothing to go back to before it has joined.
+        await uow.session.execute(sa.text("SELECT 1"))
+        ways: dict[str, Any] = {
+            "ours": uow.savepoint, "connection": uow.connection.begin_nested, "session": uow.session.begin_nested,
+        }  # fmt: skip
+        with pytest.raises(ValueError, match="undo"):
+            async with ways[way]():
+                async with uow.savepoint():
+                    await uow.ledger.record_fill(FillFactory.build())
+                raise ValueError("undo")
+        with pytest.raises(UniqueViolated):
+            async with uow.savepoint():
+                await insert(uow, "a")
+                await insert(uow, "a")
+        async with uow.savepoint():
+            also = await uow.ledger.record_fill(FillFactory.build())
+    assert told == [kept.ledger_id, also.ledger_id]
+    async with book.reader() as reader:
+        assert [one.id for one in await reader.ledger.list_entries()] == told
+        assert (await reader.positions.verify_positions()).mismatches == ()
 
 
 async def test_a_reader_cannot_write(book: Database) -> None:

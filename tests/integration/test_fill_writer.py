@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,17 +11,18 @@ import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 
-from qts_data.contracts import Reversal
-from qts_data.errors import DatabaseUnavailable, InvalidRecord, LedgerConflict, OutcomeUnknown
+from qts_data.contracts import BookedFill, Reversal
+from qts_data.errors import CheckViolated, DatabaseUnavailable, InvalidRecord, LedgerConflict, OutcomeUnknown
 from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory
+from tests.fixtures.waiting import eventually, waits_for_a_transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from sqlalchemy.engine import URL
 
-    from qts_data.contracts import BookedFill, LedgerEntry
+    from qts_data.contracts import LedgerEntry
     from tests.fixtures.fix_proxy import Proxy
 
 
@@ -246,6 +248,62 @@ async def test_a_server_that_is_not_there_is_told_to_everybody_who_waits(proxy: 
         await asyncio.sleep(0.05)
         results = await asyncio.gather(*(writer.record_fill(buy()) for _ in range(3)), return_exceptions=True)
         assert [type(one) for one in results] == [DatabaseUnavailable] * 3
+
+
+async def test_a_fill_that_the_server_refuses_does_no_harm_to_its_group(book: Database) -> None:
+    async with book.transaction() as uow:
+        await uow.connection.execute(
+            sa.text(
+                "ALTER TABLE t_ledger ADD CONSTRAINT whatever_the_package_does_not_know CHECK (strategy_tag <> 'bad')"
+            )
+        )
+    entries = [buy(), buy(), buy(strategy_tag="bad"), buy()]
+    async with book.fill_writer() as writer:
+        results = await asyncio.gather(*map(writer.record_fill, entries), return_exceptions=True)
+    assert [type(one) for one in results] == [BookedFill, BookedFill, CheckViolated, BookedFill]
+    assert await quantity(book) == 3
+
+
+async def test_an_id_that_another_books_at_the_same_time_concerns_its_fill_only(book: Database) -> None:
+    taken = buy(symbol="OTHER", execution_id="X")
+    async with book.fill_writer() as writer:
+        await writer.record_fill(buy())
+        async with book.transaction() as uow:
+            await uow.ledger.record_fill(taken)
+            entries = [buy(), buy(execution_id="X"), buy()]
+            tasks = [asyncio.create_task(writer.record_fill(entry)) for entry in entries]
+            await eventually(lambda: waits_for_a_transaction(book))
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(one) for one in results] == [BookedFill, LedgerConflict, BookedFill]
+    assert await quantity(book) == 3
+
+
+async def test_a_fill_may_come_with_any_offset(book: Database) -> None:
+    at = dt.datetime(2026, 11, 20, 12, tzinfo=dt.timezone(dt.timedelta(hours=20)))
+    async with book.fill_writer() as writer:
+        await asyncio.gather(*(writer.record_fill(buy(timestamp=at)) for _ in range(3)))
+    async with book.reader() as reader:
+        assert {one.entry.timestamp for one in await reader.ledger.list_entries()} == {at}
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_closing_books_also_what_waits_for_room(book: Database, *, cancelled: bool) -> None:
+    writer = book.fill_writer(max_waiting=1)
+    await writer.__aenter__()
+    waiting = [asyncio.create_task(writer.record_fill(buy())) for _ in range(5)]
+    await asyncio.sleep(0)
+    if cancelled:
+        closing = asyncio.create_task(writer.close())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+    else:
+        await writer.close()
+    assert [(await one).position.qty for one in waiting] == [1, 2, 3, 4, 5]
+    await writer.close()
+    assert "Current Checked out connections: 0" in book.engine.pool.status()
+    assert await quantity(book) == 5
 
 
 async def test_closing_books_what_waits_and_takes_nothing_more(book: Database) -> None:
