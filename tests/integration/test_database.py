@@ -187,13 +187,13 @@ async def test_what_a_savepoint_undoes_is_not_told(book: Database, way: str) -> 
     book.on_booked(lambda booked, _: told.append(booked.ledger_id))
     async with book.transaction() as uow:
         kept = await uow.ledger.record_fill(FillFactory.build())
-        # A session has nothing to go back to before it has joined.
-        await uow.session.execute(sa.text("SELECT 1"))
         ways: dict[str, Any] = {
             "ours": uow.savepoint, "connection": uow.connection.begin_nested, "session": uow.session.begin_nested,
         }  # fmt: skip
         with pytest.raises(ValueError, match="undo"):
             async with ways[way]():
+                # The savepoint of a session is made when the session is used.
+                await uow.session.execute(sa.text("SELECT 1"))
                 async with uow.savepoint():
                     await uow.ledger.record_fill(FillFactory.build())
                 raise ValueError("undo")
