@@ -61,7 +61,8 @@ class Scope:
     def session(self) -> AsyncSession:
         """An ORM session on the same connection; it is flushed before the transaction commits."""
         if self._session is None:
-            self._session = AsyncSession(self.connection, expire_on_commit=False)
+            # A savepoint of its own, made where it is first used, would be gone with one around it.
+            self._session = AsyncSession(self.connection, expire_on_commit=False, join_transaction_mode="rollback_only")
         return self._session
 
     async def flush(self) -> None:
