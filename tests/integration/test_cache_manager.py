@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from qts_data.cache.manager import PositionCommitted
     from qts_data.contracts import LedgerEntry
+    from tests.fixtures.fix_proxy import Proxy
     from tests.fixtures.redis_process import RedisProcess
 
 S = "005930"
@@ -633,6 +634,65 @@ async def test_whatever_this_process_books_is_never_followed_by_an_older_positio
             assert isinstance(entry, Entry)
             assert found is not None
             assert entry.version == position_version(found)
+
+
+@pytest.mark.parametrize("way", ["transaction", "group", "alone"])
+async def test_after_a_commit_of_unknown_outcome_nothing_from_before_is_served_whoever_booked(
+    proxy: Proxy, redis_url: str, way: str
+) -> None:
+    async with (
+        Database(proxy.url) as book_,
+        bootstrap.cache_manager(patient(url=redis_url), book_) as manager,
+        book_.fill_writer() as writer,
+    ):
+        for _ in range(2 if way == "alone" else 1):
+            await writer.record_fill(FillFactory.build(symbol=S))
+        before = await settled(manager, manager.get_position(S))
+        assert await manager.get_position(S) == before
+        proxy.cut_at(b"COMMIT" if way == "transaction" else b"qts_commit", when="after")
+        with pytest.raises(OutcomeUnknown):
+            if way == "transaction":
+                async with book_.transaction() as uow:
+                    await uow.ledger.record_fill(FillFactory.build(symbol=S))
+            elif way == "group":
+                lost = (writer.record_fill(FillFactory.build(symbol=S)) for _ in range(2))
+                for one in await asyncio.gather(*lost, return_exceptions=True):
+                    assert isinstance(one, BaseException)
+                    raise one
+            else:
+                await writer.record_fill(FillFactory.build(symbol=S))
+        found = await manager.get_position(S)
+        assert found is not None
+        assert found.qty == before.qty + (20 if way == "group" else 10)
+
+
+async def test_a_position_that_changes_by_no_booking_is_read_anew_by_everybody(
+    database_url: URL, redis_url: str
+) -> None:
+    async with (
+        Database(database_url) as book_,
+        Database(database_url) as elsewhere,
+        bootstrap.cache_manager(patient(url=redis_url), book_) as manager,
+        bootstrap.cache_manager(patient(url=redis_url), elsewhere) as other,
+    ):
+        await manager.update_position_on_fill(FillFactory.build(symbol=S))
+        async with elsewhere.transaction() as uow:  # which nobody is told of
+            await uow.connection.exec_driver_sql("UPDATE positions SET qty = 77, updated_at = clock_timestamp()")
+        manager.position_changed("main", S)
+        await manager.aside.settle()
+        damaged = await settled(other, other.get_position(S))
+        assert damaged.qty == 77
+        async with book_.transaction() as uow:
+            await uow.positions.mark(S, Decimal(5), NOW)
+        await manager.aside.settle()
+        for one in (manager, other):
+            valued = await settled(one, one.get_position(S))
+            assert (valued.qty, valued.mark_price) == (77, 5)
+        async with book_.transaction() as uow:
+            await uow.positions.restore_positions()
+        await manager.aside.settle()
+        for one in (manager, other):
+            assert (await settled(one, one.get_position(S))).qty == 10
 
 
 async def test_a_bust_that_came_before_its_fill_is_in_the_position_that_is_cached(
