@@ -21,7 +21,7 @@ from qts_data.contracts.live import BookLevel, OrderBook, Precheck, Reading
 from qts_data.errors import CacheError, InvalidRecord, WritesRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from qts_data.cache.port import Cache
     from qts_data.contracts import BookedFill, HealthStatus, LedgerEntry, Position
@@ -206,7 +206,10 @@ class CacheManager:
 
     def position_changed(self, account: str, symbol: str) -> None:
         """A position may be another one now, and nobody says which; made for `Database.on_changed`."""
-        self.aside.in_background(self._invalidated(self._keys.position(symbol, account)))
+        key = self._keys.position(symbol, account)
+        self.aside.changed(key)
+        # No tombstone: positions are fenced by their versions, and this one's is not known.
+        self.aside.in_background(self.aside.guarded(self.cache.delete, key))
 
     # Prices, books, orders: in the cache only
 
@@ -468,13 +471,10 @@ class CacheManager:
         self.aside.changed(key, version_text(position.last_ledger_id), position)
 
     async def _invalidate(self, kind: CacheType, name: str) -> None:
-        await self._invalidated(self._keys.key(kind, name))
-
-    def _invalidated(self, key: str) -> Coroutine[Any, Any, object]:
-        """Trust nothing of before from now on; what is returned tells the others."""
+        key = self._keys.key(kind, name)
         self.aside.changed(key)
         write = Write(key, None, self._config.longest_ttl_ms, tombstone=True)
-        return self.aside.guarded(self.cache.set_many, [write])
+        await self.aside.guarded(self.cache.set_many, [write])
 
     async def _push(self, kind: CacheType, name: str, fields: Any, at: dt.datetime) -> bool:
         self.require_writable()

@@ -693,6 +693,10 @@ async def test_a_position_that_changes_by_no_booking_is_read_anew_by_everybody(
         await manager.aside.settle()
         for one in (manager, other):
             assert (await settled(one, one.get_position(S))).qty == 10
+        # And it is cached again.
+        hits = other.get_stats().hits
+        assert await other.get_position(S) is not None
+        assert other.get_stats().hits == hits + 1
 
 
 async def test_a_bust_that_came_before_its_fill_is_in_the_position_that_is_cached(
