@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, assert_type
+import dataclasses
+from typing import TYPE_CHECKING, Any, assert_type, cast
 
 import pytest
 import pytest_asyncio
 
-from qts_data.cache import Breaker, CacheAccess, MemoryCache, RedisCache, cached, version_text
-from qts_data.cache.aside import CacheAside
+from qts_data.cache import Breaker, CacheAccess, MemoryCache, RecordCodec, RedisCache, cached, version_text
+from qts_data.cache.aside import CacheAside, Plan
 from qts_data.cache.codec import POSITION
 from qts_data.cache.manager import position_version
+from qts_data.cache.near import NearCache
 from qts_data.contracts import CacheType, Position
-from qts_data.errors import DatabaseUnavailable, NotFound
+from qts_data.errors import ConfigurationError, DatabaseUnavailable, NotFound
 from tests.fixtures.cache_rows import patient, position
 from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from qts_data.cache import Cache
+    from qts_data.cache import Cache, Codec
+    from qts_data.cache.port import Fields
 
 
 class Repository:
@@ -180,6 +183,94 @@ async def test_a_stale_value_from_before_a_change_is_not_served(repository: Repo
     repository.error = DatabaseUnavailable("down")
     with pytest.raises(DatabaseUnavailable):
         await repository.find_limit("a")
+
+
+# Values that their holders change
+
+
+async def test_what_a_caller_does_to_its_value_nobody_else_sees(repository: Repository) -> None:
+    repository.row = {"lots": [1, 2]}
+    first = await repository.find_strategy("a")
+    cast("Any", first)["lots"].append(999)
+    await settle(repository)
+    repository.row = None
+    for _ in range(2):
+        found = cast("Any", await repository.find_strategy("a"))
+        assert found == {"lots": [1, 2]}
+        found["lots"].append(999)
+    assert repository.reads == 1
+
+
+async def test_who_waits_together_does_not_share_one_list(repository: Repository) -> None:
+    repository.row, repository.hold = [[1], [2]], asyncio.Event()
+
+    async def change() -> Any:
+        found = cast("Any", await repository.find_limit("a"))
+        before = [list(item) for item in found]
+        found[0].append(999)
+        return before
+
+    tasks = [asyncio.ensure_future(change()) for _ in range(5)]
+    await eventually(lambda: repository.reads == 1)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    repository.hold.set()
+    assert await asyncio.gather(*tasks) == [[[1], [2]]] * 5
+
+
+async def test_a_value_that_its_codec_refuses_is_returned_and_not_cached(repository: Repository) -> None:
+    for value in (1.5, "half a pair \ud800"):
+        repository.row = value
+        before = repository.reads
+        for _ in range(2):
+            assert await repository.find_strategy("a") == value
+            await settle(repository)
+        assert repository.reads == before + 2
+
+
+@pytest.mark.parametrize("values", [{"ttl_ms": 0}, {"stale_if_error_ms": -1}])
+def test_a_time_that_cannot_be_meant_is_refused_where_it_is_written(values: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError):
+        cached(CacheType.RISK, key=str, **values)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lots:
+    """A record that can be changed all the same."""
+
+    sizes: list[int]
+
+
+@pytest.mark.parametrize("own_copy", [False, True])
+async def test_near_values_are_each_callers_own(redis_url: str, *, own_copy: bool) -> None:
+    class LotsCodec:
+        """A codec of somebody else's, with no word about copies."""
+
+        def encode(self, value: Lots) -> dict[str, str]:
+            return {"sizes": ",".join(map(str, value.sizes))}
+
+        def decode(self, found: Fields) -> Lots:
+            return Lots([int(text) for text in found["sizes"].split(",")])
+
+    codec: Codec[Lots] = RecordCodec(Lots, 1) if own_copy else LotsCodec()
+    near = NearCache(10)
+    aside = CacheAside(RedisCache(patient(url=redis_url), near=near), Breaker(5, 60), keep_seconds=60, near=near)
+    plan = Plan(codec=codec, ttl_ms=60_000, near=True)
+
+    async def load() -> Lots:
+        return Lots([1, 2])
+
+    async def is_near() -> bool:
+        before = aside.counters.near_hits
+        found = await aside.fetch("strat:{a}", plan, load)
+        assert found == Lots([1, 2])
+        found.sizes.append(999)
+        await aside.settle()
+        return aside.counters.near_hits > before
+
+    await eventually(is_near)
+    assert await is_near()
+    await aside.cache.close()
 
 
 async def signatures(repository: Repository) -> None:

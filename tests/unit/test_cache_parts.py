@@ -304,7 +304,9 @@ def test_limits_that_are_no_numbers_are_foreign() -> None:
             RISK.decode({"v": "1", "json": json.dumps({"account": "main", "limits": {"a": limit}})})
 
 
-@pytest.mark.parametrize("value", [1.5, Decimal(1), dt.datetime.now(dt.UTC), {"a": {1: 2}}, [(1,)], {"a": [0.1]}])
+@pytest.mark.parametrize(
+    "value", [1.5, Decimal(1), dt.datetime.now(dt.UTC), {"a": {1: 2}}, [(1,)], {"a": [0.1]}, ["\ud800"]]
+)
 def test_json_refuses_what_it_would_change(value: object) -> None:
     with pytest.raises(InvalidRecord):
         JsonCodec[object]().encode(value)
@@ -312,10 +314,30 @@ def test_json_refuses_what_it_would_change(value: object) -> None:
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(),
+        st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     )
 )
 def test_json_comes_back(value: object) -> None:
     codec = JsonCodec[object]()
-    assert codec.decode(codec.encode(value)) == value
+    assert codec.decode(codec.encode(value)) == codec.copy(value) == value
+
+
+def parts_that_change(value: object) -> set[int]:
+    """The identities of all lists and dicts in a value."""
+    if not isinstance(value, list | dict):
+        return set()
+    inner = value.values() if isinstance(value, dict) else value
+    return {id(value)}.union(*map(parts_that_change, inner))
+
+
+def test_copies_share_nothing_that_can_be_changed() -> None:
+    value = {"a": [1, {"b": []}], "c": {}}
+    assert not parts_that_change(value) & parts_that_change(JsonCodec[object]().copy(value))
+    held = StrategyParameters(strategy_id="s", parameters={"levels": [1, [2]], "fast": 5})
+    copied = STRATEGY.copy(held)  # type: ignore[attr-defined]
+    assert copied == held
+    assert not parts_that_change(held.parameters["levels"]) & parts_that_change(copied.parameters["levels"])
+    plain = StrategyParameters(strategy_id="s", parameters={"fast": 5})
+    assert STRATEGY.copy(plain) is plain  # type: ignore[attr-defined]
+    assert POSITION.copy(position(1)) == position(1)
