@@ -101,7 +101,7 @@ class CacheAside:
     Args:
         cache: Where values are kept.
         breaker: Says whether it may be asked.
-        keep_seconds: The longest time for which any value may be served.
+        keep_seconds: The longest time for which any value may be served; a plan with a longer TTL lengthens it.
         near: Values in this process.
 
     Attributes:
@@ -124,7 +124,6 @@ class CacheAside:
         self.near = near
         self.read_only = False
         self.enabled = True
-        self._keep_seconds = keep_seconds
         self._flights: dict[str, asyncio.Future[Any]] = {}
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -210,9 +209,12 @@ class CacheAside:
 
     async def _send(self, write: Write, plan: Plan[_T], value: _T | None, read_at: float) -> bool:
         """Write what was encoded, and keep the value near, which is nobody else's."""
+        key = write.key
         if self.read_only:
             return False
-        key = write.key
+        if self._overtaken(key, plan, value, read_at):
+            self.counters.refused += 1
+            return False
         near = self.near if plan.near else None
         token = near.begin(key) if near is not None else None
         taken = None
@@ -298,6 +300,7 @@ class CacheAside:
 
     def _open(self, key: str, plan: Plan[_T], entry: Entry | Missing, *, stale: bool = False) -> _T | Missing | None:
         value: _T | Missing | None = MISSING
+        self.committed.keep_for(plan.ttl_ms / 1000)
         # It may have been written under a longer TTL than the one in force.
         if isinstance(entry, Entry) and (stale or now() - entry.read_at <= plan.ttl_ms / 1000):
             try:
@@ -351,7 +354,7 @@ class CacheAside:
             return await self.cache.lookup(key, stale=True)
 
         entry = await self.guarded(lookup)
-        if not isinstance(entry, Entry) or now() - entry.read_at > self._keep_seconds:
+        if not isinstance(entry, Entry) or now() - entry.read_at > self.committed.keep_seconds:
             # Older than that, nobody knows any more what was committed since.
             return MISSING
         return self.accept(key, plan, entry, stale=True)
@@ -360,12 +363,17 @@ class CacheAside:
         """Whether a cached value is no older than what this process has committed."""
         if self.committed.blind:
             return False
+        if entry is not None:
+            return not self._overtaken(key, plan, value, entry.read_at)
         floor = self.committed.find(key)
-        if floor is None:
+        return floor is None or not _below(floor, plan, value)
+
+    def _overtaken(self, key: str, plan: Plan[_T], value: _T | None, read_at: float) -> bool:
+        """Whether a value may be older than what this process has committed."""
+        floor = self.committed.find(key)
+        if read_at < self.committed.forgotten_at:
             return True
-        if entry is not None and entry.read_at < floor.since:
-            return False
-        return not _below(floor, plan, value)
+        return floor is not None and (read_at < floor.since or _below(floor, plan, value))
 
 
 def _own(plan: Plan[_T], value: _T | None) -> _T | None:

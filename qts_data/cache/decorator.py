@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
 
 from qts_data.cache.aside import CacheAside, Plan
@@ -43,8 +44,10 @@ class CacheAccess:
             ttl_ms: The longest TTL of such values, if it is not the type's default.
         """
         key = self.keys.key(kind, *names)
+        committed = self.aside.committed
+        committed.keep_for((ttl_ms or DEFAULT_TTL_MS[kind]) / 1000)
         self.aside.changed(key)
-        await self.aside.guarded(_invalidate, self.aside, key, ttl_ms or DEFAULT_TTL_MS[kind])
+        await self.aside.guarded(_invalidate, self.aside, key, math.ceil(committed.keep_seconds * 1000))
 
 
 async def _invalidate(aside: CacheAside, key: str, ttl_ms: int) -> bool:
@@ -104,7 +107,7 @@ def cached(
         negative: Whether None is cached, too.
         jitter: Whether TTLs are shortened at random by up to a tenth, so that keys do not expire together.
         stale_if_error_ms: For how long after its TTL a value may be served while the database cannot be reached;
-            never longer than the longest TTL of the configuration.
+            never longer than the longest TTL in use.
         near: Whether values may be kept in the process, where that is turned on.
         access: Finds the cache in self; by default its attribute `cache`.
     """

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, assert_type, cast
 import pytest
 import pytest_asyncio
 
-from qts_data.cache import Breaker, CacheAccess, MemoryCache, RecordCodec, RedisCache, cached, version_text
+from qts_data.cache import Breaker, CacheAccess, JsonCodec, MemoryCache, RecordCodec, RedisCache, cached, version_text
 from qts_data.cache.aside import CacheAside, Plan
 from qts_data.cache.codec import POSITION
 from qts_data.cache.manager import position_version
 from qts_data.cache.near import NearCache
 from qts_data.contracts import CacheType, Position
-from qts_data.errors import ConfigurationError, DatabaseUnavailable, NotFound
+from qts_data.errors import CacheUnavailable, ConfigurationError, DatabaseUnavailable, NotFound
 from tests.fixtures.cache_rows import patient, position
 from tests.fixtures.waiting import eventually
 
@@ -183,6 +183,67 @@ async def test_a_stale_value_from_before_a_change_is_not_served(repository: Repo
     repository.error = DatabaseUnavailable("down")
     with pytest.raises(DatabaseUnavailable):
         await repository.find_limit("a")
+
+
+# Changes that the cache is not told of
+
+
+class Deaf(MemoryCache):
+    """A cache that cannot be reached while it is invalidated."""
+
+    async def invalidate(self, key: str, *, ttl_ms: int, version: str | None = None) -> bool:  # noqa: ARG002
+        raise CacheUnavailable("not now")
+
+
+class Instruments:
+    """Reads values that live longer than what the cache was made for."""
+
+    def __init__(self, cache: CacheAccess) -> None:
+        self.cache = cache
+        self.row = "old"
+
+    @cached(CacheType.STRATEGY, key=lambda name: (name, "long"), ttl_ms=600_000, jitter=False)
+    async def find(self, name: str) -> str:
+        assert name
+        return self.row
+
+
+@pytest.mark.parametrize("told", [None, 60_000, 600_000])
+@pytest.mark.parametrize("known", [False, True], ids=["not read before", "read before"])
+async def test_a_change_is_remembered_for_as_long_as_any_value_may_be_served(*, known: bool, told: int | None) -> None:
+    server, time_over = Deaf(), 0.05
+    one, other = (CacheAccess(CacheAside(server, Breaker(5, 60), keep_seconds=time_over)) for _ in range(2))
+    here, elsewhere = Instruments(one), Instruments(other)
+    assert await elsewhere.find("a") == "old"
+    await other.aside.settle()
+    if known:
+        assert await here.find("a") == "old"
+    here.row = "new"
+    if told is None:
+        one.aside.changed(one.keys.key(CacheType.STRATEGY, "a", "long"))
+    else:
+        await one.invalidate(CacheType.STRATEGY, "a", "long", ttl_ms=told)
+    await asyncio.sleep(2 * time_over)
+    one.aside.changed("another key")  # which lets go of what has had its time
+    assert await here.find("a") == "new"
+
+
+async def test_what_was_read_before_a_change_is_not_kept_near_after_it() -> None:
+    near = NearCache(10)
+    aside = CacheAside(Deaf(), Breaker(5, 60), keep_seconds=60, near=near)
+    plan: Plan[str] = Plan(codec=JsonCodec(), ttl_ms=60_000, near=True)
+    rows = ["old"]
+
+    async def load() -> str:
+        return rows[0]
+
+    assert await aside.fetch("strat:{a}", plan, load) == "old"
+    rows[0] = "new"
+    aside.changed("strat:{a}")
+    await aside.settle()
+    assert await aside.fetch("strat:{a}", plan, load) == "new"
+    await aside.settle()
+    assert await aside.fetch("strat:{a}", plan, load) == "new"
 
 
 # Values that their holders change

@@ -170,6 +170,40 @@ def test_more_floors_than_are_kept_make_it_blind_and_not_wrong() -> None:
     assert len(made) == 1
 
 
+def test_a_longer_ttl_lengthens_floors_and_tells_of_those_that_have_gone() -> None:
+    clock = Clock()
+    made = Committed(10, clock=clock)
+    made.distrust("gone")
+    clock.time += 9
+    made.distrust("k")
+    clock.time += 2
+    assert made.find("gone") is None
+    assert made.forgotten_at == 100.0
+    made.keep_for(600)
+    clock.time += 597
+    assert made.find("k") is not None
+    clock.time += 1
+    assert made.find("k") is None
+    assert made.forgotten_at == 109.0
+    made.keep_for(5)
+    made.distrust("k")
+    clock.time += 599
+    assert made.find("k") is not None
+
+
+def test_floors_that_were_too_many_matter_for_longer_where_values_live_longer() -> None:
+    clock = Clock()
+    made = Committed(10, most=1, clock=clock)
+    for name in "ab":
+        made.distrust(name)
+    clock.time += 11
+    assert not made.blind
+    made.keep_for(60)
+    assert made.blind
+    clock.time += 49
+    assert not made.blind
+
+
 # Near cache
 
 
