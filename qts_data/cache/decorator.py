@@ -98,7 +98,8 @@ def cached(
     Args:
         kind: What it is; says where in the cache, and for how long.
         key: Called with the method's arguments but for self; the name, or names, of the value. What a `CacheManager`
-            keeps has one name, a position also its account: give a second one that is none of these.
+            keeps has one name, a position also its account, a book also `bid` and `ask`: give a second one that is none
+            of these.
         codec: How the value is written; by default JSON of texts, whole numbers, booleans, lists and dicts.
         ttl_ms: Milliseconds for which a value may be served; None is the type's default.
         version: What a value is fenced by, such as `version_text(position.last_ledger_id)`; without it, values are

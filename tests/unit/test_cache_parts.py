@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qts_data.cache import MISSING, Breaker, BreakerState, JsonCodec, version_text
@@ -248,13 +248,48 @@ def test_keys_are_the_documented_ones() -> None:
     assert keys.key(CacheType.PRICE, "005930") == "qts:price:{005930}"
     assert keys.position("005930") == "qts:pos:{005930}"
     assert keys.position("005930", "second") == "qts:pos:{005930}:second"
+    assert keys.key(CacheType.STRATEGY, "K:1", "lots") == "qts:strat:{K:1}:lots"
+    assert keys.key(CacheType.STRATEGY, "K", "a:b", "50%") == "qts:strat:{K}:a%3Ab:50%25"
+    assert keys.position("005930", "a:b") == "qts:pos:{005930}:a%3Ab"
     assert keys.book("005930") == ("qts:book:{005930}:bid", "qts:book:{005930}:ask", "qts:book:{005930}")
 
 
-@given(st.tuples(st.text(min_size=1), st.text(min_size=1)), st.tuples(st.text(min_size=1), st.text(min_size=1)))
-def test_two_names_never_make_one_key(one: tuple[str, str], other: tuple[str, str]) -> None:
+texts = st.text(st.sampled_from("a:%{}3AB") | st.characters(codec="utf-8"), max_size=6)
+parts = st.lists(texts, min_size=1, max_size=4).map(tuple)
+
+
+@given(st.tuples(texts, texts), st.tuples(texts, texts))
+def test_two_positions_never_have_one_key(one: tuple[str, str], other: tuple[str, str]) -> None:
     keys = Keys()
     assert (keys.position(*one) == keys.position(*other)) == (one == other)
+
+
+@given(st.lists(st.tuples(st.sampled_from(CacheType), parts), min_size=2, max_size=20, unique=True))
+@example([(CacheType.STRATEGY, names) for names in (("x", "a:b", "c"), ("x", "a", "b:c"), ("x", "a", "b", "c"))])
+@example([(CacheType.STRATEGY, names) for names in (("x",), ("x", ""), ("x", "", ""), ("x", ":"), ("x", "%3A"))])
+def test_two_names_never_make_one_key(names: list[tuple[CacheType, tuple[str, ...]]]) -> None:
+    keys = Keys()
+    assert len({keys.key(kind, *one) for kind, one in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "field"),
+    [
+        (CacheType.PRICE, ("\ud800",), "symbol"),
+        (CacheType.ORDERBOOK, ("\udfff",), "symbol"),
+        (CacheType.POSITION, ("005930", "a\ud800"), "account"),
+        (CacheType.RISK, ("\ud800",), "account"),
+        (CacheType.ORDER, ("\ud800",), "order_id"),
+        (CacheType.STRATEGY, ("\ud800",), "strategy_id"),
+        (CacheType.STRATEGY, ("s", "\ud800"), "name"),
+    ],
+)
+def test_a_name_that_no_server_takes_is_refused_by_its_name(
+    kind: CacheType, names: tuple[str, ...], field: str
+) -> None:
+    with pytest.raises(InvalidRecord) as caught:
+        Keys().key(kind, *names)
+    assert caught.value.field == field
 
 
 @given(st.lists(st.integers(0, 2**63 - 1), min_size=2, max_size=2), st.lists(st.integers(0, 2**63 - 1), min_size=2))
