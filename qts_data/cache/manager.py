@@ -85,7 +85,9 @@ class CacheManager:
     in the cache only; None means that they are not to be had.
 
     A process that dies between COMMIT and the write to the cache leaves the position of before in it; other processes
-    may read that for the rest of its TTL, one second by default.
+    may read that for the rest of its TTL, one second by default. Ages are told by the clock of one Redis server: after
+    a failover to one whose clock is behind, or when it is set back, what was written before lives longer by the
+    difference.
 
     Args:
         config: Where Redis is, how long it may take, how long values live.
