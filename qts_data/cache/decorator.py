@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
 
 from qts_data.cache.aside import CacheAside, Plan
@@ -34,6 +35,11 @@ class CacheAccess:
     def __init__(self, aside: CacheAside, prefix: str = "") -> None:
         self.aside = aside
         self.keys = Keys(prefix)
+
+    def may_be_near(self, key: str) -> bool:
+        """Whether somebody tells this process when others change the value of a key."""
+        near = self.aside.near
+        return near is not None and key.startswith(near.told_of)
 
     async def invalidate(self, kind: CacheType, *names: str, ttl_ms: int | None = None) -> None:
         """Serve nothing that was read before now; call it after the commit.
@@ -109,7 +115,8 @@ def cached(
         jitter: Whether TTLs are shortened at random by up to a tenth, so that keys do not expire together.
         stale_if_error_ms: For how long after its TTL a value may be served while the database cannot be reached;
             never longer than the longest TTL in use.
-        near: Whether values may be kept in the process, where that is turned on.
+        near: Whether values may be kept in the process, where that is turned on; only positions, limits and parameters
+            are, and only under the prefix of the configuration, for of nothing else does the server tell the changes.
         access: Finds the cache in self; by default its attribute `cache`.
     """
     plan: Plan[Any] = Plan(
@@ -122,6 +129,7 @@ def cached(
         jitter=jitter,
         stale_ms=stale_if_error_ms,
     )
+    far = replace(plan, near=False)
 
     def decorate(
         method: Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]],
@@ -137,7 +145,8 @@ def cached(
             def load() -> Awaitable[_T]:
                 return method(self, *args, **kwargs)
 
-            return cast("_T", await found.aside.fetch(name, plan, load))
+            chosen = plan if near and found.may_be_near(name) else far
+            return cast("_T", await found.aside.fetch(name, chosen, load))
 
         return ask
 

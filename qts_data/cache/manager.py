@@ -92,7 +92,7 @@ class CacheManager:
     Args:
         config: Where Redis is, how long it may take, how long values live.
         loaders: Where values come from.
-        cache: Another cache than the configured Redis.
+        cache: Another cache than the configured Redis; then nothing is kept near, for it does not tell of changes.
         on_event: Told when the cache is given up, when it is back, and the counters on `record_metrics`.
         on_safety: Told of each safety state, before anything else is done about it: to make the database read-only.
     """
@@ -110,7 +110,7 @@ class CacheManager:
         self._loaders = loaders
         self._on_event = on_event
         self._on_safety = on_safety
-        self._near = NearCache(config.near_entries) if config.near_entries else None
+        self._near = NearCache(config.near_entries) if config.near_entries and cache is None else None
         self._keys = Keys(config.prefix)
         self.safety = SafetyState.NORMAL
         self.operating = OperatingState.BALANCED

@@ -109,6 +109,7 @@ class RedisCache(Cache):
         preamble = list(_LOAD)
         if near is not None:
             starts = Keys(config.prefix).starts(NEAR_TYPES)
+            near.told_of = tuple(starts)
             prefixes = [word for start in starts for word in ("PREFIX", start)]
             preamble.append(pack("CLIENT", "TRACKING", "ON", "BCAST", "NOLOOP", *prefixes))
         maker = LinkMaker(config, preamble=preamble, on_push=self._pushed, on_lost=self._lost)

@@ -246,6 +246,47 @@ async def test_what_was_read_before_a_change_is_not_kept_near_after_it() -> None
     assert await aside.fetch("strat:{a}", plan, load) == "new"
 
 
+class Near:
+    """Wants its values near."""
+
+    def __init__(self, cache: CacheAccess) -> None:
+        self.cache = cache
+        self.row = 0
+
+    @cached(CacheType.STRATEGY, key=lambda name: (name, "near"), near=True)
+    async def find(self, name: str) -> int:
+        assert name
+        return self.row
+
+    @cached(CacheType.ORDER, key=lambda name: (name, "near"), near=True)
+    async def find_of_a_kind_that_is_never_near(self, name: str) -> int:
+        assert name
+        return self.row
+
+
+@pytest.mark.parametrize("prefix", ["t:", "other:"])
+async def test_only_what_the_server_tells_of_is_kept_near(redis_url: str, prefix: str) -> None:
+    near = NearCache(10)
+    cache = RedisCache(patient(url=redis_url, prefix="t:"), near=near)
+    aside = CacheAside(cache, Breaker(5, 60), keep_seconds=60, near=near)
+    here = Near(CacheAccess(aside, prefix))
+    for ask in (here.find, here.find_of_a_kind_that_is_never_near):
+
+        async def is_near(ask: Any = ask) -> bool:
+            before = aside.counters.near_hits
+            await ask("a")
+            await aside.settle()
+            return aside.counters.near_hits > before
+
+        if ask == here.find and prefix == "t:":
+            await eventually(is_near)
+        else:
+            for _ in range(3):
+                await is_near()
+            assert not await is_near()
+    await cache.close()
+
+
 # Values that their holders change
 
 
