@@ -210,7 +210,9 @@ class RedisCache(Cache):
                     raise self._refused(answer, link)
                 cursor, keys = answer
                 if found := [key for key in keys if key.startswith(starts)]:
-                    answers = await link.call(b"".join([pack("UNLINK", key) for key in found]), len(found))
+                    # As bytes: somebody else's key may be no text, and came as the wire reads such.
+                    payload = b"".join([pack("UNLINK", key.encode(errors="surrogateescape")) for key in found])
+                    answers = await link.call(payload, len(found))
                     answers = answers if len(found) > 1 else [answers]
                     dropped += sum(self._number(number, link) for number in answers)
                 if cursor == "0":
