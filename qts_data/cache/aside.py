@@ -300,9 +300,11 @@ class CacheAside:
 
     def _open(self, key: str, plan: Plan[_T], entry: Entry | Missing, *, stale: bool = False) -> _T | Missing | None:
         value: _T | Missing | None = MISSING
-        self.committed.keep_for(plan.ttl_ms / 1000)
+        ttl = plan.ttl_ms / 1000
+        if ttl > self.committed.keep_seconds:
+            self.committed.keep_for(ttl)
         # It may have been written under a longer TTL than the one in force.
-        if isinstance(entry, Entry) and (stale or now() - entry.read_at <= plan.ttl_ms / 1000):
+        if isinstance(entry, Entry) and (stale or now() - entry.read_at <= ttl):
             try:
                 value = None if entry.value is None else plan.codec.decode(entry.value)
             except ForeignRecord as error:
