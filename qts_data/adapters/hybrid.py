@@ -36,7 +36,7 @@ class HybridAdapter(DataSourceAdapter):
     asks for it, for an order must not depend on a copy that may be behind.
 
     Args:
-        primary: The database.
+        primary: The database; what it holds open for fills is closed with the adapter, the `Database` is not.
         secondary: The other source; closed with the adapter.
         destination: Its name in the outbox.
     """
@@ -52,8 +52,11 @@ class HybridAdapter(DataSourceAdapter):
         self._fed_at = -math.inf
 
     async def close(self) -> None:
-        """Let go of the other source; the database is its owner's."""
-        await self.secondary.close()
+        """Book what waits, and let go of both; the `Database` is its owner's."""
+        try:
+            await self.primary.close()
+        finally:
+            await self.secondary.close()
 
     async def fetch_positions(self, account: str | None = None, *, allow_fallback: bool = False) -> Fetched[Position]:
         """See `DataSourceAdapter`.

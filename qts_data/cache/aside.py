@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from qts_data.cache.codec import ForeignRecord
+from qts_data.cache.codec import ForeignRecord, copier
 from qts_data.cache.committed import Committed
 from qts_data.cache.port import MISSING, Entry, Missing, Write, now
 from qts_data.contracts.cache import CacheStats
-from qts_data.errors import CacheError, DatabaseUnavailable, InvalidRecord, StatementTimeout
+from qts_data.errors import CacheError, ConfigurationError, DatabaseUnavailable, StatementTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -60,6 +60,10 @@ class Plan(Generic[_T]):
         negative: Whether "there is none" is cached too.
         jitter: Whether TTLs are shortened at random by up to a tenth, so that keys do not expire together.
         stale_ms: For how long after the TTL a value may be served where the database cannot be reached.
+        copy: Gives a value that its holder may change without anybody else seeing it; None where nobody can change it.
+
+    Raises:
+        ConfigurationError: A TTL is below 1 ms, or `stale_ms` below zero.
     """
 
     codec: Codec[_T]
@@ -70,6 +74,14 @@ class Plan(Generic[_T]):
     negative: bool = True
     jitter: bool = False
     stale_ms: int = 0
+    copy: Callable[[_T], _T] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """The codec knows whether its values can be changed."""
+        if self.ttl_ms < 1 or self.stale_ms < 0:
+            reason = f"a TTL is 1 ms or more, and stale_ms 0 or more; got {self.ttl_ms} and {self.stale_ms}"
+            raise ConfigurationError(reason)
+        object.__setattr__(self, "copy", copier(self.codec))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +101,7 @@ class CacheAside:
     Args:
         cache: Where values are kept.
         breaker: Says whether it may be asked.
-        keep_seconds: The longest time for which any value may be served.
+        keep_seconds: The longest time for which any value may be served; a plan with a longer TTL lengthens it.
         near: Values in this process.
 
     Attributes:
@@ -112,7 +124,6 @@ class CacheAside:
         self.near = near
         self.read_only = False
         self.enabled = True
-        self._keep_seconds = keep_seconds
         self._flights: dict[str, asyncio.Future[Any]] = {}
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -132,7 +143,7 @@ class CacheAside:
             if value is not MISSING and self._fresh(key, plan, value):
                 self.counters.hits += 1
                 self.counters.near_hits += 1
-                return cast("_T | None", value)
+                return _own(plan, cast("_T | None", value))
         found = await self.read(key, plan)
         if isinstance(found, Missing):
             return await self.load(key, plan, load)
@@ -164,7 +175,7 @@ class CacheAside:
             if not flight.cancelled():
                 loaded: _Loaded[_T] = flight.result()
                 if now() - loaded.read_at <= plan.ttl_ms / 1000:
-                    return loaded.value
+                    return _own(plan, loaded.value)
                 self._land(key, flight)
             # Whoever was loading was cancelled; somebody else takes over.
         flight = self._flights[key] = asyncio.get_running_loop().create_future()
@@ -179,39 +190,39 @@ class CacheAside:
             flight.cancel()
             self._land(key, flight)
             raise
-        flight.set_result(loaded)
-        if loaded.keep and (loaded.value is not None or plan.negative):
+        # From its return on, the value is the caller's, who may change it: what is kept and shared is made before.
+        shared = replace(loaded, value=_own(plan, loaded.value))
+        wanted = loaded.keep and (loaded.value is not None or plan.negative)
+        write = _encoded(key, plan, loaded.value, loaded.read_at) if wanted else None
+        flight.set_result(shared)
+        if write is not None:
             # Until the value is in the cache, who has just missed it there is answered from here.
-            self.in_background(self._keep(key, plan, loaded, flight))
+            self.in_background(self._keep(write, plan, shared, flight))
         else:
             self._land(key, flight)
         return loaded.value
 
     async def store(self, key: str, plan: Plan[_T], value: _T | None, read_at: float) -> bool:
         """Write a value; False if it was refused or could not be written."""
+        write = _encoded(key, plan, value, read_at)
+        return write is not None and await self._send(write, plan, _own(plan, value), read_at)
+
+    async def _send(self, write: Write, plan: Plan[_T], value: _T | None, read_at: float) -> bool:
+        """Write what was encoded, and keep the value near, which is nobody else's."""
+        key = write.key
         if self.read_only:
             return False
-        ttl = plan.ttl_ms
-        if plan.jitter:
-            ttl -= int(ttl * _JITTER * random.random())  # noqa: S311 - not a secret
-        version = plan.none_version
-        fields_: Any = None
-        if value is not None:
-            try:
-                fields_ = plan.codec.encode(value)
-            except InvalidRecord as error:
-                _log.warning("%s cannot be cached: %s", key, error)
-                return False
-            version = plan.version(value) if plan.version is not None else None
+        if self._overtaken(key, plan, value, read_at):
+            self.counters.refused += 1
+            return False
         near = self.near if plan.near else None
         token = near.begin(key) if near is not None else None
         taken = None
         try:
-            write = Write(key, fields_, max(ttl, 1), version, read_at, plan.stale_ms)
             answer = await self.guarded(self.cache.set_many, [write])
             taken = bool(answer and answer[0])
         finally:
-            kept = near is None or near.wrote(key, token, value if taken else MISSING, read_at + ttl / 1000)
+            kept = near is None or near.wrote(key, token, value if taken else MISSING, read_at + write.ttl_ms / 1000)
         if taken and not kept:
             # The server tells of the writes of scripts, our own too, and together with those of others.
             self.in_background(self._bring_near(key, plan))
@@ -225,7 +236,7 @@ class CacheAside:
         Args:
             key: Where the cache keeps it.
             version: The new version, if it is known.
-            value: The new value, if it is known.
+            value: The new value, if it is known; not to be changed any more.
         """
         if version is None:
             self.committed.distrust(key)
@@ -280,7 +291,7 @@ class CacheAside:
             if isinstance(entry, Entry):
                 expires_at = min(entry.expires_at, entry.read_at + plan.ttl_ms / 1000)
         finally:
-            near.end(key, token, value, expires_at)
+            near.end(key, token, value if isinstance(value, Missing) else _own(plan, value), expires_at)
         return value
 
     async def _bring_near(self, key: str, plan: Plan[_T]) -> None:
@@ -289,8 +300,11 @@ class CacheAside:
 
     def _open(self, key: str, plan: Plan[_T], entry: Entry | Missing, *, stale: bool = False) -> _T | Missing | None:
         value: _T | Missing | None = MISSING
+        ttl = plan.ttl_ms / 1000
+        if ttl > self.committed.keep_seconds:
+            self.committed.keep_for(ttl)
         # It may have been written under a longer TTL than the one in force.
-        if isinstance(entry, Entry) and (stale or now() - entry.read_at <= plan.ttl_ms / 1000):
+        if isinstance(entry, Entry) and (stale or now() - entry.read_at <= ttl):
             try:
                 value = None if entry.value is None else plan.codec.decode(entry.value)
             except ForeignRecord as error:
@@ -324,14 +338,14 @@ class CacheAside:
             # A commit of this process came between: read again.
         if floor is not None and floor.value is not None and _below(floor, plan, value):
             # The source lags behind the commit, as a replica does.
-            value = cast("_T", floor.value)
+            value = _own(plan, cast("_T", floor.value))
         return _Loaded(value, read_at, keep=False)
 
-    async def _keep(self, key: str, plan: Plan[_T], loaded: _Loaded[_T], flight: asyncio.Future[Any]) -> None:
+    async def _keep(self, write: Write, plan: Plan[_T], loaded: _Loaded[_T], flight: asyncio.Future[Any]) -> None:
         try:
-            await self.store(key, plan, loaded.value, loaded.read_at)
+            await self._send(write, plan, loaded.value, loaded.read_at)
         finally:
-            self._land(key, flight)
+            self._land(write.key, flight)
 
     def _land(self, key: str, flight: asyncio.Future[Any]) -> None:
         if self._flights.get(key) is flight:
@@ -342,7 +356,7 @@ class CacheAside:
             return await self.cache.lookup(key, stale=True)
 
         entry = await self.guarded(lookup)
-        if not isinstance(entry, Entry) or now() - entry.read_at > self._keep_seconds:
+        if not isinstance(entry, Entry) or now() - entry.read_at > self.committed.keep_seconds:
             # Older than that, nobody knows any more what was committed since.
             return MISSING
         return self.accept(key, plan, entry, stale=True)
@@ -351,12 +365,43 @@ class CacheAside:
         """Whether a cached value is no older than what this process has committed."""
         if self.committed.blind:
             return False
+        if entry is not None:
+            return not self._overtaken(key, plan, value, entry.read_at)
         floor = self.committed.find(key)
-        if floor is None:
+        return floor is None or not _below(floor, plan, value)
+
+    def _overtaken(self, key: str, plan: Plan[_T], value: _T | None, read_at: float) -> bool:
+        """Whether a value may be older than what this process has committed."""
+        floor = self.committed.find(key)
+        if read_at < self.committed.forgotten_at:
             return True
-        if entry is not None and entry.read_at < floor.since:
-            return False
-        return not _below(floor, plan, value)
+        return floor is not None and (read_at < floor.since or _below(floor, plan, value))
+
+
+def _own(plan: Plan[_T], value: _T | None) -> _T | None:
+    """A value that its holder may change without anybody else seeing it."""
+    if value is None or plan.copy is None:
+        return value
+    try:
+        return plan.copy(value)
+    except Exception:  # noqa: BLE001 - what its codec does not take is not kept either, and no reason to fail
+        return value
+
+
+def _encoded(key: str, plan: Plan[_T], value: _T | None, read_at: float) -> Write | None:
+    """A value as it is now, ready to be written; None if its codec does not take it."""
+    ttl = plan.ttl_ms
+    if plan.jitter:
+        ttl -= int(ttl * _JITTER * random.random())  # noqa: S311 - not a secret
+    if value is None:
+        return Write(key, None, ttl, plan.none_version, read_at, plan.stale_ms)
+    try:
+        found = plan.codec.encode(value)
+        version = plan.version(value) if plan.version is not None else None
+    except Exception as error:  # noqa: BLE001 - whoever asked for the value is to have it all the same
+        _log.warning("%s cannot be cached: %s", key, error)
+        return None
+    return Write(key, found, ttl, version, read_at, plan.stale_ms)
 
 
 def _below(floor: Floor, plan: Plan[_T], value: _T | None) -> bool:

@@ -18,6 +18,8 @@ class ServerClock:
     sending) and at least (its time - time of receiving); every sample narrows it (D. L. Mills, RFC 5905, the
     intersection of intervals). Samples are forgotten after 10 to 20 seconds, for clocks drift.
 
+    Times that were written by the clock of another server, or by this one before it was set, are off by the difference.
+
     Attributes:
         low: Lower bound of the offset in seconds: an expiry computed from it never comes too late.
         high: Upper bound: a time on the server's clock is past by now at the latest, seen from here.

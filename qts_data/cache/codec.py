@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from decimal import Decimal, InvalidOperation
 from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -19,6 +19,8 @@ from qts_data.contracts.live import OrderState, Quote, RiskLimits, StrategyParam
 from qts_data.errors import InvalidRecord, QtsDataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from qts_data.cache.port import Fields
     from qts_data.contracts import ParameterValue
 
@@ -32,6 +34,7 @@ __all__ = [
     "ForeignRecord",
     "JsonCodec",
     "RecordCodec",
+    "copier",
     "instant_text",
     "read_instant",
 ]
@@ -46,7 +49,11 @@ class ForeignRecord(Exception):
 
 
 class Codec(Protocol[_T]):
-    """Turns values into fields and back."""
+    """Turns values into fields and back.
+
+    It may also have a method `copy(value)`: another value that is equal, or the same one where nobody can change it.
+    Without it, values are copied by encoding and decoding them.
+    """
 
     def encode(self, value: _T) -> Fields:
         """The value as fields."""
@@ -59,6 +66,14 @@ class Codec(Protocol[_T]):
             ForeignRecord: The fields are of another layout.
         """
         ...
+
+
+def copier(codec: Codec[_T]) -> Callable[[_T], _T] | None:
+    """How values of a codec are copied for those who must not see each other's changes; None where nobody makes any."""
+    if isinstance(codec, RecordCodec) and codec.immutable:
+        return None
+    own: Callable[[_T], _T] | None = getattr(codec, "copy", None)
+    return own if own is not None else lambda value: codec.decode(codec.encode(value))
 
 
 def instant_text(value: dt.datetime) -> str:
@@ -90,11 +105,13 @@ class RecordCodec(Generic[_T]):
     Args:
         record: The dataclass; its annotations must be there while the program runs.
         schema: Version of the layout; raise it when an attribute changes its meaning or comes or goes.
+        immutable: Whether nobody can change a record, nor what its attributes hold; then one object is handed to all.
     """
 
-    def __init__(self, record: type[_T], schema: int) -> None:
+    def __init__(self, record: type[_T], schema: int, *, immutable: bool = False) -> None:
         self._record = record
         self._schema = str(schema)
+        self.immutable = immutable
         self._names = [item.name for item in fields(record)]  # type: ignore[arg-type]
         self._decoder = msgspec.json.Decoder(record)
         self._values = attrgetter(*self._names)
@@ -125,6 +142,10 @@ class RecordCodec(Generic[_T]):
             raise ForeignRecord(f"{self._record.__name__}: {error!r}") from error
         return value
 
+    def copy(self, value: _T) -> _T:
+        """The record itself where nobody can change it, or another one."""
+        return value if self.immutable else self.decode(self.encode(value))
+
 
 def _plain(value: object) -> object:
     kind = value.__class__
@@ -153,10 +174,10 @@ def _require_ours(value: Any) -> None:
             _require_ours(item)
 
 
-POSITION: Final = RecordCodec(Position, 1)
-QUOTE: Final = RecordCodec(Quote, 1)
-ORDER: Final = RecordCodec(OrderState, 1)
-RISK: Final = RecordCodec(RiskLimits, 1)
+POSITION: Final = RecordCodec(Position, 1, immutable=True)
+QUOTE: Final = RecordCodec(Quote, 1, immutable=True)
+ORDER: Final = RecordCodec(OrderState, 1, immutable=True)
+RISK: Final = RecordCodec(RiskLimits, 1, immutable=True)
 
 
 class _StrategyCodec:
@@ -178,6 +199,12 @@ class _StrategyCodec:
             )
         except _UNREADABLE as error:
             raise ForeignRecord(f"StrategyParameters: {error!r}") from error
+
+    def copy(self, value: StrategyParameters) -> StrategyParameters:
+        """Itself, unless a parameter is a list or dict."""
+        if not any(isinstance(item, list | dict) for item in value.parameters.values()):
+            return value
+        return replace(value, parameters={name: _copied(item) for name, item in value.parameters.items()})
 
 
 def _parameter_text(name: str, value: ParameterValue) -> str:
@@ -201,6 +228,7 @@ class JsonCodec(Generic[_T]):
 
     Raises:
         InvalidRecord: The value holds something else; a float, a Decimal or an instant would come back as another.
+            Or a text holds half a surrogate pair.
     """
 
     def __init__(self, schema: int = 1) -> None:
@@ -209,7 +237,10 @@ class JsonCodec(Generic[_T]):
     def encode(self, value: _T) -> dict[str, str]:
         """The value as one field."""
         _require_exact(value)
-        return {_SCHEMA: self._schema, _VALUE: json.dumps(value, ensure_ascii=False)}
+        text = json.dumps(value, ensure_ascii=False)
+        if not text.isascii():
+            _require_utf8(text)
+        return {_SCHEMA: self._schema, _VALUE: text}
 
     def decode(self, found: Fields) -> _T:
         """The value again.
@@ -224,6 +255,29 @@ class JsonCodec(Generic[_T]):
         except _UNREADABLE as error:
             raise ForeignRecord(repr(error)) from error
         return value
+
+    def copy(self, value: _T) -> _T:
+        """The value with lists and dicts of its own."""
+        return cast("_T", _copied(value))
+
+
+def _require_utf8(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRecord(field="value", reason="holds half a surrogate pair, which no server takes") from error
+
+
+_CHANGEABLE: Final = frozenset({list, dict})
+
+
+def _copied(value: Any) -> Any:
+    kind = value.__class__
+    if kind is list:
+        return [_copied(item) if item.__class__ in _CHANGEABLE else item for item in value]
+    if kind is dict:
+        return {name: _copied(item) if item.__class__ in _CHANGEABLE else item for name, item in value.items()}
+    return value
 
 
 def _require_exact(value: object) -> None:

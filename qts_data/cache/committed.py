@@ -38,13 +38,19 @@ class Committed:
     written there. So one TTL after the commit nothing older is left, and the floor can go.
 
     Args:
-        keep_seconds: The longest time for which any value may be served.
+        keep_seconds: The longest time for which any value may be served; `keep_for` lengthens it.
         most: Floors that are kept; beyond it, the cache is not asked at all until the oldest ones would have gone.
         clock: Seconds that only grow.
+
+    Attributes:
+        keep_seconds: For how long floors are kept now.
+        forgotten_at: When the newest floor was made that has gone since: whether a value that was read before is older
+            than a commit, nobody knows any more.
     """
 
     def __init__(self, keep_seconds: float, *, most: int = _MOST, clock: Callable[[], float] = now) -> None:
-        self._keep = keep_seconds
+        self.keep_seconds = keep_seconds
+        self.forgotten_at = float("-inf")
         self._most = most
         self._clock = clock
         self._floors: OrderedDict[str, Floor] = OrderedDict()
@@ -61,20 +67,31 @@ class Committed:
         elif there is not None and there.version == version and value is None:
             value = there.value
         since = there.since if there is not None else float("-inf")
-        self._put(key, Floor(version, value, since, self._clock() + self._keep))
+        self._put(key, Floor(version, value, since, self._clock() + self.keep_seconds))
 
     def distrust(self, key: str) -> None:
         """Something may have been committed, nobody knows what: take nothing that was read before now."""
         there = self._floors.get(key)
         version, value = (there.version, there.value) if there is not None else ("", None)
         time = self._clock()
-        self._put(key, Floor(version, value, time, time + self._keep))
+        self._put(key, Floor(version, value, time, time + self.keep_seconds))
+
+    def keep_for(self, seconds: float) -> None:
+        """Values may be served for so long: floors stay no shorter, those that are here included."""
+        longer = seconds - self.keep_seconds
+        if longer <= 0:
+            return
+        self.keep_seconds = seconds
+        self._blind_until += longer
+        for key, floor in self._floors.items():
+            self._floors[key] = floor._replace(until=floor.until + longer)
 
     def find(self, key: str) -> Floor | None:
         """The floor of a key, if it has one."""
         floor = self._floors.get(key)
         if floor is not None and floor.until <= self._clock():
             del self._floors[key]
+            self._forget(floor)
             return None
         return floor
 
@@ -94,3 +111,7 @@ class Committed:
                     return
                 self._blind_until = max(self._blind_until, oldest.until)
             self._floors.popitem(last=False)
+            self._forget(oldest)
+
+    def _forget(self, floor: Floor) -> None:
+        self.forgotten_at = max(self.forgotten_at, floor.until - self.keep_seconds)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
 
 from qts_data.cache.aside import CacheAside, Plan
@@ -34,6 +36,11 @@ class CacheAccess:
         self.aside = aside
         self.keys = Keys(prefix)
 
+    def may_be_near(self, key: str) -> bool:
+        """Whether somebody tells this process when others change the value of a key."""
+        near = self.aside.near
+        return near is not None and key.startswith(near.told_of)
+
     async def invalidate(self, kind: CacheType, *names: str, ttl_ms: int | None = None) -> None:
         """Serve nothing that was read before now; call it after the commit.
 
@@ -43,8 +50,10 @@ class CacheAccess:
             ttl_ms: The longest TTL of such values, if it is not the type's default.
         """
         key = self.keys.key(kind, *names)
+        committed = self.aside.committed
+        committed.keep_for((ttl_ms or DEFAULT_TTL_MS[kind]) / 1000)
         self.aside.changed(key)
-        await self.aside.guarded(_invalidate, self.aside, key, ttl_ms or DEFAULT_TTL_MS[kind])
+        await self.aside.guarded(_invalidate, self.aside, key, math.ceil(committed.keep_seconds * 1000))
 
 
 async def _invalidate(aside: CacheAside, key: str, ttl_ms: int) -> bool:
@@ -95,7 +104,8 @@ def cached(
     Args:
         kind: What it is; says where in the cache, and for how long.
         key: Called with the method's arguments but for self; the name, or names, of the value. What a `CacheManager`
-            keeps has one name, a position also its account: give a second one that is none of these.
+            keeps has one name, a position also its account, a book also `bid` and `ask`: give a second one that is none
+            of these.
         codec: How the value is written; by default JSON of texts, whole numbers, booleans, lists and dicts.
         ttl_ms: Milliseconds for which a value may be served; None is the type's default.
         version: What a value is fenced by, such as `version_text(position.last_ledger_id)`; without it, values are
@@ -104,8 +114,9 @@ def cached(
         negative: Whether None is cached, too.
         jitter: Whether TTLs are shortened at random by up to a tenth, so that keys do not expire together.
         stale_if_error_ms: For how long after its TTL a value may be served while the database cannot be reached;
-            never longer than the longest TTL of the configuration.
-        near: Whether values may be kept in the process, where that is turned on.
+            never longer than the longest TTL in use.
+        near: Whether values may be kept in the process, where that is turned on; only positions, limits and parameters
+            are, and only under the prefix of the configuration, for of nothing else does the server tell the changes.
         access: Finds the cache in self; by default its attribute `cache`.
     """
     plan: Plan[Any] = Plan(
@@ -118,6 +129,7 @@ def cached(
         jitter=jitter,
         stale_ms=stale_if_error_ms,
     )
+    far = replace(plan, near=False)
 
     def decorate(
         method: Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]],
@@ -133,7 +145,8 @@ def cached(
             def load() -> Awaitable[_T]:
                 return method(self, *args, **kwargs)
 
-            return cast("_T", await found.aside.fetch(name, plan, load))
+            chosen = plan if near and found.may_be_near(name) else far
+            return cast("_T", await found.aside.fetch(name, chosen, load))
 
         return ask
 

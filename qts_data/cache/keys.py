@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from qts_data.contracts.cache import CacheType
+from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,15 +17,32 @@ MAIN_ACCOUNT: Final = "main"
 """The account whose positions have the short keys."""
 
 _REMEMBERED: Final = 4096
-# With these out of the names, the first } of a key ends its hash tag and no two names make one key.
-_ESCAPED: Final = str.maketrans({character: f"%{ord(character):02X}" for character in "%{}"})
+
+
+def _escapes(characters: str) -> dict[int, str]:
+    return {ord(character): f"%{ord(character):02X}" for character in characters}
+
+
+# With these out of the first name, the first } of a key ends its hash tag. With the colon out of the names after it,
+# each colon there begins a name. So no two lists of names make one key.
+_IN_TAG: Final = _escapes("%{}")
+_AFTER_TAG: Final = _escapes("%{}:")
+_FIELDS: Final = {
+    CacheType.PRICE: "symbol",
+    CacheType.POSITION: "symbol",
+    CacheType.ORDERBOOK: "symbol",
+    CacheType.RISK: "account",
+    CacheType.ORDER: "order_id",
+    CacheType.STRATEGY: "strategy_id",
+}
 
 
 class Keys:
     """Makes keys such as `price:{005930}`.
 
     The braces are part of the key: they are Redis Cluster's hash tag, and keep what belongs to a symbol on one
-    server. A brace or per cent sign of a name is written `%7B`, `%7D` or `%25`.
+    server. A brace or per cent sign of a name is written `%7B`, `%7D` or `%25`, and a colon `%3A` in a name that stands
+    after the braces.
 
     Args:
         prefix: Begins every key.
@@ -36,12 +54,19 @@ class Keys:
         self._made = lru_cache(_REMEMBERED)(self._make)
 
     def key(self, kind: CacheType, name: str, *rest: str) -> str:
-        """The key of a value; names after the first do not decide about its server."""
+        """The key of a value; names after the first do not decide about its server.
+
+        Raises:
+            InvalidRecord: A name holds half a surrogate pair.
+        """
         return self._made(kind, name, *rest)
 
     def _make(self, kind: CacheType, name: str, *rest: str) -> str:
-        tail = "".join(f":{part.translate(_ESCAPED)}" for part in rest)
-        return f"{self.prefix}{kind.value}:{{{name.translate(_ESCAPED)}}}{tail}"
+        _require_utf8(_FIELDS[kind], name)
+        for part in rest:
+            _require_utf8("account" if kind is CacheType.POSITION else "name", part)
+        tail = "".join(f":{part.translate(_AFTER_TAG)}" for part in rest)
+        return f"{self.prefix}{kind.value}:{{{name.translate(_IN_TAG)}}}{tail}"
 
     def position(self, symbol: str, account: str = MAIN_ACCOUNT) -> str:
         """`pos:{symbol}` of the main account, `pos:{symbol}:account` of another."""
@@ -55,3 +80,11 @@ class Keys:
     def starts(self, kinds: Iterable[CacheType] = CacheType) -> list[str]:
         """How all keys of these types begin."""
         return [f"{self.prefix}{kind.value}:{{" for kind in kinds]
+
+
+def _require_utf8(field: str, name: str) -> None:
+    """Refuse what no server takes; it would fail as whatever `str.encode` raises, on the way to one."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRecord(field=field, reason=f"{name!a} holds half a surrogate pair") from error

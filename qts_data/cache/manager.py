@@ -85,12 +85,14 @@ class CacheManager:
     in the cache only; None means that they are not to be had.
 
     A process that dies between COMMIT and the write to the cache leaves the position of before in it; other processes
-    may read that for the rest of its TTL, one second by default.
+    may read that for the rest of its TTL, one second by default. Ages are told by the clock of one Redis server: after
+    a failover to one whose clock is behind, or when it is set back, what was written before lives longer by the
+    difference.
 
     Args:
         config: Where Redis is, how long it may take, how long values live.
         loaders: Where values come from.
-        cache: Another cache than the configured Redis.
+        cache: Another cache than the configured Redis; then nothing is kept near, for it does not tell of changes.
         on_event: Told when the cache is given up, when it is back, and the counters on `record_metrics`.
         on_safety: Told of each safety state, before anything else is done about it: to make the database read-only.
     """
@@ -108,7 +110,7 @@ class CacheManager:
         self._loaders = loaders
         self._on_event = on_event
         self._on_safety = on_safety
-        self._near = NearCache(config.near_entries) if config.near_entries else None
+        self._near = NearCache(config.near_entries) if config.near_entries and cache is None else None
         self._keys = Keys(config.prefix)
         self.safety = SafetyState.NORMAL
         self.operating = OperatingState.BALANCED

@@ -78,7 +78,7 @@ class MemoryCache(Cache):
             self._books.pop(meta_key, None)
             return MISSING
         kept, bids, asks = there
-        meta = Entry(kept.value, kept.version, kept.read_at, kept.expires_at)
+        meta = Entry(dict(kept.value or {}), kept.version, kept.read_at, kept.expires_at)
         return BookSides(meta, bids[:levels], asks[:levels])
 
     async def drop_all(self, patterns: Sequence[str]) -> int:

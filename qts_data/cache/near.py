@@ -26,9 +26,13 @@ class NearCache:
 
     Args:
         entries: Most values; the one that was written first goes first.
+
+    Attributes:
+        told_of: How the keys begin of whose changes the server tells; no other may be kept.
     """
 
     def __init__(self, entries: int) -> None:
+        self.told_of: tuple[str, ...] = ()
         self._most = entries
         self._values: OrderedDict[str, tuple[Any, float]] = OrderedDict()
         # Keys that are being read, and by whom.

@@ -109,6 +109,7 @@ class RedisCache(Cache):
         preamble = list(_LOAD)
         if near is not None:
             starts = Keys(config.prefix).starts(NEAR_TYPES)
+            near.told_of = tuple(starts)
             prefixes = [word for start in starts for word in ("PREFIX", start)]
             preamble.append(pack("CLIENT", "TRACKING", "ON", "BCAST", "NOLOOP", *prefixes))
         maker = LinkMaker(config, preamble=preamble, on_push=self._pushed, on_lost=self._lost)
@@ -209,7 +210,9 @@ class RedisCache(Cache):
                     raise self._refused(answer, link)
                 cursor, keys = answer
                 if found := [key for key in keys if key.startswith(starts)]:
-                    answers = await link.call(b"".join([pack("UNLINK", key) for key in found]), len(found))
+                    # As bytes: somebody else's key may be no text, and came as the wire reads such.
+                    payload = b"".join([pack("UNLINK", key.encode(errors="surrogateescape")) for key in found])
+                    answers = await link.call(payload, len(found))
                     answers = answers if len(found) > 1 else [answers]
                     dropped += sum(self._number(number, link) for number in answers)
                 if cursor == "0":

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, assert_type
+import dataclasses
+from typing import TYPE_CHECKING, Any, assert_type, cast
 
 import pytest
 import pytest_asyncio
 
-from qts_data.cache import Breaker, CacheAccess, MemoryCache, RedisCache, cached, version_text
-from qts_data.cache.aside import CacheAside
+from qts_data.cache import Breaker, CacheAccess, JsonCodec, MemoryCache, RecordCodec, RedisCache, cached, version_text
+from qts_data.cache.aside import CacheAside, Plan
 from qts_data.cache.codec import POSITION
 from qts_data.cache.manager import position_version
+from qts_data.cache.near import NearCache
 from qts_data.contracts import CacheType, Position
-from qts_data.errors import DatabaseUnavailable, NotFound
+from qts_data.errors import CacheUnavailable, ConfigurationError, DatabaseUnavailable, NotFound
 from tests.fixtures.cache_rows import patient, position
 from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from qts_data.cache import Cache
+    from qts_data.cache import Cache, Codec
+    from qts_data.cache.port import Fields
 
 
 class Repository:
@@ -180,6 +183,196 @@ async def test_a_stale_value_from_before_a_change_is_not_served(repository: Repo
     repository.error = DatabaseUnavailable("down")
     with pytest.raises(DatabaseUnavailable):
         await repository.find_limit("a")
+
+
+# Changes that the cache is not told of
+
+
+class Deaf(MemoryCache):
+    """A cache that cannot be reached while it is invalidated."""
+
+    async def invalidate(self, key: str, *, ttl_ms: int, version: str | None = None) -> bool:  # noqa: ARG002
+        raise CacheUnavailable("not now")
+
+
+class Instruments:
+    """Reads values that live longer than what the cache was made for."""
+
+    def __init__(self, cache: CacheAccess) -> None:
+        self.cache = cache
+        self.row = "old"
+
+    @cached(CacheType.STRATEGY, key=lambda name: (name, "long"), ttl_ms=600_000, jitter=False)
+    async def find(self, name: str) -> str:
+        assert name
+        return self.row
+
+
+@pytest.mark.parametrize("told", [None, 60_000, 600_000])
+@pytest.mark.parametrize("known", [False, True], ids=["not read before", "read before"])
+async def test_a_change_is_remembered_for_as_long_as_any_value_may_be_served(*, known: bool, told: int | None) -> None:
+    server, time_over = Deaf(), 0.05
+    one, other = (CacheAccess(CacheAside(server, Breaker(5, 60), keep_seconds=time_over)) for _ in range(2))
+    here, elsewhere = Instruments(one), Instruments(other)
+    assert await elsewhere.find("a") == "old"
+    await other.aside.settle()
+    if known:
+        assert await here.find("a") == "old"
+    here.row = "new"
+    if told is None:
+        one.aside.changed(one.keys.key(CacheType.STRATEGY, "a", "long"))
+    else:
+        await one.invalidate(CacheType.STRATEGY, "a", "long", ttl_ms=told)
+    await asyncio.sleep(2 * time_over)
+    one.aside.changed("another key")  # which lets go of what has had its time
+    assert await here.find("a") == "new"
+
+
+async def test_what_was_read_before_a_change_is_not_kept_near_after_it() -> None:
+    near = NearCache(10)
+    aside = CacheAside(Deaf(), Breaker(5, 60), keep_seconds=60, near=near)
+    plan: Plan[str] = Plan(codec=JsonCodec(), ttl_ms=60_000, near=True)
+    rows = ["old"]
+
+    async def load() -> str:
+        return rows[0]
+
+    assert await aside.fetch("strat:{a}", plan, load) == "old"
+    rows[0] = "new"
+    aside.changed("strat:{a}")
+    await aside.settle()
+    assert await aside.fetch("strat:{a}", plan, load) == "new"
+    await aside.settle()
+    assert await aside.fetch("strat:{a}", plan, load) == "new"
+
+
+class Near:
+    """Wants its values near."""
+
+    def __init__(self, cache: CacheAccess) -> None:
+        self.cache = cache
+        self.row = 0
+
+    @cached(CacheType.STRATEGY, key=lambda name: (name, "near"), near=True)
+    async def find(self, name: str) -> int:
+        assert name
+        return self.row
+
+    @cached(CacheType.ORDER, key=lambda name: (name, "near"), near=True)
+    async def find_of_a_kind_that_is_never_near(self, name: str) -> int:
+        assert name
+        return self.row
+
+
+@pytest.mark.parametrize("prefix", ["t:", "other:"])
+async def test_only_what_the_server_tells_of_is_kept_near(redis_url: str, prefix: str) -> None:
+    near = NearCache(10)
+    cache = RedisCache(patient(url=redis_url, prefix="t:"), near=near)
+    aside = CacheAside(cache, Breaker(5, 60), keep_seconds=60, near=near)
+    here = Near(CacheAccess(aside, prefix))
+    for ask in (here.find, here.find_of_a_kind_that_is_never_near):
+
+        async def is_near(ask: Any = ask) -> bool:
+            before = aside.counters.near_hits
+            await ask("a")
+            await aside.settle()
+            return aside.counters.near_hits > before
+
+        if ask == here.find and prefix == "t:":
+            await eventually(is_near)
+        else:
+            for _ in range(3):
+                await is_near()
+            assert not await is_near()
+    await cache.close()
+
+
+# Values that their holders change
+
+
+async def test_what_a_caller_does_to_its_value_nobody_else_sees(repository: Repository) -> None:
+    repository.row = {"lots": [1, 2]}
+    first = await repository.find_strategy("a")
+    cast("Any", first)["lots"].append(999)
+    await settle(repository)
+    repository.row = None
+    for _ in range(2):
+        found = cast("Any", await repository.find_strategy("a"))
+        assert found == {"lots": [1, 2]}
+        found["lots"].append(999)
+    assert repository.reads == 1
+
+
+async def test_who_waits_together_does_not_share_one_list(repository: Repository) -> None:
+    repository.row, repository.hold = [[1], [2]], asyncio.Event()
+
+    async def change() -> Any:
+        found = cast("Any", await repository.find_limit("a"))
+        before = [list(item) for item in found]
+        found[0].append(999)
+        return before
+
+    tasks = [asyncio.ensure_future(change()) for _ in range(5)]
+    await eventually(lambda: repository.reads == 1)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    repository.hold.set()
+    assert await asyncio.gather(*tasks) == [[[1], [2]]] * 5
+
+
+async def test_a_value_that_its_codec_refuses_is_returned_and_not_cached(repository: Repository) -> None:
+    for value in (1.5, "half a pair \ud800"):
+        repository.row = value
+        before = repository.reads
+        for _ in range(2):
+            assert await repository.find_strategy("a") == value
+            await settle(repository)
+        assert repository.reads == before + 2
+
+
+@pytest.mark.parametrize("values", [{"ttl_ms": 0}, {"stale_if_error_ms": -1}])
+def test_a_time_that_cannot_be_meant_is_refused_where_it_is_written(values: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError):
+        cached(CacheType.RISK, key=str, **values)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lots:
+    """A record that can be changed all the same."""
+
+    sizes: list[int]
+
+
+@pytest.mark.parametrize("own_copy", [False, True])
+async def test_near_values_are_each_callers_own(redis_url: str, *, own_copy: bool) -> None:
+    class LotsCodec:
+        """A codec of somebody else's, with no word about copies."""
+
+        def encode(self, value: Lots) -> dict[str, str]:
+            return {"sizes": ",".join(map(str, value.sizes))}
+
+        def decode(self, found: Fields) -> Lots:
+            return Lots([int(text) for text in found["sizes"].split(",")])
+
+    codec: Codec[Lots] = RecordCodec(Lots, 1) if own_copy else LotsCodec()
+    near = NearCache(10)
+    aside = CacheAside(RedisCache(patient(url=redis_url), near=near), Breaker(5, 60), keep_seconds=60, near=near)
+    plan = Plan(codec=codec, ttl_ms=60_000, near=True)
+
+    async def load() -> Lots:
+        return Lots([1, 2])
+
+    async def is_near() -> bool:
+        before = aside.counters.near_hits
+        found = await aside.fetch("strat:{a}", plan, load)
+        assert found == Lots([1, 2])
+        found.sizes.append(999)
+        await aside.settle()
+        return aside.counters.near_hits > before
+
+    await eventually(is_near)
+    assert await is_near()
+    await aside.cache.close()
 
 
 async def signatures(repository: Repository) -> None:

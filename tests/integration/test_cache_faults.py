@@ -208,6 +208,15 @@ async def test_what_somebody_else_wrote_is_a_miss_and_is_replaced(cache: RedisCa
         assert await cache.get(key) == {"a": "2"}
 
 
+async def test_keys_that_are_no_text_are_dropped_too(cache: RedisCache, own_redis: RedisProcess) -> None:
+    keys = [b"pos:{\xff}", b"pos:{\xed\xa0\x80}", "pos:{한글}".encode()]
+    with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
+        for key in keys:
+            client.hset(key, mapping={"a": "1"})
+        assert await cache.drop_all(["pos:{"]) == len(keys)
+        assert client.dbsize() == 0
+
+
 async def test_a_value_can_be_read_by_hand_and_has_its_end_in_redis_too(
     cache: RedisCache, own_redis: RedisProcess
 ) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import pytest_asyncio
@@ -27,7 +27,7 @@ from qts_data.contracts import (
     Reversal,
     SafetyState,
 )
-from qts_data.errors import ConfigurationError, DatabaseUnavailable, OutcomeUnknown, WritesRefused
+from qts_data.errors import ConfigurationError, DatabaseUnavailable, InvalidRecord, OutcomeUnknown, WritesRefused
 from qts_data.repositories import Database
 from qts_data.settings import Settings
 from tests.fixtures.cache_rows import NOW, Source, marked, patient, position, quote
@@ -109,6 +109,35 @@ async def test_positions_of_two_accounts_do_not_meet(manager: CacheManager, sour
         assert await settled(manager, manager.get_position(S)) == position(1)
         assert await settled(manager, manager.get_position(S, "second")) == position(2, account="second")
     assert source.reads == 2
+
+
+async def test_accounts_with_colons_do_not_meet(manager: CacheManager, source: Source) -> None:
+    for version, account in enumerate(("a:b", "a", "a%3Ab"), start=1):
+        source.rows[S, account] = position(version, account=account)
+        assert await settled(manager, manager.get_position(S, account)) == position(version, account=account)
+    assert await manager.get_position(S, "a:b") == position(1, account="a:b")
+    assert source.reads == 3
+
+
+async def test_a_name_that_no_server_takes_is_refused_before_anybody_is_asked(
+    manager: CacheManager, source: Source
+) -> None:
+    half = "\ud800"
+    for field, call in (
+        ("symbol", manager.get_price(half)),
+        ("symbol", manager.get_orderbook(half)),
+        ("symbol", manager.get_position(half)),
+        ("account", manager.get_position(S, half)),
+        ("account", manager.get_risk(half)),
+        ("strategy_id", manager.get_strategy(half)),
+        ("order_id", manager.get_order(half)),
+        ("account", manager.precheck(S, half, "s1")),
+    ):
+        with pytest.raises(InvalidRecord) as caught:
+            await cast("Awaitable[Any]", call)
+        assert caught.value.field == field
+    assert source.reads == source.other_reads == 0
+    assert manager.get_stats().errors == 0
 
 
 async def test_a_thousand_who_miss_at_once_ask_the_database_once(manager: CacheManager, source: Source) -> None:

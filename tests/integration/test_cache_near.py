@@ -180,6 +180,19 @@ async def test_limits_that_another_process_changes_are_read_anew(redis_url: str,
     await other.close()
 
 
+async def test_over_a_cache_that_tells_nothing_nothing_is_kept_near(redis_url: str, source: Source) -> None:
+    shared = remote(redis_url)
+    async with CacheManager(patient(url=redis_url, near_entries=100), source.loaders, cache=shared) as manager:
+        source.elsewhere(1)
+        assert await settled(manager, manager.get_position(S)) == position(1)
+        assert await manager.get_position(S) == position(1)
+        other = remote(redis_url)
+        await other.set_many([write_of(2)])
+        assert await manager.get_position(S) == position(2)
+        assert manager.get_stats().near_hits == 0
+        await other.close()
+
+
 async def test_with_the_connection_everything_near_is_forgotten(own_redis: RedisProcess, source: Source) -> None:
     async with near_manager(own_redis.url, source) as manager:
         source.elsewhere(1)

@@ -61,6 +61,11 @@ async def hybrid(database: Database, sheets: GoogleSheetsAdapter) -> AsyncIterat
         yield made
 
 
+def checked_out(database: Database) -> int:
+    pool: Any = database.engine.pool
+    return int(pool.checkedout())
+
+
 def worker_of(database: Database, sheets: GoogleSheetsAdapter, config: DeliveryConfig = FAST) -> OutboxWorker:
     return OutboxWorker(database, sheets.writer, config=config)
 
@@ -274,6 +279,26 @@ async def test_without_a_feed_a_hybrid_books_nothing(database: Database, sheets:
         await hybrid.outbox.feed(until=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
         with pytest.raises(ConfigurationError):
             await hybrid.append_ledger(FillFactory.build())
+
+
+async def test_a_hybrid_that_closes_gives_its_connection_back(
+    database: Database, sheets: GoogleSheetsAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail() -> None:
+        raise SourceUnavailable("the other source went first")
+
+    primary = TimescaleDBAdapter(database)
+    async with HybridAdapter(primary, sheets) as hybrid:
+        await hybrid.outbox.feed()
+        await hybrid.append_ledger(FillFactory.build())
+        assert checked_out(database) == 1
+    assert checked_out(database) == 0
+    await hybrid.append_ledger(FillFactory.build())
+    monkeypatch.setattr(sheets, "close", fail)
+    with pytest.raises(SourceUnavailable):
+        await hybrid.close()
+    assert checked_out(database) == 0
+    await primary.close()  # as its own context manager does
 
 
 async def test_the_engines_role_may_feed_and_deliver(database_url: URL, sheets: GoogleSheetsAdapter) -> None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qts_data.cache import MISSING, Breaker, BreakerState, JsonCodec, version_text
@@ -170,6 +170,40 @@ def test_more_floors_than_are_kept_make_it_blind_and_not_wrong() -> None:
     assert len(made) == 1
 
 
+def test_a_longer_ttl_lengthens_floors_and_tells_of_those_that_have_gone() -> None:
+    clock = Clock()
+    made = Committed(10, clock=clock)
+    made.distrust("gone")
+    clock.time += 9
+    made.distrust("k")
+    clock.time += 2
+    assert made.find("gone") is None
+    assert made.forgotten_at == 100.0
+    made.keep_for(600)
+    clock.time += 597
+    assert made.find("k") is not None
+    clock.time += 1
+    assert made.find("k") is None
+    assert made.forgotten_at == 109.0
+    made.keep_for(5)
+    made.distrust("k")
+    clock.time += 599
+    assert made.find("k") is not None
+
+
+def test_floors_that_were_too_many_matter_for_longer_where_values_live_longer() -> None:
+    clock = Clock()
+    made = Committed(10, most=1, clock=clock)
+    for name in "ab":
+        made.distrust(name)
+    clock.time += 11
+    assert not made.blind
+    made.keep_for(60)
+    assert made.blind
+    clock.time += 49
+    assert not made.blind
+
+
 # Near cache
 
 
@@ -214,13 +248,48 @@ def test_keys_are_the_documented_ones() -> None:
     assert keys.key(CacheType.PRICE, "005930") == "qts:price:{005930}"
     assert keys.position("005930") == "qts:pos:{005930}"
     assert keys.position("005930", "second") == "qts:pos:{005930}:second"
+    assert keys.key(CacheType.STRATEGY, "K:1", "lots") == "qts:strat:{K:1}:lots"
+    assert keys.key(CacheType.STRATEGY, "K", "a:b", "50%") == "qts:strat:{K}:a%3Ab:50%25"
+    assert keys.position("005930", "a:b") == "qts:pos:{005930}:a%3Ab"
     assert keys.book("005930") == ("qts:book:{005930}:bid", "qts:book:{005930}:ask", "qts:book:{005930}")
 
 
-@given(st.tuples(st.text(min_size=1), st.text(min_size=1)), st.tuples(st.text(min_size=1), st.text(min_size=1)))
-def test_two_names_never_make_one_key(one: tuple[str, str], other: tuple[str, str]) -> None:
+texts = st.text(st.sampled_from("a:%{}3AB") | st.characters(codec="utf-8"), max_size=6)
+parts = st.lists(texts, min_size=1, max_size=4).map(tuple)
+
+
+@given(st.tuples(texts, texts), st.tuples(texts, texts))
+def test_two_positions_never_have_one_key(one: tuple[str, str], other: tuple[str, str]) -> None:
     keys = Keys()
     assert (keys.position(*one) == keys.position(*other)) == (one == other)
+
+
+@given(st.lists(st.tuples(st.sampled_from(CacheType), parts), min_size=2, max_size=20, unique=True))
+@example([(CacheType.STRATEGY, names) for names in (("x", "a:b", "c"), ("x", "a", "b:c"), ("x", "a", "b", "c"))])
+@example([(CacheType.STRATEGY, names) for names in (("x",), ("x", ""), ("x", "", ""), ("x", ":"), ("x", "%3A"))])
+def test_two_names_never_make_one_key(names: list[tuple[CacheType, tuple[str, ...]]]) -> None:
+    keys = Keys()
+    assert len({keys.key(kind, *one) for kind, one in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "field"),
+    [
+        (CacheType.PRICE, ("\ud800",), "symbol"),
+        (CacheType.ORDERBOOK, ("\udfff",), "symbol"),
+        (CacheType.POSITION, ("005930", "a\ud800"), "account"),
+        (CacheType.RISK, ("\ud800",), "account"),
+        (CacheType.ORDER, ("\ud800",), "order_id"),
+        (CacheType.STRATEGY, ("\ud800",), "strategy_id"),
+        (CacheType.STRATEGY, ("s", "\ud800"), "name"),
+    ],
+)
+def test_a_name_that_no_server_takes_is_refused_by_its_name(
+    kind: CacheType, names: tuple[str, ...], field: str
+) -> None:
+    with pytest.raises(InvalidRecord) as caught:
+        Keys().key(kind, *names)
+    assert caught.value.field == field
 
 
 @given(st.lists(st.integers(0, 2**63 - 1), min_size=2, max_size=2), st.lists(st.integers(0, 2**63 - 1), min_size=2))
@@ -304,7 +373,9 @@ def test_limits_that_are_no_numbers_are_foreign() -> None:
             RISK.decode({"v": "1", "json": json.dumps({"account": "main", "limits": {"a": limit}})})
 
 
-@pytest.mark.parametrize("value", [1.5, Decimal(1), dt.datetime.now(dt.UTC), {"a": {1: 2}}, [(1,)], {"a": [0.1]}])
+@pytest.mark.parametrize(
+    "value", [1.5, Decimal(1), dt.datetime.now(dt.UTC), {"a": {1: 2}}, [(1,)], {"a": [0.1]}, ["\ud800"]]
+)
 def test_json_refuses_what_it_would_change(value: object) -> None:
     with pytest.raises(InvalidRecord):
         JsonCodec[object]().encode(value)
@@ -312,10 +383,30 @@ def test_json_refuses_what_it_would_change(value: object) -> None:
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers() | st.text(),
+        st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8")),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     )
 )
 def test_json_comes_back(value: object) -> None:
     codec = JsonCodec[object]()
-    assert codec.decode(codec.encode(value)) == value
+    assert codec.decode(codec.encode(value)) == codec.copy(value) == value
+
+
+def parts_that_change(value: object) -> set[int]:
+    """The identities of all lists and dicts in a value."""
+    if not isinstance(value, list | dict):
+        return set()
+    inner = value.values() if isinstance(value, dict) else value
+    return {id(value)}.union(*map(parts_that_change, inner))
+
+
+def test_copies_share_nothing_that_can_be_changed() -> None:
+    value = {"a": [1, {"b": []}], "c": {}}
+    assert not parts_that_change(value) & parts_that_change(JsonCodec[object]().copy(value))
+    held = StrategyParameters(strategy_id="s", parameters={"levels": [1, [2]], "fast": 5})
+    copied = STRATEGY.copy(held)  # type: ignore[attr-defined]
+    assert copied == held
+    assert not parts_that_change(held.parameters["levels"]) & parts_that_change(copied.parameters["levels"])
+    plain = StrategyParameters(strategy_id="s", parameters={"fast": 5})
+    assert STRATEGY.copy(plain) is plain  # type: ignore[attr-defined]
+    assert POSITION.copy(position(1)) == position(1)
