@@ -145,6 +145,15 @@ class Fold:
             self._slots[place].trade = trade
             self._recompute(place)
 
+    def pass_over(self, ledger_id: int, corrects_id: int) -> None:
+        """Leave out a correction, and know whose place it would take.
+
+        What corrects or reverses it later takes that place: it speaks of the same trade.
+        """
+        place = self._place.get(corrects_id)
+        if place is not None:
+            self._place[ledger_id] = place
+
     def _recompute(self, place: int) -> None:
         holding = self._slots[place - 1].after if place else FLAT
         for slot in self._slots[place:]:

@@ -10,11 +10,12 @@ from qts_data.contracts import Position
 from qts_data.contracts.checks import check_amount, check_aware, check_price
 from qts_data.database.errors import translated_errors
 from qts_data.database.pipeline import Pipeline, driver_connection
+from qts_data.database.streaming import streamed
 from qts_data.errors import InvalidRecord, NotFound
 from qts_data.models import LedgerEntry as Entry
 from qts_data.models import Position as Row
 from qts_data.repositories.booking import GATE, half_even, write_positions
-from qts_data.repositories.proof import Mismatch, Verification, rebuild, verify
+from qts_data.repositories.proof import Mismatch, Verification, compare, rebuild, verify
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -122,10 +123,9 @@ class PositionReader:
     ) -> AsyncIterator[Position]:
         """All positions in order of account and symbol, a few thousand at a time."""
         statement = _filtered(account, market, None, open_only=open_only)
-        with translated_errors():
-            async with self._connection.stream(statement, execution_options={"yield_per": 2000}) as rows:
-                async for row in rows.mappings():
-                    yield Position(**row)
+        async with streamed(self._connection, statement) as rows:
+            async for row in rows.mappings():
+                yield Position(**row)
 
     async def rebuild_positions(
         self, as_of: dt.datetime | None = None, *, by: Literal["timestamp", "recorded_at"] = "timestamp"
@@ -199,19 +199,18 @@ class PositionRepository(PositionReader):
         """Write the positions as the ledger makes them; returns what was wrong.
 
         Nobody else books until the transaction ends. Entries of the ledger are never changed: what is wrong in them
-        is returned, too, and stays.
+        is returned, too, and stays; one that cannot be read does not count.
         """
         with translated_errors():
             driver = await driver_connection(self._connection)
             pipeline = Pipeline(driver)
             pipeline.add(GATE)
             await pipeline.run()
-        found = await self.verify_positions()
+        found, right = await compare(self._connection, [position async for position in self.stream()])
         wrong = {(one.account, one.symbol) for one in found.mismatches if one.ledger_id is None}
-        right = [one for one in await self.rebuild_positions() if (one.account, one.symbol) in wrong]
         with translated_errors():
-            await write_positions(driver, right)
-            for account, symbol in wrong - {(one.account, one.symbol) for one in right}:
+            await write_positions(driver, [right[key] for key in sorted(wrong & right.keys())])
+            for account, symbol in sorted(wrong - right.keys()):
                 await self._connection.execute(
                     sa.delete(Row).where(_position.account == account, _position.symbol == symbol)
                 )

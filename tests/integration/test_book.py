@@ -554,6 +554,33 @@ async def test_the_book_of_a_past_instant_is_rebuilt(book: Database) -> None:
             await rebuild(dt.datetime(2026, 1, 1))  # noqa: DTZ001
 
 
+async def test_a_past_instant_between_corrections_counts_a_trade_once(book: Database) -> None:
+    def at(hour: int) -> dt.datetime:
+        return dt.datetime(2026, 11, 2, hour, tzinfo=dt.UTC)
+
+    await record(book, fill("BUY", "10", "100", execution_id="a", timestamp=at(1)))
+    await reverse(book, Correction(entry=fill("BUY", "11", "100", execution_id="b", timestamp=at(8)), corrects="a"))
+    await reverse(book, Correction(entry=fill("BUY", "12", "100", execution_id="c", timestamp=at(1)), corrects="b"))
+    # A trade whose time was wrong: at 4 it had not been.
+    await record(book, fill("BUY", "1", "5", symbol="late", execution_id="d", timestamp=at(9)))
+    for name, corrects, hour in (("e", "d", 8), ("f", "e", 2)):
+        right = fill("BUY", "2", "5", symbol="late", execution_id=name, timestamp=at(hour))
+        await reverse(book, Correction(entry=right, corrects=corrects))
+
+    async with book.reader(snapshot=True) as reader:
+
+        async def quantities(hour: int) -> list[tuple[str, Decimal]]:
+            return [(one.symbol, one.qty) for one in await reader.positions.rebuild_positions(at(hour))]
+
+        assert await quantities(0) == []
+        assert await quantities(4) == [("005930", Decimal(12)), ("late", Decimal(2))]
+        assert await quantities(9) == [("005930", Decimal(12)), ("late", Decimal(2))]
+    await reverse(book, bust("x", "c"))  # in the night before
+    async with book.reader(snapshot=True) as reader:
+        assert [one.qty for one in await reader.positions.rebuild_positions(at(4))] == [0, 2]
+    assert await verified(book) == 11
+
+
 async def test_a_book_that_was_tampered_with_is_found_and_put_right(book: Database) -> None:
     await record(book, *(fill("BUY", "1", "100", symbol=name) for name in "abcd"))
     async with book.transaction() as uow:
@@ -594,6 +621,16 @@ async def test_an_entry_that_was_written_past_the_package_is_found(book: Databas
         found = await reader.positions.verify_positions()
     fields = {(one.ledger_id and one.ledger_id - booked.ledger_id, one.field) for one in found.mismatches}
     assert {(1, "realized_pnl"), (1, "position_realized_pnl"), (2, "market"), (None, "qty")} <= fields
+    async with book.reader(snapshot=True) as reader:
+        with pytest.raises(InvalidRecord, match="market"):
+            await reader.positions.rebuild_positions()
+    async with book.transaction() as uow:
+        assert await uow.positions.restore_positions() == found.mismatches
+    async with book.reader(snapshot=True) as reader:
+        rest = await reader.positions.verify_positions()
+        position = await reader.positions.get_position("005930")
+    assert these(position.qty, position.realized_pnl) == (0, 1)
+    assert all(one.ledger_id is not None for one in rest.mismatches)
 
 
 async def test_days_are_days_of_the_trading_zone(book: Database) -> None:
