@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import sqlalchemy as sa
 
 from qts_data.contracts import Position
-from qts_data.contracts.checks import check_amount, check_aware, check_price
+from qts_data.contracts.checks import check_amount, check_aware, check_decimal, check_price, check_storable
 from qts_data.database.errors import translated_errors
 from qts_data.database.pipeline import Pipeline, driver_connection
 from qts_data.database.streaming import streamed
@@ -33,24 +33,35 @@ _FIELDS: Final = (
     "exposure_value", "exposure_pct", "unrealized_pnl", "marked_at", "last_ledger_id", "updated_at",
 )  # fmt: skip
 _ALL: Final = sa.select(*(_position[field] for field in _FIELDS))
+# All of them or none, and a value that does not fit is told, not run into: that would abort the transaction.
 _MARK: Final = sa.text(
     f"""
     WITH held AS (
-        SELECT account, symbol, {half_even("(qty * CAST(:price AS numeric))")} AS exposure
+        SELECT account, symbol, currency, cost_basis, {half_even("(qty * CAST(:price AS numeric))")} AS exposure
           FROM positions
          WHERE symbol = :symbol AND (CAST(:account AS text) IS NULL OR account = :account)
            AND (marked_at IS NULL OR marked_at <= :at)
          ORDER BY account
            FOR NO KEY UPDATE
+    ), valued AS (
+        SELECT account, symbol, currency, exposure, exposure - cost_basis AS unrealized,
+               round(exposure / CAST(:equity AS numeric), 6) AS share
+          FROM held
+    ), good AS (
+        SELECT FROM valued
+        HAVING bool_and(abs(exposure) < 1e16 AND abs(unrealized) < 1e16 AND (share IS NULL OR abs(share) < 1e6))
+           AND count(DISTINCT currency) = 1
+    ), done AS (
+        UPDATE positions AS p
+           SET mark_price = :price, marked_at = :at, exposure_value = valued.exposure,
+               unrealized_pnl = valued.unrealized, exposure_pct = valued.share, updated_at = clock_timestamp()
+          FROM valued CROSS JOIN good
+         WHERE p.account = valued.account AND p.symbol = valued.symbol
+     RETURNING {", ".join(f"p.{field}" for field in _FIELDS)}
     )
-    UPDATE positions AS p
-       SET mark_price = :price, marked_at = :at, exposure_value = held.exposure,
-           unrealized_pnl = held.exposure - p.cost_basis,
-           exposure_pct = round(held.exposure / NULLIF(CAST(:equity AS numeric), 0), 6),
-           updated_at = clock_timestamp()
-      FROM held
-     WHERE p.account = held.account AND p.symbol = held.symbol
- RETURNING {", ".join(f"p.{field}" for field in _FIELDS)}
+    SELECT valued.currency AS held_in, valued.exposure, valued.unrealized, valued.share, done.*
+      FROM valued LEFT JOIN done USING (account, symbol)
+     ORDER BY valued.account
     """
 )
 
@@ -73,15 +84,22 @@ class PositionReader:
         return found
 
     async def find_position(self, symbol: str, account: str = "main") -> Position | None:
-        """The same, or None if the account has never traded it."""
+        """The same, or None if the account has never traded it.
+
+        Raises:
+            InvalidRecord: No text of the database could be this symbol or account.
+        """
+        check_storable("symbol", symbol)
+        check_storable("account", account)
         found = await self._rows(_ALL.where(_position.account == account, _position.symbol == symbol))
         return found[0] if found else None
 
     async def list_by_key(self, keys: Iterable[tuple[str, str]]) -> list[Position]:
         """Positions by account and symbol, in that order; those that are not there are left out."""
-        accounts, symbols = zip(*keys, strict=True)
+        pairs = list(keys)
+        accounts, symbols = ([pair[place] for pair in pairs] for place in (0, 1))
         given = (
-            sa.func.unnest(sa.cast(list(accounts), sa.ARRAY(sa.Text)), sa.cast(list(symbols), sa.ARRAY(sa.Text)))
+            sa.func.unnest(sa.cast(accounts, sa.ARRAY(sa.Text)), sa.cast(symbols, sa.ARRAY(sa.Text)))
             .table_valued("account", "symbol")
             .render_derived(name="given")
         )
@@ -113,6 +131,7 @@ class PositionReader:
         """
         statement = _filtered(account, market, strategy_tag, open_only=open_only).limit(limit)
         if symbol is not None:
+            check_storable("symbol", symbol)
             statement = statement.where(_position.symbol == symbol)
         if after is not None:
             statement = statement.where(sa.tuple_(_position.account, _position.symbol) > sa.tuple_(*after))
@@ -175,15 +194,20 @@ class PositionRepository(PositionReader):
             symbol: The instrument.
             price: Its price in the positions' currency.
             at: When that was the price.
-            account: Only this account's position.
-            equity: The account's equity in the same currency, above 0; makes `exposure_pct`, which is None without.
+            account: Only this account's position; None for those of all accounts.
+            equity: Equity in the same currency, above 0, of the account or, without one, of all of them together;
+                makes `exposure_pct`, which is None without.
 
         Returns:
             The positions that were valued.
 
         Raises:
-            InvalidRecord: A value cannot be stored, or `at` has no time zone.
+            InvalidRecord: A value or what follows from it cannot be stored, `at` has no time zone, or accounts hold
+                the symbol in several currencies and `account` is not given; nothing was valued.
         """
+        check_storable("symbol", symbol)
+        if account is not None:
+            check_storable("account", account)
         check_price("price", price)
         check_aware("at", at)
         if equity is not None:
@@ -193,7 +217,17 @@ class PositionRepository(PositionReader):
         parameters = {"symbol": symbol, "price": price, "at": at, "account": account, "equity": equity}
         with translated_errors():
             rows = (await self._connection.execute(_MARK, parameters)).mappings().all()
-        return [Position(**row) for row in sorted(rows, key=lambda row: row["account"])]
+        for row in rows:
+            check_amount("exposure_value", row["exposure"])
+            check_amount("unrealized_pnl", row["unrealized"])
+            if row["share"] is not None:
+                check_decimal("exposure_pct", row["share"], integer_digits=6, places=6)
+        currencies = sorted({row["held_in"] for row in rows})
+        if len(currencies) > 1:
+            raise InvalidRecord(
+                field="account", reason=f"is not given, and {symbol} is held in {', '.join(currencies)}: say whose"
+            )
+        return [Position(**{field: row[field] for field in _FIELDS}) for row in rows]
 
     async def restore_positions(self) -> tuple[Mismatch, ...]:
         """Write the positions as the ledger makes them; returns what was wrong.
@@ -227,7 +261,9 @@ def _filtered(account: str | None, market: str | None, strategy_tag: str | None,
     statement = _ALL.order_by(_position.account, _position.symbol)
     for column, value in ((_position.account, account), (_position.market, market)):
         if value is not None:
+            check_storable(column.key, value)
             statement = statement.where(column == value)
     if strategy_tag is not None:
+        check_storable("strategy_tag", strategy_tag)
         statement = statement.where(_traded_by(strategy_tag))
     return statement.where(_position.qty != 0) if open_only else statement

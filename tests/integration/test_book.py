@@ -482,6 +482,68 @@ async def test_a_valuation_rounds_as_the_book_does(book: Database) -> None:
             assert (long.exposure_value, short.exposure_value) == (Decimal(value), -Decimal(value))
 
 
+async def test_a_valuation_is_exact_for_large_values(book: Database) -> None:
+    """Half a unit of the last place is a tie, behind thirteen digits, too."""
+    worth = Decimal("3000001500000.03000002")
+    await record(book, fill("BUY", "1000000.5", "1"))
+    async with book.transaction() as uow:
+        (marked,) = await uow.positions.mark("005930", Decimal("3000000.00000003"), MORNING)
+    assert (marked.exposure_value, marked.unrealized_pnl) == (worth, worth - Decimal("1000000.5"))
+    async with book.fill_writer() as writer:
+        for count in (1, 2, 3):  # the last ones in one round trip each, past the statement of the first
+            booked = await writer.record_fill(fill("BUY", "2", "0"))
+            value = worth + count * 2 * Decimal("3000000.00000003")
+            assert booked.position.exposure_value == value
+            assert booked.position.unrealized_pnl == value - Decimal("1000000.5")
+
+
+async def test_a_valuation_that_would_not_fit_names_its_field_and_changes_nothing(book: Database) -> None:
+    await record(book, fill("BUY", "5000000000", "1"), fill("BUY", "1", "1", account="small"))
+    await record(book, fill("SELL", "1", str(9 * 10**9), account="short"))
+    async with book.transaction() as uow:
+        for field, price, equity in (
+            ("exposure_value", Decimal(9 * 10**9), None),
+            ("exposure_pct", Decimal(1), Decimal("0.00000001")),
+        ):
+            with pytest.raises(InvalidRecord, match="digits before the point") as caught:
+                await uow.positions.mark("005930", price, MORNING, equity=equity)
+            assert caught.value.field == field
+        # The transaction goes on.
+        assert [one.mark_price for one in await uow.positions.list_positions()] == [None, None, None]
+        await uow.positions.mark("005930", Decimal(1), MORNING)
+    async with book.reader() as reader:
+        assert [one.exposure_value for one in await reader.positions.list_positions()] == [5000000000, -1, 1]
+
+
+async def test_positions_in_several_currencies_are_not_valued_at_one_price(book: Database) -> None:
+    await record(book, fill("BUY", "1", "1"), fill("BUY", "1", "1", account="abroad", currency="USD"))
+    async with book.transaction() as uow:
+        with pytest.raises(InvalidRecord, match=r"account: .* held in KRW, USD"):
+            await uow.positions.mark("005930", Decimal(1), MORNING)
+        (marked,) = await uow.positions.mark("005930", Decimal(2), MORNING, account="abroad")
+        assert these(marked.currency, marked.exposure_value) == ("USD", 2)
+        assert (await uow.positions.get_position("005930")).mark_price is None
+
+
+async def test_no_valuation_stops_a_fill(book: Database) -> None:
+    price = Decimal(9 * 10**9)
+    await record(book, fill("BUY", "1", "1"))
+    async with book.transaction() as uow:
+        await uow.positions.mark("005930", price, MORNING)
+    (huge,) = await record(book, fill("BUY", "5000000000", "0.01"))
+    async with book.fill_writer() as writer:
+        alone = [await writer.record_fill(fill("BUY", "1", "0.01")) for _ in range(3)]
+    for position in (huge.position, *(one.position for one in alone)):
+        assert (position.mark_price, position.marked_at) == (price, MORNING)
+        assert (position.exposure_value, position.unrealized_pnl) == (None, None)
+    async with book.reader() as reader:
+        assert await reader.positions.get_position("005930") == alone[-1].position
+    # Once it fits again, it is there again.
+    (back,) = await record(book, fill("SELL", "4998888893.88888889", "0.01"))
+    assert back.position.exposure_value == Decimal("1111110.11111111") * price
+    assert await verified(book) == 6
+
+
 async def test_positions_are_found_and_listed(book: Database) -> None:
     await record(
         book,
@@ -506,6 +568,27 @@ async def test_positions_are_found_and_listed(book: Database) -> None:
         assert await ask.find_position("c") is None
         with pytest.raises(NotFound, match="main has no position in c"):
             await ask.get_position("c")
+        assert names(await ask.list_by_key([("z", "a"), ("main", "b"), ("main", "c")])) == ["main/b", "z/a"]
+        assert await ask.list_by_key([]) == []
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\0b"])
+async def test_a_question_about_what_cannot_be_text_names_it(book: Database, text: str) -> None:
+    async with book.transaction() as uow:
+        ask = uow.positions
+        for field, question in (
+            ("symbol", ask.find_position(text)),
+            ("account", ask.find_position("a", text)),
+            ("symbol", ask.mark(text, Decimal(1), MORNING)),
+            ("account", ask.mark("a", Decimal(1), MORNING, account=text)),
+            ("symbol", ask.list_positions(symbol=text)),
+            ("market", ask.list_positions(market=text)),
+            ("strategy_tag", ask.list_positions(strategy_tag=text)),
+        ):
+            with pytest.raises(InvalidRecord) as caught:
+                await question
+            assert caught.value.field == field
+        assert await ask.find_position("a") is None
 
 
 async def test_entries_are_listed_by_range_and_page(book: Database) -> None:
