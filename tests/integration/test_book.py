@@ -203,6 +203,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("price", {"price": Decimal("-0.01")}, "below zero"),
     ("fee", {"fee": Decimal("1E-9")}, "after the point"),
     ("side", {"side": "HOLD"}, "BUY or SELL"),
+    ("side", {"side": ["BUY"]}, "BUY or SELL"),
     ("timestamp", {"timestamp": dt.datetime(2026, 11, 2)}, "no time zone"),  # noqa: DTZ001
     ("symbol", {"symbol": ""}, "1 to 64"),
     ("symbol", {"symbol": "x" * 65}, "1 to 64"),
@@ -210,6 +211,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("currency", {"currency": ""}, "1 to 64"),
     ("amount", {"amount": Decimal("999.99999999")}, "qty x price is 1000"),
     ("amount", {"amount": 1000.0}, "qty x price is 1000"),
+    ("amount", {"amount": Decimal("NaN")}, "qty x price is 1000"),
+    ("amount", {"amount": Decimal("sNaN")}, "qty x price is 1000"),
     ("amount", {"qty": Decimal(10**9), "price": Decimal(10**9)}, "before the point"),
     ("execution_id", {"execution_id": None}, "exactly one|one of them"),
     ("execution_id", {"idempotency_key": "k"}, "one of them"),
@@ -450,6 +453,34 @@ def test_a_bust_that_cannot_be_is_not_made(change: dict[str, str]) -> None:
     fields: dict[str, str] = {"execution_id": "x", "reverses": "same"}
     with pytest.raises(InvalidRecord):
         Reversal(timestamp=MORNING, broker="test", **fields | change)
+
+
+async def test_ids_of_any_length_are_taken_back_and_corrected_or_refused_at_once(book: Database) -> None:
+    longest, key = "e" * 256, "k" * 256
+    await record(
+        book, fill("BUY", "1", "1", execution_id=longest), fill("BUY", "1", "1", execution_id=None, idempotency_key=key)
+    )
+    for name, taken_back in (("x" * 256, longest), ("y", f"key:{key}")):
+        assert await reverse(book, bust(name, taken_back)) is not None
+    await record(book, fill("BUY", "1", "1", execution_id=None, idempotency_key="m" * 256))
+    again = fill("BUY", "2", "1", execution_id=None, idempotency_key="n" * 247)
+    assert await reverse(book, Correction(entry=again, corrects=f"key:{'m' * 256}")) is not None
+    again = fill("BUY", "3", "1", execution_id="f" * 247)
+    assert await reverse(book, Correction(entry=again, corrects=f"key:{'n' * 247}")) is not None
+    async with book.reader() as reader:
+        assert (await reader.positions.get_position("005930")).qty == 3
+    assert await verified(book) == 9
+    for field, ids, corrects in (
+        ("execution_id", {"execution_id": "f" * 248}, "a"),
+        ("idempotency_key", {"execution_id": None, "idempotency_key": "f" * 248}, "a"),
+        ("corrects", {}, "c" * 257),
+        ("corrects", {}, f"key:{'c' * 257}"),
+    ):
+        with pytest.raises(InvalidRecord) as caught:
+            Correction(entry=fill("BUY", "1", "1", **ids), corrects=corrects)
+        assert caught.value.field == field
+    with pytest.raises(InvalidRecord, match="reverses: must have 1 to 256"):
+        bust("x", "r" * 257)
 
 
 async def test_positions_are_valued_at_a_price_that_is_not_older(book: Database) -> None:
