@@ -759,6 +759,10 @@ async def test_days_are_days_of_the_trading_zone(book: Database) -> None:
         assert await reader.pnl.hourly_pnl(evening, evening + dt.timedelta(hours=1)) == []
         with pytest.raises(InvalidRecord, match="until"):
             await reader.pnl.pnl(dt.date(2026, 11, 3), until=dt.date(2026, 11, 2))
+        with pytest.raises(InvalidRecord, match="day: must be a date, is datetime"):
+            await reader.pnl.pnl(evening)
+        with pytest.raises(InvalidRecord, match="until: must be a date, is datetime"):
+            await reader.pnl.daily_metrics(dt.date(2026, 11, 3), until=evening)
     assert these(strategy.strategy_tag, strategy.notional, strategy.win_count) == ("night", 100, 0)
     assert hour.hour == evening.replace(minute=0)
     async with book.transaction() as uow:
