@@ -330,8 +330,8 @@ class Position:
         cost_basis: Signed cost of what is held: what was paid for a long, below 0 what was received for a short.
         realized_pnl: Realized profit so far by average cost, before fees.
         mark_price: Price of the last valuation; None before the first.
-        exposure_value: qty x mark_price, rounded to 8 places with ties to even; None also where a fill has made it
-            larger than its column, until the next valuation.
+        exposure_value: qty x mark_price, rounded to 8 places with ties to even; None also while a fill has made it, or
+            unrealized_pnl, larger than its column.
         exposure_pct: Share of the equity, rounded to 6 places; 0.05 means 5 %; None where no equity was given.
         unrealized_pnl: exposure_value - cost_basis.
         marked_at: When mark_price was taken.

@@ -87,7 +87,9 @@ class LedgerReader:
             strategy_tag: Only this strategy's.
             start: Only fills at this instant or later.
             end: Only fills before this instant.
-            after_id: Only entries booked after this one; to page on, the id of the last one seen.
+            after_id: Only entries with a higher id; to page on in `reader(snapshot=True)`, the id of the last one
+                seen. Ids are given before COMMIT: an entry may become visible after others with higher ids, and who
+                follows the ledger by this alone misses it.
             newest_first: In the opposite order.
             limit: At most so many.
 

@@ -154,7 +154,9 @@ class PositionReader:
         Args:
             as_of: The last instant that counts; None for now.
             by: `"timestamp"` counts what had been traded by then, even if it was booked later; `"recorded_at"` what had
-                been booked by then: what the book showed.
+                been booked by then: what the book showed. The two entries of a correction are recorded microseconds
+                apart: at an instant between them, a state that no transaction saw, its fill is taken back and not yet
+                replaced.
 
         Raises:
             InvalidRecord: `as_of` has no time zone.

@@ -190,6 +190,19 @@ async def test_a_position_has_one_currency_and_one_market(book: Database) -> Non
     assert await verified(book) == 1
 
 
+async def test_a_first_fill_in_a_wrong_currency_is_booked_anew_under_another_symbol(book: Database) -> None:
+    right = fill("BUY", "1", "1", execution_id="right")
+    await record(book, fill("BUY", "1", "1", currency="USD", execution_id="wrong"))
+    await reverse(book, bust("x", "wrong"))
+    with pytest.raises(InvalidRecord, match="currency: is 'KRW', but main holds 005930 in 'USD'"):
+        await record(book, right)
+    await record(book, dataclasses.replace(right, symbol="005930.KRX"))
+    async with book.reader() as reader:
+        (held_now,) = await reader.positions.list_positions(open_only=True)
+    assert (held_now.symbol, held_now.currency) == ("005930.KRX", "KRW")
+    assert await verified(book) == 3
+
+
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("qty", {"qty": ZERO}, "not above zero"),
     ("qty", {"qty": Decimal(-1)}, "not above zero"),
@@ -787,6 +800,15 @@ async def test_a_win_that_is_taken_back_counts_no_more(book: Database) -> None:
         (after,) = await reader.pnl.daily_metrics(dt.date(2026, 11, 2))
     assert these(before.win_count, before.trade_count, before.realized_pnl) == (1, 3, 0)
     assert these(after.win_count, after.trade_count, after.realized_pnl, after.notional) == (0, 1, 0, 1000)
+
+
+async def test_a_correction_that_realizes_a_profit_is_a_win_of_its_own(book: Database) -> None:
+    day = {"timestamp": MORNING}
+    await record(book, fill("BUY", "10", "100", execution_id="a", **day), fill("SELL", "10", "110", **day))
+    await reverse(book, Correction(entry=fill("BUY", "10", "90", **day), corrects="a"))
+    async with book.reader() as reader:
+        (metrics,) = await reader.pnl.daily_metrics(dt.date(2026, 11, 2))
+    assert these(metrics.win_count, metrics.trade_count, metrics.realized_pnl) == (2, 2, 200)
 
 
 async def test_a_fill_takes_three_round_trips(proxy: Proxy) -> None:
