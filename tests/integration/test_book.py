@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from decimal import Decimal
+from decimal import Context, Decimal
+from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 
-from qts_data.contracts import BookedFill, Correction, LedgerEntry, Position, RejectedEntry, Reversal
+from qts_data.contracts import BookedFill, Correction, LedgerEntry, Position, RejectedEntry, Reversal, round_money
 from qts_data.errors import InvalidRecord, LedgerConflict, NotFound, OutcomeUnknown
 from qts_data.models.views import trading_zone_statements
 from qts_data.repositories import Database
+from qts_data.repositories.booking import half_even, valuation
 from qts_data.timescale.ddl import verbatim
 from tests.fixtures.factories import FillFactory
 
@@ -539,6 +541,43 @@ async def test_a_valuation_is_exact_for_large_values(book: Database) -> None:
             value = worth + count * 2 * Decimal("3000000.00000003")
             assert booked.position.exposure_value == value
             assert booked.position.unrealized_pnl == value - Decimal("1000000.5")
+
+
+async def test_the_server_rounds_as_the_book_does_whatever_the_size(book: Database) -> None:
+    random = Random(20261120)
+    exact = Context(prec=60)
+
+    def number(digits: int) -> Decimal:
+        return exact.scaleb(Decimal(random.randrange(10**digits)), -8)
+
+    pairs = [(number(18), number(random.randrange(1, 19))) for _ in range(500)]
+    # Half a share, at a price that ends in an odd digit, is a tie.
+    pairs += [(number(random.randrange(19)).to_integral_value() + Decimal("0.5"), number(18)) for _ in range(500)]
+    pairs += [(-qty, price) for qty, price in pairs]
+    statement = sa.text(f"SELECT {half_even('(q * p)')} FROM unnest(:q ::numeric[], :p ::numeric[]) AS u(q, p)")
+    async with book.reader() as reader:
+        found = await reader.connection.scalars(statement, {"q": [q for q, _ in pairs], "p": [p for _, p in pairs]})
+        assert found.all() == [round_money(exact.multiply(q, p)) for q, p in pairs]
+
+
+@pytest.mark.parametrize(
+    ("worth", "cost", "fits"),
+    [
+        ("9999999999999999.9999999949", "0", True),
+        ("-9999999999999999.9999999949", "0", True),
+        ("9999999999999999.999999995", "0", False),
+        ("9999999999999999.99999999", "-0.00000001", False),
+        ("9999999999999999.99999999", "0.00000001", True),
+        ("-9999999999999999.99999999", "0.00000001", False),
+    ],
+)
+async def test_a_valuation_is_left_out_exactly_where_it_does_not_fit(
+    book: Database, worth: str, cost: str, fits: bool
+) -> None:
+    columns = (f"CAST({value} AS numeric(24, 8))" for value in valuation(f"({worth})", f"({cost})"))
+    async with book.reader() as reader:
+        found = (await reader.connection.execute(sa.text(f"SELECT {', '.join(columns)}"))).one()
+    assert [value is not None for value in found] == [fits, fits]
 
 
 async def test_a_valuation_that_would_not_fit_names_its_field_and_changes_nothing(book: Database) -> None:
