@@ -106,6 +106,10 @@ _MANY: Final = 100
 """From so many entries on COPY is faster than parameters, for all that it costs another round trip."""
 
 
+_TOO_MUCH: Final = "9999999999999999.999999995"
+"""From here on a value that is rounded to 8 places has 17 digits before the point."""
+
+
 def half_even(expression: str) -> str:
     """SQL for `round_money`: numeric's own round() takes ties away from zero."""
     return (
@@ -124,13 +128,11 @@ def valuation(worth: str, cost: str) -> tuple[str, str]:
         worth: Quantity x price.
         cost: What the quantity cost.
     """
-    # From here on, half a unit of the last place below 1e16, the rounded value has 17 digits before the point.
     fits = f"abs({worth}) < {_TOO_MUCH} AND abs({worth} - {cost}) < {_TOO_MUCH}"
     value = half_even(worth)
     return f"CASE WHEN {fits} THEN {value} END", f"CASE WHEN {fits} THEN {value} - {cost} END"
 
 
-_TOO_MUCH: Final = "9999999999999999.999999995"
 _EXPOSURE, _UNREALIZED = valuation("(excluded.qty * p.mark_price)", "excluded.cost_basis")
 WRITE_POSITIONS: Final = Statement(
     "write_positions",
