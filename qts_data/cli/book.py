@@ -11,6 +11,7 @@ import dataclasses
 import datetime as dt
 import json
 import zoneinfo
+from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -24,7 +25,6 @@ from qts_data.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
-    from decimal import Decimal
 
     from qts_data.contracts import BookedEntry, Position
     from qts_data.repositories.proof import Mismatch, Verification
@@ -93,7 +93,7 @@ def rebuild(
         str | None,
         typer.Option(
             help="Last instant that counts, such as 2026-11-20T15:30+09:00; without an offset it is in "
-            "QTS_TRADING_TIME_ZONE, and a date alone means the end of that day."
+            "QTS_TRADING_TIME_ZONE, and a date alone, however ISO 8601 writes it, means the end of that day."
         ),
     ] = None,
     by: Annotated[
@@ -139,9 +139,16 @@ async def _read(
         )
         if symbol is None:
             return positions, []
-        return positions, await reader.ledger.list_entries(
-            account=account, symbol=symbol, newest_first=True, limit=limit
-        )
+        # An account has a symbol in one market: entries of the positions are those of the market.
+        accounts = [account] if market is None else [one.account for one in positions]
+        entries = [
+            entry
+            for one in accounts
+            for entry in await reader.ledger.list_entries(
+                account=one, symbol=symbol, strategy_tag=strategy, newest_first=True, limit=limit
+            )
+        ]
+        return positions, sorted(entries, key=lambda booked: booked.id, reverse=True)[:limit]
 
 
 async def _verify() -> Verification:
@@ -174,15 +181,31 @@ def _two_if_unknown() -> Iterator[None]:
 def _instant(text: str) -> dt.datetime:
     zone = zoneinfo.ZoneInfo(load_settings().trading_time_zone)
     try:
-        if len(text) == len("2026-11-20"):
-            midnight = dt.datetime.combine(dt.date.fromisoformat(text) + dt.timedelta(days=1), dt.time(), zone)
-            return midnight - dt.timedelta(microseconds=1)
-        given = dt.datetime.fromisoformat(text)
+        return _end_of_day(text, zone) or _moment(text, zone)
     except ValueError as error:
         raise InvalidRecord(
             field="--as-of", reason=f"{text!r} is no date and no time such as 2026-11-20T15:30"
         ) from error
-    return given if given.tzinfo is not None else given.replace(tzinfo=zone)
+    except OverflowError as error:
+        raise InvalidRecord(field="--as-of", reason=f"{text!r} is outside the years 1 to 9999 in UTC") from error
+
+
+def _end_of_day(text: str, zone: dt.tzinfo) -> dt.datetime | None:
+    """The last microsecond of a day; None if the text is no date alone."""
+    try:
+        day = dt.date.fromisoformat(text)
+    except ValueError:
+        return None
+    midnight = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), zone)
+    # By the clock it would not be where midnight comes after an hour that comes twice.
+    return (midnight.astimezone(dt.UTC) - dt.timedelta(microseconds=1)).astimezone(zone)
+
+
+def _moment(text: str, zone: dt.tzinfo) -> dt.datetime:
+    given = dt.datetime.fromisoformat(text)
+    moment = given if given.tzinfo is not None else given.replace(tzinfo=zone)
+    moment.astimezone(dt.UTC)  # refused here, and not by whoever compares it
+    return moment
 
 
 def _plain(record: Position | BookedEntry | Mismatch | Verification) -> dict[str, Any]:
@@ -191,7 +214,10 @@ def _plain(record: Position | BookedEntry | Mismatch | Verification) -> dict[str
 
 
 def _json_value(value: object) -> str:
-    return value.isoformat() if isinstance(value, dt.datetime) else str(value)
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    # str() would write nothing to eight places as 0E-8.
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
 def _print_json(found: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from qts_data import bootstrap
 from qts_data.cli.importing import print_import
-from qts_data.cli.output import console, progress_of
+from qts_data.cli.output import console, heading, progress_of
 from qts_data.cli.show import print_bars, print_status
 from qts_data.database import migrations
 from qts_data.database.embedded import EmbeddedServer
@@ -35,7 +35,7 @@ SYMBOL = "005930"
 def run_demo(directory: Path, *, keep: bool) -> None:
     """Start, migrate, load, show; on a server of the demo's own."""
     server = EmbeddedServer(directory)
-    console.print("[bold]1. Start PostgreSQL[/bold]")
+    heading("1. Start PostgreSQL")
     running = server.start()
     server.ensure_database("qts")
     url = running.url("qts")
@@ -46,7 +46,8 @@ def run_demo(directory: Path, *, keep: bool) -> None:
         if not keep:
             server.stop()
     if keep:
-        console.print("\n[bold]What to type next[/bold]")
+        console.print()
+        heading("What to type next")
         program = shlex.quote(sys.argv[0])
         for line in (
             f"export QTS_DATABASE_URL={shlex.quote(url)}",
@@ -55,17 +56,17 @@ def run_demo(directory: Path, *, keep: bool) -> None:
             f"{program} import ticks FILE --format lean-trade --symbol SPY --date 2013-10-07",
             f"QTS_DEV_DIRECTORY={shlex.quote(str(directory))} {program} dev down --delete",
         ):
-            console.print(f"   {line}", soft_wrap=True, markup=False)
+            console.print(f"   {line}", soft_wrap=True)
 
 
 def _show(url: str) -> None:
     settings = load_settings().model_copy(update={"database_url": SecretStr(url)})
-    console.print("[bold]2. Migrate[/bold]")
+    heading("2. Migrate")
     migrations.upgrade(parse_url(url))
     with bootstrap.connect(settings) as connection:
         console.print(f"   revision {migrations.revision_of(connection).database}")
 
-    console.print("[bold]3. Load a day of ticks[/bold] (generated: KRX tick sizes, session 09:00 to 15:30)")
+    heading("3. Load a day of ticks", " (generated: KRX tick sizes, session 09:00 to 15:30)")
     ticks = list(generate_day(DAY))
     with progress_of("   ticks", console, len(ticks)) as show:
         report = asyncio.run(bootstrap.import_ticks(settings, ticks, show))
@@ -79,5 +80,6 @@ def _show(url: str) -> None:
     console.print()
     hours = asyncio.run(bootstrap.list_bars(settings, SYMBOL, start, end, "1h"))
     print_bars(f"{SYMBOL}, one-hour bars, {DAY} KST, KRW", hours, SEOUL)
-    console.print("\n[bold]4. What this database is[/bold]")
+    console.print()
+    heading("4. What this database is")
     print_status(bootstrap.status(settings), settings.trading_time_zone)

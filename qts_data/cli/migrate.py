@@ -226,7 +226,7 @@ def print_plan(found: Plan) -> None:
     console.print(f"{found.openings:,} positions have no fills and will be opened; {found.reads} calls of the API")
     wrong = [problem for one in found.tables for problem in one.problems] + list(found.disagreements)
     for text in wrong[:_SHOWN]:
-        notes.print(f"problem: {text}", markup=False, soft_wrap=True)
+        notes.print(f"problem: {text}", soft_wrap=True)
     if len(wrong) > _SHOWN:
         notes.print(f"and {len(wrong) - _SHOWN:,} more")
 
@@ -248,12 +248,12 @@ def print_report(report: ConsistencyReport) -> None:
         what = f"{finding.kind} {finding.field}" if finding.field else finding.kind
         sides = f"here {finding.here or '-'}, there {finding.there or '-'}"
         where = f" ({finding.where})" if finding.where else ""
-        console.print(f"{finding.table} {finding.key}{where}: {what}: {sides}", markup=False, soft_wrap=True)
+        console.print(f"{finding.table} {finding.key}{where}: {what}: {sides}", soft_wrap=True)
     if len(report.findings) > _SHOWN:
         console.print(f"and {len(report.findings) - _SHOWN:,} more; --json shows all of them")
     for one in report.tables:
         for note in one.notes[:5]:
-            notes.print(f"note: {note}", markup=False, soft_wrap=True)
+            notes.print(f"note: {note}", soft_wrap=True)
     if report.consistent:
         console.print(f"both sides agree, to the last digit ({report.seconds:.1f} s)")
 
@@ -276,7 +276,7 @@ def print_status(found: MoveStatus) -> None:
         f"{outbox.delivered:,} delivered, lag {lag:.1f} s"
     )
     if outbox.last_error and outbox.failures:
-        console.print(f"          {outbox.failures} failures since: {outbox.last_error}", markup=False, soft_wrap=True)
+        console.print(f"          {outbox.failures} failures since: {outbox.last_error}", soft_wrap=True)
     if found.phase == "shadow":
         console.print("way back  open: rollback")
     elif found.phase == "cutover" and found.rollback_until is not None:

@@ -18,7 +18,7 @@ from qts_data.adapters.delivery import DeliveryConfig
 from qts_data.adapters.moving import CutoverGates, Move
 from qts_data.adapters.sheets.standin import Fault, SheetsStandIn, faults_in_order, fill_book
 from qts_data.cli.migrate import print_plan, print_report, print_status
-from qts_data.cli.output import console
+from qts_data.cli.output import console, heading
 from qts_data.contracts import LedgerEntry
 from qts_data.database import migrations
 from qts_data.database.embedded import EmbeddedServer
@@ -39,7 +39,7 @@ _FILLS: Final = 500
 def run_demo(directory: Path) -> None:
     """Spreadsheet, plan, repair, copy, shadow with failures, proof, cutover, rollback."""
     server = EmbeddedServer(directory)
-    console.print("[bold]1. Start PostgreSQL and a stand-in for Google Sheets[/bold]")
+    heading("1. Start PostgreSQL and a stand-in for Google Sheets")
     running = server.start()
     with engine(parse_url(running.url("postgres"))).connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(
@@ -75,7 +75,8 @@ async def _move(settings: Settings, standin: SheetsStandIn, workbook: Workbook) 
     async with bootstrap.google_sheets(settings) as sheets, bootstrap.database(settings) as database:
         move = Move(database, sheets, delivery=DeliveryConfig(first_pause_seconds=0.2, settle_seconds=0.0))
 
-        console.print("\n[bold]2. Plan[/bold]: somebody has made two mistakes in the sheet")
+        console.print()
+        heading("2. Plan", ": somebody has made two mistakes in the sheet")
         cells = workbook.sheets["T_Ledger"].cells
         good = cells[3][1], cells[5][3]
         cells[3][1], cells[5][3] = int(good[0]), "1,23"
@@ -83,13 +84,13 @@ async def _move(settings: Settings, standin: SheetsStandIn, workbook: Workbook) 
         cells[3][1], cells[5][3] = good
         print_plan(await move.plan())
 
-        console.print("\n[bold]3. Copy[/bold]")
+        console.print()
+        heading("3. Copy")
         copied = await move.copy()
         console.print("   " + ", ".join(f"{kind} {rows}" for kind, rows in copied.items()))
 
-        console.print(
-            "\n[bold]4. Shadow[/bold]: 40 fills are booked while the sheet answers 429 and 500 and drops a connection"
-        )
+        console.print()
+        heading("4. Shadow", ": 40 fills are booked while the sheet answers 429 and 500 and drops a connection")
         await move.shadow()
         standin.faults = faults_in_order([Fault.QUOTA, Fault.DROP_AFTER, Fault.ERROR_AFTER], method="POST")
         for number in range(40):
@@ -98,12 +99,14 @@ async def _move(settings: Settings, standin: SheetsStandIn, workbook: Workbook) 
         delivered = await move.worker.drain()
         console.print(f"   {delivered} delivered, {sheets.client.retries} requests sent again")
 
-        console.print("\n[bold]5. The proof[/bold]")
+        console.print()
+        heading("5. The proof")
         for _ in range(3):
             report = await move.verify()
         print_report(report)
 
-        console.print("\n[bold]6. Cut over, trade, and go back[/bold]")
+        console.print()
+        heading("6. Cut over, trade, and go back")
         until = await move.cutover(CutoverGates(clean_verifications=3))
         console.print(f"   on the database alone; the way back is open until {until:%Y-%m-%d %H:%M} UTC")
         async with database.transaction() as uow:

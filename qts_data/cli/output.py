@@ -7,21 +7,28 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from qts_data.errors import QtsDataError
 
-__all__ = ["console", "fail", "notes", "progress_of"]
+__all__ = ["console", "fail", "heading", "notes", "progress_of"]
 
-console = Console(highlight=False)
-notes = Console(stderr=True, highlight=False)
+# What is printed is data: a symbol with brackets or colons is no markup.
+console = Console(highlight=False, markup=False, emoji=False)
+notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def heading(title: str, rest: str = "") -> None:
+    """A step of a demo: its title in bold, and what there is to say about it."""
+    console.print(Text.assemble((title, "bold"), rest))
 
 
 def fail(error: QtsDataError, *, code: int = 1) -> NoReturn:
     """One sentence on stderr, and the end."""
-    notes.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+    notes.print(f"error: {error}", style="red", soft_wrap=True)
     raise SystemExit(code)
 
 
@@ -40,7 +47,7 @@ def progress_of(what: str, target: Console, total: int | None = None) -> Iterato
         target: Where it is shown.
         total: How much there is to do; the function may say so later.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=target) as bar:
         task = bar.add_task(what, total=total)
 

@@ -107,7 +107,7 @@ class LedgerEntry:
         check_symbol(self.symbol)
         for field in ("market", "currency", "broker", "account"):
             check_text(field, getattr(self, field), shortest=1, longest=_MAX_NAME_LENGTH)
-        if self.side not in {"BUY", "SELL"}:
+        if not isinstance(self.side, str) or self.side not in {"BUY", "SELL"}:
             raise InvalidRecord(field="side", reason=f"must be BUY or SELL, is {self.side!r}")
         check_positive("qty", self.qty)
         check_price("price", self.price)
@@ -122,7 +122,8 @@ class LedgerEntry:
         product = round_money(_EXACT.multiply(self.qty, self.price))
         if self.amount is None:
             object.__setattr__(self, "amount", product)
-        elif not isinstance(self.amount, Decimal) or self.amount != product:
+        # A signalling NaN would not even be compared.
+        elif not isinstance(self.amount, Decimal) or not self.amount.is_finite() or self.amount != product:
             raise InvalidRecord(field="amount", reason=f"is {shown(self.amount)}, but qty x price is {shown(product)}")
         check_amount("amount", product)
 
@@ -196,7 +197,7 @@ class Reversal:
         for field in ("broker", "account"):
             check_text(field, getattr(self, field), shortest=1, longest=_MAX_NAME_LENGTH)
         _check_execution_id(self.execution_id)
-        check_text("reverses", self.reverses, shortest=1, longest=_MAX_ID_LENGTH)
+        _check_stored_id("reverses", self.reverses)
         if self.execution_id == self.reverses:
             raise InvalidRecord(field="reverses", reason="a report cannot take itself back")
 
@@ -228,7 +229,8 @@ class Correction:
     """The broker says what a fill should have been (FIX: ExecType G, Trade Correct).
 
     Attributes:
-        entry: The fill as it is right, of the same instrument, under the execution id of this report.
+        entry: The fill as it is right, of the same instrument, under the execution id of this report, which has at
+            most 247 characters here.
         corrects: Execution id of the fill that was wrong (FIX tag 19, ExecRefID), as the ledger keeps it.
 
     Raises:
@@ -240,7 +242,12 @@ class Correction:
 
     def __post_init__(self) -> None:
         """Refuse what the ledger could not hold."""
-        check_text("corrects", self.corrects, shortest=1, longest=_MAX_ID_LENGTH)
+        _check_stored_id("corrects", self.corrects)
+        for field in ("execution_id", "idempotency_key"):
+            value = getattr(self.entry, field)
+            if value is not None:
+                # The entry that makes room has to have an id, too.
+                check_text(field, value, shortest=1, longest=_MAX_ID_LENGTH - len(_REVERSAL))
         if self.entry.stored_execution_id == self.corrects:
             raise InvalidRecord(field="corrects", reason="a report cannot correct itself")
 
@@ -295,6 +302,12 @@ def _opposite(
     )
 
 
+def _check_stored_id(field: str, value: str) -> None:
+    """An id as the ledger keeps it: that of a broker, or a marked idempotency key."""
+    marked = isinstance(value, str) and value.startswith(IDEMPOTENCY_PREFIX)
+    check_text(field, value, shortest=1, longest=_MAX_ID_LENGTH + (len(IDEMPOTENCY_PREFIX) if marked else 0))
+
+
 def _check_execution_id(value: str) -> None:
     check_text("execution_id", value, shortest=1, longest=_MAX_ID_LENGTH)
     if value.startswith(IDEMPOTENCY_PREFIX):
@@ -317,8 +330,9 @@ class Position:
         cost_basis: Signed cost of what is held: what was paid for a long, below 0 what was received for a short.
         realized_pnl: Realized profit so far by average cost, before fees.
         mark_price: Price of the last valuation; None before the first.
-        exposure_value: qty x mark_price.
-        exposure_pct: Share of the account's equity; 0.05 means 5 %; None where no equity was given.
+        exposure_value: qty x mark_price, rounded to 8 places with ties to even; None also while a fill has made it, or
+            unrealized_pnl, larger than its column.
+        exposure_pct: Share of the equity, rounded to 6 places; 0.05 means 5 %; None where no equity was given.
         unrealized_pnl: exposure_value - cost_basis.
         marked_at: When mark_price was taken.
         last_ledger_id: Version: id of the last ledger entry applied.

@@ -18,6 +18,7 @@ __all__ = [
     "check_positive",
     "check_price",
     "check_source",
+    "check_storable",
     "check_symbol",
     "check_text",
     "check_volume",
@@ -47,12 +48,23 @@ def check_text(field: str, value: str, *, shortest: int, longest: int) -> None:
     if not shortest <= len(value) <= longest:
         raise InvalidRecord(field=field, reason=f"must have {shortest} to {longest} characters, has {len(value)}")
     # Whatever is printable is neither NUL nor a surrogate, the two that PostgreSQL's TEXT refuses.
-    if value.isprintable():
-        return
+    if not value.isprintable():
+        _refuse_characters(field, value)
+
+
+def check_storable(field: str, value: str) -> None:
+    """Refuse what TEXT in a UTF-8 database cannot hold; it may have any length."""
+    if not isinstance(value, str):
+        raise InvalidRecord(field=field, reason=f"must be a str, is {type(value).__name__}")
+    if not value.isprintable():
+        _refuse_characters(field, value)
+
+
+def _refuse_characters(field: str, value: str) -> None:
     if "\0" in value:
-        raise InvalidRecord(field=field, reason=f"{value!a} holds a NUL character")
+        raise InvalidRecord(field=field, reason=f"{shown(ascii(value))} holds a NUL character")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidRecord(field=field, reason=f"{value!a} holds half a surrogate pair")
+        raise InvalidRecord(field=field, reason=f"{shown(ascii(value))} holds half a surrogate pair")
 
 
 def check_symbol(symbol: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from qts_data.contracts.checks import check_text, shown
+from qts_data.contracts.checks import check_storable, check_text, shown
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ __all__ = [
 
 ValueType = Literal["string", "int", "decimal", "bool", "json"]
 ParameterValue: TypeAlias = str | int | Decimal | bool | list[Any] | dict[str, Any]
-"""A list or dict holds what JSON can hold, but no float: write `"0.1"`, and read it as a Decimal."""
+"""A list or dict holds what JSON can hold, but no float: write `"0.1"`. A tuple in it comes back as a list."""
 
 _BOOLS: Final = {"true": True, "false": False}
 
@@ -97,12 +97,15 @@ def parameter_to_text(name: str, value: ParameterValue) -> tuple[str, ValueType]
         value: Its value.
 
     Raises:
-        InvalidRecord: It is a float, no finite number, or not of these types.
+        InvalidRecord: It is a float, no finite number, too long, not of these types, or no text of the database.
     """
     if isinstance(value, bool):
         return str(value).lower(), "bool"
     if isinstance(value, int):
-        return str(value), "int"
+        try:
+            return str(value), "int"
+        except ValueError as error:  # so many digits that Python does not turn them into text
+            raise InvalidRecord(field=name, reason=f"is too large an int: {error}") from error
     if isinstance(value, Decimal):
         if not value.is_finite():
             raise InvalidRecord(field=name, reason=f"{value} is not a finite number")
@@ -111,11 +114,13 @@ def parameter_to_text(name: str, value: ParameterValue) -> tuple[str, ValueType]
         check_text(name, value, shortest=0, longest=1_000_000)
         return value, "string"
     if isinstance(value, list | dict):
-        _refuse_floats(name, value)
         try:
-            return json.dumps(value, ensure_ascii=False, allow_nan=False), "json"
-        except (TypeError, ValueError) as error:
+            _refuse_what_changes(name, value)
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidRecord(field=name, reason=f"is no JSON: {error}") from error
+        check_storable(name, text)
+        return text, "json"
     raise InvalidRecord(
         field=name, reason=f"is a {type(value).__name__}; give str, int, Decimal, bool, or a list or dict for JSON"
     )
@@ -142,8 +147,14 @@ def parameter_from_text(name: str, text: str, value_type: str) -> ParameterValue
     return text
 
 
-def _refuse_floats(name: str, value: object) -> None:
+def _refuse_what_changes(name: str, value: object) -> None:
+    """Refuse what JSON would take and give back as something else."""
     if isinstance(value, float):
         raise InvalidRecord(field=name, reason=f'holds the float {value!r}; write it as a string, such as "0.1"')
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _refuse_floats(name, item)
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise InvalidRecord(field=name, reason=f"has the key {shown(repr(key))}, which is no string")
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    for item in items:
+        _refuse_what_changes(name, item)

@@ -66,7 +66,8 @@ class _Performance(_Pnl):
     """Figures of activity.
 
     Attributes:
-        win_count: Fills that realized a profit.
+        win_count: Entries whose booking realized a profit, corrections among them, less those that were taken back.
+            What a bust or correction makes of the fills after it is in `realized_pnl` alone.
         notional: Sum of qty x price of the fills.
     """
 

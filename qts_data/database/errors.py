@@ -45,6 +45,7 @@ _CODES: Final[Mapping[str, type[DatabaseError]]] = {
     "57P02": DatabaseUnavailable,  # crash_shutdown
     "57P03": DatabaseUnavailable,  # cannot_connect_now
     "57P05": DatabaseUnavailable,  # idle_session_timeout
+    "25P03": DatabaseUnavailable,  # idle_in_transaction_session_timeout
     "53300": DatabaseUnavailable,  # too_many_connections
     "08007": OutcomeUnknown,  # transaction_resolution_unknown
     "40003": OutcomeUnknown,  # statement_completion_unknown
@@ -60,6 +61,9 @@ _CLASSES: Final[Mapping[str, type[DatabaseError]]] = {
     "08": DatabaseUnavailable,  # connection exception
     "23": ConstraintViolated,  # integrity constraint violation
 }
+
+_CONNECTION_LOST: Final = "8s2b"
+"""SQLAlchemy's code for it: https://docs.sqlalchemy.org/en/21/errors.html#error-8s2b"""
 
 
 def describe_url(url: URL) -> str:
@@ -77,6 +81,8 @@ def translate(error: Exception, url: URL | None = None) -> QtsDataError | None:
     """
     if isinstance(error, sa.exc.TimeoutError):
         return DatabaseUnavailable("every connection of the pool is in use, and none came back in time")
+    if isinstance(error, sa.exc.PendingRollbackError):
+        return _not_rolled_back(error)
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if not isinstance(original, psycopg.Error):
         return None
@@ -96,7 +102,8 @@ def translate_commit(error: Exception) -> QtsDataError | None:
     failure. A connection that ends says nothing.
     """
     ours = translate(error)
-    if isinstance(ours, DatabaseUnavailable):
+    # A transaction that had ended before was not asked to commit.
+    if isinstance(ours, DatabaseUnavailable) and not isinstance(error, sa.exc.PendingRollbackError):
         return OutcomeUnknown(
             f"the connection was lost during COMMIT ({ours}): the transaction may or may not have been committed; "
             "look before you try again",
@@ -105,12 +112,20 @@ def translate_commit(error: Exception) -> QtsDataError | None:
     return ours
 
 
+def _not_rolled_back(error: sa.exc.PendingRollbackError) -> QtsDataError:
+    """Somebody went on in a transaction that an error has ended."""
+    if error.code == _CONNECTION_LOST:
+        return DatabaseUnavailable("the connection was lost, and its transaction with it; begin another one")
+    return DatabaseError("an error has ended this transaction; nothing more can be done in it")
+
+
 def _connection_failed(error: psycopg.Error, url: URL | None) -> QtsDataError:
     said = str(error).strip().splitlines() or [type(error).__name__]
     if not isinstance(error, psycopg.OperationalError):
-        return DatabaseError(said[-1])
+        return DatabaseError(said[0])
     if url is None:
-        return DatabaseUnavailable(said[-1])
+        # What follows is libpq's guess at the reason.
+        return DatabaseUnavailable(said[0])
     where = describe_url(url)
     if "certificate" in said[-1] or "does not support SSL" in said[-1]:
         words = said[-1].partition(" failed: ")[2] or said[-1]

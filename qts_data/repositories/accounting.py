@@ -6,8 +6,9 @@ average price: an average has to be rounded, and a rounded average times a quant
 leaks: at any moment the sum of all realized P&L minus the signed cost of what is left equals the cash flow of the
 trades, and a position that is closed leaves a cost of exactly zero.
 
-Only two results are rounded, both to 8 places with ties to even (`qts_data.contracts.round_money`): the share of the
-cost that a partial reduction takes away, and the average price that is shown. A short position has a negative
+Three results are rounded, all to 8 places with ties to even (`qts_data.contracts.round_money`): the share of the cost
+that a partial reduction takes away, the amount of the part of a trade through zero that closes, and the average price
+that is shown. A short position has a negative
 quantity and a negative cost (what was received for it).
 """
 
@@ -144,6 +145,15 @@ class Fold:
             self._place[ledger_id] = place
             self._slots[place].trade = trade
             self._recompute(place)
+
+    def pass_over(self, ledger_id: int, corrects_id: int) -> None:
+        """Leave out a correction, and know whose place it would take.
+
+        What corrects or reverses it later takes that place: it speaks of the same trade.
+        """
+        place = self._place.get(corrects_id)
+        if place is not None:
+            self._place[ledger_id] = place
 
     def _recompute(self, place: int) -> None:
         holding = self._slots[place - 1].after if place else FLAT

@@ -55,6 +55,7 @@ __all__ = [
     "require_same_fill",
     "require_same_instrument",
     "results_of",
+    "valuation",
     "write_positions",
 ]
 
@@ -106,15 +107,34 @@ _MANY: Final = 100
 """From so many entries on COPY is faster than parameters, for all that it costs another round trip."""
 
 
+_TOO_MUCH: Final = "9999999999999999.999999995"
+"""From here on a value that is rounded to 8 places has 17 digits before the point."""
+
+
 def half_even(expression: str) -> str:
     """SQL for `round_money`: numeric's own round() takes ties away from zero."""
     return (
         f"CASE WHEN abs({expression} * 1e8 - trunc({expression} * 1e8)) = 0.5 "
-        f"THEN 2 * round({expression} * 1e8 / 2) / 1e8 ELSE round({expression}, 8) END"
+        # No division: PostgreSQL gives a quotient 16 digits, however many its operands have.
+        f"THEN round({expression} * 5e7) * 0.00000002 ELSE round({expression}, 8) END"
     )
 
 
-_EXPOSURE: Final = half_even("(excluded.qty * p.mark_price)")
+def valuation(worth: str, cost: str) -> tuple[str, str]:
+    """SQL for exposure_value and unrealized_pnl.
+
+    Both are NULL where a column could not hold them: a fill is not refused because of an estimate.
+
+    Args:
+        worth: Quantity x price.
+        cost: What the quantity cost.
+    """
+    fits = f"abs({worth}) < {_TOO_MUCH} AND abs({worth} - {cost}) < {_TOO_MUCH}"
+    value = half_even(worth)
+    return f"CASE WHEN {fits} THEN {value} END", f"CASE WHEN {fits} THEN {value} - {cost} END"
+
+
+_EXPOSURE, _UNREALIZED = valuation("(excluded.qty * p.mark_price)", "excluded.cost_basis")
 WRITE_POSITIONS: Final = Statement(
     "write_positions",
     "INSERT INTO positions AS p (account, symbol, market, currency, qty, avg_price, cost_basis, realized_pnl, "
@@ -125,7 +145,7 @@ WRITE_POSITIONS: Final = Statement(
     "last_ledger_id = excluded.last_ledger_id, updated_at = excluded.updated_at, "
     "market = excluded.market, currency = excluded.currency, "
     # The valuation follows the quantity, at the price it had; nobody knows the account's equity here.
-    f"exposure_value = {_EXPOSURE}, unrealized_pnl = {_EXPOSURE} - excluded.cost_basis, exposure_pct = NULL "
+    f"exposure_value = {_EXPOSURE}, unrealized_pnl = {_UNREALIZED}, exposure_pct = NULL "
     "RETURNING account, symbol, mark_price, exposure_value, unrealized_pnl, marked_at, updated_at",
 )
 

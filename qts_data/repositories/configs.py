@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from qts_data.contracts import ConfigChange, RiskLimit, StrategyParameter
-from qts_data.contracts.checks import check_price, check_text
+from qts_data.contracts.checks import check_price, check_storable, check_text
 from qts_data.contracts.config import parameter_from_text, parameter_to_text
 from qts_data.database.errors import translated_errors
 from qts_data.errors import NotFound
@@ -104,13 +104,15 @@ class StrategyRepository(StrategyReader):
         for name, value in parameters.items():
             check_text("param_name", name, shortest=1, longest=_MAX_KEY_LENGTH)
             text, value_type = parameter_to_text(name, value)
+            description = (descriptions or {}).get(name)
+            _check_description(description)
             rows.append(
                 {
                     "strategy_id": strategy_id,
                     "param_name": name,
                     "value": text,
                     "value_type": value_type,
-                    "description": (descriptions or {}).get(name),
+                    "description": description,
                 }
             )
         if rows:
@@ -170,10 +172,11 @@ class RiskConfigRepository(RiskConfigReader):
         """Set a limit; a description that is not given stays.
 
         Raises:
-            InvalidRecord: The value cannot be stored to the last digit.
+            InvalidRecord: The value cannot be stored to the last digit, or a text not at all.
         """
         check_text("config_key", config_key, shortest=1, longest=_MAX_KEY_LENGTH)
         check_price("value", value)
+        _check_description(description)
         row = {"config_key": config_key, "value": value, "description": description}
         await _upsert(self._connection, RiskConfig, ["config_key"], ["value"], [row])
 
@@ -185,6 +188,11 @@ class RiskConfigRepository(RiskConfigReader):
         """
         where = (_limit.config_key == config_key,)
         await _delete(self._connection, RiskConfig, where, f"there is no risk limit {config_key!r}")
+
+
+def _check_description(description: str | None) -> None:
+    if description is not None:
+        check_storable("description", description)
 
 
 async def _upsert(

@@ -13,6 +13,7 @@ from qts_data.contracts import BookedFill, Correction, LedgerEntry, RejectedEntr
 from qts_data.contracts.checks import check_aware
 from qts_data.database.errors import translated_errors
 from qts_data.database.pipeline import driver_connection
+from qts_data.database.streaming import streamed
 from qts_data.errors import InvalidRecord, LedgerConflict, NotFound, TransactionConflict, UniqueViolated
 from qts_data.models import LedgerEntry as Entry
 from qts_data.models import PendingReport
@@ -89,7 +90,9 @@ class LedgerReader:
             strategy_tag: Only this strategy's.
             start: Only fills at this instant or later.
             end: Only fills before this instant.
-            after_id: Only entries booked after this one; to page on, the id of the last one seen.
+            after_id: Only entries with a higher id; to page on in `reader(snapshot=True)`, the id of the last one
+                seen. Ids are given before COMMIT: an entry may become visible after others with higher ids, and who
+                follows the ledger by this alone misses it.
             newest_first: In the opposite order.
             limit: At most so many.
 
@@ -117,10 +120,9 @@ class LedgerReader:
             InvalidRecord: `start` or `end` has no time zone.
         """
         statement = _filtered(account, symbol, strategy_tag, start, end)
-        with translated_errors():
-            async with self._connection.stream(statement, execution_options={"yield_per": 2000}) as rows:
-                async for row in rows:
-                    yield booked_entry(row)
+        async with streamed(self._connection, statement) as rows:
+            async for row in rows:
+                yield booked_entry(row)
 
     async def list_pending_reports(self, *, limit: int = 1000) -> list[Reversal | Correction]:
         """Busts and corrections whose fill has not come, the oldest first."""

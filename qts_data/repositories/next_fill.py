@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from qts_data.database.pipeline import COMMIT, Pipeline, Statement
 from qts_data.repositories.accounting import Holding, Trade, apply
-from qts_data.repositories.booking import LOCK, half_even, lock_parameter, require_same_instrument
+from qts_data.repositories.booking import LOCK, lock_parameter, require_same_instrument, valuation
 from qts_data.repositories.ledger_rows import COLUMNS, Booked
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ EXPECTED: Final = ["last_ledger_id", "qty", "cost_basis", "realized_pnl"]
 """What it expects."""
 _number: Final = {column: f"${number}" for number, column in enumerate(WRITTEN, 1)}
 _expected: Final = {column: f"${number}" for number, column in enumerate(EXPECTED, len(WRITTEN) + 1)}
-_EXPOSURE: Final = half_even(f"({_number['position_qty']} * p.mark_price)")
+_EXPOSURE, _UNREALIZED = valuation(f"({_number['position_qty']} * p.mark_price)", _number["position_cost_basis"])
 WRITE_NEXT: Final = Statement(
     "write_next_fill",
     f"""
@@ -49,7 +49,7 @@ WRITE_NEXT: Final = Statement(
        SET qty = {_number["position_qty"]}, avg_price = {_number["position_avg_price"]},
            cost_basis = {_number["position_cost_basis"]}, realized_pnl = {_number["position_realized_pnl"]},
            last_ledger_id = entry.id, updated_at = clock_timestamp(), exposure_value = {_EXPOSURE},
-           unrealized_pnl = {_EXPOSURE} - {_number["position_cost_basis"]}, exposure_pct = NULL
+           unrealized_pnl = {_UNREALIZED}, exposure_pct = NULL
       FROM entry
      WHERE p.account = {_number["account"]} AND p.symbol = {_number["symbol"]}
  RETURNING entry.id, p.symbol, p.mark_price, p.exposure_value, p.unrealized_pnl, p.marked_at, p.updated_at

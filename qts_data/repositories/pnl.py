@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -13,7 +14,6 @@ from qts_data.errors import InvalidRecord
 from qts_data.models import VIEWS
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Callable
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -47,6 +47,9 @@ class PnlReader:
 
         Returns:
             One record for each day, account, symbol and currency, in this order.
+
+        Raises:
+            InvalidRecord: `until` is before `day`, or one of them is no date: the day of an instant depends on a zone.
         """
         return await self._days("daily_pnl", DailyPnl, day, until, account=account, symbol=symbol, currency=currency)
 
@@ -105,6 +108,10 @@ class PnlReader:
     async def _days(
         self, view: str, record: Callable[..., _Record], day: dt.date, until: dt.date | None, **equal: str | None
     ) -> list[_Record]:
+        for field, value in (("day", day), ("until", until or day)):
+            # A datetime is a date to Python, and no trading day to the database.
+            if isinstance(value, dt.datetime) or not isinstance(value, dt.date):
+                raise InvalidRecord(field=field, reason=f"must be a date, is {type(value).__name__}")
         if until is not None and until < day:
             raise InvalidRecord(field="until", reason=f"{until} is before {day}")
         column = _VIEWS[view].c.trading_day

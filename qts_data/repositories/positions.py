@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import sqlalchemy as sa
 
 from qts_data.contracts import Position
-from qts_data.contracts.checks import check_amount, check_aware, check_price
+from qts_data.contracts.checks import check_amount, check_aware, check_decimal, check_price, check_storable
 from qts_data.database.errors import translated_errors
 from qts_data.database.pipeline import Pipeline, driver_connection
+from qts_data.database.streaming import streamed
 from qts_data.errors import InvalidRecord, NotFound
 from qts_data.models import LedgerEntry as Entry
 from qts_data.models import Position as Row
 from qts_data.repositories.booking import GATE, half_even, write_positions
-from qts_data.repositories.proof import Mismatch, Verification, rebuild, verify
+from qts_data.repositories.proof import Mismatch, Verification, compare, rebuild, verify
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -32,24 +33,35 @@ _FIELDS: Final = (
     "exposure_value", "exposure_pct", "unrealized_pnl", "marked_at", "last_ledger_id", "updated_at",
 )  # fmt: skip
 _ALL: Final = sa.select(*(_position[field] for field in _FIELDS))
+# All of them or none, and a value that does not fit is told, not run into: that would abort the transaction.
 _MARK: Final = sa.text(
     f"""
     WITH held AS (
-        SELECT account, symbol, {half_even("(qty * CAST(:price AS numeric))")} AS exposure
+        SELECT account, symbol, currency, cost_basis, {half_even("(qty * CAST(:price AS numeric))")} AS exposure
           FROM positions
          WHERE symbol = :symbol AND (CAST(:account AS text) IS NULL OR account = :account)
            AND (marked_at IS NULL OR marked_at <= :at)
          ORDER BY account
            FOR NO KEY UPDATE
+    ), valued AS (
+        SELECT account, symbol, currency, exposure, exposure - cost_basis AS unrealized,
+               round(exposure / CAST(:equity AS numeric), 6) AS share
+          FROM held
+    ), good AS (
+        SELECT FROM valued
+        HAVING bool_and(abs(exposure) < 1e16 AND abs(unrealized) < 1e16 AND (share IS NULL OR abs(share) < 1e6))
+           AND count(DISTINCT currency) = 1
+    ), done AS (
+        UPDATE positions AS p
+           SET mark_price = :price, marked_at = :at, exposure_value = valued.exposure,
+               unrealized_pnl = valued.unrealized, exposure_pct = valued.share, updated_at = clock_timestamp()
+          FROM valued CROSS JOIN good
+         WHERE p.account = valued.account AND p.symbol = valued.symbol
+     RETURNING {", ".join(f"p.{field}" for field in _FIELDS)}
     )
-    UPDATE positions AS p
-       SET mark_price = :price, marked_at = :at, exposure_value = held.exposure,
-           unrealized_pnl = held.exposure - p.cost_basis,
-           exposure_pct = round(held.exposure / NULLIF(CAST(:equity AS numeric), 0), 6),
-           updated_at = clock_timestamp()
-      FROM held
-     WHERE p.account = held.account AND p.symbol = held.symbol
- RETURNING {", ".join(f"p.{field}" for field in _FIELDS)}
+    SELECT valued.currency AS held_in, valued.exposure, valued.unrealized, valued.share, done.*
+      FROM valued LEFT JOIN done USING (account, symbol)
+     ORDER BY valued.account
     """
 )
 
@@ -72,15 +84,22 @@ class PositionReader:
         return found
 
     async def find_position(self, symbol: str, account: str = "main") -> Position | None:
-        """The same, or None if the account has never traded it."""
+        """The same, or None if the account has never traded it.
+
+        Raises:
+            InvalidRecord: No text of the database could be this symbol or account.
+        """
+        check_storable("symbol", symbol)
+        check_storable("account", account)
         found = await self._rows(_ALL.where(_position.account == account, _position.symbol == symbol))
         return found[0] if found else None
 
     async def list_by_key(self, keys: Iterable[tuple[str, str]]) -> list[Position]:
         """Positions by account and symbol, in that order; those that are not there are left out."""
-        accounts, symbols = zip(*keys, strict=True)
+        pairs = list(keys)
+        accounts, symbols = ([pair[place] for pair in pairs] for place in (0, 1))
         given = (
-            sa.func.unnest(sa.cast(list(accounts), sa.ARRAY(sa.Text)), sa.cast(list(symbols), sa.ARRAY(sa.Text)))
+            sa.func.unnest(sa.cast(accounts, sa.ARRAY(sa.Text)), sa.cast(symbols, sa.ARRAY(sa.Text)))
             .table_valued("account", "symbol")
             .render_derived(name="given")
         )
@@ -112,6 +131,7 @@ class PositionReader:
         """
         statement = _filtered(account, market, strategy_tag, open_only=open_only).limit(limit)
         if symbol is not None:
+            check_storable("symbol", symbol)
             statement = statement.where(_position.symbol == symbol)
         if after is not None:
             statement = statement.where(sa.tuple_(_position.account, _position.symbol) > sa.tuple_(*after))
@@ -122,10 +142,9 @@ class PositionReader:
     ) -> AsyncIterator[Position]:
         """All positions in order of account and symbol, a few thousand at a time."""
         statement = _filtered(account, market, None, open_only=open_only)
-        with translated_errors():
-            async with self._connection.stream(statement, execution_options={"yield_per": 2000}) as rows:
-                async for row in rows.mappings():
-                    yield Position(**row)
+        async with streamed(self._connection, statement) as rows:
+            async for row in rows.mappings():
+                yield Position(**row)
 
     async def rebuild_positions(
         self, as_of: dt.datetime | None = None, *, by: Literal["timestamp", "recorded_at"] = "timestamp"
@@ -135,7 +154,9 @@ class PositionReader:
         Args:
             as_of: The last instant that counts; None for now.
             by: `"timestamp"` counts what had been traded by then, even if it was booked later; `"recorded_at"` what had
-                been booked by then: what the book showed.
+                been booked by then: what the book showed. The two entries of a correction are recorded microseconds
+                apart: at an instant between them, a state that no transaction saw, its fill is taken back and not yet
+                replaced.
 
         Raises:
             InvalidRecord: `as_of` has no time zone.
@@ -184,15 +205,20 @@ class PositionRepository(PositionReader):
             symbol: The instrument.
             price: Its price in the positions' currency.
             at: When that was the price.
-            account: Only this account's position.
-            equity: The account's equity in the same currency, above 0; makes `exposure_pct`, which is None without.
+            account: Only this account's position; None for those of all accounts.
+            equity: Equity in the same currency, above 0, of the account or, without one, of all of them together;
+                makes `exposure_pct`, which is None without.
 
         Returns:
             The positions that were valued.
 
         Raises:
-            InvalidRecord: A value cannot be stored, or `at` has no time zone.
+            InvalidRecord: A value or what follows from it cannot be stored, `at` has no time zone, or accounts hold
+                the symbol in several currencies and `account` is not given; nothing was valued.
         """
+        check_storable("symbol", symbol)
+        if account is not None:
+            check_storable("account", account)
         check_price("price", price)
         check_aware("at", at)
         if equity is not None:
@@ -203,26 +229,36 @@ class PositionRepository(PositionReader):
         with translated_errors():
             rows = (await self._connection.execute(_MARK, parameters)).mappings().all()
         for row in rows:
-            self._on_changed(row["account"], row["symbol"])
-        return [Position(**row) for row in sorted(rows, key=lambda row: row["account"])]
+            check_amount("exposure_value", row["exposure"])
+            check_amount("unrealized_pnl", row["unrealized"])
+            if row["share"] is not None:
+                check_decimal("exposure_pct", row["share"], integer_digits=6, places=6)
+        currencies = sorted({row["held_in"] for row in rows})
+        if len(currencies) > 1:
+            raise InvalidRecord(
+                field="account", reason=f"is not given, and {symbol} is held in {', '.join(currencies)}: say whose"
+            )
+        valued = [Position(**{field: row[field] for field in _FIELDS}) for row in rows]
+        for one in valued:
+            self._on_changed(one.account, one.symbol)
+        return valued
 
     async def restore_positions(self) -> tuple[Mismatch, ...]:
         """Write the positions as the ledger makes them; returns what was wrong.
 
         Nobody else books until the transaction ends. Entries of the ledger are never changed: what is wrong in them
-        is returned, too, and stays.
+        is returned, too, and stays; one that cannot be read does not count.
         """
         with translated_errors():
             driver = await driver_connection(self._connection)
             pipeline = Pipeline(driver)
             pipeline.add(GATE)
             await pipeline.run()
-        found = await self.verify_positions()
+        found, right = await compare(self._connection, [position async for position in self.stream()])
         wrong = {(one.account, one.symbol) for one in found.mismatches if one.ledger_id is None}
-        right = [one for one in await self.rebuild_positions() if (one.account, one.symbol) in wrong]
         with translated_errors():
-            await write_positions(driver, right)
-            for account, symbol in wrong - {(one.account, one.symbol) for one in right}:
+            await write_positions(driver, [right[key] for key in sorted(wrong & right.keys())])
+            for account, symbol in sorted(wrong - right.keys()):
                 await self._connection.execute(
                     sa.delete(Row).where(_position.account == account, _position.symbol == symbol)
                 )
@@ -241,7 +277,9 @@ def _filtered(account: str | None, market: str | None, strategy_tag: str | None,
     statement = _ALL.order_by(_position.account, _position.symbol)
     for column, value in ((_position.account, account), (_position.market, market)):
         if value is not None:
+            check_storable(column.key, value)
             statement = statement.where(column == value)
     if strategy_tag is not None:
+        check_storable("strategy_tag", strategy_tag)
         statement = statement.where(_traded_by(strategy_tag))
     return statement.where(_position.qty != 0) if open_only else statement

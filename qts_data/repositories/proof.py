@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import sqlalchemy as sa
 
 from qts_data.contracts.checks import check_aware
-from qts_data.database.errors import translated_errors
+from qts_data.database.streaming import streamed
 from qts_data.errors import InvalidRecord
 from qts_data.models import LedgerEntry as Entry
 from qts_data.repositories.accounting import Fold, Trade, realized_between
@@ -16,13 +17,13 @@ from qts_data.repositories.ledger_rows import COLUMNS, booked_entry, unmarked_po
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from qts_data.contracts import BookedEntry, Position
 
-__all__ = ["Mismatch", "Verification", "rebuild", "verify"]
+__all__ = ["Mismatch", "Verification", "compare", "rebuild", "verify"]
 
 _entry = Entry.__table__.c
 _ROW: Final[sa.Select[*tuple[Any, ...]]] = sa.select(
@@ -85,53 +86,56 @@ async def rebuild(
     statement = _ROW
     if as_of is not None:
         check_aware("as_of", as_of)
-        statement = statement.where(_entry[by] <= as_of)
+        # A later correction counts not, but one that corrects it may: the two are of one trade.
+        statement = statement.where((_entry[by] <= as_of) | _entry.corrects_id.is_not(None))
     made: dict[tuple[str, str], _Folded] = {}
-    async for row in _rows(connection, statement):
-        _fold(made, booked_entry(row))
+    async with streamed(connection, statement) as rows:
+        async for row in rows:
+            booked = booked_entry(row)
+            if as_of is None or (booked.entry.timestamp if by == "timestamp" else booked.recorded_at) <= as_of:
+                _fold(made, booked)
+            elif booked.corrects_id is not None and (folded := made.get(_key(booked))) is not None:
+                folded.fold.pass_over(booked.id, booked.corrects_id)
     return [folded.position() for folded in made.values()]
 
 
 async def verify(connection: AsyncConnection, stored: Sequence[Position]) -> Verification:
     """Compare every entry and every position with the fold; see `PositionReader.verify_positions`."""
+    found, _ = await compare(connection, stored)
+    return found
+
+
+async def compare(
+    connection: AsyncConnection, stored: Sequence[Position]
+) -> tuple[Verification, dict[tuple[str, str], Position]]:
+    """The same, and the positions that came out, by account and symbol."""
     made: dict[tuple[str, str], _Folded] = {}
     mismatches: list[Mismatch] = []
     entries = 0
-    async for row in _rows(connection, _ROW):
-        entries += 1
-        try:
-            booked = booked_entry(row)
-        except InvalidRecord as error:
-            # Written past the package; the fold goes on without it and will differ from here on.
-            mismatches.append(
-                Mismatch(
-                    account=str(row[2]),
-                    symbol=str(row[3]),
-                    ledger_id=int(row[0]),
-                    field=error.field,
-                    stored=error.reason,
-                    computed="a valid entry",
-                )
-            )
-            continue
-        mismatches += _entry_mismatches(booked, _fold(made, booked))
+    async with streamed(connection, _ROW) as rows:
+        async for row in rows:
+            entries += 1
+            try:
+                booked = booked_entry(row)
+            except InvalidRecord as error:
+                # Written past the package; the fold goes on without it and will differ from here on.
+                mismatches.append(_unreadable(row, error))
+                continue
+            mismatches += _entry_mismatches(booked, _fold(made, booked))
     found = {(position.account, position.symbol): position for position in stored}
-    for key in sorted(made.keys() | found.keys()):
-        mismatches += _position_mismatches(key, found.get(key), made.get(key))
-    return Verification(entries=entries, positions=len(found), mismatches=tuple(mismatches))
+    computed = {key: folded.position() for key, folded in made.items()}
+    for key in sorted(computed.keys() | found.keys()):
+        mismatches += _position_mismatches(key, found.get(key), computed.get(key))
+    return Verification(entries=entries, positions=len(found), mismatches=tuple(mismatches)), computed
 
 
-async def _rows(connection: AsyncConnection, statement: sa.Select[*tuple[Any, ...]]) -> AsyncIterator[Sequence[Any]]:
-    with translated_errors():
-        async with connection.stream(statement, execution_options={"yield_per": 2000}) as rows:
-            async for row in rows:
-                yield row
+def _key(booked: BookedEntry) -> tuple[str, str]:
+    return booked.entry.account, booked.entry.symbol
 
 
 def _fold(made: dict[tuple[str, str], _Folded], booked: BookedEntry) -> Mapping[str, object]:
     """Fold an entry; returns what it should hold."""
-    key = booked.entry.account, booked.entry.symbol
-    folded = made.setdefault(key, _Folded(Fold(), booked))
+    folded = made.setdefault(_key(booked), _Folded(Fold(), booked))
     before = folded.fold.holding
     folded.fold.add(booked.id, Trade.of(booked.entry), reverses_id=booked.reverses_id, corrects_id=booked.corrects_id)
     folded.last = booked
@@ -143,6 +147,17 @@ def _fold(made: dict[tuple[str, str], _Folded], booked: BookedEntry) -> Mapping[
         "position_cost_basis": after.cost_basis,
         "position_realized_pnl": after.realized_pnl,
     }
+
+
+def _unreadable(row: Sequence[Any], error: InvalidRecord) -> Mismatch:
+    return Mismatch(
+        account=str(row[2]),
+        symbol=str(row[3]),
+        ledger_id=int(row[0]),
+        field=error.field,
+        stored=error.reason,
+        computed="a valid entry",
+    )
 
 
 def _entry_mismatches(booked: BookedEntry, computed: Mapping[str, object]) -> Iterator[Mismatch]:
@@ -159,9 +174,10 @@ def _entry_mismatches(booked: BookedEntry, computed: Mapping[str, object]) -> It
             )
 
 
-def _position_mismatches(key: tuple[str, str], stored: Position | None, folded: _Folded | None) -> Iterator[Mismatch]:
+def _position_mismatches(
+    key: tuple[str, str], stored: Position | None, computed: Position | None
+) -> Iterator[Mismatch]:
     account, symbol = key
-    computed = folded.position() if folded is not None else None
     if stored is None or computed is None:
         yield Mismatch(
             account=account,
@@ -180,6 +196,11 @@ def _position_mismatches(key: tuple[str, str], stored: Position | None, folded: 
                 symbol=symbol,
                 ledger_id=None,
                 field=field,
-                stored=str(here),
-                computed=str(there),
+                stored=_text(here),
+                computed=_text(there),
             )
+
+
+def _text(value: object) -> str:
+    # str() would write nothing to eight places as 0E-8.
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)

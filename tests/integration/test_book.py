@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
-from decimal import Decimal
+from decimal import Context, Decimal
+from random import Random
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 
-from qts_data.contracts import BookedFill, Correction, LedgerEntry, Position, RejectedEntry, Reversal
+from qts_data.contracts import BookedFill, Correction, LedgerEntry, Position, RejectedEntry, Reversal, round_money
 from qts_data.errors import InvalidRecord, LedgerConflict, NotFound, OutcomeUnknown
 from qts_data.models.views import trading_zone_statements
 from qts_data.repositories import Database
+from qts_data.repositories.booking import half_even, valuation
 from qts_data.timescale.ddl import verbatim
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.waiting import eventually, waits_for_a_transaction
@@ -192,6 +194,19 @@ async def test_a_position_has_one_currency_and_one_market(book: Database) -> Non
     assert await verified(book) == 1
 
 
+async def test_a_first_fill_in_a_wrong_currency_is_booked_anew_under_another_symbol(book: Database) -> None:
+    right = fill("BUY", "1", "1", execution_id="right")
+    await record(book, fill("BUY", "1", "1", currency="USD", execution_id="wrong"))
+    await reverse(book, bust("x", "wrong"))
+    with pytest.raises(InvalidRecord, match="currency: is 'KRW', but main holds 005930 in 'USD'"):
+        await record(book, right)
+    await record(book, dataclasses.replace(right, symbol="005930.KRX"))
+    async with book.reader() as reader:
+        (held_now,) = await reader.positions.list_positions(open_only=True)
+    assert (held_now.symbol, held_now.currency) == ("005930.KRX", "KRW")
+    assert await verified(book) == 3
+
+
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("qty", {"qty": ZERO}, "not above zero"),
     ("qty", {"qty": Decimal(-1)}, "not above zero"),
@@ -205,6 +220,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("price", {"price": Decimal("-0.01")}, "below zero"),
     ("fee", {"fee": Decimal("1E-9")}, "after the point"),
     ("side", {"side": "HOLD"}, "BUY or SELL"),
+    ("side", {"side": ["BUY"]}, "BUY or SELL"),
     ("timestamp", {"timestamp": dt.datetime(2026, 11, 2)}, "no time zone"),  # noqa: DTZ001
     ("symbol", {"symbol": ""}, "1 to 64"),
     ("symbol", {"symbol": "x" * 65}, "1 to 64"),
@@ -212,6 +228,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("currency", {"currency": ""}, "1 to 64"),
     ("amount", {"amount": Decimal("999.99999999")}, "qty x price is 1000"),
     ("amount", {"amount": 1000.0}, "qty x price is 1000"),
+    ("amount", {"amount": Decimal("NaN")}, "qty x price is 1000"),
+    ("amount", {"amount": Decimal("sNaN")}, "qty x price is 1000"),
     ("amount", {"qty": Decimal(10**9), "price": Decimal(10**9)}, "before the point"),
     ("execution_id", {"execution_id": None}, "exactly one|one of them"),
     ("execution_id", {"idempotency_key": "k"}, "one of them"),
@@ -519,6 +537,34 @@ def test_a_bust_that_cannot_be_is_not_made(change: dict[str, str]) -> None:
         Reversal(timestamp=MORNING, broker="test", **fields | change)
 
 
+async def test_ids_of_any_length_are_taken_back_and_corrected_or_refused_at_once(book: Database) -> None:
+    longest, key = "e" * 256, "k" * 256
+    await record(
+        book, fill("BUY", "1", "1", execution_id=longest), fill("BUY", "1", "1", execution_id=None, idempotency_key=key)
+    )
+    for name, taken_back in (("x" * 256, longest), ("y", f"key:{key}")):
+        assert await reverse(book, bust(name, taken_back)) is not None
+    await record(book, fill("BUY", "1", "1", execution_id=None, idempotency_key="m" * 256))
+    again = fill("BUY", "2", "1", execution_id=None, idempotency_key="n" * 247)
+    assert await reverse(book, Correction(entry=again, corrects=f"key:{'m' * 256}")) is not None
+    again = fill("BUY", "3", "1", execution_id="f" * 247)
+    assert await reverse(book, Correction(entry=again, corrects=f"key:{'n' * 247}")) is not None
+    async with book.reader() as reader:
+        assert (await reader.positions.get_position("005930")).qty == 3
+    assert await verified(book) == 9
+    for field, ids, corrects in (
+        ("execution_id", {"execution_id": "f" * 248}, "a"),
+        ("idempotency_key", {"execution_id": None, "idempotency_key": "f" * 248}, "a"),
+        ("corrects", {}, "c" * 257),
+        ("corrects", {}, f"key:{'c' * 257}"),
+    ):
+        with pytest.raises(InvalidRecord) as caught:
+            Correction(entry=fill("BUY", "1", "1", **ids), corrects=corrects)
+        assert caught.value.field == field
+    with pytest.raises(InvalidRecord, match="reverses: must have 1 to 256"):
+        bust("x", "r" * 257)
+
+
 async def test_positions_are_valued_at_a_price_that_is_not_older(book: Database) -> None:
     await record(
         book,
@@ -549,6 +595,105 @@ async def test_a_valuation_rounds_as_the_book_does(book: Database) -> None:
             assert (long.exposure_value, short.exposure_value) == (Decimal(value), -Decimal(value))
 
 
+async def test_a_valuation_is_exact_for_large_values(book: Database) -> None:
+    """Half a unit of the last place is a tie, behind thirteen digits, too."""
+    worth = Decimal("3000001500000.03000002")
+    await record(book, fill("BUY", "1000000.5", "1"))
+    async with book.transaction() as uow:
+        (marked,) = await uow.positions.mark("005930", Decimal("3000000.00000003"), MORNING)
+    assert (marked.exposure_value, marked.unrealized_pnl) == (worth, worth - Decimal("1000000.5"))
+    async with book.fill_writer() as writer:
+        for count in (1, 2, 3):  # the last ones in one round trip each, past the statement of the first
+            booked = await writer.record_fill(fill("BUY", "2", "0"))
+            value = worth + count * 2 * Decimal("3000000.00000003")
+            assert booked.position.exposure_value == value
+            assert booked.position.unrealized_pnl == value - Decimal("1000000.5")
+
+
+async def test_the_server_rounds_as_the_book_does_whatever_the_size(book: Database) -> None:
+    random = Random(20261120)
+    exact = Context(prec=60)
+
+    def number(digits: int) -> Decimal:
+        return exact.scaleb(Decimal(random.randrange(10**digits)), -8)
+
+    pairs = [(number(18), number(random.randrange(1, 19))) for _ in range(500)]
+    # Half a share, at a price that ends in an odd digit, is a tie.
+    pairs += [(number(random.randrange(19)).to_integral_value() + Decimal("0.5"), number(18)) for _ in range(500)]
+    pairs += [(-qty, price) for qty, price in pairs]
+    statement = sa.text(f"SELECT {half_even('(q * p)')} FROM unnest(:q ::numeric[], :p ::numeric[]) AS u(q, p)")
+    async with book.reader() as reader:
+        found = await reader.connection.scalars(statement, {"q": [q for q, _ in pairs], "p": [p for _, p in pairs]})
+        assert found.all() == [round_money(exact.multiply(q, p)) for q, p in pairs]
+
+
+@pytest.mark.parametrize(
+    ("worth", "cost", "fits"),
+    [
+        ("9999999999999999.9999999949", "0", True),
+        ("-9999999999999999.9999999949", "0", True),
+        ("9999999999999999.999999995", "0", False),
+        ("9999999999999999.99999999", "-0.00000001", False),
+        ("9999999999999999.99999999", "0.00000001", True),
+        ("-9999999999999999.99999999", "0.00000001", False),
+    ],
+)
+async def test_a_valuation_is_left_out_exactly_where_it_does_not_fit(
+    book: Database, worth: str, cost: str, fits: bool
+) -> None:
+    columns = (f"CAST({value} AS numeric(24, 8))" for value in valuation(f"({worth})", f"({cost})"))
+    async with book.reader() as reader:
+        found = (await reader.connection.execute(sa.text(f"SELECT {', '.join(columns)}"))).one()
+    assert [value is not None for value in found] == [fits, fits]
+
+
+async def test_a_valuation_that_would_not_fit_names_its_field_and_changes_nothing(book: Database) -> None:
+    await record(book, fill("BUY", "5000000000", "1"), fill("BUY", "1", "1", account="small"))
+    await record(book, fill("SELL", "1", str(9 * 10**9), account="short"))
+    async with book.transaction() as uow:
+        for field, price, equity in (
+            ("exposure_value", Decimal(9 * 10**9), None),
+            ("exposure_pct", Decimal(1), Decimal("0.00000001")),
+        ):
+            with pytest.raises(InvalidRecord, match="digits before the point") as caught:
+                await uow.positions.mark("005930", price, MORNING, equity=equity)
+            assert caught.value.field == field
+        # The transaction goes on.
+        assert [one.mark_price for one in await uow.positions.list_positions()] == [None, None, None]
+        await uow.positions.mark("005930", Decimal(1), MORNING)
+    async with book.reader() as reader:
+        assert [one.exposure_value for one in await reader.positions.list_positions()] == [5000000000, -1, 1]
+
+
+async def test_positions_in_several_currencies_are_not_valued_at_one_price(book: Database) -> None:
+    await record(book, fill("BUY", "1", "1"), fill("BUY", "1", "1", account="abroad", currency="USD"))
+    async with book.transaction() as uow:
+        with pytest.raises(InvalidRecord, match=r"account: .* held in KRW, USD"):
+            await uow.positions.mark("005930", Decimal(1), MORNING)
+        (marked,) = await uow.positions.mark("005930", Decimal(2), MORNING, account="abroad")
+        assert these(marked.currency, marked.exposure_value) == ("USD", 2)
+        assert (await uow.positions.get_position("005930")).mark_price is None
+
+
+async def test_no_valuation_stops_a_fill(book: Database) -> None:
+    price = Decimal(9 * 10**9)
+    await record(book, fill("BUY", "1", "1"))
+    async with book.transaction() as uow:
+        await uow.positions.mark("005930", price, MORNING)
+    (huge,) = await record(book, fill("BUY", "5000000000", "0.01"))
+    async with book.fill_writer() as writer:
+        alone = [await writer.record_fill(fill("BUY", "1", "0.01")) for _ in range(3)]
+    for position in (huge.position, *(one.position for one in alone)):
+        assert (position.mark_price, position.marked_at) == (price, MORNING)
+        assert (position.exposure_value, position.unrealized_pnl) == (None, None)
+    async with book.reader() as reader:
+        assert await reader.positions.get_position("005930") == alone[-1].position
+    # Once it fits again, it is there again.
+    (back,) = await record(book, fill("SELL", "4998888893.88888889", "0.01"))
+    assert back.position.exposure_value == Decimal("1111110.11111111") * price
+    assert await verified(book) == 6
+
+
 async def test_positions_are_found_and_listed(book: Database) -> None:
     await record(
         book,
@@ -573,6 +718,27 @@ async def test_positions_are_found_and_listed(book: Database) -> None:
         assert await ask.find_position("c") is None
         with pytest.raises(NotFound, match="main has no position in c"):
             await ask.get_position("c")
+        assert names(await ask.list_by_key([("z", "a"), ("main", "b"), ("main", "c")])) == ["main/b", "z/a"]
+        assert await ask.list_by_key([]) == []
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\0b"])
+async def test_a_question_about_what_cannot_be_text_names_it(book: Database, text: str) -> None:
+    async with book.transaction() as uow:
+        ask = uow.positions
+        for field, question in (
+            ("symbol", ask.find_position(text)),
+            ("account", ask.find_position("a", text)),
+            ("symbol", ask.mark(text, Decimal(1), MORNING)),
+            ("account", ask.mark("a", Decimal(1), MORNING, account=text)),
+            ("symbol", ask.list_positions(symbol=text)),
+            ("market", ask.list_positions(market=text)),
+            ("strategy_tag", ask.list_positions(strategy_tag=text)),
+        ):
+            with pytest.raises(InvalidRecord) as caught:
+                await question
+            assert caught.value.field == field
+        assert await ask.find_position("a") is None
 
 
 async def test_entries_are_listed_by_range_and_page(book: Database) -> None:
@@ -621,6 +787,33 @@ async def test_the_book_of_a_past_instant_is_rebuilt(book: Database) -> None:
             await rebuild(dt.datetime(2026, 1, 1))  # noqa: DTZ001
 
 
+async def test_a_past_instant_between_corrections_counts_a_trade_once(book: Database) -> None:
+    def at(hour: int) -> dt.datetime:
+        return dt.datetime(2026, 11, 2, hour, tzinfo=dt.UTC)
+
+    await record(book, fill("BUY", "10", "100", execution_id="a", timestamp=at(1)))
+    await reverse(book, Correction(entry=fill("BUY", "11", "100", execution_id="b", timestamp=at(8)), corrects="a"))
+    await reverse(book, Correction(entry=fill("BUY", "12", "100", execution_id="c", timestamp=at(1)), corrects="b"))
+    # A trade whose time was wrong: at 4 it had not been.
+    await record(book, fill("BUY", "1", "5", symbol="late", execution_id="d", timestamp=at(9)))
+    for name, corrects, hour in (("e", "d", 8), ("f", "e", 2)):
+        right = fill("BUY", "2", "5", symbol="late", execution_id=name, timestamp=at(hour))
+        await reverse(book, Correction(entry=right, corrects=corrects))
+
+    async with book.reader(snapshot=True) as reader:
+
+        async def quantities(hour: int) -> list[tuple[str, Decimal]]:
+            return [(one.symbol, one.qty) for one in await reader.positions.rebuild_positions(at(hour))]
+
+        assert await quantities(0) == []
+        assert await quantities(4) == [("005930", Decimal(12)), ("late", Decimal(2))]
+        assert await quantities(9) == [("005930", Decimal(12)), ("late", Decimal(2))]
+    await reverse(book, bust("x", "c"))  # in the night before
+    async with book.reader(snapshot=True) as reader:
+        assert [one.qty for one in await reader.positions.rebuild_positions(at(4))] == [0, 2]
+    assert await verified(book) == 11
+
+
 async def test_a_book_that_was_tampered_with_is_found_and_put_right(book: Database) -> None:
     await record(book, *(fill("BUY", "1", "100", symbol=name) for name in "abcd"))
     async with book.transaction() as uow:
@@ -661,6 +854,16 @@ async def test_an_entry_that_was_written_past_the_package_is_found(book: Databas
         found = await reader.positions.verify_positions()
     fields = {(one.ledger_id and one.ledger_id - booked.ledger_id, one.field) for one in found.mismatches}
     assert {(1, "realized_pnl"), (1, "position_realized_pnl"), (2, "market"), (None, "qty")} <= fields
+    async with book.reader(snapshot=True) as reader:
+        with pytest.raises(InvalidRecord, match="market"):
+            await reader.positions.rebuild_positions()
+    async with book.transaction() as uow:
+        assert await uow.positions.restore_positions() == found.mismatches
+    async with book.reader(snapshot=True) as reader:
+        rest = await reader.positions.verify_positions()
+        position = await reader.positions.get_position("005930")
+    assert these(position.qty, position.realized_pnl) == (0, 1)
+    assert all(one.ledger_id is not None for one in rest.mismatches)
 
 
 async def test_days_are_days_of_the_trading_zone(book: Database) -> None:
@@ -675,6 +878,10 @@ async def test_days_are_days_of_the_trading_zone(book: Database) -> None:
         assert await reader.pnl.hourly_pnl(evening, evening + dt.timedelta(hours=1)) == []
         with pytest.raises(InvalidRecord, match="until"):
             await reader.pnl.pnl(dt.date(2026, 11, 3), until=dt.date(2026, 11, 2))
+        with pytest.raises(InvalidRecord, match="day: must be a date, is datetime"):
+            await reader.pnl.pnl(evening)
+        with pytest.raises(InvalidRecord, match="until: must be a date, is datetime"):
+            await reader.pnl.daily_metrics(dt.date(2026, 11, 3), until=evening)
     assert these(strategy.strategy_tag, strategy.notional, strategy.win_count) == ("night", 100, 0)
     assert hour.hour == evening.replace(minute=0)
     async with book.transaction() as uow:
@@ -699,6 +906,15 @@ async def test_a_win_that_is_taken_back_counts_no_more(book: Database) -> None:
         (after,) = await reader.pnl.daily_metrics(dt.date(2026, 11, 2))
     assert these(before.win_count, before.trade_count, before.realized_pnl) == (1, 3, 0)
     assert these(after.win_count, after.trade_count, after.realized_pnl, after.notional) == (0, 1, 0, 1000)
+
+
+async def test_a_correction_that_realizes_a_profit_is_a_win_of_its_own(book: Database) -> None:
+    day = {"timestamp": MORNING}
+    await record(book, fill("BUY", "10", "100", execution_id="a", **day), fill("SELL", "10", "110", **day))
+    await reverse(book, Correction(entry=fill("BUY", "10", "90", **day), corrects="a"))
+    async with book.reader() as reader:
+        (metrics,) = await reader.pnl.daily_metrics(dt.date(2026, 11, 2))
+    assert these(metrics.win_count, metrics.trade_count, metrics.realized_pnl) == (2, 2, 200)
 
 
 async def test_a_fill_takes_three_round_trips(proxy: Proxy) -> None:

@@ -98,9 +98,61 @@ def test_show_of_a_symbol_prints_its_last_entries(command: Command) -> None:
     rows = table(command("show", "000660"))
     assert "gone" in rows[-2]
     assert {"bust", "(takes"} <= set(rows[-1])
-    assert rows[-2][:2] == ["2026-11-20", "09:00:00"]
+    # The factory counts milliseconds from 09:00 in Korea on, over all tests.
+    assert rows[-2][0] == "2026-11-20"
+    assert rows[-2][1].startswith("09:")
     entries = found(command("show", "005930", "--json", "--limit", "1"))["entries"]
     assert [(one["entry"]["side"], one["realized_pnl"]) for one in entries] == [("SELL", "40.00000000")]
+
+
+@pytest.mark.usefixtures("booked")
+def test_show_of_a_symbol_prints_entries_of_what_was_asked_for_only(command: Command, database_url: URL) -> None:
+    async def book() -> None:
+        async with Database(database_url) as database, database.transaction() as uow:
+            for account, market, tag in (
+                ("a", "KRX", "s1"),
+                ("a", "KRX", "s2"),
+                ("b", "NXT", "s1"),
+                ("c", "KRX", None),
+            ):
+                await uow.ledger.record_fill(
+                    FillFactory.build(symbol="X", account=account, market=market, strategy_tag=tag)
+                )
+
+    asyncio.run(book())
+
+    def entries(*arguments: str) -> list[tuple[str, str | None]]:
+        listed = found(command("show", "X", *arguments, "--json"))["entries"]
+        return [(one["entry"]["account"], one["entry"]["strategy_tag"]) for one in reversed(listed)]
+
+    assert entries() == [("a", "s1"), ("a", "s2"), ("b", "s1"), ("c", None)]
+    assert entries("--strategy", "s1") == [("a", "s1"), ("b", "s1")]
+    assert entries("--market", "KRX") == [("a", "s1"), ("a", "s2"), ("c", None)]
+    assert entries("--market", "KRX", "--limit", "2") == [("a", "s2"), ("c", None)]
+    assert entries("--market", "NXT", "--account", "b") == [("b", "s1")]
+    nowhere = command("show", "X", "--market", "NOPE")
+    assert (nowhere.returncode, nowhere.stdout, nowhere.stderr.strip()) == (1, "", "no positions")
+
+
+def test_names_are_printed_as_they_are_and_numbers_without_exponents(command: Command, database_url: URL) -> None:
+    names = ["[/x]", "BTC[bold]PERP", ":btc:", "[link=x]"]
+
+    async def book() -> None:
+        async with Database(database_url) as database, database.transaction() as uow:
+            await uow.ledger.record_fills(
+                [FillFactory.build(symbol=name, account=name, broker=name, execution_id=name) for name in names]
+            )
+            await uow.ledger.record_fills([FillFactory.build(symbol=":btc:", account=":btc:", side="SELL")])
+
+    asyncio.run(book())
+    damage(database_url, "UPDATE positions SET qty = qty + 1")
+    assert sorted(row[0] for row in table(command("show", "--closed"))[1:]) == sorted(names)
+    for name in names:
+        rows = table(command("show", name))
+        assert [rows[1][:2], rows[4][2:4]] == [[name, name], [name, name]]
+    assert sorted(line.split()[1] for line in command("verify").stdout.splitlines()[2:]) == sorted(names)
+    for arguments in (("show", "--closed"), ("show", ":btc:"), ("verify",)):
+        assert "E-8" not in command(*arguments, "--json").stdout
 
 
 @pytest.mark.usefixtures("booked")
@@ -143,6 +195,28 @@ def test_rebuild_gives_the_book_at_a_past_instant(command: Command) -> None:
     assert past["positions"] == []
 
 
+@pytest.mark.parametrize(
+    ("zone", "text", "instant"),
+    [
+        ("Asia/Seoul", "2026-11-20", "2026-11-20T23:59:59.999999+09:00"),
+        ("Asia/Seoul", "20261120", "2026-11-20T23:59:59.999999+09:00"),
+        ("Asia/Seoul", "2026-W47-5", "2026-11-20T23:59:59.999999+09:00"),
+        ("Asia/Seoul", "2026-W47", "2026-11-16T23:59:59.999999+09:00"),
+        ("Asia/Seoul", "20261120T1530", "2026-11-20T15:30:00+09:00"),
+        ("Asia/Seoul", "2026-11-20T15:30Z", "2026-11-20T15:30:00+00:00"),
+        # The clock goes back from midnight to 23:00, and forward from midnight to 1:00.
+        ("America/Santiago", "2026-04-04", "2026-04-04T23:59:59.999999-04:00"),
+        ("America/Santiago", "2026-09-05", "2026-09-05T23:59:59.999999-04:00"),
+    ],
+)
+def test_a_date_alone_is_the_end_of_its_day(
+    qts_data: Command, database_url: URL, zone: str, text: str, instant: str
+) -> None:
+    url = database_url.render_as_string(hide_password=False)
+    run = qts_data("book", "rebuild", "--as-of", text, "--json", QTS_DATABASE_URL=url, QTS_TRADING_TIME_ZONE=zone)
+    assert found(run) == {"as_of": instant, "positions": []}
+
+
 def test_what_cannot_be_told_is_neither_right_nor_wrong(
     command: Command, qts_data: Command, empty_database: URL
 ) -> None:
@@ -154,4 +228,8 @@ def test_what_cannot_be_told_is_neither_right_nor_wrong(
     run = command("rebuild", "--as-of", "yesterday")
     assert run.returncode == 2
     assert "no date and no time" in run.stderr
+    for text in ("9999-12-31", "0001-01-01T00:00"):
+        run = command("rebuild", "--as-of", text)
+        assert run.returncode == 2
+        assert "outside the years 1 to 9999" in run.stderr
     assert command("rebuild", "--write", "--as-of", "2026-11-20").returncode == 2

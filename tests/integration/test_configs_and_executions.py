@@ -59,12 +59,44 @@ async def test_parameters_come_back_in_their_types(book: Database) -> None:
 
 
 async def test_a_wrong_parameter_sets_none(book: Database) -> None:
-    for value, reason in ((0.1, "float"), (Decimal("NaN"), "finite"), ({"a": [0.1]}, "float"), ([object()], "JSON")):
+    endless: list[Any] = []
+    endless.append(endless)
+    for value, reason in (
+        (0.1, "float"),
+        (Decimal("NaN"), "finite"),
+        ({"a": [0.1]}, "float"),
+        ({"a": [(0.1,)]}, "float"),
+        ([object()], "JSON"),
+        ([Decimal(1)], "JSON"),
+        (endless, "JSON"),
+        (10**5000, "too large"),
+        ([10**5000], "JSON"),
+        ([{1: "x"}], "key 1, which is no string"),
+        ("\ud800", "surrogate"),
+        ("a\0b", "NUL"),
+        (["\ud800"], "surrogate"),
+        ({"\ud800": 1}, "surrogate"),
+    ):
         with pytest.raises(InvalidRecord, match=f"bad: .*{reason}"):
             async with book.transaction() as uow:
                 await uow.strategies.upsert_parameters("s", {"good": 1, "bad": value})  # type: ignore[dict-item]
+    for text in ("\ud800", "a\0b"):
+        async with book.transaction() as uow:
+            with pytest.raises(InvalidRecord, match="description: "):
+                await uow.strategies.upsert_parameters("s", {"good": 1}, descriptions={"good": text})
+            with pytest.raises(InvalidRecord, match="description: "):
+                await uow.risk_configs.upsert_limit("x", Decimal(1), text)
     async with book.reader() as reader:
         assert await reader.strategies.list_parameters() == []
+        assert await reader.risk_configs.list_limits() == []
+
+
+async def test_json_keeps_what_text_could_not_hold(book: Database) -> None:
+    given: dict[str, ParameterValue] = {"escaped": {"a\0b": ["\0"]}}
+    async with book.transaction() as uow:
+        await uow.strategies.upsert_parameters("s", given | {"pair": [("x", 1)]})
+    async with book.reader() as reader:
+        assert await reader.strategies.get_parameters("s") == given | {"pair": [["x", 1]]}
 
 
 json_values = st.recursive(

@@ -119,6 +119,20 @@ def test_what_is_reversed_before_the_fold_begins_does_nothing() -> None:
     assert fold.holding == Holding(Decimal(1), Decimal(100), Decimal(0))
 
 
+def test_what_corrects_a_correction_that_is_left_out_takes_the_place_of_the_first_fill() -> None:
+    fold = Fold()
+    fold.add(1, Trade(Decimal(1), Decimal(100), Decimal(100)))
+    fold.pass_over(2, corrects_id=1)
+    fold.pass_over(3, corrects_id=2)
+    fold.add(4, Trade(Decimal(-1), Decimal(0), Decimal(0)), reverses_id=3)
+    assert fold.holding == FLAT
+    fold.add(5, Trade(Decimal(2), Decimal(100), Decimal(200)), corrects_id=3)
+    assert fold.holding == Holding(Decimal(2), Decimal(200), Decimal(0))
+    fold.pass_over(7, corrects_id=6)  # of a fill that is left out itself
+    fold.add(8, Trade(Decimal(1), Decimal(100), Decimal(100)), corrects_id=7)
+    assert fold.holding == Holding(Decimal(3), Decimal(300), Decimal(0))
+
+
 @pytest.mark.parametrize(
     ("value", "rounded"),
     [

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import orm
 
 from qts_data.database.engine import engine, parse_url
-from qts_data.database.errors import describe_url, translate, translated_errors
+from qts_data.database.errors import describe_url, translate, translate_commit, translated_errors
 from qts_data.errors import (
     ConfigurationError,
     ConstraintViolated,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         ("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '40P01'; END $$", TransactionConflict, "40P01"),
         ("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '53300'; END $$", DatabaseUnavailable, "53300"),
         ("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '08006'; END $$", DatabaseUnavailable, "08006"),
+        ("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '25P03'; END $$", DatabaseUnavailable, "25P03"),
         ("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '23505'; END $$", UniqueViolated, "23505"),
     ],
 )
@@ -64,6 +66,43 @@ def test_a_connection_that_the_server_ends_is_no_bad_data(empty_database: URL) -
     ):
         connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
     assert caught.value.retryable
+
+
+def test_a_lost_connection_is_told_by_its_first_line() -> None:
+    guess = "\n\tThis probably means the server terminated abnormally\n\tbefore or while processing the request."
+    ours = translate(psycopg.OperationalError(f"consuming input failed: server closed the connection{guess}"))
+    assert type(ours) is DatabaseUnavailable
+    assert str(ours) == "consuming input failed: server closed the connection"
+
+
+def test_a_transaction_whose_connection_is_lost_says_so_until_it_ends(empty_database: URL) -> None:
+    with engine(empty_database).connect() as connection:
+        with pytest.raises(DatabaseUnavailable), translated_errors():
+            connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+        with pytest.raises(DatabaseUnavailable, match="begin another one"), translated_errors():
+            connection.exec_driver_sql("SELECT 1")
+        with pytest.raises(sa.exc.PendingRollbackError) as caught:
+            connection.commit()
+        # Nothing was sent: there is no doubt about what became of it.
+        assert type(translate_commit(caught.value)) is DatabaseUnavailable
+        connection.rollback()
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+
+
+def test_a_session_that_failed_says_so_until_it_is_rolled_back(empty_database: URL) -> None:
+    class Base(orm.DeclarativeBase):
+        pass
+
+    class Thing(Base):
+        __tablename__ = "thing"
+        id: orm.Mapped[int] = orm.mapped_column(primary_key=True)
+
+    with orm.Session(engine(empty_database)) as session:
+        session.add(Thing(id=1))
+        with pytest.raises(SchemaMismatch), translated_errors():
+            session.flush()
+        with pytest.raises(DatabaseError, match="has ended this transaction"), translated_errors():
+            session.execute(sa.text("SELECT 1"))
 
 
 def test_what_is_no_database_error_stays_what_it_is() -> None:
