@@ -21,7 +21,7 @@ from qts_data.contracts import (
     round_money,
 )
 from qts_data.contracts.checks import check_amount, check_price, check_symbol, check_text
-from qts_data.contracts.config import parameter_from_text
+from qts_data.contracts.config import parameter_from_text, parameter_to_text
 from qts_data.errors import InvalidRecord
 from qts_data.importers.book.cells import cell_of_decimal, clean
 
@@ -151,10 +151,11 @@ class RecordMaker:
         check_price("avg_price", average)
         if average < 0:
             raise InvalidRecord(field="avg_price", reason=f"{average:f} is below zero; give a short its sign in qty")
+        product = round_money(_exact.multiply(qty, average))
+        check_amount("cost_basis", product)  # the amount of the fill that would open it
         cost = values.get("cost_basis")
         if cost is None:
-            cost = round_money(_exact.multiply(qty, average))
-            check_amount("cost_basis", cost)
+            cost = product
         for name in ("cost_basis", "realized_pnl", "exposure_value", "unrealized_pnl"):
             if values.get(name) is not None:
                 check_amount(name, values[name])
@@ -204,6 +205,7 @@ class RecordMaker:
             value = parameter_from_text("value", _text_of(value), kind)
         strategy = values.get("strategy_id") or SYSTEM_STRATEGY
         check_text("strategy_id", strategy, shortest=1, longest=256)
+        parameter_to_text("value", value)
         return StrategyParameter(
             strategy_id=strategy,
             param_name=name,
