@@ -80,6 +80,18 @@ def test_good_fills_are_booked_bad_rows_go_to_a_file_with_their_line(
     assert again.stdout.strip() == "read 7, written 0, unchanged 3, rejected 4"
 
 
+def test_the_bad_rows_never_overwrite_the_file(qts_data: RunCommand, database_url: URL, tmp_path: Path) -> None:
+    (tmp_path / "fills.csv").write_text(LEDGER, encoding="utf-8")
+    environment = {"QTS_DATABASE_URL": url_of(database_url)}
+    run = qts_data("import", "csv", "ledger", "fills.csv", "--rejects", "./fills.csv", **environment)
+    assert (run.returncode, positions(database_url)) == (1, {})
+    assert "would overwrite fills.csv" in run.stderr
+    run = qts_data("import", "csv", "ledger", "fills.csv", "--rejects", "no/such/place.csv", **environment)
+    assert run.returncode == 1
+    assert "the import is done, but no/such/place.csv cannot be written" in run.stderr
+    assert (tmp_path / "fills.csv").read_text(encoding="utf-8") == LEDGER
+
+
 def test_all_or_nothing_imports_nothing_and_names_the_row(
     qts_data: RunCommand, database_url: URL, tmp_path: Path
 ) -> None:
