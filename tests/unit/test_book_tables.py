@@ -370,10 +370,21 @@ def test_a_currency_sign_in_a_header_holds_for_its_cells() -> None:
 
 
 def test_a_column_of_percentages_is_not_taken_for_one_of_numbers() -> None:
-    for header, field in ((["종목코드", "수량", "평균단가", "비중(%)"], "exposure_pct"),
-                          (["종목코드", "수량", "평균단가", "Cost ％"], "cost_basis")):  # fmt: skip
-        with pytest.raises(InvalidRecord, match=f"Position!1 {field}: the header D .* says that its cells are percent"):
-            rows_of(POSITIONS, header)
+    header = ["종목코드", "수량", "평균단가", "비중(%)"]
+    assert records(POSITIONS, header, ["005930", 10, 71500, 5.2])[0].exposure_pct is None
+    assert records(POSITIONS, [*header, "weight"], ["005930", 10, 71500, 5.2, "5.2%"])[0].exposure_pct == Decimal(
+        "0.052"
+    )
+    with pytest.raises(
+        InvalidRecord, match=r"Position!1 exposure_pct: the header D .* says that its cells are percent"
+    ):
+        Header.of(POSITIONS, "Position", header, {"exposure_pct": "비중(%)"})
+    with pytest.raises(InvalidRecord, match="Position!1 cost_basis: the header D 'Cost ％' says"):
+        rows_of(POSITIONS, ["종목코드", "수량", "평균단가", "Cost ％"])
+    with pytest.raises(
+        InvalidRecord, match=r"Risk Config!1 value: the header B 'value \(%\)' says .* write 0.052 or 5.2%"
+    ):
+        rows_of(LAYOUTS["risk_limits"], ["key", "value (%)"])
     with pytest.raises(InvalidRecord, match="T_Ledger!1 fee: the header F 'Fee %'"):
         rows_of(LEDGER, [*KOREAN[:5], "Fee %"])
     (entry,) = records(LEDGER, [*KOREAN, "Fee %"], [*FILL[:5], 15, "77", 0.015])

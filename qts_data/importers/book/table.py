@@ -126,7 +126,9 @@ class Header:
                 wanted = {_bare(columns[column.field])}
             else:
                 wanted = {_bare(name) for name in (column.field, *column.names)}
-            found = _without_percentages(title, column, names, [i for i, name in enumerate(given) if name in wanted])
+            needed = column.required or column.field in columns
+            alike = [index for index, name in enumerate(given) if name in wanted]
+            found = _without_percentages(title, column, names, alike, needed=needed)
             if len(found) > 1:
                 which = " and ".join(f"{cells.column_letters(index)} {names[index]!r}" for index in found)
                 raise InvalidRecord(
@@ -136,7 +138,7 @@ class Header:
                 places[column.field] = found[0]
                 if (sign := cells.currency_signs(str(names[found[0]]))) is not None:
                     signs[column.field] = sign
-            elif column.required or column.field in columns:
+            elif needed:
                 raise _missing(title, column, columns, names)
         return cls(layout, title, MappingProxyType(places), len(names), MappingProxyType(signs))
 
@@ -277,16 +279,20 @@ def _either(currencies: frozenset[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def _without_percentages(title: str, column: Column, names: Sequence[Cell], found: list[int]) -> list[int]:
-    """Columns without those of percentages; a fee in percent is no fee, and 5.2 under weight (%) is not 520 %.
+def _without_percentages(
+    title: str, column: Column, names: Sequence[Cell], found: list[int], *, needed: bool
+) -> list[int]:
+    """Columns without those of percentages: a fee in percent is no fee, and 5.2 under weight (%) is not 520 %.
+
+    A weight that is not needed is left unread; whether its 0.5 is a half or a half percent, only its format knows.
 
     Raises:
-        InvalidRecord: There are no others.
+        InvalidRecord: There are no others, and what the table says would not be the same without them.
     """
     if column.kind not in {"number", "ratio", "count"}:
         return found
     plain = [index for index in found if not _PERCENT & set(cells.clean(str(names[index])))]
-    if found and not plain:
+    if found and not plain and (needed or column.kind != "ratio"):
         raise InvalidRecord(
             field=f"{title}!1 {column.field}",
             reason=f"the header {cells.column_letters(found[0])} {names[found[0]]!r} says that its cells are "
