@@ -421,6 +421,11 @@ def test_positions_and_bars_are_read() -> None:
         records(DAILY_BARS, list(DAILY_BARS.fields), [46346, "005930", "", 9, 3, 1, 2, 5])
 
 
+def test_a_parameter_that_its_column_cannot_hold_is_named_by_its_cell() -> None:
+    with pytest.raises(InvalidRecord, match=r"row 2: Strategy!C2 value: 'a.*b' holds a NUL"):
+        records(LAYOUTS["strategies"], ["strategy", "name", "value"], ["s", "n", "a\0b"])
+
+
 nasty = st.one_of(
     st.none(),
     st.booleans(),
