@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from qts_data.adapters.moving.fills import FillLine, book_lines
 from qts_data.adapters.moving.plan import opening_of
-from qts_data.contracts import BookedFill
+from qts_data.contracts import OHLCV, BookedFill
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.book import DAILY_BARS, LEDGER, POSITIONS, Defaults, Header, RecordMaker, read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from qts_data.contracts import LedgerEntry, Position
@@ -114,6 +115,7 @@ class _Read:
     line: int
     record: Any
     cells: tuple[str, ...]
+    reverses: str | None = None
 
 
 def read_csv(path: Path, kind: CsvKind, mapping: CsvMapping) -> Iterator[_Read | CsvReject]:
@@ -134,15 +136,45 @@ def read_csv(path: Path, kind: CsvKind, mapping: CsvMapping) -> Iterator[_Read |
         )
         for row in read:
             said = tuple(cells)
-            if len(cells) > header.width:
+            if len(cells) != header.width:  # a shorter one was cut off: its last cell may be half of one
                 yield CsvReject(line, f"the row has {len(cells)} columns, the header {header.width}", said)
             elif row.problems:
                 yield CsvReject(line, "; ".join(f"{one.field}: {one.reason}" for one in row.problems), said)
             else:
                 try:
-                    yield _Read(line, maker.make(row), said)
+                    yield _Read(line, maker.make(row), said, row.values.get("reverses"))
                 except InvalidRecord as error:
                     yield CsvReject(line, f"{error.field}: {error.reason}", said)
+
+
+def _without_contradictions(kind: CsvKind, found: Iterable[_Read | CsvReject]) -> Iterator[_Read | CsvReject]:
+    """The same, with lines refused that say twice what one of them can say: nobody knows which is right."""
+    if kind == "ledger":  # the book decides by execution ids
+        yield from found
+        return
+    every = list(found)
+    alike: dict[tuple[object, ...], list[_Read]] = defaultdict(list)
+    for one in every:
+        if isinstance(one, _Read):
+            alike[_key_of(one.record)].append(one)
+    for one in every:
+        others = alike[_key_of(one.record)] if isinstance(one, _Read) else []
+        if isinstance(one, CsvReject) or len(others) == 1 or (kind == "daily-bars" and _are_equal(others)):
+            yield one
+        else:
+            lines = ", ".join(str(other.line) for other in others)
+            thing, what = "position", "it comes once"
+            if kind == "daily-bars":
+                thing, what = "symbol and day", "they differ: which of them is right?"
+            yield CsvReject(one.line, f"the lines {lines} are of the same {thing}; {what}", one.cells)
+
+
+def _key_of(record: Position | OHLCV) -> tuple[object, ...]:
+    return (record.symbol, record.time) if isinstance(record, OHLCV) else (record.account, record.symbol)
+
+
+def _are_equal(rows: list[_Read]) -> bool:
+    return all(row.record == rows[0].record for row in rows)
 
 
 def _rows(path: Path, mapping: CsvMapping) -> Iterator[tuple[int, list[str]]]:
@@ -176,8 +208,9 @@ async def import_csv(
 ) -> CsvImportReport:
     """Import a file; a row that is in changes nothing, so a file may be imported again.
 
-    Fills are booked in the order of the file. A position becomes the fill that opens it; one that the book has already
-    must be the same there, for only fills change it. Bars are inserted or corrected.
+    Fills are booked in the order of the file; a line that takes one back stands behind it. A position becomes the fill
+    that opens it; one that the book has already must be the same there, for only fills change it. Bars are inserted or
+    corrected. Positions that come twice, and bars of one day that differ, are bad rows, all of them.
 
     Args:
         database: Where to.
@@ -193,7 +226,7 @@ async def import_csv(
     """
     rows: list[_Read] = []
     rejects: list[CsvReject] = []
-    for one in read_csv(path, kind, mapping):
+    for one in _without_contradictions(kind, read_csv(path, kind, mapping)):
         if isinstance(one, _Read):
             rows.append(one)
         elif all_or_nothing and not dry_run:
@@ -241,8 +274,8 @@ async def _write(uow: UnitOfWork, kind: CsvKind, part: list[_Read], *, strict: b
             raise error.at(part[(error.row or 1) - 1].line) from error
         return Counter(written=report.inserted + report.updated, unchanged=report.unchanged), []
     if kind == "ledger":
-        return await _book(uow, [(row, row.record) for row in part], strict=strict)
-    fills: list[tuple[_Read, LedgerEntry]] = []
+        return await _book(uow, [(row, FillLine(row.record, row.reverses)) for row in part], strict=strict)
+    fills: list[tuple[_Read, FillLine]] = []
     unchanged = 0
     rejects: list[CsvReject] = []
     for row in part:
@@ -252,20 +285,20 @@ async def _write(uow: UnitOfWork, kind: CsvKind, part: list[_Read], *, strict: b
         elif opening is None:
             unchanged += 1
         else:
-            fills.append((row, opening))
+            fills.append((row, FillLine(opening)))
     counts, refused = await _book(uow, fills, strict=strict)
     counts += Counter(unchanged=unchanged, refused=len(rejects))
     return counts, rejects + refused
 
 
-async def _book(uow: UnitOfWork, fills: list[tuple[_Read, LedgerEntry]], *, strict: bool) -> _Done:
+async def _book(uow: UnitOfWork, fills: list[tuple[_Read, FillLine]], *, strict: bool) -> _Done:
     counts: Counter[str] = Counter()
     rejects: list[CsvReject] = []
-    results = await uow.ledger.record_fills([entry for _, entry in fills], on_error="collect") if fills else []
+    results = await book_lines(uow, [line for _, line in fills], on_error="collect")
     for (row, _), result in zip(fills, results, strict=True):
         if isinstance(result, BookedFill):
             counts["unchanged" if result.duplicate else "written"] += 1
-        else:
+        elif result is not None:
             rejects.append(_refused(row, result.reason, strict=strict))
             counts["refused"] += 1
     return counts, rejects

@@ -36,15 +36,19 @@ def csv(
         Path | None, typer.Option(help='TOML: delimiter, encoding, [columns] OURS = "THEIRS", [defaults].')
     ] = None,
     rejects: Annotated[
-        Path | None, typer.Option(help="Where bad rows go, with line and reason; FILE.rejects.csv here by default.")
+        Path | None,
+        typer.Option(help="Where bad rows go, with line and reason; FILE.rejects.csv here by default."),
     ] = None,
     all_or_nothing: Annotated[bool, typer.Option("--all-or-nothing", help="With a bad row, import none.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all of it, and take it back.")] = False,
 ) -> None:
     """Import a ledger, positions or daily bars by the rules of live data: a fill goes through the book.
 
-    Exit code 0: every row is in. 3: some were refused.
+    Exit code 0: every row is in. 3: some were refused. 1: an error, or a bad row with --all-or-nothing.
     """
+    target = rejects or Path(f"{file.name}.rejects.csv")
+    if target.resolve() == file.resolve():
+        raise ConfigurationError(f"the bad rows would overwrite {file}; give another --rejects")
     with progress_of(file.name, notes) as show:
         report = asyncio.run(
             bootstrap.import_csv_file(
@@ -62,7 +66,6 @@ def csv(
         f"{len(report.rejects):,}" + ("; nothing was kept" if dry_run else "")
     )
     if report.rejects:
-        target = rejects or Path(f"{file.name}.rejects.csv")
         _write(target, report.rejects)
         notes.print(f"note: {len(report.rejects):,} bad rows are in {target}", soft_wrap=True)
         raise typer.Exit(REJECTED)
@@ -75,4 +78,6 @@ def _write(target: Path, rejects: tuple[CsvReject, ...]) -> None:
             writer.writerow(["line", "reason", "row"])
             writer.writerows([one.line, one.reason, *one.cells] for one in rejects)
     except OSError as error:
-        raise ConfigurationError(f"{target} cannot be written: {error.strerror}; give --rejects") from error
+        raise ConfigurationError(
+            f"the import is done, but {target} cannot be written: {error.strerror}; give --rejects and run it again"
+        ) from error

@@ -112,6 +112,8 @@ DIFFERENCES: list[tuple[str, Change, set[tuple[str, str, str | None]]]] = [
     ("History", set_cell(2, 6, 7), {("daily_bars", "different", "volume")}),
     ("Strategy", set_cell(1, 2, 13), {("strategies", "different", "value")}),
     ("Strategy", set_cell(2, 2, 0.1), {("strategies", "different", "value")}),
+    ("Strategy", set_cell(1, 2, "12"), {("strategies", "different", "value")}),
+    ("Strategy", set_cell(3, 2, "True"), {("strategies", "different", "value")}),
     ("Risk Config", set_cell(1, 1, "12.5%"), {("risk_limits", "different", "value")}),
 ]
 
@@ -192,3 +194,35 @@ def test_rows_that_cancel_out_in_sums_are_found_by_the_hash() -> None:
     empty = Side([Item(("0",), ("g",), {"qty": None, "at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)})])
     zero = Side([Item(("0",), ("g",), {"qty": Decimal(0), "at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)})])
     assert [one.field for one in compare("ledger", zero, empty).findings] == ["qty"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shown"),
+    [
+        (Decimal(5), "5", ("5 (number)", "5 (text)")),
+        (True, "True", ("True (boolean)", "True (text)")),
+        (None, "empty", ("empty (nothing)", "empty (text)")),
+        (Decimal(1), True, ("1", "True")),
+        (None, "", ("empty", "")),
+        (
+            dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "2026-01-01T00:00:00+00:00",
+            ("2026-01-01T00:00:00+00:00 (instant)", "2026-01-01T00:00:00+00:00 (text)"),
+        ),
+    ],
+)  # fmt: skip
+def test_values_that_look_alike_are_not_the_same(one: Any, other: Any, shown: tuple[str, str]) -> None:
+    def side(value: Any) -> Side:
+        return Side([Item(("0",), ("g",), {"value": value})])
+
+    report = compare("strategies", side(one), side(other))
+    assert report.groups_different == 1
+    assert [(found.here, found.there) for found in report.findings] == [shown]
+    assert compare("strategies", side(one), side(one)).groups_different == 0
+
+
+def test_texts_that_run_into_each_other_are_not_the_same() -> None:
+    def side(first: str, second: str) -> Side:
+        return Side([Item(("0",), ("g",), {"a": first, "b": second})])
+
+    report = compare("ledger", side("x\1b=y", "z"), side("x", "y\1b=z"))
+    assert [found.field for found in report.findings] == ["a", "b"]

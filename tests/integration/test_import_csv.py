@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qts_data.adapters.csv_files import CsvMapping, CsvReject, read_csv
+from qts_data.adapters.csv_files import CsvMapping, CsvReject, import_csv, read_csv
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.book import Defaults
 from qts_data.repositories import Database
@@ -80,6 +80,18 @@ def test_good_fills_are_booked_bad_rows_go_to_a_file_with_their_line(
     assert again.stdout.strip() == "read 7, written 0, unchanged 3, rejected 4"
 
 
+def test_the_bad_rows_never_overwrite_the_file(qts_data: RunCommand, database_url: URL, tmp_path: Path) -> None:
+    (tmp_path / "fills.csv").write_text(LEDGER, encoding="utf-8")
+    environment = {"QTS_DATABASE_URL": url_of(database_url)}
+    run = qts_data("import", "csv", "ledger", "fills.csv", "--rejects", "./fills.csv", **environment)
+    assert (run.returncode, positions(database_url)) == (1, {})
+    assert "would overwrite fills.csv" in run.stderr
+    run = qts_data("import", "csv", "ledger", "fills.csv", "--rejects", "no/such/place.csv", **environment)
+    assert run.returncode == 1
+    assert "the import is done, but no/such/place.csv cannot be written" in run.stderr
+    assert (tmp_path / "fills.csv").read_text(encoding="utf-8") == LEDGER
+
+
 def test_all_or_nothing_imports_nothing_and_names_the_row(
     qts_data: RunCommand, database_url: URL, tmp_path: Path
 ) -> None:
@@ -95,6 +107,86 @@ def test_all_or_nothing_imports_nothing_and_names_the_row(
     assert "error: row 4: " in run.stderr
     assert "another fill has this execution id" in run.stderr
     assert positions(database_url) == {}
+
+
+TAKEN_BACK = """\
+timestamp,symbol,side,qty,price,fee,broker,execution_id,reverses
+2026-11-20 09:00:00,005930,BUY,10,100,1,test,A,
+2026-11-20 09:01:00,005930,BUY,10,200,1,test,B,
+2026-11-20 09:02:00,005930,SELL,10,200,-1,test,C,B
+"""
+
+
+async def test_a_line_that_takes_a_fill_back_is_booked_as_that(database_url: URL, tmp_path: Path) -> None:
+    file = tmp_path / "fills.csv"
+    file.write_text(TAKEN_BACK, encoding="utf-8")
+    async with Database(database_url) as database:
+        for written in (3, 0):
+            report = await import_csv(database, file, "ledger", CsvMapping())
+            assert (report.written, report.unchanged, report.rejects) == (written, 3 - written, ())
+            async with database.reader(snapshot=True) as reader:
+                held = await reader.positions.find_position("005930")
+                assert held is not None
+                assert (held.qty, held.avg_price, held.realized_pnl) == (Decimal(10), Decimal(100), Decimal(0))
+                assert (await reader.positions.verify_positions()).mismatches == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("SELL,10,200,0,test,C,b", "reverses: no fill 'b' of test is booked"),
+        ("SELL,5,200,0,test,C,B", "must say the opposite trade"),
+        ("BUY,10,200,0,test,C,B", "must say the opposite trade"),
+        ("SELL,10,200,0,test,A,B", "this execution id is booked, and takes back no such fill"),
+        ("SELL,10,200,0,test,,B", "execution_id: is empty"),
+    ],
+)
+async def test_a_line_that_takes_back_what_is_not_there_or_something_else_is_a_bad_row(
+    database_url: URL, tmp_path: Path, line: str, reason: str
+) -> None:
+    file = tmp_path / "fills.csv"
+    head = TAKEN_BACK.splitlines(keepends=True)[:3]
+    file.write_text("".join(head) + f"2026-11-20 09:02:00,005930,{line}\n", encoding="utf-8")
+    async with Database(database_url) as database:
+        report = await import_csv(database, file, "ledger", CsvMapping())
+        assert [one.line for one in report.rejects] == [4]
+        assert reason in report.rejects[0].reason
+        async with database.reader(snapshot=True) as reader:
+            held = await reader.positions.find_position("005930")
+            assert held is not None
+            assert held.qty == 20
+            assert (await reader.positions.verify_positions()).mismatches == ()
+        with pytest.raises(InvalidRecord, match="row 4: "):
+            await import_csv(database, file, "ledger", CsvMapping(), all_or_nothing=True)
+
+
+async def test_lines_that_say_different_things_of_one_day_or_position_are_bad_rows_the_others_are_in(
+    database_url: URL, tmp_path: Path
+) -> None:
+    file = tmp_path / "some.csv"
+    async with Database(database_url) as database:
+        file.write_text(
+            "date,symbol,open,high,low,close,volume\n2026-11-19,005930,1,2,1,2,5\n2026-11-19,005930,1,2,1,1,5\n"
+            "2026-11-20,005930,1,2,1,2,5\n2026-11-20,005930,1,2,1,2,5\n",
+            encoding="utf-8",
+        )
+        report = await import_csv(database, file, "daily-bars", CsvMapping())
+        assert (report.read, report.written, report.unchanged) == (4, 1, 1)
+        assert [(one.line, one.reason) for one in report.rejects] == [
+            (line, "the lines 2, 3 are of the same symbol and day; they differ: which of them is right?")
+            for line in (2, 3)
+        ]
+        file.write_text(
+            "symbol,qty,avg_price,cost_basis\n005930,10,100,\n000660,10,-5,\n000270,1,1,\n005930,10,100,\n"
+            "000100,9999999999,9999999999,1\n",
+            encoding="utf-8",
+        )
+        report = await import_csv(database, file, "positions", CsvMapping())
+        assert (report.read, report.written) == (5, 1)
+        assert [(one.line, one.reason.partition(":")[0]) for one in report.rejects] == [
+            (2, "the lines 2, 5 are of the same position; it comes once"), (3, "some.csv!C3 avg_price"),
+            (5, "the lines 2, 5 are of the same position; it comes once"), (6, "some.csv!D6 cost_basis"),
+        ]  # fmt: skip
 
 
 def test_a_mapping_names_columns_and_says_what_the_file_does_not(
@@ -177,6 +269,17 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         list(read_csv(tmp_path / "none.csv", "ledger", CsvMapping()))
     (wide,) = read(tmp_path / "a.csv", "timestamp,symbol,side,qty,price\n2026-11-20,A,BUY,1,1,000\n")
     assert "has 6 columns, the header 5" in wide.reason
+
+
+def test_a_line_that_was_cut_off_is_refused_whole_cells_or_not(tmp_path: Path) -> None:
+    head = "timestamp,symbol,side,qty,price,execution_id\n"
+    for cut in ("2026-11-20,005930,BUY,10,7150", "2026-11-20,005930,BUY,10", "2026-11-20,005930,BUY,10,71500"):
+        whole, short = read(tmp_path / "a.csv", f"{head}2026-11-20,005930,BUY,10,71500,X0\n{cut}")
+        assert not isinstance(whole, CsvReject)
+        assert isinstance(short, CsvReject)
+        assert (short.line, short.reason) == (3, f"the row has {cut.count(',') + 1} columns, the header 6")
+    (empty,) = read(tmp_path / "a.csv", f"{head}2026-11-20,005930,BUY,10,71500,\n")
+    assert not isinstance(empty, CsvReject)
 
 
 CASES = int(os.environ.get("QTS_TEST_FUZZ_CASES", "200"))

@@ -76,6 +76,9 @@ def test_a_number_is_read_exactly(cell: Cell, value: str) -> None:
         ("1,23", "is no number"),
         ("12,34,567", "is no number"),
         ("1.234,5", "is no number"),
+        ("0,500", "is no number"),
+        ("-0,500", "is no number"),
+        ("00,123", "is no number"),
         ("1 234", "is no number"),
         ("10²", "is no number"),
         ("٣", "is no number"),
@@ -167,9 +170,20 @@ def test_an_hour_that_the_clocks_showed_twice_or_never_is_refused() -> None:
 
 def test_a_day_has_no_time_of_the_day() -> None:
     for cell in (46346, "2026-11-20", 20261120, "20261120", "2026. 11. 20."):
-        assert read_date("date", cell) == dt.date(2026, 11, 20)
+        assert read_date("date", cell, SEOUL) == dt.date(2026, 11, 20)
     with pytest.raises(InvalidRecord, match="time of the day"):
-        read_date("date", 46346.5)
+        read_date("date", 46346.5, SEOUL)
+
+
+def test_a_day_with_an_offset_must_be_midnight_where_the_days_are() -> None:
+    new_york = ZoneInfo("America/New_York")
+    assert read_date("date", "2026-11-20T00:00:00-05:00", new_york) == dt.date(2026, 11, 20)
+    assert read_date("date", "2026-11-20T05:00:00Z", new_york) == dt.date(2026, 11, 20)
+    for cell, zone in (("2026-11-20T00:00:00Z", new_york), ("2026-11-20 00:00:00Z", SEOUL)):
+        with pytest.raises(InvalidRecord, match="where a day is needed; write the day alone"):
+            read_date("date", cell, zone)
+    with pytest.raises(InvalidRecord, match="outside the years"):
+        read_date("date", "0001-01-01 00:00:00+14:00", new_york)
 
 
 def test_leading_zeros_that_a_number_format_has_eaten_are_not_guessed() -> None:
@@ -180,6 +194,66 @@ def test_leading_zeros_that_a_number_format_has_eaten_are_not_guessed() -> None:
             read_symbol("symbol", cell, market="BINANCE")
     with pytest.raises(InvalidRecord, match="enter '005930' as plain text"):
         read_symbol("symbol", "5930", market="KRX")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("5930.0", "a number format may have changed it"),
+        ("5.93E+03", "a number format may have changed it"),
+        ("5,930", "a number format may have changed it"),
+        ("00 5930", "a number format may have changed it"),
+        ("00593k", "a number format may have changed it"),
+        ("A5930", "enter '005930' as plain text"),
+        ("0059\u200b30", "cannot be seen"),
+        ("005\u00ad930", "cannot be seen"),
+        ("'005930", "apostrophe"),
+    ],
+)
+@pytest.mark.parametrize("market", ["KRX", "krx", "KOSPI", "코스닥", "ＫＲＸ"])
+def test_a_code_that_a_number_format_has_changed_is_none_of_the_korean_market(
+    text: str, reason: str, market: str
+) -> None:
+    with pytest.raises(InvalidRecord, match=reason):
+        read_symbol("symbol", text, market=market)
+
+
+def test_codes_of_shares_derivatives_and_names_are_taken() -> None:
+    for code in ("005930", "A005930", "00104K", "0001A0", "101V3000", "KR7005930003", "KOSPI", "^KS11", "BRK.B"):
+        assert read_symbol("symbol", code, market="KRX") == code
+    assert read_symbol("symbol", "AAPL  240119C00150000", market="OPRA") == "AAPL  240119C00150000"
+    for text in ("BTC\u200bUSDT", "BTC\tUSDT", "BTC\u00a0USDT"):
+        with pytest.raises(InvalidRecord, match="cannot be seen"):
+            read_symbol("symbol", text, market="BINANCE")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [117057, 117057.0, 1234.5, 12345678901234567890, 1.2345678901234567e19, True, "2.02611E+15", "2e+15", "117057.0",
+     "117,057", "１１７０５７．０", "'0000117057"],
+)  # fmt: skip
+@pytest.mark.parametrize("column", ["execution_id", "order_id", "account", "reverses"])
+def test_an_id_that_was_a_number_is_refused_with_its_place(cell: Cell, column: str) -> None:
+    header = [*KOREAN[:-1], column]
+    with pytest.raises(InvalidRecord, match=rf"row 2: T_Ledger!G2 {column}: .*(plain text|take it out)"):
+        records(LEDGER, header, [*FILL[:-1], cell])
+
+
+def test_ids_and_texts_keep_their_characters() -> None:
+    header = [*KOREAN, "계좌", "주문번호", "전략"]
+    (entry,) = records(LEDGER, header, [*FILL[:-1], "Ａ１", " 계좌（１） ", "0000117057", "１호"])
+    assert (entry.key, entry.order_id, entry.strategy_tag) == (
+        ("kis", "계좌（１）", "Ａ１"), "0000117057", "１호",
+    )  # fmt: skip
+    for good in ("0000117057", "20261120-1", "0000e0d5.6534f1a2.01.01", "12E34", "key:mine"):
+        assert records(LEDGER, KOREAN, [*FILL[:-1], good])[0].stored_execution_id == good
+
+
+def test_a_row_without_an_id_keeps_the_key_that_is_stored() -> None:
+    header = [*KOREAN[:-1], "계좌", "주문번호"]
+    for account, order in (("계좌(1)", "A-1"), ("계좌（１）", "Ａ-１")):
+        (entry,) = records(LEDGER, header, [*FILL[:-1], account, order])
+        assert entry.idempotency_key == "row:42391b6fd043bb85258d62f3dc54ece9:1"
 
 
 def test_sides_are_read_in_both_languages() -> None:
@@ -250,6 +324,73 @@ def test_a_sign_of_another_currency_than_the_rows_is_refused() -> None:
         records(LEDGER, [*KOREAN, "통화"], [*FILL, "USD"])
 
 
+@pytest.mark.parametrize(
+    ("currency", "price", "named"),
+    [
+        ("KRW", "$190.5", "USD, USDC or USDT, the row's currency is KRW"),
+        ("EUR", "$190.5", "the row's currency is EUR"),
+        ("KRW", "¥75", "CNH, CNY or JPY, the row's currency is KRW"),
+        ("USD", "¥75", "the row's currency is USD"),
+        ("USD", "USD 5", None),
+        ("USDT", "$190.5", None),
+        ("HKD", "$190.5", None),
+        ("JPY", "￥75", None),
+        ("CNY", "¥75", None),
+    ],
+)
+def test_a_sign_of_several_currencies_must_mean_the_rows(currency: str, price: str, named: str | None) -> None:
+    row = [*FILL[:4], price, *FILL[5:], currency]
+    if named is None:
+        assert records(LEDGER, [*KOREAN, "통화"], row)[0].currency == currency
+        return
+    with pytest.raises(InvalidRecord, match=f"E2 price: {price!r} is an amount of".replace("$", "[$]")) as caught:
+        records(LEDGER, [*KOREAN, "통화"], row)
+    assert caught.value.reason.endswith(named)
+
+
+def test_the_sign_of_a_fee_is_of_the_fees_currency() -> None:
+    header = [*KOREAN, "통화", "수수료통화"]
+    with pytest.raises(InvalidRecord, match="F2 fee: '₩100' is an amount of KRW, the fee's currency is USD"):
+        records(LEDGER, header, [*FILL[:5], "₩100", "77", "KRW", "USD"])
+    (entry,) = records(LEDGER, header, [*FILL[:5], "$0.5", "77", "KRW", "USD"])
+    assert (entry.fee, entry.fee_currency, entry.currency) == (Decimal("0.5"), "USD", "KRW")
+    with pytest.raises(InvalidRecord, match=r"F2 fee: '[$]0.5' .* the fee's currency is KRW"):
+        records(LEDGER, KOREAN, [*FILL[:5], "$0.5", "77"])
+
+
+def test_a_currency_sign_in_a_header_holds_for_its_cells() -> None:
+    header = ["체결일시", "종목코드", "매매구분", "수량", "price ($)", "수수료", "통화"]
+    with pytest.raises(InvalidRecord, match=r"E2 price: the header says an amount of .*, the row's currency is KRW"):
+        records(LEDGER, header, [*FILL[:4], 190.5, 0, None])
+    assert records(LEDGER, header, [*FILL[:4], 190.5, 0, "USD"])[0].currency == "USD"
+    with pytest.raises(InvalidRecord, match="an amount of ₽, the row's currency is KRW"):
+        records(LEDGER, ["체결일시", "종목코드", "매매구분", "수량", "price ₽", "수수료"], FILL[:6])
+    with pytest.raises(InvalidRecord, match="several currencies"):
+        records(LEDGER, ["체결일시", "종목코드", "매매구분", "수량", "price ₩/$", "수수료"], FILL[:6])
+
+
+def test_a_column_of_percentages_is_not_taken_for_one_of_numbers() -> None:
+    header = ["종목코드", "수량", "평균단가", "비중(%)"]
+    assert records(POSITIONS, header, ["005930", 10, 71500, 5.2])[0].exposure_pct is None
+    assert records(POSITIONS, [*header, "weight"], ["005930", 10, 71500, 5.2, "5.2%"])[0].exposure_pct == Decimal(
+        "0.052"
+    )
+    with pytest.raises(
+        InvalidRecord, match=r"Position!1 exposure_pct: the header D .* says that its cells are percent"
+    ):
+        Header.of(POSITIONS, "Position", header, {"exposure_pct": "비중(%)"})
+    with pytest.raises(InvalidRecord, match="Position!1 cost_basis: the header D 'Cost ％' says"):
+        rows_of(POSITIONS, ["종목코드", "수량", "평균단가", "Cost ％"])
+    with pytest.raises(
+        InvalidRecord, match=r"Risk Config!1 value: the header B 'value \(%\)' says .* write 0.052 or 5.2%"
+    ):
+        rows_of(LAYOUTS["risk_limits"], ["key", "value (%)"])
+    with pytest.raises(InvalidRecord, match="T_Ledger!1 fee: the header F 'Fee %'"):
+        rows_of(LEDGER, [*KOREAN[:5], "Fee %"])
+    (entry,) = records(LEDGER, [*KOREAN, "Fee %"], [*FILL[:5], 15, "77", 0.015])
+    assert entry.fee == 15
+
+
 def test_equal_rows_without_an_id_are_two_fills_and_keep_their_keys_when_rows_move() -> None:
     header, rows = KOREAN[:-1], [FILL[:-1], FILL[:-1], [*FILL[:3], 11, *FILL[4:-1]]]
     first = records(LEDGER, header, *rows)
@@ -272,8 +413,17 @@ def test_positions_and_bars_are_read() -> None:
         [46346, "005930", 1, 3, 1, 2, "1,000"],
     )  # fmt: skip
     assert (bar.time, bar.volume) == (dt.datetime(2026, 11, 19, 15, tzinfo=dt.UTC), Decimal(1000))
+    with pytest.raises(InvalidRecord, match=r"row 2: Position!C2 avg_price: -100 is below zero"):
+        records(POSITIONS, ["종목코드", "보유수량", "평균단가"], ["005930", 10, -100])
+    with pytest.raises(InvalidRecord, match=r"row 2: Position!2 cost_basis: .* digits before the point"):
+        records(POSITIONS, ["종목코드", "보유수량", "평균단가"], ["005930", 9_999_999_999, 9_999_999_999])
     with pytest.raises(InvalidRecord, match="open: 9 is not between"):
         records(DAILY_BARS, list(DAILY_BARS.fields), [46346, "005930", "", 9, 3, 1, 2, 5])
+
+
+def test_a_parameter_that_its_column_cannot_hold_is_named_by_its_cell() -> None:
+    with pytest.raises(InvalidRecord, match=r"row 2: Strategy!C2 value: 'a.*b' holds a NUL"):
+        records(LAYOUTS["strategies"], ["strategy", "name", "value"], ["s", "n", "a\0b"])
 
 
 nasty = st.one_of(

@@ -32,16 +32,16 @@ class _Sum:
         self.digest = 0
 
     def add(self, item: Item, fields: frozenset[str] | None) -> None:
-        said = ["\0".join(item.key)]
+        said = [_said(part) for part in item.key]
         for name in sorted(item.fields):
             if fields is None or name in fields:
                 value = item.fields[name]
-                said.append(f"{name}={_text(value)}")
+                said.append(f"{name}={_said(value)}")
                 if isinstance(value, Decimal):
                     self.sums[name] = _exact.add(self.sums[name], value)
         self.count += 1
         # A sum and not an exclusive or: a row that is there twice must not cancel out.
-        self.digest += int.from_bytes(hashlib.sha256("\1".join(said).encode("utf-8", "surrogatepass")).digest())
+        self.digest += int.from_bytes(hashlib.sha256("".join(said).encode("utf-8", "surrogatepass")).digest())
         self.digest %= _MODULUS
 
     def __eq__(self, other: object) -> bool:
@@ -133,7 +133,7 @@ def _rows(
             yield Finding(table, "missing here", name, None, None, _row(theirs[0]), theirs[0].where)
         else:
             for field, mine, other in _different(ours[0], theirs[0], fields, tolerances):
-                yield Finding(table, "different", name, field, _text(mine), _text(other), theirs[0].where)
+                yield Finding(table, "different", name, field, *_apart(mine, other), theirs[0].where)
 
 
 def _different(
@@ -158,6 +158,29 @@ def _is_nothing(table: str, item: Item) -> bool:
 
 def _row(item: Item) -> str:
     return ", ".join(f"{name} {_text(value)}" for name, value in item.fields.items() if value is not None)
+
+
+def _said(value: Any) -> str:
+    """A value for the hash: its kind, so that 5 is not "5" and nothing is not "empty"; its length, so that it ends."""
+    text = _text(value)
+    return f"{_kind(value)}{len(text)}:{text}"
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, Decimal):
+        return "number"
+    return "instant" if isinstance(value, dt.datetime) else "text"
+
+
+def _apart(mine: Any, other: Any) -> tuple[str, str]:
+    """Two values for people; with their kinds where these are all that differs."""
+    if _text(mine) != _text(other):
+        return _text(mine), _text(other)
+    return f"{_text(mine)} ({_kind(mine)})", f"{_text(other)} ({_kind(other)})"
 
 
 def _text(value: Any) -> str:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from qts_data.adapters.moving.fills import FillLine, book_lines
 from qts_data.adapters.moving.plan import openings, read_kind
-from qts_data.contracts import LedgerEntry, Reversal
+from qts_data.adapters.moving.references import booked_in
 from qts_data.database.errors import translated_errors
-from qts_data.errors import InvalidRecord
+from qts_data.errors import InvalidRecord, LedgerConflict
 from qts_data.importers.book import LAYOUTS
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ async def copy_all(
     records: dict[str, list[Record]] = {}
     problems: list[str] = []
     for kind in LAYOUTS:
-        records[kind], table = await read_kind(workbook, kind)
+        records[kind], table = await read_kind(workbook, kind, is_booked=booked_in(database))
         problems += table.problems
     fills = [record for _, record, _ in records["ledger"]]
     first = min((entry.timestamp for entry in fills), default=dt.datetime.now(dt.UTC))
@@ -54,12 +55,20 @@ async def copy_all(
     records["openings"] = [(number, entry, {}) for number, entry in enumerate(made, 1)]
     del records["positions"]
     for kind in ORDER:
-        await _copy_table(database, source, kind, records[kind], chunk=chunk, progress=progress)
+        sheet = workbook.title("positions" if kind == "openings" else kind)
+        await _copy_table(database, source, kind, records[kind], sheet=sheet, chunk=chunk, progress=progress)
     return {kind: len(records[kind]) for kind in ORDER}
 
 
 async def _copy_table(
-    database: Database, source: str, kind: str, records: Sequence[Record], *, chunk: int, progress: Progress | None
+    database: Database,
+    source: str,
+    kind: str,
+    records: Sequence[Record],
+    *,
+    sheet: str,
+    chunk: int,
+    progress: Progress | None,
 ) -> None:
     digests = _digests(records)
     async with database.reader() as reader:
@@ -69,7 +78,10 @@ async def _copy_table(
         end = start + len(part)
 
         async def work(uow: UnitOfWork, part: Sequence[Record] = part, end: int = end) -> None:
-            await _WRITERS[kind](uow, part)
+            try:
+                await _WRITERS[kind](uow, part)
+            except (InvalidRecord, LedgerConflict) as error:
+                raise _placed(error, kind, sheet, part) from error
             await _checkpoint(uow, source, kind, done=end, total=len(records), digest=digests[end])
 
         await database.run(work)
@@ -77,12 +89,29 @@ async def _copy_table(
             progress(kind, end, len(records))
 
 
+def _placed(
+    error: InvalidRecord | LedgerConflict, kind: str, sheet: str, part: Sequence[Record]
+) -> InvalidRecord | LedgerConflict:
+    """The same complaint with the row of the sheet in place of that of the chunk."""
+    if error.row is None:
+        return error
+    number, record, _ = part[error.row - 1]
+    where = f"{sheet}, {record.account} {record.symbol}" if kind == "openings" else f"{sheet}!{number}"
+    row = None if kind == "openings" else number
+    if isinstance(error, LedgerConflict):
+        return LedgerConflict(f"{where}: {error.reason}", booked=error.booked, given=error.given, row=row)
+    return InvalidRecord(field=f"{where} {error.field}", reason=error.reason, row=row)
+
+
 def _digests(records: Sequence[Record]) -> list[str]:
     """Of the first n rows, for every n: a sheet that was changed above the checkpoint is copied anew."""
     running = hashlib.sha256()
     made = [running.hexdigest()]
-    for _, record, _ in records:
-        running.update(repr(record).encode("utf-8", "surrogatepass"))
+    for _, record, values in records:
+        said = repr(record)
+        if values.get("reverses") is not None:
+            said += f" reverses {values['reverses']!r}"
+        running.update(said.encode("utf-8", "surrogatepass"))
         made.append(running.hexdigest())
     return made
 
@@ -108,30 +137,7 @@ async def _checkpoint(uow: UnitOfWork, source: str, kind: str, *, done: int, tot
 
 async def _fills(uow: UnitOfWork, part: Sequence[Record]) -> None:
     """Fills through the book, in the order of the sheet; a line that takes one back is booked as that."""
-    waiting: list[LedgerEntry] = []
-
-    async def flush() -> None:
-        if waiting:
-            await uow.ledger.record_fills(waiting)
-            waiting.clear()
-
-    for _, entry, values in part:
-        if values.get("reverses") is None:
-            waiting.append(entry)
-            continue
-        await flush()
-        known = await uow.ledger.find_entry(*entry.key)
-        if known is None or known.reverses_id is None:
-            await uow.ledger.reverse_fill(
-                Reversal(
-                    timestamp=entry.timestamp,
-                    broker=entry.broker,
-                    account=entry.account,
-                    execution_id=entry.stored_execution_id,
-                    reverses=values["reverses"],
-                )
-            )
-    await flush()
+    await book_lines(uow, [FillLine(entry, values.get("reverses")) for _, entry, values in part])
 
 
 async def _bars(uow: UnitOfWork, part: Sequence[Record]) -> None:

@@ -18,6 +18,7 @@ from qts_data.adapters.delivery import OutboxWorker
 from qts_data.adapters.feed import Feed
 from qts_data.adapters.moving.copy import copy_all
 from qts_data.adapters.moving.plan import plan
+from qts_data.adapters.moving.references import booked_in
 from qts_data.contracts import IDEMPOTENCY_PREFIX
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, QtsDataError
@@ -106,7 +107,7 @@ class Move:
 
     async def plan(self) -> Plan:
         """Read everything, and say what stands in the way; writes nothing."""
-        return await plan(self._sheets.workbook, dt.datetime.now(dt.UTC))
+        return await plan(self._sheets.workbook, dt.datetime.now(dt.UTC), is_booked=booked_in(self._database))
 
     async def copy(
         self, *, chunk: int = 1_000, progress: Callable[[str, int, int], None] | None = None

@@ -8,7 +8,8 @@ from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.adapters.consistency.sides import OPENING_PREFIX
-from qts_data.contracts import LedgerEntry
+from qts_data.adapters.moving.references import wrong_references
+from qts_data.contracts import OHLCV, LedgerEntry, Position, StrategyParameter
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.book import LAYOUTS, RecordMaker
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Mapping, Sequence
 
+    from qts_data.adapters.moving.references import IsBooked
     from qts_data.adapters.sheets.sheets import Workbook
-    from qts_data.contracts import Position
 
 __all__ = ["Plan", "PlannedTable", "openings", "plan", "read_kind"]
 
@@ -66,8 +67,16 @@ class Plan:
         return not self.disagreements and not any(table.problems for table in self.tables)
 
 
-async def read_kind(workbook: Workbook, kind: str) -> tuple[list[tuple[int, Any, Mapping[str, Any]]], PlannedTable]:
-    """Every record of a sheet with its row and its cells, and what is wrong with the others."""
+async def read_kind(
+    workbook: Workbook, kind: str, *, is_booked: IsBooked | None = None
+) -> tuple[list[tuple[int, Any, Mapping[str, Any]]], PlannedTable]:
+    """Every record of a sheet with its row and its cells, and what is wrong with the others.
+
+    Args:
+        workbook: The sheets.
+        kind: What the rows are.
+        is_booked: Whether a fill that a row takes back, and that is not in the sheet, is in the book; None for no.
+    """
     if not await workbook.has(kind):
         return [], PlannedTable(kind, None, 0, (), ())
     title = workbook.title(kind)
@@ -86,17 +95,33 @@ async def read_kind(workbook: Workbook, kind: str) -> tuple[list[tuple[int, Any,
         except InvalidRecord as error:
             problems += [str(problem) for problem in row.problems or (error,)]
     problems += _taken_twice(title, records)
+    if kind == "ledger" and not problems:
+        problems += [str(error) for error in await wrong_references(table.header, records, is_booked)]
     return records, PlannedTable(kind, title, len(records), tuple(problems), tuple(notes[:_SHOWN]))
 
 
 def _taken_twice(title: str, records: Iterable[tuple[int, Any, Mapping[str, Any]]]) -> list[str]:
-    """Rows of the ledger with an execution id that another row has."""
-    first: dict[tuple[str, str, str], int] = {}
-    return [
-        f"row {row}: {title}!{row} execution_id: {record.stored_execution_id!r} is in row {first[record.key]}, too"
-        for row, record, _ in records
-        if isinstance(record, LedgerEntry) and first.setdefault(record.key, row) != row
-    ]
+    """Rows that say again what another row says: of the same fill, position, bar, parameter or limit."""
+    first: dict[tuple[object, ...], int] = {}
+    found = []
+    for row, record, _ in records:
+        key, name = _key_of(record)
+        if first.setdefault(key, row) != row:
+            found.append(f"row {row}: {title}!{row} {name} is in row {first[key]}, too; one of them must go")
+    return found
+
+
+def _key_of(record: Any) -> tuple[tuple[object, ...], str]:
+    """What there can be one row of, and its name for people."""
+    if isinstance(record, LedgerEntry):
+        return record.key, f"execution_id: {record.stored_execution_id!r}"
+    if isinstance(record, Position):
+        return (record.account, record.symbol), f"symbol: {record.symbol!r} of the account {record.account!r}"
+    if isinstance(record, OHLCV):
+        return (record.symbol, record.time), f"date: this day of {record.symbol!r}"
+    if isinstance(record, StrategyParameter):
+        return (record.strategy_id, record.param_name), f"param_name: {record.strategy_id} {record.param_name!r}"
+    return (record.config_key,), f"config_key: {record.config_key!r}"
 
 
 def openings(
@@ -152,8 +177,13 @@ def opening_of(position: Position, at: dt.datetime) -> LedgerEntry:
     )
 
 
-async def plan(workbook: Workbook, before: dt.datetime) -> Plan:
+async def plan(workbook: Workbook, before: dt.datetime, *, is_booked: IsBooked | None = None) -> Plan:
     """Read everything, and say what stands in the way; writes nothing.
+
+    Args:
+        workbook: The sheets.
+        before: When the openings are said to have happened.
+        is_booked: See `read_kind`.
 
     Raises:
         SourceUnavailable: The spreadsheet does not answer.
@@ -162,7 +192,7 @@ async def plan(workbook: Workbook, before: dt.datetime) -> Plan:
     records: dict[str, list[Any]] = {}
     tables = []
     for kind in LAYOUTS:
-        found, table = await read_kind(workbook, kind)
+        found, table = await read_kind(workbook, kind, is_booked=is_booked)
         records[kind] = [record for _, record, _ in found]
         tables.append(table)
     if all(table.sheet is None for table in tables):

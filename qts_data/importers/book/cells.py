@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+import unicodedata
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -22,9 +23,12 @@ __all__ = [
     "Cell",
     "Number",
     "cell_of_decimal",
+    "clean",
     "column_letters",
+    "currency_signs",
     "is_empty",
     "read_date",
+    "read_id",
     "read_instant",
     "read_number",
     "read_plain",
@@ -45,8 +49,20 @@ _ERRORS: Final = frozenset(
 # Full-width forms only: the compatibility forms of Unicode would turn 10 squared into 102.
 _NARROW: Final = {0xFF01 + n: 0x21 + n for n in range(94)} | {0x3000: " ", 0xFFE6: "₩", 0xFFE5: "¥", 0x2212: "-"}
 _INVISIBLE: Final = "\u200b\u200c\u200d\u2060\ufeff"
-_MARKS: Final = {"₩": "KRW", "원": "KRW", "€": "EUR", "£": "GBP", "$": None, "¥": None, "KRW": "KRW", "USD": "USD"}
-_NUMBER: Final = re.compile(r"([+-]?)([0-9]{1,3}(?:,[0-9]{3})+|[0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_WON: Final = frozenset({"KRW"})
+_DOLLARS: Final = frozenset(
+    {"USD", "AUD", "CAD", "HKD", "MXN", "NZD", "SGD", "TWD", "BUSD", "FDUSD", "TUSD", "USDC", "USDT"}
+)
+_MARKS: Final = {
+    "₩": _WON, "원": _WON, "€": frozenset({"EUR"}), "£": frozenset({"GBP"}), "$": _DOLLARS,
+    "¥": frozenset({"CNH", "CNY", "JPY"}), "KRW": _WON, "USD": frozenset({"USD"}),
+}  # fmt: skip
+# Thousands begin with a digit that counts: 0,500 is how half of Europe writes one half.
+_NUMBER: Final = re.compile(r"([+-]?)([1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+# What number formats and exports make of an id: 2.02611E+15, 117057.0, 117,057.
+_REFORMATTED: Final = re.compile(
+    r"[0-9]+(?:\.[0-9]+)?E\+[0-9]+|[0-9]+\.0+|[1-9][0-9]{0,2}(?:,[0-9]{3})+", re.IGNORECASE
+)
 _DATE: Final = (
     r"([0-9]{4})(?:-([0-9]{1,2})-([0-9]{1,2})|/([0-9]{1,2})/([0-9]{1,2})|\. ?([0-9]{1,2})\. ?([0-9]{1,2})\.?)"
 )
@@ -56,7 +72,11 @@ _COMPACT: Final = re.compile(r"[0-9]{8}")
 _SIDES: Final = {
     "BUY": "BUY", "B": "BUY", "매수": "BUY", "SELL": "SELL", "S": "SELL", "매도": "SELL",
 }  # fmt: skip
+_KRX: Final = frozenset({"krx", "kospi", "kosdaq", "konex", "한국거래소", "코스피", "코스닥", "코넥스", "유가증권"})
 _KRX_LENGTH: Final = 6
+# Shares have six characters, derivatives eight or nine; some brokers put an A before a share's.
+_KRX_CODE: Final = re.compile(r"A?[0-9][0-9A-Z]{5}|[0-9][0-9A-Z]{7,8}")
+_KRX_BEGINS: Final = re.compile(r"A?[0-9]")
 # Whatever the caller's decimal context says.
 _exact: Final = Context(prec=100)
 
@@ -66,12 +86,12 @@ class Number(NamedTuple):
 
     Attributes:
         value: The number.
-        currency: What a currency sign beside it means; None without one, or where a sign has several.
+        currencies: Those that a currency sign beside it may mean; None without a sign.
         from_text: Whether the cell holds a text.
     """
 
     value: Decimal
-    currency: str | None
+    currencies: frozenset[str] | None
     from_text: bool
 
 
@@ -87,7 +107,11 @@ def column_letters(index: int) -> str:
 
 def clean(text: str) -> str:
     """Full-width characters made narrow, and nothing invisible at either end."""
-    return text.translate(_NARROW).strip().strip(_INVISIBLE).strip()
+    return _trimmed(text.translate(_NARROW))
+
+
+def _trimmed(text: str) -> str:
+    return text.strip().strip(_INVISIBLE).strip()
 
 
 def is_empty(cell: Cell) -> bool:
@@ -96,21 +120,55 @@ def is_empty(cell: Cell) -> bool:
 
 
 def read_plain(field: str, cell: Cell) -> str:
-    """The text of a cell that is not empty.
+    """The text of a cell that is not empty, with nothing invisible at either end, else as it stands there.
 
     Raises:
         InvalidRecord: It is an error of the sheet.
     """
     if isinstance(cell, str):
-        text = clean(cell)
-        if text in _ERRORS:
-            raise InvalidRecord(field=field, reason=f"the cell shows the error {text}; repair its formula")
-        return text
+        if clean(cell) in _ERRORS:
+            raise InvalidRecord(field=field, reason=f"the cell shows the error {clean(cell)}; repair its formula")
+        return _trimmed(cell)
     if isinstance(cell, bool):
         return "TRUE" if cell else "FALSE"
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < 10**_EXACT_DIGITS:
         return str(int(cell))
     return str(cell)
+
+
+def _read_narrow(field: str, cell: Cell) -> str:
+    """The same for what means the same in full-width characters: numbers, dates, codes, our own words."""
+    return clean(read_plain(field, cell))
+
+
+def read_id(field: str, cell: Cell) -> str:
+    """An id that a broker or the bank gave: the same characters, or it is another one.
+
+    Raises:
+        InvalidRecord: It is a number or a boolean, or looks as if it had been one: leading zeros and digits behind the
+            15th may be gone.
+    """
+    if not isinstance(cell, str):
+        what = str(cell).upper() if isinstance(cell, bool) else f"the number {cell}"
+        raise InvalidRecord(field=field, reason=f"is {what}, no text: {_EATEN}")
+    text = read_plain(field, cell)
+    if _REFORMATTED.fullmatch(clean(text)):
+        raise InvalidRecord(field=field, reason=f"{_shown(text)} is what a number format made of an id: {_EATEN}")
+    _refuse_apostrophe(field, text)
+    return text
+
+
+_EATEN: Final = (
+    "a number format eats leading zeros and all digits behind the 15th; format the column as plain text and enter the "
+    "ids again"
+)
+
+
+def _refuse_apostrophe(field: str, text: str) -> None:
+    if text.startswith("'"):
+        raise InvalidRecord(
+            field=field, reason=f"{_shown(text)} begins with the apostrophe that marks a cell as text; take it out"
+        )
 
 
 def read_number(field: str, cell: Cell, *, ratio: bool = False) -> Number:
@@ -135,7 +193,7 @@ def read_number(field: str, cell: Cell, *, ratio: bool = False) -> Number:
         return Number(Decimal(cell), None, from_text=False)
     if isinstance(cell, float):
         return Number(_decimal_of_double(field, cell), None, from_text=False)
-    return _number_of_text(field, read_plain(field, cell), ratio=ratio)
+    return _number_of_text(field, _read_narrow(field, cell), ratio=ratio)
 
 
 def _decimal_of_double(field: str, value: float) -> Decimal:
@@ -166,7 +224,7 @@ def _number_of_text(field: str, text: str, *, ratio: bool) -> Number:
         return InvalidRecord(field=field, reason=f"{_shown(text)} {reason}")
 
     negative = text.startswith("(") and text.endswith(")")
-    rest, currency = _without_mark(text[1:-1].strip() if negative else text)
+    rest, currencies = _without_mark(text[1:-1].strip() if negative else text)
     percent = rest.endswith("%")
     if percent:
         if not ratio:
@@ -184,11 +242,19 @@ def _number_of_text(field: str, text: str, *, ratio: bool) -> Number:
         value = value.copy_negate()
     if percent:
         value = _exact.scaleb(value, -2)
-    return Number(value, currency, from_text=True)
+    return Number(value, currencies, from_text=True)
 
 
-def _without_mark(text: str) -> tuple[str, str | None]:
-    """The number without a currency sign on either side, and what the sign means."""
+def currency_signs(text: str) -> frozenset[str] | None:
+    """The currencies that the currency signs of a header may mean, None without a sign; an unknown one means itself."""
+    meanings = [_MARKS.get(sign, frozenset({sign})) for sign in clean(text) if unicodedata.category(sign) == "Sc"]
+    if not meanings:
+        return None
+    return frozenset.intersection(*meanings) or frozenset({"several currencies"})
+
+
+def _without_mark(text: str) -> tuple[str, frozenset[str] | None]:
+    """The number without a currency sign on either side, and what the sign may mean."""
     for mark, meaning in _MARKS.items():
         if text.startswith(f"-{mark}"):
             return "-" + text[1 + len(mark) :].strip(), meaning
@@ -212,7 +278,8 @@ def read_symbol(field: str, cell: Cell, *, market: str) -> str:
     """An instrument's code.
 
     Raises:
-        InvalidRecord: It is a number: leading zeros may have been eaten. A code of KRX has six characters.
+        InvalidRecord: It is a number: leading zeros may have been eaten. It holds what cannot be seen, or it begins
+            like a code of KRX and is none.
     """
     if isinstance(cell, int | float) and not isinstance(cell, bool):
         raise InvalidRecord(
@@ -220,14 +287,35 @@ def read_symbol(field: str, cell: Cell, *, market: str) -> str:
             reason=f"is the number {read_plain(field, cell)}: a number format eats leading zeros (005930 becomes "
             "5930); format the column as plain text and enter the codes again",
         )
-    text = read_plain(field, cell)
-    if market == "KRX" and text.isdigit() and len(text) < _KRX_LENGTH:
+    text = _read_narrow(field, cell)
+    if any(map(_is_invisible, text)):
+        raise InvalidRecord(field=field, reason=f"{text[:_SHOWN]!a} holds a character that cannot be seen")
+    _refuse_apostrophe(field, text)
+    if clean(market).casefold() in _KRX:
+        _check_krx_code(field, text)
+    return text
+
+
+def _is_invisible(character: str) -> bool:
+    return character != " " and unicodedata.category(character) in {"Cc", "Cf", "Zl", "Zp", "Zs"}
+
+
+def _check_krx_code(field: str, text: str) -> None:
+    """Refuse a code that has lost its zeros or was written as a number; names of indices and the like have letters."""
+    if not _KRX_BEGINS.match(text) or _KRX_CODE.fullmatch(text):
+        return
+    digits = text.removeprefix("A")
+    if digits.isdigit() and len(digits) < _KRX_LENGTH:
         raise InvalidRecord(
             field=field,
             reason=f"{text!r} is too short for a code of KRX: leading zeros may have been eaten; enter "
-            f"{text.zfill(_KRX_LENGTH)!r} as plain text if that is what is meant",
+            f"{digits.zfill(_KRX_LENGTH)!r} as plain text if that is what is meant",
         )
-    return text
+    raise InvalidRecord(
+        field=field,
+        reason=f"{_shown(text)} is no code of KRX: six digits or capital letters, such as 005930; a number format may "
+        "have changed it; enter it as plain text",
+    )
 
 
 def read_side(field: str, cell: Cell) -> str:
@@ -236,7 +324,7 @@ def read_side(field: str, cell: Cell) -> str:
     Raises:
         InvalidRecord: It is something else.
     """
-    text = read_plain(field, cell)
+    text = _read_narrow(field, cell)
     side = _SIDES.get(text.upper())
     if side is None:
         raise InvalidRecord(field=field, reason=f"{_shown(text)} is neither BUY (매수) nor SELL (매도)")
@@ -254,7 +342,7 @@ def read_instant(field: str, cell: Cell, zone: ZoneInfo) -> dt.datetime:
     local = _serial(field, cell) if not isinstance(cell, str) else None
     offset: dt.tzinfo | None = None
     if local is None:
-        local, offset = _instant_of_text(field, read_plain(field, cell))
+        local, offset = _instant_of_text(field, _read_narrow(field, cell))
     try:
         return local.replace(tzinfo=offset).astimezone(dt.UTC) if offset else utc_of(local, zone)
     except InvalidRecord as error:
@@ -263,15 +351,31 @@ def read_instant(field: str, cell: Cell, zone: ZoneInfo) -> dt.datetime:
         raise InvalidRecord(field=field, reason=f"{local} is outside the years 1 to 9999 in UTC") from error
 
 
-def read_date(field: str, cell: Cell) -> dt.date:
+def read_date(field: str, cell: Cell, zone: ZoneInfo) -> dt.date:
     """A day, without a time of the day.
+
+    Args:
+        field: For the error.
+        cell: The cell, not empty.
+        zone: Whose days the days are: a text with an offset must be midnight there.
 
     Raises:
         InvalidRecord: It is no day.
     """
     local = _serial(field, cell) if not isinstance(cell, str) else None
+    offset: dt.tzinfo | None = None
     if local is None:
-        local, _ = _instant_of_text(field, read_plain(field, cell))
+        local, offset = _instant_of_text(field, _read_narrow(field, cell))
+    if offset is not None:
+        try:
+            there = local.replace(tzinfo=offset).astimezone(zone).replace(tzinfo=None)
+        except OverflowError as error:
+            raise InvalidRecord(field=field, reason=f"{local} is outside the years 1 to 9999") from error
+        if there.time() != dt.time():
+            raise InvalidRecord(
+                field=field, reason=f"{cell!r} is {there} in {zone.key}, where a day is needed; write the day alone"
+            )
+        local = there
     if local.time() != dt.time():
         raise InvalidRecord(field=field, reason=f"{local} has a time of the day, where a day is needed")
     return local.date()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["DAILY_BARS", "LAYOUTS", "LEDGER", "POSITIONS", "RISK_LIMITS", "STRATEGIES", "SYSTEM"]
 
 _SYMBOL = Column("symbol", "symbol", ("ticker", "code", "종목코드", "종목", "심볼"), required=True, blank=False)
-_ACCOUNT = Column("account", "text", ("계좌", "계좌번호"))
+_ACCOUNT = Column("account", "id", ("계좌", "계좌번호"))
 _MARKET = Column("market", "text", ("exchange", "시장", "거래소"))
 _CURRENCY = Column("currency", "text", ("ccy", "통화"))
 _DESCRIPTION = Column("description", "text", ("note", "설명", "비고"))
@@ -39,10 +39,10 @@ LEDGER = Layout(
         _CURRENCY,
         Column("fee_currency", "text", ("수수료통화",)),
         Column("strategy_tag", "text", ("strategy", "전략")),
-        Column("order_id", "text", ("order no", "주문번호")),
+        Column("order_id", "id", ("order no", "주문번호")),
         Column("broker", "text", ("증권사", "브로커")),
-        Column("execution_id", "text", ("exec id", "fill id", "체결번호")),
-        Column("reverses", "text", ("취소체결번호",)),
+        Column("execution_id", "id", ("exec id", "fill id", "체결번호")),
+        Column("reverses", "id", ("취소체결번호",)),
     ),
 )  # fmt: skip
 """Fills, in the order of booking. `reverses` names the execution that a row takes back."""

@@ -21,9 +21,9 @@ from qts_data.contracts import (
     round_money,
 )
 from qts_data.contracts.checks import check_amount, check_price, check_symbol, check_text
-from qts_data.contracts.config import parameter_from_text
+from qts_data.contracts.config import parameter_from_text, parameter_to_text
 from qts_data.errors import InvalidRecord
-from qts_data.importers.book.cells import cell_of_decimal
+from qts_data.importers.book.cells import cell_of_decimal, clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -68,8 +68,9 @@ class Defaults:
 class RecordMaker:
     """Makes records of the rows of one table, from its first row on.
 
-    A fill without an execution id gets a key from what the row says and from how many rows before it say the same: so a
-    row keeps its key wherever it is moved to, and two equal fills are two.
+    A fill without an execution id gets a key from its time, account, symbol, side, quantity, price and order id, and
+    from how many rows before it have the same of these: so a row keeps its key wherever it is moved to, and two equal
+    fills are two. Rows that have the same of these and differ in the rest must keep their order.
 
     Args:
         header: Where the columns are.
@@ -112,7 +113,9 @@ class RecordMaker:
         } | given
         stored = fields.pop("execution_id", None)
         if stored is None:
-            fields["idempotency_key"] = self._key_of(fields)
+            # As cells were once read: keys are stored, and must stay what they are.
+            narrow = {name: clean(given[name]) for name in ("account", "order_id") if name in given}
+            fields["idempotency_key"] = self._key_of(fields | narrow)
         elif stored.startswith(IDEMPOTENCY_PREFIX):
             fields["idempotency_key"] = stored.removeprefix(IDEMPOTENCY_PREFIX)
         else:
@@ -146,9 +149,13 @@ class RecordMaker:
         check_symbol(values["symbol"])
         check_price("qty", qty)
         check_price("avg_price", average)
+        if average < 0:
+            raise InvalidRecord(field="avg_price", reason=f"{average:f} is below zero; give a short its sign in qty")
+        product = round_money(_exact.multiply(qty, average))
+        check_amount("cost_basis", product)  # the amount of the fill that would open it
         cost = values.get("cost_basis")
         if cost is None:
-            cost = round_money(_exact.multiply(qty, average))
+            cost = product
         for name in ("cost_basis", "realized_pnl", "exposure_value", "unrealized_pnl"):
             if values.get(name) is not None:
                 check_amount(name, values[name])
@@ -198,6 +205,7 @@ class RecordMaker:
             value = parameter_from_text("value", _text_of(value), kind)
         strategy = values.get("strategy_id") or SYSTEM_STRATEGY
         check_text("strategy_id", strategy, shortest=1, longest=256)
+        parameter_to_text("value", value)
         return StrategyParameter(
             strategy_id=strategy,
             param_name=name,

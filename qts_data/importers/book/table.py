@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Column", "Header", "Kind", "Layout", "Row", "read_rows"]
 
-Kind: TypeAlias = Literal["number", "ratio", "text", "symbol", "side", "instant", "date", "value", "count"]
+Kind: TypeAlias = Literal["number", "ratio", "text", "id", "symbol", "side", "instant", "date", "value", "count"]
 
 _NO_COLUMNS: Final[Mapping[str, str]] = MappingProxyType({})
+_PERCENT: Final = frozenset("%‰")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,14 @@ class Header:
         title: Name of the table or file, for messages.
         places: Index of each column that is there, by our name.
         width: Number of columns.
+        signs: Currencies that the currency sign of a header may mean, by our name, where it has one.
     """
 
     layout: Layout
     title: str
     places: Mapping[str, int]
     width: int
+    signs: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
 
     @classmethod
     def of(cls, layout: Layout, title: str, names: Sequence[Cell], columns: Mapping[str, str] = _NO_COLUMNS) -> Header:
@@ -107,10 +110,12 @@ class Header:
             columns: Header of a column by our name, where it is none of those that we know.
 
         Raises:
-            InvalidRecord: A column is missing, or two of them mean the same.
+            InvalidRecord: A column is missing, two of them mean the same, or one holds percentages where cells are
+                taken as they stand.
         """
         given = [_bare(cells.read_plain("header", name)) if isinstance(name, str) else "" for name in names]
         places: dict[str, int] = {}
+        signs: dict[str, frozenset[str]] = {}
         unknown = set(columns) - set(layout.fields)
         if unknown:
             raise InvalidRecord(
@@ -121,7 +126,9 @@ class Header:
                 wanted = {_bare(columns[column.field])}
             else:
                 wanted = {_bare(name) for name in (column.field, *column.names)}
-            found = [index for index, name in enumerate(given) if name in wanted]
+            needed = column.required or column.field in columns
+            alike = [index for index, name in enumerate(given) if name in wanted]
+            found = _without_percentages(title, column, names, alike, needed=needed)
             if len(found) > 1:
                 which = " and ".join(f"{cells.column_letters(index)} {names[index]!r}" for index in found)
                 raise InvalidRecord(
@@ -129,9 +136,11 @@ class Header:
                 )
             if found:
                 places[column.field] = found[0]
-            elif column.required or column.field in columns:
+                if (sign := cells.currency_signs(str(names[found[0]]))) is not None:
+                    signs[column.field] = sign
+            elif needed:
                 raise _missing(title, column, columns, names)
-        return cls(layout, title, MappingProxyType(places), len(names))
+        return cls(layout, title, MappingProxyType(places), len(names), MappingProxyType(signs))
 
     def where(self, field: str, row: int) -> str:
         """The cell of a field, as people write it."""
@@ -203,19 +212,29 @@ class _Reading:
             return cells.read_symbol(name, cell, market=self._text("market", self.market))
         if column.kind == "instant":
             return cells.read_instant(name, cell, self.zone)
+        if column.kind == "date":
+            return cells.read_date(name, cell, self.zone)
         return _READERS[column.kind](name, cell)
 
     def _number(self, column: Column, cell: Cell) -> Any:
         number = cells.read_number(column.field, cell, ratio=column.kind == "ratio")
-        currency = self._text("currency", self.currency)
-        if number.currency is not None and number.currency != currency:
-            raise InvalidRecord(
-                field=column.field,
-                reason=f"{cell!r} is an amount of {number.currency}, the row's currency is {currency}",
-            )
+        self._check_currency(column, cell, number.currencies)
         if number.from_text:
             self.notes.append(f"{self.header.where(column.field, self.number)} holds {cell!r} as text, not as a number")
         return number.value
+
+    def _check_currency(self, column: Column, cell: Cell, beside: frozenset[str] | None) -> None:
+        """Refuse a currency sign, in the cell or above it, that is not of the currency of the amount."""
+        field = column.field
+        currency = self._text("currency", self.currency)
+        whose = "row's currency"
+        if field == "fee":
+            currency, whose = self._text("fee_currency", currency), "fee's currency"
+        for what, meant in ((f"{cell!r} is", beside), ("the header says", self.header.signs.get(field))):
+            if meant is not None and currency.upper() not in meant:
+                raise InvalidRecord(
+                    field=field, reason=f"{what} an amount of {_either(meant)}, the {whose} is {currency}"
+                )
 
     def _text(self, name: str, otherwise: str) -> str:
         place = self.header.places.get(name)
@@ -242,10 +261,10 @@ def _anything(name: str, cell: Cell) -> Any:
 _READERS: Final[Mapping[Kind, Callable[[str, Cell], Any]]] = MappingProxyType(
     {
         "side": cells.read_side,
-        "date": cells.read_date,
         "count": _count,
         "value": _anything,
         "text": cells.read_plain,
+        "id": cells.read_id,
     }
 )
 
@@ -253,6 +272,35 @@ _READERS: Final[Mapping[Kind, Callable[[str, Cell], Any]]] = MappingProxyType(
 def _bare(name: str) -> str:
     composed = unicodedata.normalize("NFC", cells.clean(name)).casefold()
     return "".join(character for character in composed if character.isalnum())
+
+
+def _either(currencies: frozenset[str]) -> str:
+    *first, last = sorted(currencies)
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _without_percentages(
+    title: str, column: Column, names: Sequence[Cell], found: list[int], *, needed: bool
+) -> list[int]:
+    """Columns without those of percentages: a fee in percent is no fee, and 5.2 under weight (%) is not 520 %.
+
+    A weight that is not needed is left unread; whether its 0.5 is a half or a half percent, only its format knows.
+
+    Raises:
+        InvalidRecord: There are no others, and what the table says would not be the same without them.
+    """
+    if column.kind not in {"number", "ratio", "count"}:
+        return found
+    plain = [index for index in found if not _PERCENT & set(cells.clean(str(names[index])))]
+    if found and not plain and (needed or column.kind != "ratio"):
+        raise InvalidRecord(
+            field=f"{title}!1 {column.field}",
+            reason=f"the header {cells.column_letters(found[0])} {names[found[0]]!r} says that its cells are "
+            f"percentages, and numbers are taken as they stand; take the sign out of it and write "
+            f"{'0.052 or 5.2%' if column.kind == 'ratio' else 'amounts'}, or call it something else",
+            row=1,
+        )
+    return plain
 
 
 def _missing(title: str, column: Column, columns: Mapping[str, str], names: Sequence[Cell]) -> InvalidRecord:
