@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
+from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -50,8 +52,7 @@ async def test_a_fill_is_in_the_sheet_once_whatever_happens_on_the_way(
         held = await sheets.fetch_position("005930")
         assert held is not None
         assert sheets.client.retries == 2
-        if fault is not Fault.LATE:
-            assert held.qty == 30
+        assert held.qty == 30
         await sheets.append_ledger(FillFactory.build())
         again = await sheets.fetch_position("005930")
         assert again is not None
@@ -74,6 +75,68 @@ async def test_a_position_that_an_old_request_overwrote_is_put_right_by_the_next
     held = await sheets.fetch_position("005930")
     assert held is not None
     assert held.qty == 30
+
+
+@pytest.mark.parametrize("patience", [None, SHORT_SECONDS / 2], ids=["exhausted", "cancelled"])
+async def test_a_late_request_of_a_fill_that_was_given_up_overwrites_no_other_fill(
+    patience: float | None, make_sheets: MakeSheets, standin: SheetsStandIn, workbook: Workbook
+) -> None:
+    standin.delay_seconds = 2 * SHORT_SECONDS
+    async with make_sheets(attempts=1, timeout_seconds=SHORT_SECONDS) as sheets:
+        await sheets.append_ledger(FillFactory.build(symbol="A"))
+        first, second = FillFactory.build(symbol="B"), FillFactory.build(symbol="C")
+        standin.faults = faults_in_order([Fault.LATE], method="POST")
+        giving_up = asyncio.create_task(sheets.append_ledger(first))
+        if patience is not None:
+            await eventually(lambda: standin.in_flight > 0 and standin.calls["write"] == 2)
+            giving_up.cancel()
+        with pytest.raises((SourceUnavailable, asyncio.CancelledError)):
+            await giving_up
+        assert not (await sheets.append_ledger(second)).duplicate
+        await eventually(lambda: not standin.in_flight)
+        assert Counter(one.key for one in await sheets.fetch_ledger())[second.key] == 1
+        again = await sheets.append_ledger(first)
+        assert again.position.qty == 10
+        assert [(one.symbol, one.qty) for one in await sheets.fetch_positions()] == [("A", 10), ("B", 10), ("C", 10)]
+        assert len(workbook.sheets["T_Ledger"].cells) == 4
+
+
+async def test_a_fill_that_was_refused_is_not_sent_with_the_next_one(
+    sheets: GoogleSheetsAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sheets.client.write
+
+    async def refuse(_values: object) -> None:
+        raise SourceRefused("APIError: [400]: no")
+
+    monkeypatch.setattr(sheets.client, "write", refuse)
+    with pytest.raises(SourceRefused):
+        await sheets.append_ledger(FillFactory.build(symbol="A"))
+    monkeypatch.setattr(sheets.client, "write", real)
+    assert (await sheets.append_ledger(FillFactory.build(symbol="B"))).ledger_id == 2
+    assert len(await sheets.fetch_ledger()) == 1
+
+
+async def test_a_position_that_was_taken_back_is_read_and_valued_as_its_fills_say(
+    sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    await sheets.append_ledger(FillFactory.build(price=Decimal(10)))
+    before = list(workbook.sheets["Position"].cells[1])
+    after = (await sheets.append_ledger(FillFactory.build(price=Decimal(20)))).position
+    workbook.sheets["Position"].cells[1] = before
+    held = await sheets.fetch_position("005930")
+    assert held is not None
+    assert (held.qty, held.avg_price) == (20, 15)
+    marked = dataclasses.replace(after, mark_price=Decimal(30), marked_at=after.updated_at)
+    assert (await sheets.update_position(marked)).unrealized_pnl == 300
+    assert [one.qty for one in await sheets.workbook.records("positions")] == [20]
+
+
+async def test_without_a_column_for_versions_no_fill_is_booked(sheets: GoogleSheetsAdapter, workbook: Workbook) -> None:
+    workbook.put("Position", [[name for name in POSITIONS.fields if name != "last_ledger_id"]])
+    with pytest.raises(SourceRefused, match=r"'Position' has no column last_ledger_id.*add the column"):
+        await sheets.append_ledger(FillFactory.build())
+    assert len(workbook.sheets["T_Ledger"].cells) == 1
 
 
 async def test_columns_of_other_people_and_their_formulas_stay(sheets: GoogleSheetsAdapter, workbook: Workbook) -> None:
