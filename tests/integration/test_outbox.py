@@ -121,6 +121,49 @@ async def test_busts_and_corrections_are_delivered_as_lines_that_name_what_they_
     assert sorted(filter(None, named)) == sorted([str(first.execution_id), str(second.execution_id)])
 
 
+async def test_a_bust_is_not_delivered_as_a_plain_sale_where_no_column_can_say_what_it_is(
+    hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    workbook.put("T_Ledger", [[name for name in LEDGER.fields if name != "reverses"]])
+    database = hybrid.primary.database
+    entry, other = FillFactory.build(), FillFactory.build(symbol="000660")
+    await hybrid.append_ledger(entry)
+    async with database.transaction() as uow:
+        await uow.ledger.reverse_fill(
+            Reversal(timestamp=entry.timestamp, broker="test", execution_id="R1", reverses=str(entry.execution_id))
+        )
+    await hybrid.append_ledger(other)
+    worker = worker_of(database, sheets)
+    await worker.drain()
+    status = await hybrid.outbox.status()
+    assert (status.pending, status.delivered) == (1, 2)
+    async with database.reader() as reader:
+        error = await reader.connection.scalar(sa.text("SELECT last_error FROM outbox"))
+    assert "'T_Ledger' has no column reverses" in str(error)
+    workbook.sheets["T_Ledger"].cells[0].append("reverses")
+    await hybrid.outbox.revive()
+    assert await worker.drain() == 1
+    assert await assert_both_sides_agree(hybrid) == 3
+
+
+async def test_a_column_that_is_inserted_while_a_worker_runs_moves_what_it_writes(
+    hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    worker = worker_of(hybrid.primary.database, sheets)
+    await hybrid.append_ledger(FillFactory.build())
+    await worker.drain()
+    async with worker._alone() as alone:  # noqa: SLF001 - between two batches
+        assert await alone()
+        await worker.deliver_once()
+        for title in ("T_Ledger", "Position"):
+            for row in workbook.sheets[title].cells:
+                row.insert(0, "mine")
+        workbook.sheets["T_Ledger"].column_count += 1
+        await hybrid.append_ledger(FillFactory.build())
+        assert await worker.deliver_once() == 1
+    assert await assert_both_sides_agree(hybrid) == 2
+
+
 async def test_fills_that_are_fed_late_do_not_take_a_position_back(
     hybrid: HybridAdapter, sheets: GoogleSheetsAdapter
 ) -> None:

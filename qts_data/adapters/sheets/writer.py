@@ -17,7 +17,7 @@ from qts_data.errors import SourceRefused
 from qts_data.importers.book import RecordMaker, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from qts_data.adapters.sheets.sheets import Workbook
     from qts_data.contracts import LedgerEntry, Position
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["BookWriter", "Line"]
 
 _SHEETS = ("ledger", "positions")
+_DEFAULTED = ("account", "broker", "market", "currency")
 _VALUATION = ("mark_price", "marked_at", "exposure_value", "exposure_pct", "unrealized_pnl")
 
 
@@ -193,7 +194,9 @@ class BookWriter:
             SourceRefused: The sheet refused it.
         """
         async with self.turn:
-            await self._prepare()
+            if not await self._prepare() and [self._ledger, self._position] != await self._workbook.headers(*_SHEETS):
+                self.forget()  # a column was inserted, moved or taken away
+                await self._prepare()
             new: list[Line] = []
             seen = set(self._keys)
             for line in lines:
@@ -228,10 +231,12 @@ class BookWriter:
 
         Raises:
             SourceUnavailable: It did not work, or nobody knows; nothing is remembered, do it again.
-            SourceRefused: The sheet refused it.
+            SourceRefused: The sheet refused it, or lacks a column without which it would say something else.
         """
         assert self._ledger is not None  # noqa: S101 - read
         assert self._position is not None  # noqa: S101 - read
+        positions = list(positions)
+        await self._require_columns(new, positions)
         rows = self._rows_for(new)
         data = [
             self._workbook.cells(self._ledger, row, row_of(line.entry, reverses=line.reverses))
@@ -260,6 +265,17 @@ class BookWriter:
         self._places = places
         self._positions |= held
         return late
+
+    async def _require_columns(self, new: Sequence[Line], positions: Sequence[Position]) -> None:
+        """Refuse what a sheet without a column for it would say wrongly: there the default is read."""
+        defaults = await self._workbook.defaults()
+        usual: dict[str, object] = {name: getattr(defaults, name) for name in _DEFAULTED} | {"fee": 0, "reverses": None}
+        for entry, reverses in new:
+            said: dict[str, object] = {name: getattr(entry, name) for name in (*_DEFAULTED, "fee", "fee_currency")}
+            _refuse_unsaid(self._ledger, said | {"reverses": reverses}, usual | {"fee_currency": entry.currency}, entry)
+        for position in positions:
+            named = {name: getattr(position, name) for name in _DEFAULTED if name != "broker"}
+            _refuse_unsaid(self._position, named, usual, f"{position.account} {position.symbol}")
 
     def _places_for(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
         """The row that is kept for a position, or one behind all others."""
@@ -290,6 +306,17 @@ class BookWriter:
         for key in places:
             self._doubtful_places.pop(key, None)
         return client.unanswered != before
+
+
+def _refuse_unsaid(
+    header: Header | None, said: Mapping[str, object], usual: Mapping[str, object], what: object
+) -> None:
+    for name, value in said.items():
+        if header is not None and name not in header.places and value != usual[name]:
+            raise SourceRefused(
+                f"the sheet {header.title!r} has no column {name}: {what} would be read with the {name} "
+                f"{usual[name] or 'none'} in place of {value}; add the column"
+            )
 
 
 def position_cells(position: Position) -> dict[str, Cell]:
