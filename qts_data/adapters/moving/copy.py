@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from qts_data.adapters.moving.plan import openings, read_kind
+from qts_data.adapters.moving.plan import opened_before, openings, read_kind
 from qts_data.contracts import LedgerEntry, Reversal
 from qts_data.database.errors import translated_errors
-from qts_data.errors import InvalidRecord
+from qts_data.errors import InvalidRecord, LedgerConflict
 from qts_data.importers.book import LAYOUTS
+from qts_data.repositories.booking import require_same_fill
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -31,9 +32,23 @@ _CHUNK: Final = 1_000
 
 
 async def copy_all(
-    database: Database, workbook: Workbook, source: str, *, chunk: int = _CHUNK, progress: Progress | None = None
+    database: Database,
+    workbook: Workbook,
+    source: str,
+    *,
+    chunk: int = _CHUNK,
+    progress: Progress | None = None,
+    begin: Callable[[], Awaitable[None]] | None = None,
 ) -> dict[str, int]:
     """Copy everything that is not in; returns the number of rows of each table.
+
+    Args:
+        database: Where to.
+        workbook: Where from.
+        source: Its name in the database.
+        chunk: Rows of a transaction.
+        progress: Called with a table, its rows done and its rows altogether.
+        begin: Called before anything is written.
 
     Raises:
         InvalidRecord: A row cannot be moved; names the first, and how many there are. Nothing is copied then.
@@ -46,13 +61,16 @@ async def copy_all(
         problems += table.problems
     fills = [record for _, record, _ in records["ledger"]]
     first = min((entry.timestamp for entry in fills), default=dt.datetime.now(dt.UTC))
-    made, wrong = openings((record for _, record, _ in records["positions"]), fills, first)
+    opened = await opened_before(database)
+    made, wrong = openings((record for _, record, _ in records["positions"]), fills, first, opened)
     problems += wrong if not problems else []
     if problems:
         more = f" (and {len(problems) - 1} more; see qts-data migrate plan)" if len(problems) > 1 else ""
         raise InvalidRecord(field="spreadsheet", reason=f"{problems[0]}{more}")
     records["openings"] = [(number, entry, {}) for number, entry in enumerate(made, 1)]
     del records["positions"]
+    if begin is not None:
+        await begin()
     for kind in ORDER:
         await _copy_table(database, source, kind, records[kind], chunk=chunk, progress=progress)
     return {kind: len(records[kind]) for kind in ORDER}
@@ -81,8 +99,9 @@ def _digests(records: Sequence[Record]) -> list[str]:
     """Of the first n rows, for every n: a sheet that was changed above the checkpoint is copied anew."""
     running = hashlib.sha256()
     made = [running.hexdigest()]
-    for _, record, _ in records:
-        running.update(repr(record).encode("utf-8", "surrogatepass"))
+    for _, record, values in records:
+        # What a row takes back is in no record.
+        running.update(repr((record, values.get("reverses"))).encode("utf-8", "surrogatepass"))
         made.append(running.hexdigest())
     return made
 
@@ -115,13 +134,23 @@ async def _fills(uow: UnitOfWork, part: Sequence[Record]) -> None:
             await uow.ledger.record_fills(waiting)
             waiting.clear()
 
+    reversals = await _known_reversals(uow, [entry for _, entry, values in part if values.get("reverses") is None])
     for _, entry, values in part:
         if values.get("reverses") is None:
-            waiting.append(entry)
+            if entry.key in reversals:
+                require_same_fill(reversals[entry.key], entry)  # a sheet that had no column to say what it is
+            else:
+                waiting.append(entry)
             continue
         await flush()
         known = await uow.ledger.find_entry(*entry.key)
-        if known is None or known.reverses_id is None:
+        if known is not None and known.reverses_id is None:
+            raise LedgerConflict(
+                "this execution id is booked as a fill of its own",
+                booked=str(known.entry),
+                given=f"{entry}, reverses {values['reverses']}",
+            )
+        if known is None:
             await uow.ledger.reverse_fill(
                 Reversal(
                     timestamp=entry.timestamp,
@@ -132,6 +161,24 @@ async def _fills(uow: UnitOfWork, part: Sequence[Record]) -> None:
                 )
             )
     await flush()
+
+
+async def _known_reversals(uow: UnitOfWork, entries: Sequence[LedgerEntry]) -> dict[tuple[str, str, str], LedgerEntry]:
+    """Those of them that are booked already, as what takes another fill back."""
+    statement = sa.text(
+        "SELECT l.id FROM unnest(CAST(:brokers AS text[]), CAST(:accounts AS text[]), CAST(:ids AS text[])) "
+        "AS k(broker, account, execution_id) JOIN t_ledger AS l USING (broker, account, execution_id) "
+        "WHERE l.reverses_id IS NOT NULL"
+    )
+    keys = [entry.key for entry in entries]
+    values = {
+        "brokers": [broker for broker, _, _ in keys],
+        "accounts": [account for _, account, _ in keys],
+        "ids": [execution_id for _, _, execution_id in keys],
+    }
+    with translated_errors():
+        ids = list(await uow.connection.scalars(statement, values))
+    return {booked.entry.key: booked.entry for booked in await uow.ledger.list_by_id(ids)} if ids else {}
 
 
 async def _bars(uow: UnitOfWork, part: Sequence[Record]) -> None:
