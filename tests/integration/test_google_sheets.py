@@ -229,6 +229,21 @@ async def test_a_sheet_that_is_full_grows(sheets: GoogleSheetsAdapter, workbook:
     assert len(await sheets.fetch_positions()) == 4
 
 
+async def test_a_late_request_for_more_rows_cuts_nothing_off(
+    make_sheets: MakeSheets, standin: SheetsStandIn, workbook: Workbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qts_data.adapters.sheets.sheets._MORE_ROWS", 1)
+    workbook.sheets["T_Ledger"].row_count = 1
+    standin.delay_seconds = 2 * SHORT_SECONDS
+    async with make_sheets(timeout_seconds=SHORT_SECONDS) as sheets:
+        await sheets.fetch_positions()
+        standin.faults = faults_in_order([Fault.LATE], method="POST")
+        for _ in range(4):
+            await sheets.append_ledger(FillFactory.build())
+        await eventually(lambda: not standin.in_flight)
+        assert len(await sheets.fetch_ledger()) == 4
+
+
 async def test_a_long_sheet_is_read_in_few_calls(
     sheets: GoogleSheetsAdapter, workbook: Workbook, standin: SheetsStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:

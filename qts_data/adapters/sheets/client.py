@@ -163,17 +163,13 @@ class SheetsClient:
         body = {"valueInputOption": "RAW", "data": data}
         await self._call(self.writes, lambda http, book: http.values_batch_update(book, body=body))
 
-    async def resize(self, size: SheetSize) -> None:
-        """Give a sheet's grid this size."""
-        grid = {"rowCount": size.rows, "columnCount": size.columns}
-        await self._change(
-            {
-                "updateSheetProperties": {
-                    "properties": {"sheetId": size.sheet_id, "gridProperties": grid},
-                    "fields": "gridProperties(rowCount,columnCount)",
-                }
-            }
-        )
+    async def add_rows(self, size: SheetSize, count: int) -> None:
+        """Make a sheet's grid longer.
+
+        Not by setting its size: a request for it that the server carries out late would cut off what has been written
+        since. Rows that are added twice do no harm.
+        """
+        await self._change({"appendDimension": {"sheetId": size.sheet_id, "dimension": "ROWS", "length": count}})
 
     async def _change(self, request: Mapping[str, Any]) -> None:
         await self._call(self.writes, lambda http, book: http.batch_update(book, {"requests": [request]}))

@@ -144,12 +144,12 @@ class Workbook:
         return [maker.make(row) for row in table.rows]
 
     async def room(self, kind: str, last_row: int) -> None:
-        """Make the grid of a sheet as long as this."""
+        """Make the grid of a sheet at least as long as this."""
         title = self.title(kind)
         if last_row > (await self.metadata()).sheets[title].rows:
             size = (await self.metadata(again=True)).sheets[title]
             if last_row > size.rows:
-                await self.client.resize(size._replace(rows=last_row + _MORE_ROWS))
+                await self.client.add_rows(size, last_row - size.rows + _MORE_ROWS)
                 await self.metadata(again=True)
 
     @staticmethod
