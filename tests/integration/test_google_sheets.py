@@ -188,7 +188,8 @@ async def test_a_column_that_is_inserted_in_the_meantime_moves_what_is_written(
     insert_column(workbook, "T_Ledger")
     entry = FillFactory.build()
     await sheets.append_ledger(entry)
-    assert workbook.sheets["T_Ledger"].cells[2][0] is None
+    row = workbook.sheets["T_Ledger"].cells[2]
+    assert (row[0], row[len(fields)]) == (None, entry.execution_id)
     assert (await sheets.append_ledger(entry)).duplicate
     insert_column(workbook, "Position")
     result = await sheets.append_ledger(FillFactory.build())
