@@ -42,6 +42,11 @@ __all__ = ["DeliveryConfig", "OutboxWorker"]
 _log = logging.getLogger(__name__)
 _LOCK_CLASS: Final = 0x515455
 """First half of the lock of a destination's worker."""
+_LOCKED: Final = """
+    SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = :class AND objid = :place
+                      AND objsubid = 2 AND pid = pg_backend_pid() AND granted
+                      AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +60,7 @@ class DeliveryConfig:
         longest_pause_seconds: Longest pause.
         most_attempts: How often a message may be refused.
         settle_seconds: How long after a request whose outcome nobody knows the sheet is looked at again: the server may
-            carry it out late.
+            carry it out late, and what it does later than that stays.
     """
 
     batch: int = 500
@@ -95,8 +100,7 @@ class OutboxWorker:
         self._destination = destination
         self._config = config or DeliveryConfig()
         self._sleep = sleep
-        self._suspect: set[tuple[str, str]] = set()
-        self._suspect_since = 0.0
+        self._suspect: dict[tuple[str, str], float] = {}
         self.delivered = 0
         self.failures = 0
 
@@ -106,7 +110,7 @@ class OutboxWorker:
         while not stop.is_set():
             try:
                 async with self._alone() as alone:
-                    while alone and not stop.is_set():
+                    while not stop.is_set() and await alone():
                         if not await self.deliver_once():
                             await self._wait(stop, self._config.idle_seconds)
                         pause = self._config.first_pause_seconds
@@ -127,11 +131,7 @@ class OutboxWorker:
         """
         before = self.delivered
         async with self._alone() as alone:
-            if not alone:
-                raise ConfigurationError(
-                    f"another process delivers to {self._destination} already; it will deliver this, too"
-                )
-            while await self.deliver_once():
+            while await self._require(alone) and await self.deliver_once():
                 pass
             await self.settle()
         return self.delivered - before
@@ -148,9 +148,9 @@ class OutboxWorker:
             outbox = Outbox(reader.connection, self._destination)
             tasks = await outbox.due(limit=self._config.batch)
             parcel = await _parcel(reader, tasks, await outbox.last_fills())
+        if self._suspect and time.monotonic() - min(self._suspect.values()) >= self._config.settle_seconds:
+            await self.settle()
         if not tasks:
-            if self._suspect and time.monotonic() - self._suspect_since >= self._config.settle_seconds:
-                await self.settle()
             return 0
         try:
             await self._writer.prepare()
@@ -158,32 +158,44 @@ class OutboxWorker:
         except (SourceUnavailable, ConfigurationError, InvalidRecord, SourceRefused) as error:
             self.failures += 1
             if isinstance(error, SourceUnavailable) and error.maybe_written:
-                self._suspect |= {(task.account, task.symbol) for task in tasks}
-                self._suspect_since = time.monotonic()
+                self._suspect_all(tasks)
             await self._note(str(error))
             raise
         return done
 
     async def settle(self) -> None:
-        """After requests of unknown outcome: read the positions back and put right what an old request overwrote."""
+        """After requests of unknown outcome: read the positions back and put right what an old request overwrote.
+
+        A position is looked at until `settle_seconds` have passed since the last such request.
+        """
         if not self._suspect:
             return
+        began = time.monotonic()
         self._writer.forget()
         await self._writer.prepare()
         async with self._database.reader(snapshot=True) as reader:
-            waiting = {(task.account, task.symbol) for task in await Outbox(reader.connection, self._destination).due()}
+            # What waits, or is held up, is written when its turn comes.
+            waiting = await Outbox(reader.connection, self._destination).last_fills()
             wrong = []
-            for account, symbol in sorted(self._suspect - waiting):
+            for account, symbol in sorted(self._suspect.keys() - waiting.keys()):
                 right = await reader.positions.find_position(symbol, account)
                 if right is not None and not _same(right, self._writer.position(account, symbol)):
                     wrong.append(right)
-        if wrong:
-            await self._writer.deliver([], wrong)
-        self._suspect.clear()
+        if wrong and await self._writer.deliver([], wrong):
+            self._suspect |= dict.fromkeys(((one.account, one.symbol) for one in wrong), time.monotonic())
+        over = began - self._config.settle_seconds
+        self._suspect = {key: since for key, since in self._suspect.items() if since > over}
+
+    def _suspect_all(self, tasks: Sequence[OutboxTask]) -> None:
+        self._suspect |= dict.fromkeys(((task.account, task.symbol) for task in tasks), time.monotonic())
+
+    async def _send(self, tasks: Sequence[OutboxTask], parcel: _Parcel) -> None:
+        if await self._writer.deliver(*parcel.of(tasks)):
+            self._suspect_all(tasks)
 
     async def _deliver(self, tasks: Sequence[OutboxTask], parcel: _Parcel) -> int:
         try:
-            await self._writer.deliver(*parcel.of(tasks))
+            await self._send(tasks, parcel)
         except SourceRefused as error:
             if len(tasks) == 1:
                 await self._refused(tasks[0], str(error))
@@ -201,7 +213,7 @@ class OutboxWorker:
                 continue
             try:
                 await self._writer.prepare()
-                await self._writer.deliver(*parcel.of([task]))
+                await self._send([task], parcel)
             except SourceRefused as error:
                 held_up.add((task.account, task.symbol))
                 await self._refused(task, str(error))
@@ -232,19 +244,37 @@ class OutboxWorker:
         with contextlib.suppress(DatabaseUnavailable):
             await self._database.run(work)
 
+    async def _require(self, alone: Callable[[], Awaitable[bool]]) -> bool:
+        if not await alone():
+            raise ConfigurationError(
+                f"another process delivers to {self._destination} already; it will deliver this, too"
+            )
+        return True
+
     @contextlib.asynccontextmanager
-    async def _alone(self) -> AsyncIterator[bool]:
-        """Whether no other worker delivers to this destination while the block runs."""
+    async def _alone(self) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+        """Gives what says whether no other worker delivers to this destination; ask it before each batch.
+
+        The lock is gone with its connection, and nobody tells: a batch that is being sent then may meet another
+        worker's first one.
+        """
         place = zlib.crc32(self._destination.encode()) & 0x7FFFFFFF
         lock = {"class": _LOCK_CLASS, "place": place}
         with translated_errors(self._database.url):
             engine = self._database.engine.execution_options(isolation_level="AUTOCOMMIT")
             async with engine.connect() as connection:
                 got = await connection.scalar(sa.text("SELECT pg_try_advisory_lock(:class, :place)"), lock)
+                if got:
+                    # What was there before may have changed while others had the lock.
+                    self._writer.forget()
+
+                async def alone() -> bool:
+                    return bool(got) and bool(await connection.scalar(sa.text(_LOCKED), lock))
+
                 try:
-                    yield bool(got)
+                    yield alone
                 finally:
-                    if got:
+                    if got and not connection.invalidated:
                         with contextlib.suppress(sa.exc.SQLAlchemyError):
                             await connection.execute(sa.text("SELECT pg_advisory_unlock(:class, :place)"), lock)
 

@@ -30,6 +30,21 @@ _DUE: Final = """
                           AND (b.state = 'dead' OR b.next_attempt_at > clock_timestamp()))
      ORDER BY id LIMIT :limit
 """
+_RECENT: Final = 10_000
+"""So many ids before the last one may belong to transactions that are still open."""
+_HORIZON: Final = """
+    WITH newest AS (SELECT COALESCE(max(id), 0) AS last FROM t_ledger)
+    SELECT last,
+           ARRAY(SELECT o.ledger_id FROM outbox AS o
+                  WHERE o.destination = :destination AND o.ledger_id IS NOT NULL AND o.state = 'pending'
+                    AND NOT EXISTS (SELECT FROM outbox AS b
+                                     WHERE b.destination = o.destination AND b.account = o.account
+                                       AND b.symbol = o.symbol AND b.attempts > 0 AND b.id <= o.id)) AS waiting,
+           -- Ids are given when an entry is written, and seen when it is committed: a gap may be filled yet.
+           ARRAY(SELECT n FROM generate_series(GREATEST(1, last - :recent), last) AS n
+                  WHERE NOT EXISTS (SELECT FROM t_ledger WHERE id = n)) AS missing
+      FROM newest
+"""
 _STATUS: Final = """
     SELECT d.active AND (d.until IS NULL OR d.until > now()) AS active, d.until, d.delivered, d.delivered_at,
            d.failures, d.last_error,
@@ -212,14 +227,14 @@ class Outbox:
             return bool(await self._connection.scalar(statement, {"destination": self._destination}))
 
     async def horizon(self) -> tuple[int, list[int]]:
-        """The last entry of the ledger, and those before it that are still to be delivered."""
-        statement = sa.text(
-            "SELECT COALESCE((SELECT max(id) FROM t_ledger), 0) AS last, ARRAY(SELECT ledger_id FROM outbox "
-            "WHERE destination = :destination AND ledger_id IS NOT NULL) AS waiting"
-        )
+        """The last entry of the ledger, and those before it that are still on their way, or not committed yet.
+
+        What was refused, or waits behind something that was, is not on its way.
+        """
+        values = {"destination": self._destination, "recent": _RECENT}
         with translated_errors():
-            row = (await self._connection.execute(statement, {"destination": self._destination})).one()
-        return row.last, list(row.waiting)
+            row = (await self._connection.execute(sa.text(_HORIZON), values)).one()
+        return row.last, [*row.waiting, *row.missing]
 
     async def under_way(self, horizon: tuple[int, list[int]]) -> list[tuple[str, str, str, str]]:
         """What may or may not have been delivered since a horizon: broker, account, execution id and symbol."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
+from collections import Counter
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gspread
 import pytest
@@ -50,8 +52,7 @@ async def test_a_fill_is_in_the_sheet_once_whatever_happens_on_the_way(
         held = await sheets.fetch_position("005930")
         assert held is not None
         assert sheets.client.retries == 2
-        if fault is not Fault.LATE:
-            assert held.qty == 30
+        assert held.qty == 30
         await sheets.append_ledger(FillFactory.build())
         again = await sheets.fetch_position("005930")
         assert again is not None
@@ -74,6 +75,126 @@ async def test_a_position_that_an_old_request_overwrote_is_put_right_by_the_next
     held = await sheets.fetch_position("005930")
     assert held is not None
     assert held.qty == 30
+
+
+@pytest.mark.parametrize("patience", [None, SHORT_SECONDS / 2], ids=["exhausted", "cancelled"])
+async def test_a_late_request_of_a_fill_that_was_given_up_overwrites_no_other_fill(
+    patience: float | None, make_sheets: MakeSheets, standin: SheetsStandIn, workbook: Workbook
+) -> None:
+    standin.delay_seconds = 2 * SHORT_SECONDS
+    async with make_sheets(attempts=1, timeout_seconds=SHORT_SECONDS) as sheets:
+        await sheets.append_ledger(FillFactory.build(symbol="A"))
+        first, second = FillFactory.build(symbol="B"), FillFactory.build(symbol="C")
+        standin.faults = faults_in_order([Fault.LATE], method="POST")
+        giving_up = asyncio.create_task(sheets.append_ledger(first))
+        if patience is not None:
+            await eventually(lambda: standin.in_flight > 0 and standin.calls["write"] == 2)
+            giving_up.cancel()
+        with pytest.raises((SourceUnavailable, asyncio.CancelledError)):
+            await giving_up
+        assert not (await sheets.append_ledger(second)).duplicate
+        await eventually(lambda: not standin.in_flight)
+        assert Counter(one.key for one in await sheets.fetch_ledger())[second.key] == 1
+        again = await sheets.append_ledger(first)
+        assert again.position.qty == 10
+        held = {one.symbol: int(one.qty) for one in await sheets.fetch_positions()}
+        assert held == {"A": 10, "B": 10, "C": 10}
+        assert len(workbook.sheets["T_Ledger"].cells) == 4
+
+
+async def test_a_fill_that_was_refused_is_not_sent_with_the_next_one(
+    sheets: GoogleSheetsAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = sheets.client.write
+
+    async def refuse(_values: object) -> None:
+        raise SourceRefused("APIError: [400]: no")
+
+    monkeypatch.setattr(sheets.client, "write", refuse)
+    with pytest.raises(SourceRefused):
+        await sheets.append_ledger(FillFactory.build(symbol="A"))
+    monkeypatch.setattr(sheets.client, "write", real)
+    assert (await sheets.append_ledger(FillFactory.build(symbol="B"))).ledger_id == 2
+    assert len(await sheets.fetch_ledger()) == 1
+
+
+async def test_a_position_that_was_taken_back_is_read_and_valued_as_its_fills_say(
+    sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    await sheets.append_ledger(FillFactory.build(price=Decimal(10)))
+    before = list(workbook.sheets["Position"].cells[1])
+    after = (await sheets.append_ledger(FillFactory.build(price=Decimal(20)))).position
+    workbook.sheets["Position"].cells[1] = before
+    held = await sheets.fetch_position("005930")
+    assert held is not None
+    assert (held.qty, held.avg_price) == (Decimal(20), Decimal(15))
+    marked = dataclasses.replace(after, mark_price=Decimal(30), marked_at=after.updated_at)
+    assert (await sheets.update_position(marked)).unrealized_pnl == 300
+    assert [one.qty for one in await sheets.workbook.records("positions")] == [20]
+
+
+async def test_without_a_column_for_versions_no_fill_is_booked(sheets: GoogleSheetsAdapter, workbook: Workbook) -> None:
+    workbook.put("Position", [[name for name in POSITIONS.fields if name != "last_ledger_id"]])
+    with pytest.raises(SourceRefused, match=r"'Position' has no column last_ledger_id.*add the column"):
+        await sheets.append_ledger(FillFactory.build())
+    assert len(workbook.sheets["T_Ledger"].cells) == 1
+
+
+UNSAID = [
+    ("broker", {"broker": "kis"}, "the broker test in place of kis"),
+    ("account", {"account": "second"}, "the account main in place of second"),
+    ("market", {"market": "NASDAQ"}, "the market KRX in place of NASDAQ"),
+    ("currency", {"currency": "USD"}, "the currency KRW in place of USD"),
+    ("fee", {"fee": Decimal("1.5")}, "the fee none in place of 1.5"),
+    ("fee_currency", {"fee_currency": "BNB"}, "the fee_currency KRW in place of BNB"),
+]
+
+
+@pytest.mark.parametrize(("column", "values", "reason"), UNSAID, ids=[column for column, _, _ in UNSAID])
+async def test_a_fill_that_a_sheet_without_the_column_would_say_wrongly_is_refused(
+    column: str, values: dict[str, Any], reason: str, sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    workbook.put("T_Ledger", [[name for name in LEDGER.fields if name != column]])
+    with pytest.raises(SourceRefused, match=f"'T_Ledger' has no column {column}: .*{reason}; add the column"):
+        await sheets.append_ledger(FillFactory.build(**values))
+    assert len(workbook.sheets["T_Ledger"].cells) == 1
+    assert not (await sheets.append_ledger(FillFactory.build(execution_id="usual"))).duplicate
+    assert (await sheets.append_ledger(FillFactory.build(execution_id="usual"))).duplicate
+
+
+async def test_a_position_that_a_sheet_without_the_column_would_say_wrongly_is_refused(
+    sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    workbook.put("Position", [[name for name in POSITIONS.fields if name != "account"]])
+    with pytest.raises(SourceRefused, match="'Position' has no column account: second 005930 would be read"):
+        await sheets.append_ledger(FillFactory.build(account="second"))
+
+
+def insert_column(workbook: Workbook, title: str) -> None:
+    sheet = workbook.sheets[title]
+    for row in sheet.cells:
+        row.insert(0, "mine")
+    sheet.column_count += 1
+
+
+async def test_a_column_that_is_inserted_in_the_meantime_moves_what_is_written(
+    sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    """The execution id is in the last column of the grid: it moves out of what the grid was."""
+    fields = [name for name in LEDGER.fields if name != "reverses"]
+    workbook.put("T_Ledger", [fields])
+    workbook.sheets["T_Ledger"].column_count = len(fields)
+    await sheets.append_ledger(FillFactory.build())
+    insert_column(workbook, "T_Ledger")
+    entry = FillFactory.build()
+    await sheets.append_ledger(entry)
+    row = workbook.sheets["T_Ledger"].cells[2]
+    assert (row[0], row[len(fields)]) == (None, entry.execution_id)
+    assert (await sheets.append_ledger(entry)).duplicate
+    insert_column(workbook, "Position")
+    result = await sheets.append_ledger(FillFactory.build())
+    assert (result.ledger_id, int(result.position.qty)) == (4, 30)
+    assert len(await sheets.fetch_ledger()) == 3
 
 
 async def test_columns_of_other_people_and_their_formulas_stay(sheets: GoogleSheetsAdapter, workbook: Workbook) -> None:
@@ -107,6 +228,21 @@ async def test_a_sheet_that_is_full_grows(sheets: GoogleSheetsAdapter, workbook:
         await sheets.append_ledger(FillFactory.build(symbol=f"S{number}"))
     assert len(await sheets.fetch_ledger()) == 4
     assert len(await sheets.fetch_positions()) == 4
+
+
+async def test_a_late_request_for_more_rows_cuts_nothing_off(
+    make_sheets: MakeSheets, standin: SheetsStandIn, workbook: Workbook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qts_data.adapters.sheets.sheets._MORE_ROWS", 1)
+    workbook.sheets["T_Ledger"].row_count = 1
+    standin.delay_seconds = 2 * SHORT_SECONDS
+    async with make_sheets(timeout_seconds=SHORT_SECONDS) as sheets:
+        await sheets.fetch_positions()
+        standin.faults = faults_in_order([Fault.LATE], method="POST")
+        for _ in range(4):
+            await sheets.append_ledger(FillFactory.build())
+        await eventually(lambda: not standin.in_flight)
+        assert len(await sheets.fetch_ledger()) == 4
 
 
 async def test_a_long_sheet_is_read_in_few_calls(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
 import signal
@@ -24,7 +25,8 @@ from qts_data.adapters.moving import CutoverGates, Move
 from qts_data.adapters.sheets.quota import Quota
 from qts_data.adapters.sheets.standin import Fault, faults_in_order, fill_book
 from qts_data.contracts import Reversal
-from qts_data.errors import ConfigurationError, InvalidRecord, SourceUnavailable
+from qts_data.errors import ConfigurationError, InvalidRecord, LedgerConflict, SourceUnavailable
+from qts_data.importers.book import LAYOUTS
 from qts_data.repositories import Database
 from qts_data.settings import Settings
 from tests.fixtures.factories import FillFactory
@@ -76,6 +78,25 @@ def environment(database_url: URL, standin: SheetsStandIn, workbook: Workbook, t
     }
 
 
+def put(workbook: Workbook, kind: str, *rows: dict[str, Any], without: str = "") -> None:
+    """A sheet with these rows, and without a column."""
+    fields = [name for name in LAYOUTS[kind].fields if name != without]
+    workbook.put(LAYOUTS[kind].title, [fields, *([row.get(name) for name in fields] for row in rows)])
+
+
+TRADE = {
+    "timestamp": "2026-11-20 09:00:00", "symbol": "005930", "side": "BUY", "qty": 10, "price": 100, "fee": 0,
+    "broker": "test",
+}  # fmt: skip
+HELD = {"symbol": "005930", "qty": 10, "avg_price": 100}
+
+
+async def quantity(database: Database, symbol: str = "005930") -> Decimal | None:
+    async with database.reader() as reader:
+        held = await reader.positions.find_position(symbol)
+    return None if held is None else held.qty
+
+
 class Stopped(Exception):
     pass
 
@@ -118,6 +139,110 @@ async def test_a_position_that_its_fills_do_not_add_up_to_stops_the_copy(move: M
     assert "its fills add up to" in (await move.plan()).disagreements[0]
     with pytest.raises(InvalidRecord, match="add the fills that are missing"):
         await move.copy()
+
+
+async def test_fills_after_an_opening_are_copied_and_the_opening_stays_the_only_one(
+    move: Move, workbook: Workbook, database: Database, sheets: GoogleSheetsAdapter
+) -> None:
+    put(workbook, "positions", HELD)
+    await move.copy()
+    await move.copy()
+    await sheets.append_ledger(FillFactory.build(execution_id="T1", qty=Decimal(5)))
+    assert (await move.plan()).ready
+    await move.copy()
+    assert await quantity(database) == 15
+    assert (await move.verify()).consistent
+    # Somebody enters the opening by hand, and the database has it already.
+    cells = workbook.sheets["T_Ledger"].cells
+    given = TRADE | {"timestamp": "2026-11-19 09:00:00", "execution_id": "OPEN"}
+    cells.append([given.get(name) for name in LAYOUTS["ledger"].fields])
+    assert "take the fill that opens it out of the sheet" in (await move.plan()).disagreements[0]
+    with pytest.raises(InvalidRecord, match="opened it in the database with 10, and its fills add up to 15"):
+        await move.copy()
+    cells.pop()
+    cells[1][LAYOUTS["ledger"].fields.index("qty")] = 4
+    cells[1][LAYOUTS["ledger"].fields.index("amount")] = None
+    with pytest.raises(InvalidRecord, match="add the fills that are missing since, but none that opens it"):
+        await move.copy()
+    assert await quantity(database) == 15
+
+
+async def test_a_position_with_an_opening_goes_there_and_back_and_there_again(
+    move: Move, workbook: Workbook, database: Database, sheets: GoogleSheetsAdapter
+) -> None:
+    put(workbook, "positions", HELD, HELD | {"symbol": "000660"})
+    await move.copy()
+    await move.shadow()
+    async with database.transaction() as uow:
+        await uow.ledger.record_fills([FillFactory.build(qty=Decimal(5))])
+    await move.rollback()
+    await sheets.append_ledger(FillFactory.build(symbol="000660", side="SELL", qty=Decimal(10)))
+    await move.copy()
+    assert await quantity(database) == 15
+    assert await quantity(database, "000660") == 0
+    assert (await move.verify()).consistent
+    put(workbook, "positions", HELD | {"qty": 15})
+    await move.copy()
+    put(workbook, "positions")
+    with pytest.raises(InvalidRecord, match="main 005930: the fills add up to 15, and there is no position"):
+        await move.copy()
+
+
+async def test_a_copy_that_is_refused_leaves_the_phase_as_it_was(
+    move: Move, workbook: Workbook, database: Database
+) -> None:
+    await shadowing(move, workbook)
+    await move.rollback()
+    good = list(workbook.sheets["Position"].cells[2])
+    workbook.sheets["Position"].cells[2][2] = "1,000,000"
+    with pytest.raises(InvalidRecord):
+        await move.copy()
+    assert (await move.status()).phase == "rolled_back"
+    workbook.sheets["Position"].cells[2] = good
+    await move.copy()
+    assert (await move.status()).phase == "copied"
+    assert await database.health()
+
+
+async def test_a_reversal_that_the_sheet_cannot_name_is_done_when_the_database_has_it(
+    move: Move, workbook: Workbook, database: Database
+) -> None:
+    await move.copy()
+    entries = [FillFactory.build(execution_id=name) for name in ("A", "B")]
+    async with database.transaction() as uow:
+        await uow.ledger.record_fills(entries)
+        await uow.ledger.reverse_fill(
+            Reversal(timestamp=entries[1].timestamp, broker="test", execution_id="C", reverses="B")
+        )
+    await move.shadow()
+    await move.rollback()
+    cells = workbook.sheets["T_Ledger"].cells
+    place = cells[0].index("reverses")
+    for row in cells:
+        del row[place:]
+    await move.copy()
+    assert (await move.verify()).consistent
+    cells[3][cells[0].index("price")] = 99
+    cells[3][cells[0].index("amount")] = None
+    with pytest.raises(LedgerConflict, match="another fill has this execution id"):
+        await move.copy()
+
+
+async def test_a_reversal_that_is_named_after_the_copy_is_not_passed_over(
+    move: Move, workbook: Workbook, database: Database
+) -> None:
+    rows: list[dict[str, Any]] = [
+        TRADE | {"execution_id": "A"},
+        TRADE | {"execution_id": "B"},
+        TRADE | {"execution_id": "C", "side": "SELL"},
+    ]
+    put(workbook, "ledger", *rows)
+    put(workbook, "positions", HELD)
+    await move.copy()
+    put(workbook, "ledger", *rows[:2], rows[2] | {"reverses": "B"})
+    with pytest.raises(LedgerConflict, match=r"is booked, and takes back no such fill.*given: .* reverses B"):
+        await move.copy()
+    assert await quantity(database) == 10
 
 
 async def test_a_copy_that_is_cancelled_anywhere_goes_on_where_it_was(
@@ -253,6 +378,61 @@ async def test_a_difference_takes_the_clean_comparisons_back(move: Move, workboo
         await move.cutover(GATES)
 
 
+async def test_a_comparison_with_tolerances_opens_no_gate(move: Move, workbook: Workbook) -> None:
+    await shadowing(move, workbook)
+    workbook.sheets["Position"].cells[3][2] = 1
+    for _ in range(2):
+        assert (await move.verify(tolerances={"positions.qty": Decimal(10**9)})).consistent
+    status = await move.status()
+    assert (status.clean_verifications, status.verified_at) == (0, None)
+    with pytest.raises(ConfigurationError, match="0 of 2 comparisons"):
+        await move.cutover(GATES)
+
+
+async def test_what_is_dead_or_held_up_is_a_difference(move: Move, workbook: Workbook, database: Database) -> None:
+    await shadowing(move, workbook)
+    async with database.transaction() as uow:
+        await uow.ledger.record_fills(
+            FillFactory.build(symbol=symbol, execution_id=name)
+            for symbol, name in (("DEAD", "D1"), ("DEAD", "D2"), ("NEW", "N1"))
+        )
+        await uow.connection.execute(
+            sa.text("UPDATE outbox SET state = 'dead', attempts = 5 WHERE id = (SELECT min(id) FROM outbox)")
+        )
+    found = {(one.table, one.key) for one in (await move.verify()).findings}
+    assert found == {("positions", "main DEAD"), ("ledger", "test main D1"), ("ledger", "test main D2")}
+    await move.feed.revive()
+    assert (await move.verify()).consistent
+
+
+async def test_a_fill_that_is_committed_behind_a_later_one_is_no_difference(
+    move: Move, workbook: Workbook, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shadowing(move, workbook)
+    real = move._sheets.workbook.read  # noqa: SLF001 - between the two sides
+
+    async with contextlib.AsyncExitStack() as stack:
+        first = await stack.enter_async_context(database.transaction())
+        await first.ledger.record_fill(FillFactory.build(symbol="A"))
+        async with database.transaction() as second:
+            await second.ledger.record_fill(FillFactory.build(symbol="B"))
+        await move.worker.drain()
+        late = [first]
+
+        async def read(*args: Any, **values: Any) -> Any:
+            found = await real(*args, **values)
+            if late and args == ("ledger",):
+                late.clear()
+                await stack.aclose()
+                await move.worker.drain()
+            return found
+
+        monkeypatch.setattr(move._sheets.workbook, "read", read)  # noqa: SLF001
+        report = await move.verify()
+    assert not late
+    assert report.consistent, report.findings
+
+
 async def test_a_shadow_goes_on_when_the_sheet_comes_back(
     move: Move, workbook: Workbook, standin: SheetsStandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -310,6 +490,43 @@ async def test_a_rollback_while_the_sheet_does_not_answer_changes_nothing(
             await move.rollback()
         assert (await move.status()).phase == "shadow"
         assert (await move.status()).outbox.pending == 1
+
+
+async def test_a_rollback_that_fails_half_way_strands_nothing(
+    database: Database, make_sheets: MakeSheets, workbook: Workbook, standin: SheetsStandIn
+) -> None:
+    async with make_sheets(attempts=1) as sheets:
+        move = Move(database, sheets, delivery=FAST)
+        await shadowing(move, workbook)
+
+        async def book() -> None:
+            async with database.transaction() as uow:
+                await uow.ledger.record_fill(FillFactory.build(symbol="000007"))
+
+        starve = move.feed.starve
+
+        async def late() -> None:
+            await book()  # at the last moment
+            await starve()
+            standin.faults = lambda _method: Fault.UNAVAILABLE
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(move.feed, "starve", late)
+            with pytest.raises(SourceUnavailable):
+                await move.rollback()
+        standin.faults = lambda _method: None
+        status = await move.status()
+        assert (status.phase, status.outbox.pending, status.outbox.active) == ("shadow", 1, False)
+        await book()  # of which the outbox does not hear
+        assert await move.rollback() == 2
+        assert (await move.status()).phase == "rolled_back"
+        assert (await move.verify()).consistent
+        async with database.transaction() as uow:
+            # A booking that had begun before the feed ended.
+            (booked,) = await uow.ledger.record_fills([FillFactory.build(symbol="000007")])
+            await uow.outbox("sheets").add_fills([booked.ledger_id])
+        assert await move.rollback() == 1
+        assert (await move.verify()).consistent
 
 
 async def test_the_mode_of_an_engine_must_be_that_of_the_phase(

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 FILLS = int(os.environ.get("QTS_TEST_HYBRID_FILLS", "200"))
 FAST = DeliveryConfig(idle_seconds=0.01, first_pause_seconds=0.01, longest_pause_seconds=0.02, settle_seconds=0.0)
+SUSPICIOUS = dataclasses.replace(FAST, settle_seconds=3600.0)
+"""What an unanswered request wrote stays suspect for as long as a test takes."""
+SHORT_SECONDS = 1.5
+"""How long a client waits for an answer that does not come: a busy machine's answers come before."""
 
 
 @pytest_asyncio.fixture
@@ -122,6 +126,49 @@ async def test_busts_and_corrections_are_delivered_as_lines_that_name_what_they_
     assert sorted(filter(None, named)) == sorted([str(first.execution_id), str(second.execution_id)])
 
 
+async def test_a_bust_is_not_delivered_as_a_plain_sale_where_no_column_can_say_what_it_is(
+    hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    workbook.put("T_Ledger", [[name for name in LEDGER.fields if name != "reverses"]])
+    database = hybrid.primary.database
+    entry, other = FillFactory.build(), FillFactory.build(symbol="000660")
+    await hybrid.append_ledger(entry)
+    async with database.transaction() as uow:
+        await uow.ledger.reverse_fill(
+            Reversal(timestamp=entry.timestamp, broker="test", execution_id="R1", reverses=str(entry.execution_id))
+        )
+    await hybrid.append_ledger(other)
+    worker = worker_of(database, sheets)
+    await worker.drain()
+    status = await hybrid.outbox.status()
+    assert (status.pending, status.delivered) == (1, 2)
+    async with database.reader() as reader:
+        error = await reader.connection.scalar(sa.text("SELECT last_error FROM outbox"))
+    assert "'T_Ledger' has no column reverses" in str(error)
+    workbook.sheets["T_Ledger"].cells[0].append("reverses")
+    await hybrid.outbox.revive()
+    assert await worker.drain() == 1
+    assert await assert_both_sides_agree(hybrid) == 3
+
+
+async def test_a_column_that_is_inserted_while_a_worker_runs_moves_what_it_writes(
+    hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, workbook: Workbook
+) -> None:
+    worker = worker_of(hybrid.primary.database, sheets)
+    await hybrid.append_ledger(FillFactory.build())
+    await worker.drain()
+    async with worker._alone() as alone:  # noqa: SLF001 - between two batches
+        assert await alone()
+        await worker.deliver_once()
+        for title in ("T_Ledger", "Position"):
+            for row in workbook.sheets[title].cells:
+                row.insert(0, "mine")
+        workbook.sheets["T_Ledger"].column_count += 1
+        await hybrid.append_ledger(FillFactory.build())
+        assert await worker.deliver_once() == 1
+    assert await assert_both_sides_agree(hybrid) == 2
+
+
 async def test_fills_that_are_fed_late_do_not_take_a_position_back(
     hybrid: HybridAdapter, sheets: GoogleSheetsAdapter
 ) -> None:
@@ -163,8 +210,8 @@ async def test_after_any_fault_of_a_write_the_sheet_has_each_fill_once(
     fault: Fault, hybrid: HybridAdapter, make_sheets: MakeSheets, standin: SheetsStandIn
 ) -> None:
     """The client repeats nothing here, so that the worker has to."""
-    async with make_sheets(attempts=1, timeout_seconds=1.5) as sheets:
-        worker = worker_of(hybrid.primary.database, sheets)
+    async with make_sheets(attempts=1, timeout_seconds=SHORT_SECONDS) as sheets:
+        worker = worker_of(hybrid.primary.database, sheets, SUSPICIOUS)
         await hybrid.append_ledger(FillFactory.build())
         await worker.drain()
         standin.delay_seconds = 3.0
@@ -178,10 +225,48 @@ async def test_after_any_fault_of_a_write_the_sheet_has_each_fill_once(
         await hybrid.append_ledger(FillFactory.build())
         assert await worker.drain() == 4
         await eventually(lambda: not standin.in_flight)
-        if fault is Fault.LATE:
-            worker._suspect.add(("main", "005930"))  # noqa: SLF001 - the clock says when; here it is now
-            await worker.settle()
+        await worker.settle()
         assert await assert_both_sides_agree(hybrid) == 5
+
+
+async def test_a_late_request_meets_its_own_rows_whoever_is_delivered_in_the_meantime(
+    hybrid: HybridAdapter, make_sheets: MakeSheets, standin: SheetsStandIn, workbook: Workbook
+) -> None:
+    database = hybrid.primary.database
+    standin.delay_seconds = 2 * SHORT_SECONDS
+    async with make_sheets(attempts=1, timeout_seconds=SHORT_SECONDS) as sheets:
+        worker = worker_of(database, sheets, SUSPICIOUS)
+        await worker.drain()
+        async with database.transaction() as first:
+            await first.ledger.record_fill(FillFactory.build(symbol="A"))
+            await hybrid.append_ledger(FillFactory.build(symbol="B"))
+            standin.faults = faults_in_order([Fault.LATE], method="POST")
+            with pytest.raises(SourceUnavailable):
+                await worker.drain()
+        assert await worker.drain() == 2  # the fill with the lower id, which was not there yet, and the other one again
+        await eventually(lambda: not standin.in_flight)
+        await worker.settle()
+        assert len(workbook.sheets["T_Ledger"].cells) == 3
+        assert await assert_both_sides_agree(hybrid) == 2
+
+
+async def test_a_position_that_a_late_attempt_took_back_is_put_right_though_the_request_succeeded(
+    hybrid: HybridAdapter, make_sheets: MakeSheets, standin: SheetsStandIn
+) -> None:
+    standin.delay_seconds = 2 * SHORT_SECONDS
+    async with make_sheets(timeout_seconds=SHORT_SECONDS) as sheets:
+        worker = worker_of(hybrid.primary.database, sheets, SUSPICIOUS)
+        await hybrid.append_ledger(FillFactory.build())
+        standin.faults = faults_in_order([Fault.LATE], method="POST")
+        await worker.drain()
+        await hybrid.append_ledger(FillFactory.build())
+        await worker.drain()
+        assert worker.failures == 0
+        await eventually(lambda: not standin.in_flight)
+        await worker.drain()
+        assert await assert_both_sides_agree(hybrid) == 2
+        positions = await sheets.workbook.records("positions")
+        assert [one.qty for one in positions] == [20]
 
 
 async def test_fills_in_a_storm_of_faults_are_neither_lost_nor_doubled(
@@ -191,7 +276,8 @@ async def test_fills_in_a_storm_of_faults_are_neither_lost_nor_doubled(
     standin.faults = faults_at_random(7, 0.25, weights=[3, 3, 2, 2, 2, 3, 0.3, 0.3])
     standin.delay_seconds = 0.3
     async with make_sheets(attempts=2, timeout_seconds=0.15, first_pause_seconds=0.001) as sheets:
-        worker = worker_of(hybrid.primary.database, sheets, dataclasses.replace(FAST, batch=max(10, FILLS // 40)))
+        config = dataclasses.replace(SUSPICIOUS, batch=max(10, FILLS // 40))
+        worker = worker_of(hybrid.primary.database, sheets, config)
         stop = asyncio.Event()
         running = asyncio.create_task(worker.run(stop))
         for number in range(0, FILLS, 20):
@@ -264,10 +350,63 @@ async def test_two_workers_do_not_deliver_at_the_same_time(
 ) -> None:
     first = worker_of(hybrid.primary.database, sheets)
     async with first._alone() as alone, make_sheets() as others:  # noqa: SLF001 - a worker that holds still
-        assert alone
+        assert await alone()
         with pytest.raises(ConfigurationError, match="another process"):
             await worker_of(hybrid.primary.database, others).drain()
     assert await first.drain() == 0
+
+
+async def test_a_worker_that_lost_its_lock_leaves_the_sheet_to_the_other_one(
+    hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, make_sheets: MakeSheets
+) -> None:
+    database = hybrid.primary.database
+    async with make_sheets() as others:
+        first, second = worker_of(database, sheets), worker_of(database, others)
+        stop, stop_first = asyncio.Event(), asyncio.Event()
+        running = asyncio.create_task(first.run(stop_first))
+        await hybrid.append_ledger(FillFactory.build(symbol="S0"))
+        await eventually(lambda: first.delivered == 1)
+        async with second._alone() as alone:  # noqa: SLF001 - a worker that holds still
+            assert not await alone()
+        async with first._database.transaction() as uow:  # noqa: SLF001
+            holders = await uow.connection.scalars(
+                sa.text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = :one"
+                ),
+                {"one": 0x515455},
+            )
+            assert holders.all() == [True]
+        also = asyncio.create_task(second.run(stop))
+        for number in range(1, 30):
+            await hybrid.append_ledger(FillFactory.build(symbol=f"S{number}"))
+
+        async def delivered() -> bool:
+            return (await hybrid.outbox.status()).empty
+
+        await eventually(delivered)
+        stop_first.set()
+        await running
+        before = second.delivered
+        await hybrid.append_ledger(FillFactory.build(symbol="S30"))
+        await eventually(lambda: second.delivered > before)
+        stop.set()
+        await also
+        assert await assert_both_sides_agree(hybrid) == 31
+
+
+async def test_a_worker_whose_lock_is_gone_says_so_and_sends_nothing(
+    hybrid: HybridAdapter, sheets: GoogleSheetsAdapter
+) -> None:
+    worker = worker_of(hybrid.primary.database, sheets)
+    with pytest.raises(DatabaseUnavailable):
+        async with worker._alone() as alone:  # noqa: SLF001 - a worker between two batches
+            assert await alone()
+            async with hybrid.primary.database.transaction() as uow:
+                await uow.connection.execute(
+                    sa.text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE classid = :one"), {"one": 0x515455}
+                )
+            await alone()
+    assert await worker.drain() == 0
 
 
 async def test_without_a_feed_a_hybrid_books_nothing(database: Database, sheets: GoogleSheetsAdapter) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from qts_data.adapters.moving.fills import FillLine, book_lines
-from qts_data.adapters.moving.plan import openings, read_kind
+from qts_data.adapters.moving.plan import opened_before, openings, read_kind
 from qts_data.adapters.moving.references import booked_in
 from qts_data.database.errors import translated_errors
 from qts_data.errors import InvalidRecord, LedgerConflict
@@ -32,9 +32,23 @@ _CHUNK: Final = 1_000
 
 
 async def copy_all(
-    database: Database, workbook: Workbook, source: str, *, chunk: int = _CHUNK, progress: Progress | None = None
+    database: Database,
+    workbook: Workbook,
+    source: str,
+    *,
+    chunk: int = _CHUNK,
+    progress: Progress | None = None,
+    begin: Callable[[], Awaitable[None]] | None = None,
 ) -> dict[str, int]:
     """Copy everything that is not in; returns the number of rows of each table.
+
+    Args:
+        database: Where to.
+        workbook: Where from.
+        source: Its name in the database.
+        chunk: Rows of a transaction.
+        progress: Called with a table, its rows done and its rows altogether.
+        begin: Called before anything is written.
 
     Raises:
         InvalidRecord: A row cannot be moved; names the first, and how many there are. Nothing is copied then.
@@ -47,13 +61,16 @@ async def copy_all(
         problems += table.problems
     fills = [record for _, record, _ in records["ledger"]]
     first = min((entry.timestamp for entry in fills), default=dt.datetime.now(dt.UTC))
-    made, wrong = openings((record for _, record, _ in records["positions"]), fills, first)
+    opened = await opened_before(database)
+    made, wrong = openings((record for _, record, _ in records["positions"]), fills, first, opened)
     problems += wrong if not problems else []
     if problems:
         more = f" (and {len(problems) - 1} more; see qts-data migrate plan)" if len(problems) > 1 else ""
         raise InvalidRecord(field="spreadsheet", reason=f"{problems[0]}{more}")
     records["openings"] = [(number, entry, {}) for number, entry in enumerate(made, 1)]
     del records["positions"]
+    if begin is not None:
+        await begin()
     for kind in ORDER:
         sheet = workbook.title("positions" if kind == "openings" else kind)
         await _copy_table(database, source, kind, records[kind], sheet=sheet, chunk=chunk, progress=progress)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+import sqlalchemy as sa
+
 from qts_data.contracts import RejectedEntry, Reversal
+from qts_data.database.errors import translated_errors
 from qts_data.errors import InvalidRecord, LedgerConflict
-from qts_data.repositories.booking import repeated
+from qts_data.repositories.booking import repeated, require_same_fill
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qts_data.contracts import BookedFill, LedgerEntry
+    from qts_data.contracts import BookedEntry, BookedFill, LedgerEntry
     from qts_data.repositories import UnitOfWork
 
 __all__ = ["FillLine", "book_lines", "require_opposite"]
@@ -52,8 +55,11 @@ async def book_lines(
         LedgerConflict: With `"raise"`: names the line.
     """
     booking = _Lines(uow, lines, on_error)
+    taken = await _known_reversals(uow, [line.entry for line in lines if line.reverses is None])
     for index, line in enumerate(lines):
-        if line.reverses is None:
+        if line.reverses is None and line.entry.key in taken:
+            booking.repeat(index, taken[line.entry.key])
+        elif line.reverses is None:
             booking.waiting.append(index)
         else:
             await booking.flush()  # it takes back one of them, perhaps
@@ -88,6 +94,18 @@ class _Lines:
             raise error.at(waiting[error.row - 1] + 1) from error
         for index, result in zip(waiting, booked, strict=True):
             self.results[index] = replace(result, row=index + 1) if isinstance(result, RejectedEntry) else result
+
+    def repeat(self, index: int, known: BookedEntry) -> None:
+        """A line that was booked as what takes a fill back, of a ledger without a column to say so."""
+        entry = self._lines[index].entry
+        try:
+            require_same_fill(known.entry, entry)
+        except LedgerConflict as error:
+            if self._on_error == "raise":
+                raise error.at(index + 1) from error
+            self.results[index] = RejectedEntry(row=index + 1, entry=entry, reason=str(error))
+        else:
+            self.results[index] = repeated(known)
 
     async def take_back(self, index: int, reverses: str) -> None:
         """Book a line that takes a fill back."""
@@ -128,6 +146,24 @@ class _Lines:
                 reverses=reverses,
             )
         )
+
+
+async def _known_reversals(uow: UnitOfWork, entries: Sequence[LedgerEntry]) -> dict[tuple[str, str, str], BookedEntry]:
+    """Those of them that are booked already, as what takes another fill back."""
+    statement = sa.text(
+        "SELECT l.id FROM unnest(CAST(:brokers AS text[]), CAST(:accounts AS text[]), CAST(:ids AS text[])) "
+        "AS k(broker, account, execution_id) JOIN t_ledger AS l USING (broker, account, execution_id) "
+        "WHERE l.reverses_id IS NOT NULL"
+    )
+    keys = [entry.key for entry in entries]
+    values = {
+        "brokers": [broker for broker, _, _ in keys],
+        "accounts": [account for _, account, _ in keys],
+        "ids": [execution_id for _, _, execution_id in keys],
+    }
+    with translated_errors():
+        ids = list(await uow.connection.scalars(statement, values))
+    return {booked.entry.key: booked for booked in await uow.ledger.list_by_id(ids)} if ids else {}
 
 
 def require_opposite(fill: LedgerEntry, line: LedgerEntry) -> None:

@@ -17,7 +17,7 @@ from qts_data.adapters.consistency.sides import OPENING_PREFIX
 from qts_data.adapters.delivery import OutboxWorker
 from qts_data.adapters.feed import Feed
 from qts_data.adapters.moving.copy import copy_all
-from qts_data.adapters.moving.plan import plan
+from qts_data.adapters.moving.plan import opened_before, plan
 from qts_data.adapters.moving.references import booked_in
 from qts_data.contracts import IDEMPOTENCY_PREFIX
 from qts_data.database.errors import translated_errors
@@ -44,7 +44,8 @@ class CutoverGates:
     """What must hold before a cutover.
 
     Attributes:
-        clean_verifications: So many comparisons in a row, the last ones, found no difference.
+        clean_verifications: So many comparisons in a row, the last ones, found no difference; those with tolerances
+            do not count.
         newest: The last of them is not older than this.
         lag: The oldest message of the outbox was not older than this at the last look.
         rollback: How long after the cutover the way back stays open.
@@ -64,8 +65,8 @@ class MoveStatus:
         phase: copy, copied, shadow, cutover or rolled_back; None before it began.
         phase_since: When that began.
         copied: Rows done and rows altogether, by table.
-        clean_verifications: Comparisons without a difference, in a row, the last ones.
-        verified_at: When the last comparison ended.
+        clean_verifications: Comparisons without a difference, in a row, the last ones without tolerances.
+        verified_at: When the last comparison without tolerances ended.
         mismatches: What it found.
         outbox: The outbox.
         rollback_until: After a cutover: when the way back closes.
@@ -107,7 +108,12 @@ class Move:
 
     async def plan(self) -> Plan:
         """Read everything, and say what stands in the way; writes nothing."""
-        return await plan(self._sheets.workbook, dt.datetime.now(dt.UTC), is_booked=booked_in(self._database))
+        return await plan(
+            self._sheets.workbook,
+            dt.datetime.now(dt.UTC),
+            await opened_before(self._database),
+            is_booked=booked_in(self._database),
+        )
 
     async def copy(
         self, *, chunk: int = 1_000, progress: Callable[[str, int, int], None] | None = None
@@ -116,11 +122,16 @@ class Move:
 
         Raises:
             ConfigurationError: The database decides already: the sheet follows it.
-            InvalidRecord: A row cannot be moved; nothing was copied.
+            InvalidRecord: A row cannot be moved; nothing was copied, and the phase is what it was.
         """
         await self._require(None, "copy", "copied", "rolled_back", doing="copy")
-        await self._enter("copy")
-        copied = await copy_all(self._database, self._sheets.workbook, self._source, chunk=chunk, progress=progress)
+
+        async def begin() -> None:
+            await self._enter("copy")
+
+        copied = await copy_all(
+            self._database, self._sheets.workbook, self._source, chunk=chunk, progress=progress, begin=begin
+        )
         await self._enter("copied")
         return copied
 
@@ -241,28 +252,41 @@ class Move:
     async def rollback(self) -> int:
         """Back to the sheet, with everything that was booked since; returns how many messages that took.
 
+        Engines must have been stopped. Once rolled back, it delivers what came into the outbox at the last moment.
+
         Raises:
             ConfigurationError: The way back is closed, or something cannot be delivered.
             SourceUnavailable: The sheet does not answer; try again.
         """
         status = await self.status()
-        await self._require("shadow", "cutover", doing="rollback")
+        await self._require("shadow", "cutover", "rolled_back", doing="rollback")
         if status.rollback_until is not None and status.rollback_until <= dt.datetime.now(dt.UTC):
             raise ConfigurationError(
                 f"no rollback: since {status.rollback_until:%Y-%m-%d %H:%M} UTC the sheet is not told any more what is "
                 "booked; what it lacks is in t_ledger only"
             )
+        if status.phase != "rolled_back" and not status.outbox.active:
+            await self._catch_up()  # an earlier rollback ended half way: what was booked since then went nowhere
+        delivered = await self._deliver_all()
+        await self.feed.starve()
+        try:
+            # What was booked between the last delivery and the end of the feed.
+            delivered += await self._deliver_all()
+        except QtsDataError:
+            _log.warning("half way back: the sheet hears of no new fills any more; roll back again, or begin shadow")
+            raise
+        await self._enter("rolled_back")
+        return delivered
+
+    async def _deliver_all(self) -> int:
         delivered = await self.worker.drain()
-        left = (await self.feed.status()).pending + (await self.feed.status()).dead
-        if left:
+        status = await self.feed.status()
+        if not status.empty:
             raise ConfigurationError(
-                f"no rollback: {left} messages cannot be delivered to the sheet; see qts-data migrate status"
+                f"no rollback: {status.pending + status.dead} messages cannot be delivered to the sheet; see qts-data "
+                "migrate status"
             )
-        async with self._database.transaction() as uow:
-            await uow.outbox(self._source).starve()
-            await self._set(uow.connection, "rolled_back")
-        # What was booked between the last delivery and the end of the feed.
-        return delivered + await self.worker.drain()
+        return delivered
 
     async def status(self) -> MoveStatus:
         """How the move stands."""
@@ -283,7 +307,8 @@ class Move:
                     sa.text(
                         "SELECT v.mismatches, v.verified_at, v.verified_at >= m.phase_since AS since "
                         "FROM source_move_verifications AS v JOIN source_moves AS m USING (source) "
-                        "WHERE v.source = :source ORDER BY v.id DESC LIMIT 1000"
+                        "WHERE v.source = :source AND CAST(v.report -> 'tolerances' AS jsonb) = '{}' "
+                        "ORDER BY v.id DESC LIMIT 1000"
                     ),
                     {"source": self._source},
                 )

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from decimal import Context, Decimal
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
 
 from qts_data.adapters.consistency.sides import OPENING_PREFIX
 from qts_data.adapters.moving.references import wrong_references
-from qts_data.contracts import OHLCV, LedgerEntry, Position, StrategyParameter
+from qts_data.contracts import IDEMPOTENCY_PREFIX, OHLCV, LedgerEntry, Position, StrategyParameter
+from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.book import LAYOUTS, RecordMaker
 
@@ -19,11 +23,15 @@ if TYPE_CHECKING:
 
     from qts_data.adapters.moving.references import IsBooked
     from qts_data.adapters.sheets.sheets import Workbook
+    from qts_data.repositories import Database
 
-__all__ = ["Plan", "PlannedTable", "openings", "plan", "read_kind"]
+__all__ = ["Plan", "PlannedTable", "opened_before", "openings", "plan", "read_kind"]
 
 _exact: Final = Context(prec=100)
 _SHOWN: Final = 20
+_ZERO: Final = Decimal(0)
+_NOTHING: Final[Mapping[tuple[str, str], Decimal]] = MappingProxyType({})
+_OPENING_BROKER: Final = "opening"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +132,24 @@ def _key_of(record: Any) -> tuple[tuple[object, ...], str]:
     return (record.config_key,), f"config_key: {record.config_key!r}"
 
 
+async def opened_before(database: Database) -> dict[tuple[str, str], Decimal]:
+    """The quantity with which an earlier copy opened each position that the sheet's ledger knew nothing of."""
+    statement = sa.text(
+        "SELECT account, symbol, trim_scale(sum(CASE side WHEN 'BUY' THEN qty ELSE -qty END)) AS qty FROM t_ledger "
+        "WHERE broker = :broker AND starts_with(execution_id, :prefix) GROUP BY account, symbol"
+    )
+    values = {"broker": _OPENING_BROKER, "prefix": f"{IDEMPOTENCY_PREFIX}{OPENING_PREFIX}"}
+    async with database.reader() as reader:
+        with translated_errors():
+            rows = await reader.connection.execute(statement, values)
+        return {(row.account, row.symbol): row.qty for row in rows}
+
+
 def openings(
-    positions: Iterable[Position], ledger: Sequence[LedgerEntry], before: dt.datetime
+    positions: Iterable[Position],
+    ledger: Sequence[LedgerEntry],
+    before: dt.datetime,
+    opened: Mapping[tuple[str, str], Decimal] = _NOTHING,
 ) -> tuple[list[LedgerEntry], list[str]]:
     """Fills that open the positions of which a ledger knows nothing, and what the two disagree about.
 
@@ -133,6 +157,7 @@ def openings(
         positions: What the sheet says is held.
         ledger: Its fills.
         before: When the openings are said to have happened.
+        opened: Quantities that an earlier copy has opened.
     """
     traded: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for entry in ledger:
@@ -145,7 +170,12 @@ def openings(
     for position in positions:
         key = position.account, position.symbol
         listed.add(key)
-        if key in traded:
+        if key in opened:
+            if _exact.add(opened[key], traded.get(key, _ZERO)) != position.qty:
+                wrong.append(_opened_otherwise(position, opened[key], traded.get(key, _ZERO)))
+            elif key not in traded:
+                made.append(opening_of(position, before))  # the same once more
+        elif key in traded:
             if traded[key] != position.qty:
                 wrong.append(
                     f"{position.account} {position.symbol}: the position is {position.qty:f}, its fills add up to "
@@ -153,12 +183,23 @@ def openings(
                 )
         elif position.qty:
             made.append(opening_of(position, before))
+    held = {key: _exact.add(opened.get(key, _ZERO), traded.get(key, _ZERO)) for key in opened.keys() | traded.keys()}
     wrong += [
         f"{account} {symbol}: the fills add up to {qty:f}, and there is no position"
-        for (account, symbol), qty in traded.items()
+        for (account, symbol), qty in sorted(held.items())
         if qty and (account, symbol) not in listed
     ]
     return made, wrong
+
+
+def _opened_otherwise(position: Position, opened: Decimal, traded: Decimal) -> str:
+    said = (
+        f"{position.account} {position.symbol}: the position is {position.qty:f}, an earlier copy opened it in the "
+        f"database with {opened:f}, and its fills add up to {traded:f}"
+    )
+    if traded == position.qty:
+        return f"{said} by themselves now; take the fill that opens it out of the sheet: the database has it already"
+    return f"{said}; add the fills that are missing since, but none that opens it"
 
 
 def opening_of(position: Position, at: dt.datetime) -> LedgerEntry:
@@ -172,17 +213,24 @@ def opening_of(position: Position, at: dt.datetime) -> LedgerEntry:
         qty=position.qty.copy_abs(),
         price=position.avg_price,
         currency=position.currency,
-        broker="opening",
+        broker=_OPENING_BROKER,
         idempotency_key=f"{OPENING_PREFIX}{position.account}/{position.symbol}",
     )
 
 
-async def plan(workbook: Workbook, before: dt.datetime, *, is_booked: IsBooked | None = None) -> Plan:
+async def plan(
+    workbook: Workbook,
+    before: dt.datetime,
+    opened: Mapping[tuple[str, str], Decimal] = _NOTHING,
+    *,
+    is_booked: IsBooked | None = None,
+) -> Plan:
     """Read everything, and say what stands in the way; writes nothing.
 
     Args:
         workbook: The sheets.
-        before: When the openings are said to have happened.
+        before: When openings are said to have happened.
+        opened: Quantities that an earlier copy has opened.
         is_booked: See `read_kind`.
 
     Raises:
@@ -199,7 +247,7 @@ async def plan(workbook: Workbook, before: dt.datetime, *, is_booked: IsBooked |
         raise ConfigurationError(
             f"the spreadsheet has none of the sheets {', '.join(layout.title for layout in LAYOUTS.values())}"
         )
-    made, wrong = openings(records["positions"], records["ledger"], before)
+    made, wrong = openings(records["positions"], records["ledger"], before, opened)
     if any(table.problems for table in tables if table.kind in {"ledger", "positions"}):
         wrong = []  # half a ledger adds up to nothing
     return Plan(

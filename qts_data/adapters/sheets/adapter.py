@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import datetime as dt
 import time
@@ -29,9 +28,10 @@ __all__ = ["GoogleSheetsAdapter"]
 class GoogleSheetsAdapter(DataSourceAdapter):
     """A book in a spreadsheet: sheets Position, T_Ledger and History, as `qts_data.importers.book` describes them.
 
-    Every read asks the sheet. A fill and its position are written in one request, which can be repeated; if it is lost
-    half way, or an older one arrives late, the next fill of the position finds out by the row numbers and books what is
-    missing.
+    Every read asks the sheet. A fill and its position are written in one request, which can be repeated. A position
+    that an older request took back when it was carried out late is found out by the row numbers, and read as it should
+    be; the next fill of it puts it right. A fill of which nobody knows whether it was written is written, into the same
+    row, before the next one is.
 
     Args:
         client: Calls of the API; closed with the adapter.
@@ -44,7 +44,6 @@ class GoogleSheetsAdapter(DataSourceAdapter):
         self._client = client
         self.workbook = Workbook(client, defaults or Defaults())
         self.writer = BookWriter(self.workbook)
-        self._turn = asyncio.Lock()
 
     @property
     def client(self) -> SheetsClient:
@@ -62,11 +61,22 @@ class GoogleSheetsAdapter(DataSourceAdapter):
             InvalidRecord: A row cannot be read; names the sheet, the cell and the reason.
         """
         found: list[Position] = await self.workbook.records("positions")
-        held = sorted(
-            (position for position in found if account in {None, position.account}),
-            key=lambda position: (position.account, position.symbol),
-        )
-        return Fetched(held, source=self.name)
+        held = [position for position in found if account in {None, position.account}]
+        if any(position.last_ledger_id for position in held):
+            async with self.writer.turn:
+                await self.writer.refresh_ledger()
+            now = dt.datetime.now(dt.UTC)
+            held = [self._with_all_fills(position, now) for position in held]
+        return Fetched(sorted(held, key=lambda one: (one.account, one.symbol)), source=self.name)
+
+    def _with_all_fills(self, held: Position, at: dt.datetime) -> Position:
+        """A position with the fills of the ledger that the sheet's own does not contain."""
+        # A position that was never written by us has no version: then what the sheet says of it holds.
+        version = held.last_ledger_id
+        for row, line in self.writer.lines(held.account, held.symbol) if version else []:
+            if row > version:
+                held = book(held, line, row, at).position
+        return held
 
     async def fetch_position(self, symbol: str, account: str = "main") -> Position | None:
         """See `DataSourceAdapter`."""
@@ -77,12 +87,13 @@ class GoogleSheetsAdapter(DataSourceAdapter):
 
     async def update_position(self, position: Position) -> Position:
         """See `DataSourceAdapter`."""
-        async with self._turn:
-            await self.writer.refresh()
+        async with self.writer.turn:
+            at = dt.datetime.now(dt.UTC)
+            await self._catch_up(at)
             held = self.writer.position(position.account, position.symbol)
             if held is None:
                 raise NotFound(f"{position.account} has no position in {position.symbol}")
-            now = valued(held, position, dt.datetime.now(dt.UTC))
+            now = valued(self._with_all_fills(held, at), position, at)
             if now != held:
                 await self.writer.write([], [now])
             return now
@@ -91,20 +102,16 @@ class GoogleSheetsAdapter(DataSourceAdapter):
         """See `DataSourceAdapter`; what a fill realized is not in the sheet, and is computed anew for a duplicate.
 
         Raises:
-            SourceRefused: The sheet has no column for execution ids.
+            SourceRefused: The sheet lacks a column without which the fill, or what a position contains, could not be
+                told.
         """
-        async with self._turn:
-            await self.writer.refresh()
-            lines = self.writer.lines(entry.account, entry.symbol)
-            held = self.writer.position(entry.account, entry.symbol)
+        async with self.writer.turn:
             now = dt.datetime.now(dt.UTC)
-            version = 0
-            if held is not None:
-                # A sheet that was never written by us has no versions: then what it says of the position holds.
-                version = held.last_ledger_id or self.writer.next_row
-            behind = [line for line in lines if line[0] > version]
-            for row, line in behind:
-                held = book(held, line, row, now).position
+            await self._catch_up(now)
+            self.writer.require_versions()
+            lines = self.writer.lines(entry.account, entry.symbol)
+            stored = self.writer.position(entry.account, entry.symbol)
+            held = self._position_after(lines, now) if stored is None else self._with_all_fills(stored, now)
             known = self.writer.row_of(entry.key)
             if known is None:
                 result = book(held, entry, self.writer.next_row, now)
@@ -116,9 +123,32 @@ class GoogleSheetsAdapter(DataSourceAdapter):
                     first = book(first.position if first else None, line, row, now)
             assert first is not None  # noqa: S101 - the row is one of them
             require_same_fill(dict(lines)[known], entry)
-            if behind and held is not None:
+            if held is not None and held != stored:
                 await self.writer.write([], [held])
             return dataclasses.replace(first, duplicate=True)
+
+    async def _catch_up(self, at: dt.datetime) -> None:
+        """Read the sheets, and book the fills of which nobody knows whether they were."""
+        await self.writer.refresh()
+        lines = self.writer.in_doubt()
+        positions: dict[tuple[str, str], Position] = {}
+        for row, (entry, _) in lines:
+            key = entry.account, entry.symbol
+            held = positions.get(key) or self.writer.position(*key)
+            if key not in positions:
+                before = self.writer.lines(*key)
+                held = self._position_after(before, at) if held is None else self._with_all_fills(held, at)
+            positions[key] = book(held, entry, row, at).position
+        if lines:
+            await self.writer.write([line for _, line in lines], positions.values())
+
+    @staticmethod
+    def _position_after(lines: list[tuple[int, LedgerEntry]], at: dt.datetime) -> Position | None:
+        """What fills make of nothing."""
+        held: Position | None = None
+        for row, line in lines:
+            held = book(held, line, row, at).position
+        return held
 
     async def fetch_ledger(
         self,

@@ -102,6 +102,7 @@ class SheetsClient:
         reads: Quota of reads, with the number of calls so far.
         writes: The same for writes.
         retries: Requests that were sent again.
+        unanswered: Writes without an answer that says what became of them: the server may carry them out yet.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class SheetsClient:
         self.reads = reads or Quota(config.reads_per_minute, sleep=sleep)
         self.writes = writes or Quota(config.writes_per_minute, sleep=sleep)
         self.retries = 0
+        self.unanswered = 0
         self._sleep = sleep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sheets")
         self._http: gspread.HTTPClient | None = None
@@ -161,33 +163,35 @@ class SheetsClient:
         body = {"valueInputOption": "RAW", "data": data}
         await self._call(self.writes, lambda http, book: http.values_batch_update(book, body=body))
 
-    async def resize(self, size: SheetSize) -> None:
-        """Give a sheet's grid this size."""
-        grid = {"rowCount": size.rows, "columnCount": size.columns}
-        await self._change(
-            {
-                "updateSheetProperties": {
-                    "properties": {"sheetId": size.sheet_id, "gridProperties": grid},
-                    "fields": "gridProperties(rowCount,columnCount)",
-                }
-            }
-        )
+    async def add_rows(self, size: SheetSize, count: int) -> None:
+        """Make a sheet's grid longer.
+
+        Not by setting its size: a request for it that the server carries out late would cut off what has been written
+        since. Rows that are added twice do no harm.
+        """
+        await self._change({"appendDimension": {"sheetId": size.sheet_id, "dimension": "ROWS", "length": count}})
 
     async def _change(self, request: Mapping[str, Any]) -> None:
         await self._call(self.writes, lambda http, book: http.batch_update(book, {"requests": [request]}))
 
     async def _call(self, quota: Quota, call: Callable[[gspread.HTTPClient, str], _T]) -> _T:
         pause = self.config.first_pause_seconds
-        maybe_written = False
+        unanswered = 0
         for attempt in range(1, self.config.attempts + 1):
             await quota.take()
             try:
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self._thread, partial(self._send, call))
+            except asyncio.CancelledError:
+                # The thread goes on with it.
+                self.unanswered += quota is self.writes
+                raise
             except SourceUnavailable as error:
-                maybe_written = maybe_written or (error.maybe_written and quota is self.writes)
+                if error.maybe_written and quota is self.writes:
+                    unanswered += 1
+                    self.unanswered += 1
                 if attempt == self.config.attempts:
-                    raise SourceUnavailable(str(error), maybe_written=maybe_written) from error
+                    raise SourceUnavailable(str(error), maybe_written=unanswered > 0) from error
             self.retries += 1
             # Not a secret: two that were refused at the same time should not come back at the same time.
             await self._sleep(random.uniform(0.5, 1.0) * pause)  # noqa: S311

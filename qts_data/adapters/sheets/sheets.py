@@ -90,8 +90,21 @@ class Workbook:
             if (await self.metadata(again=True)).sheets.get(title) in {None, before}:
                 raise
             names, cells = await self._cells(title, from_row, progress)
+        if len(names) > (await self.metadata()).sheets[title].columns:
+            # Somebody has inserted a column since we asked how wide it is: the last ones were cut off.
+            await self.metadata(again=True)
+            names, cells = await self._cells(title, from_row, progress)
         header = Header.of(LAYOUTS[kind], title, names)
         return SheetTable(header, await self._rows(header, cells, from_row), from_row - 1 + len(cells))
+
+    async def headers(self, *kinds: str) -> list[Header]:
+        """Where the columns of sheets are, in one call; raises `InvalidRecord` as `read` does."""
+        titles = [self.title(kind) for kind in kinds]
+        found = await self.client.read([_names(title) for title in titles])
+        return [
+            Header.of(LAYOUTS[kind], title, area[0] if area else [])
+            for kind, title, area in zip(kinds, titles, found, strict=True)
+        ]
 
     async def _cells(
         self, title: str, from_row: int, progress: Callable[[int], None] | None
@@ -103,7 +116,7 @@ class Workbook:
         # Up to the end of the sheet, wherever that is by now.
         ranges = [f"{quote(title)}!A{top}:{right}{top + _ROWS_OF_A_CALL - 1}" for top in starts[:-1]]
         ranges += [f"{quote(title)}!A{top}:{right}" for top in starts[-1:]]
-        first, *more = await self.client.read([f"{quote(title)}!A1:{right}1", *ranges[:1]])
+        first, *more = await self.client.read([_names(title), *ranges[:1]])
         cells: list[Sequence[Cell]] = list(more[0]) if more else []
         for number, area in enumerate(ranges[1:], start=1):
             if progress is not None:
@@ -131,12 +144,12 @@ class Workbook:
         return [maker.make(row) for row in table.rows]
 
     async def room(self, kind: str, last_row: int) -> None:
-        """Make the grid of a sheet as long as this."""
+        """Make the grid of a sheet at least as long as this."""
         title = self.title(kind)
         if last_row > (await self.metadata()).sheets[title].rows:
             size = (await self.metadata(again=True)).sheets[title]
             if last_row > size.rows:
-                await self.client.resize(size._replace(rows=last_row + _MORE_ROWS))
+                await self.client.add_rows(size, last_row - size.rows + _MORE_ROWS)
                 await self.metadata(again=True)
 
     @staticmethod
@@ -151,6 +164,11 @@ class Workbook:
 
     def _titles(self) -> list[str]:
         return [] if self._metadata is None else sorted(self._metadata.sheets)
+
+
+def _names(title: str) -> str:
+    """The first row, however wide the sheet is by now."""
+    return f"{quote(title)}!1:1"
 
 
 def quote(title: str) -> str:

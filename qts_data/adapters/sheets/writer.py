@@ -1,12 +1,15 @@
 """The book's two sheets as a place to write to, in a way that can be repeated.
 
 A fill goes to a row of its own that is decided before it is sent, and is written there as often as it takes; its key
-stands in the row. So a request whose answer was lost is simply sent again, and one that the server carries out late
-writes what is there already. One process writes to the sheets at a time; people may read, and edit other columns.
+stands in the row. A row that was sent without an answer is kept for its fill until a write of it is confirmed or it is
+found there: so a request that the server carries out late writes the fills that are there already. Positions it takes
+back to what they were; `deliver` and `write` say when that may happen. What is kept is known to this process only. One
+process writes to the sheets at a time; people may read, and edit other columns.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,7 +17,7 @@ from qts_data.errors import SourceRefused
 from qts_data.importers.book import RecordMaker, row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from qts_data.adapters.sheets.sheets import Workbook
     from qts_data.contracts import LedgerEntry, Position
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BookWriter", "Line"]
 
+_SHEETS = ("ledger", "positions")
+_DEFAULTED = ("account", "broker", "market", "currency")
 _VALUATION = ("mark_price", "marked_at", "exposure_value", "exposure_pct", "unrealized_pnl")
 
 
@@ -44,9 +49,13 @@ class BookWriter:
 
     Args:
         workbook: The sheets.
+
+    Attributes:
+        turn: Held by whoever reads or writes by it; `prepare` and `deliver` take it themselves.
     """
 
     def __init__(self, workbook: Workbook) -> None:
+        self.turn = asyncio.Lock()
         self._workbook = workbook
         self._ledger: Header | None = None
         self._position: Header | None = None
@@ -57,15 +66,24 @@ class BookWriter:
         self._positions: dict[tuple[str, str], Position] = {}
         self._next_line = 2
         self._next_place = 2
+        self._unread = set(_SHEETS)
+        self._doubtful: dict[int, Line] = {}
+        self._doubtful_places: dict[tuple[str, str], int] = {}
 
     def forget(self) -> None:
         """Read the sheets from the start before anything else."""
-        self._ledger = None
+        self._unread = set(_SHEETS)
 
     async def prepare(self) -> None:
         """Read the sheets, unless it is known what they hold; raises what `refresh` raises."""
-        if self._ledger is None:
-            await self.refresh()
+        async with self.turn:
+            await self._prepare()
+
+    async def _prepare(self) -> bool:
+        if not self._unread:
+            return False
+        await self.refresh()
+        return True
 
     async def refresh(self) -> None:
         """Read what was added to the ledger since, and all positions.
@@ -74,30 +92,66 @@ class BookWriter:
             InvalidRecord: A row cannot be read; names the sheet, the cell and the reason.
             SourceRefused: A column is missing without which a fill could not be told from another.
         """
-        first = self._ledger is None or self._maker is None
-        ledger = await self._workbook.read("ledger", from_row=2 if first else self._next_line)
-        defaults = await self._workbook.defaults()
-        if first:
-            if "execution_id" not in ledger.header.places:
-                raise SourceRefused(
-                    f"the sheet {ledger.header.title!r} has no column execution_id: without it a fill that is sent "
-                    "twice cannot be told from two; add the column"
-                )
-            self._maker = RecordMaker(ledger.header, defaults)
-            self._keys, self._lines, self._next_line = {}, {}, 2
-        assert self._maker is not None  # noqa: S101 - made above
-        for row in ledger.rows:
-            self._know(self._maker.make(row), row.number)
-        self._next_line = max(self._next_line, ledger.last_row + 1)
+        await self.refresh_ledger()
+        self._require("execution_id", self._ledger, "a fill that is sent twice cannot be told from two")
+        self._unread.discard("positions")
+        try:
+            await self._refresh_positions()
+        except BaseException:
+            self._unread.add("positions")
+            raise
+
+    async def _refresh_positions(self) -> None:
         positions = await self._workbook.read("positions")
-        of_positions = RecordMaker(positions.header, defaults)
+        of_positions = RecordMaker(positions.header, await self._workbook.defaults())
         self._places, self._positions = {}, {}
         for row in positions.rows:
             position: Position = of_positions.make(row)
             self._places[position.account, position.symbol] = row.number
             self._positions[position.account, position.symbol] = position
+        taken = {row.number for row in positions.rows}
+        self._doubtful_places = {
+            key: place for key, place in self._doubtful_places.items() if key not in self._places and place not in taken
+        }
         self._next_place = positions.last_row + 1
-        self._position, self._ledger = positions.header, ledger.header
+        self._position = positions.header
+
+    async def refresh_ledger(self) -> None:
+        """Read what was added to the ledger since; raises `InvalidRecord` as `refresh` does."""
+        first = "ledger" in self._unread
+        self._unread.discard("ledger")
+        try:
+            await self._refresh_ledger(first=first)
+        except BaseException:
+            self._unread.add("ledger")
+            raise
+
+    async def _refresh_ledger(self, *, first: bool) -> None:
+        ledger = await self._workbook.read("ledger", from_row=2 if first else self._next_line)
+        if first or self._maker is None:
+            self._maker = RecordMaker(ledger.header, await self._workbook.defaults())
+            self._keys, self._lines, self._next_line = {}, {}, 2
+        for row in ledger.rows:
+            self._know(self._maker.make(row), row.number)
+            # It was carried out; or somebody else's row is there, and this one was not.
+            self._doubtful.pop(row.number, None)
+        self._next_line = max(self._next_line, ledger.last_row + 1)
+        self._ledger = ledger.header
+
+    def require_versions(self) -> None:
+        """Refuse a sheet that cannot say which fills a position contains.
+
+        Raises:
+            SourceRefused: Names the column.
+        """
+        self._require("last_ledger_id", self._position, "nobody could tell which fills a position contains")
+
+    @staticmethod
+    def _require(column: str, header: Header | None, otherwise: str) -> None:
+        if header is not None and column not in header.places:
+            raise SourceRefused(
+                f"the sheet {header.title!r} has no column {column}: without it {otherwise}; add the column"
+            )
 
     def _know(self, entry: LedgerEntry, row: int) -> None:
         self._keys.setdefault(entry.key, row)
@@ -106,7 +160,12 @@ class BookWriter:
     @property
     def next_row(self) -> int:
         """Row of the ledger that the next fill goes to."""
-        return self._next_line
+        return max(self._next_line, *(row + 1 for row in self._doubtful)) if self._doubtful else self._next_line
+
+    @property
+    def _free_place(self) -> int:
+        kept = self._doubtful_places.values()
+        return max(self._next_place, *(place + 1 for place in kept)) if kept else self._next_place
 
     def row_of(self, key: tuple[str, str, str]) -> int | None:
         """Row of the ledger that a fill is in."""
@@ -116,65 +175,148 @@ class BookWriter:
         """Fills of a position with their rows."""
         return self._lines.get((account, symbol), [])
 
+    def in_doubt(self) -> list[tuple[int, Line]]:
+        """Fills that were sent and are not known to be there, with the rows that are kept for them."""
+        return [(row, line) for row, line in sorted(self._doubtful.items()) if line.entry.key not in self._keys]
+
     def position(self, account: str, symbol: str) -> Position | None:
         """A position as the sheet held it when it was last read or written."""
         return self._positions.get((account, symbol))
 
-    async def deliver(self, lines: Sequence[Line], positions: Iterable[Position]) -> None:
+    async def deliver(self, lines: Sequence[Line], positions: Iterable[Position]) -> bool:
         """Write what another source has booked: fills that are not there yet, and the positions after them.
+
+        Returns:
+            Whether the server may carry an earlier attempt out yet, which would take these positions back.
 
         Raises:
             SourceUnavailable: It did not work, or nobody knows; nothing is remembered, do it again.
             SourceRefused: The sheet refused it.
         """
-        await self.prepare()
-        new: list[Line] = []
-        seen = set(self._keys)
-        for line in lines:
-            if line.entry.key not in seen:
-                seen.add(line.entry.key)
-                new.append(line)
-        last = {key: found[-1][0] for key, found in self._lines.items()}
-        last |= {(line.entry.account, line.entry.symbol): row for row, line in enumerate(new, start=self._next_line)}
-        await self.write(
-            new, [replace(one, last_ledger_id=last.get((one.account, one.symbol), 0)) for one in positions]
-        )
+        async with self.turn:
+            if not await self._prepare() and [self._ledger, self._position] != await self._workbook.headers(*_SHEETS):
+                self.forget()  # a column was inserted, moved or taken away
+                await self._prepare()
+            new: list[Line] = []
+            seen = set(self._keys)
+            for line in lines:
+                if line.entry.key not in seen:
+                    seen.add(line.entry.key)
+                    new.append(line)
+            last = {key: max(row for row, _ in found) for key, found in self._lines.items()}
+            for row, line in self._rows_for(new).items():
+                key = line.entry.account, line.entry.symbol
+                last[key] = max(row, last.get(key, 0))
+            return await self.write(
+                new, [replace(one, last_ledger_id=last.get((one.account, one.symbol), 0)) for one in positions]
+            )
 
-    async def write(self, new: Sequence[Line], positions: Iterable[Position]) -> None:
-        """Write fills behind the last row, and positions, in one call.
+    def _rows_for(self, new: Sequence[Line]) -> dict[int, Line]:
+        """The row that is kept for a fill, or one behind all others."""
+        kept = {line: row for row, line in self._doubtful.items()}
+        following = self.next_row
+        rows: dict[int, Line] = {}
+        for line in new:
+            row = kept.get(line)
+            if row is None:
+                row, following = following, following + 1
+            rows[row] = line
+        return dict(sorted(rows.items()))
+
+    async def write(self, new: Sequence[Line], positions: Iterable[Position]) -> bool:
+        """Write fills into rows of their own, and positions, in one call; the turn is the caller's.
+
+        Returns:
+            Whether the server may carry an earlier attempt out yet, which would take these positions back.
 
         Raises:
             SourceUnavailable: It did not work, or nobody knows; nothing is remembered, do it again.
-            SourceRefused: The sheet refused it.
+            SourceRefused: The sheet refused it, or lacks a column without which it would say something else.
         """
         assert self._ledger is not None  # noqa: S101 - read
         assert self._position is not None  # noqa: S101 - read
+        positions = list(positions)
+        await self._require_columns(new, positions)
+        rows = self._rows_for(new)
         data = [
             self._workbook.cells(self._ledger, row, row_of(line.entry, reverses=line.reverses))
-            for row, line in enumerate(new, start=self._next_line)
+            for row, line in rows.items()
         ]
         held = {(position.account, position.symbol): position for position in positions}
-        fresh = [key for key in held if key not in self._places]
-        places = self._places | {key: row for row, key in enumerate(fresh, start=self._next_place)}
+        fresh = self._places_for(key for key in held if key not in self._places)
+        places = self._places | fresh
         data += [
             self._workbook.cells(self._position, places[key], position_cells(held[key]))
             for key in sorted(held, key=places.__getitem__)
         ]
         if not data:
-            return
+            return False
         try:
-            await self._workbook.room("ledger", self._next_line + len(new) - 1)
-            await self._workbook.room("positions", self._next_place + len(fresh) - 1)
-            await self._workbook.client.write(_joined(data))
+            await self._workbook.room("ledger", max(rows, default=0))
+            await self._workbook.room("positions", max(fresh.values(), default=0))
+            late = await self._send(data, rows, fresh)
         except BaseException:
             self.forget()
             raise
-        for row, line in enumerate(new, start=self._next_line):
+        for row, line in rows.items():
             self._know(line.entry, row)
-        self._next_line += len(new)
-        self._next_place += len(fresh)
+        self._next_line = max(self._next_line, *(row + 1 for row in rows)) if rows else self._next_line
+        self._next_place = max(self._next_place, *(row + 1 for row in fresh.values())) if fresh else self._next_place
         self._places = places
         self._positions |= held
+        return late
+
+    async def _require_columns(self, new: Sequence[Line], positions: Sequence[Position]) -> None:
+        """Refuse what a sheet without a column for it would say wrongly: there the default is read."""
+        defaults = await self._workbook.defaults()
+        usual: dict[str, object] = {name: getattr(defaults, name) for name in _DEFAULTED} | {"fee": 0, "reverses": None}
+        for entry, reverses in new:
+            said: dict[str, object] = {name: getattr(entry, name) for name in (*_DEFAULTED, "fee", "fee_currency")}
+            _refuse_unsaid(self._ledger, said | {"reverses": reverses}, usual | {"fee_currency": entry.currency}, entry)
+        for position in positions:
+            named = {name: getattr(position, name) for name in _DEFAULTED if name != "broker"}
+            _refuse_unsaid(self._position, named, usual, f"{position.account} {position.symbol}")
+
+    def _places_for(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """The row that is kept for a position, or one behind all others."""
+        following = self._free_place
+        places: dict[tuple[str, str], int] = {}
+        for key in keys:
+            place = self._doubtful_places.get(key)
+            if place is None:
+                place, following = following, following + 1
+            places[key] = place
+        return places
+
+    async def _send(
+        self, data: list[tuple[str, list[list[Cell]]]], rows: dict[int, Line], places: dict[tuple[str, str], int]
+    ) -> bool:
+        """Write, and keep the rows if nobody knows what became of it; whether it may happen once more, later."""
+        client = self._workbook.client
+        before = client.unanswered
+        try:
+            await client.write(_joined(data))
+        except BaseException:
+            if client.unanswered != before:
+                self._doubtful |= rows
+                self._doubtful_places |= places
+            raise
+        for row in rows:
+            self._doubtful.pop(row, None)
+        for key in places:
+            self._doubtful_places.pop(key, None)
+        return client.unanswered != before
+
+
+def _refuse_unsaid(
+    header: Header | None, said: Mapping[str, object], usual: Mapping[str, object], what: object
+) -> None:
+    for name, value in said.items():
+        if header is not None and name not in header.places and value != usual[name]:
+            raise SourceRefused(
+                f"the sheet {header.title!r} has no column {name}: {what} would be read with the {name} "
+                f"{usual[name] or 'none'} in place of {value}; add the column"
+            )
 
 
 def position_cells(position: Position) -> dict[str, Cell]:

@@ -177,6 +177,11 @@ class Workbook:
             sheet.column_count = grid.get("columnCount", sheet.column_count)
             del sheet.cells[sheet.row_count :]
             return {}
+        if kind == "appendDimension":
+            if body["dimension"] != "ROWS":
+                raise BadRequest("only rows can be added here")
+            self._by_id(body["sheetId"]).row_count += body["length"]
+            return {}
         if kind == "deleteDimension":
             area = body["range"]
             if area["dimension"] != "ROWS":
