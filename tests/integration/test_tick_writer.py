@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import itertools
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import AtBound, Database, Durability, IngestReport, TickQueueFull, TickWriter, load_in_parts
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.market import DATA, DAY, REAL_DAY, WHOLE_DAY
+from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -254,6 +257,44 @@ async def test_spooled_ticks_that_were_committed_are_not_sent_again(market: Data
         await again.write(at(0, 5))
     assert await prices(market) == list(range(6))
     assert again.stats.inserted == 2
+
+
+async def test_a_disk_that_refuses_the_spool_neither_loses_nor_doubles_a_tick(
+    market: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(_: int) -> None:
+        monkeypatch.undo()
+        raise OSError(28, "No space left on device")
+
+    async with TickWriter(market, spool=tmp_path, durability=Durability.SPOOLED, group_seconds=0.001) as writer:
+        await writer.write(at(0, 1))
+        monkeypatch.setattr(os, "fsync", refuses)
+        for _ in range(2):  # a caller who does not give up
+            with pytest.raises(OSError, match="No space left"):
+                await writer.write(at(0, 2))
+        assert writer.stats.accepted == 2
+    assert await prices(market) == [1, 2]
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("durability", [Durability.QUEUED, Durability.COMMITTED])
+async def test_what_was_spooled_by_the_way_survives_up_to_its_end(
+    market: Database, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability
+) -> None:
+    monkeypatch.setattr("qts_data.repositories.ticks.spool._SEGMENT_TICKS", 10)
+    async with Database(proxy.url) as away:
+        await proxy.stop()
+        writer = TickWriter(away, spool=tmp_path, durability=durability)
+        await writer.start()
+        writes = [asyncio.create_task(writer.write(at(0, number))) for number in range(25)]
+        await eventually(lambda: writer.stats.accepted == 25)
+        # As a crash leaves it: the end of the last file is nowhere but in memory.
+        copy = shutil.copytree(tmp_path, tmp_path / "crashed")
+        await writer.abandon()
+        await asyncio.gather(*writes, return_exceptions=True)
+    async with TickWriter(market, spool=copy) as writer:
+        assert writer.stats.accepted == 20
+    assert await prices(market) == list(range(20))
 
 
 _FEED = """

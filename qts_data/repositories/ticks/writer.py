@@ -156,7 +156,7 @@ class TickWriter:
         self._bound = bound
         self._at_bound = at_bound
         self._durability = durability
-        self._spool = None if spool is None else Spool(spool, name)
+        self._spool = None if spool is None else Spool(spool, name, durable=durability is Durability.SPOOLED)
         self._on_group = on_group
         self._synchronous = synchronous_commit
         self._stream = f"{name}/{uuid.uuid4()}"
@@ -202,6 +202,9 @@ class TickWriter:
             TickQueueFull: The queue is full and the policy is to raise; the tick was not taken.
             QtsDataError: The writer has failed on an earlier tick, for instance another tick stored under the same
                 key; nothing more is taken.
+            OSError: The disk refused the spool. Where `stats.accepted` has not grown the tick was not taken, and may be
+                written again when there is room. Where it has, the tick was taken and is committed as usual, only
+                not certain to survive a crash; nothing more is taken, and `close` ends the writer.
         """
         if self._failure is not None or self._closing or self._task is None or not self._has_room():
             await self._room()
@@ -239,7 +242,7 @@ class TickWriter:
             await asyncio.shield(self._task)
         finally:
             if self._spool is not None and self._task.done():
-                self._spool.close(empty=self._failure is None)
+                await self._spool.close(empty=self._failure is None)
         self._task = None
 
     async def abandon(self) -> None:
@@ -250,7 +253,7 @@ class TickWriter:
                 await self._task
             self._task = None
         if self._spool is not None:
-            self._spool.close(empty=False)
+            await self._spool.close(empty=False)
 
     @property
     def stats(self) -> WriterStats:
