@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import json
 import os
 import subprocess
 import sys
@@ -32,8 +33,8 @@ def tick(number: int) -> TickData:
     return TickFactory.build(time=dt.datetime(2026, 11, 20, tzinfo=dt.UTC), price=Decimal(number + 1))
 
 
-def filled(directory: Path, count: int, *, durable: bool = True) -> Spool:
-    spool = Spool(directory, "live", durable=durable)
+def filled(directory: Path, count: int) -> Spool:
+    spool = Spool(directory, "live")
     spool.open("live/0f")
     for number in range(count):
         spool.append(tick(number))
@@ -46,6 +47,10 @@ def found(directory: Path) -> list[int]:
 
 def files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.ticks"))
+
+
+def names(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
 
 
 def open_files(directory: Path) -> int:
@@ -63,7 +68,7 @@ from decimal import Decimal
 from pathlib import Path
 from qts_data.contracts import TickData
 from qts_data.repositories.ticks.spool import Spool
-spool = Spool(Path(sys.argv[1]), "live", durable=False)
+spool = Spool(Path(sys.argv[1]), "live")
 spool.open("live/0f")
 for number in range(20_500):
     time = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
@@ -81,15 +86,13 @@ def test_a_crash_cuts_off_the_end_and_the_spool_can_be_opened(tmp_path: Path) ->
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for open files")
 async def test_files_that_are_full_or_gone_are_not_held_open(tmp_path: Path) -> None:
-    for durable in (False, True):
-        directory = tmp_path / str(durable)
-        spool = filled(directory, 20 * SIZE, durable=durable)
-        assert open_files(directory) == 1
-        spool.forget(20 * SIZE)
-        assert open_files(directory) == 1
-        assert len(files(directory)) == 1
-        await spool.close(empty=True)
-        assert (open_files(directory), list(directory.iterdir())) == (0, [])
+    spool = filled(tmp_path, 20 * SIZE)
+    assert open_files(tmp_path) == 1
+    spool.forget(20 * SIZE)
+    assert open_files(tmp_path) == 1
+    assert len(files(tmp_path)) == 1
+    await spool.close(empty=True)
+    assert (open_files(tmp_path), names(tmp_path)) == (0, [])
 
 
 async def test_a_full_file_is_on_the_disk_before_the_next_one_is_there(
@@ -190,3 +193,68 @@ async def test_a_missing_file_is_said_with_what_to_do(tmp_path: Path) -> None:
         found(tmp_path)
     third.unlink()
     assert found(tmp_path) == list(range(SIZE))
+
+
+async def test_the_head_carries_format_and_table_and_another_table_is_refused(tmp_path: Path) -> None:
+    spool = filled(tmp_path, 3)
+    await spool.close(empty=False)
+    head = tmp_path / "live.stream"
+    assert json.loads(head.read_text()) == {"format": 2, "stream": "live/0f", "table": "tick_data"}
+    with pytest.raises(ConfigurationError, match="into tick_data, not into tick_history: start one for tick_data"):
+        Spool(tmp_path, "live", table="tick_history").open("live/1f")
+    assert found(tmp_path) == [0, 1, 2]
+
+
+async def test_a_head_of_the_first_format_is_read_and_gets_the_table(tmp_path: Path) -> None:
+    await filled(tmp_path, 3).close(empty=False)
+    head = tmp_path / "live.stream"
+    head.write_text("live/0f")
+    assert [int(one.price) for one in Spool(tmp_path, "live", table="tick_history").open("live/1f").ticks] == [1, 2, 3]
+    assert json.loads(head.read_text()) == {"format": 2, "stream": "live/0f", "table": "tick_history"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"", "is damaged, or no file of ours"),
+        (b"other/0f", "is damaged, or no file of ours"),
+        (b"\xff", "is damaged, or no file of ours"),
+        (b"[]", "is damaged, or no file of ours"),
+        (b"{}", "is damaged, or no file of ours"),
+        (b'{"format": 3}', "is of format 3; this version knows 1 and 2"),
+    ],
+)
+def test_a_head_that_is_none_is_refused_with_its_path(tmp_path: Path, text: bytes, reason: str) -> None:
+    (tmp_path / "live.stream").write_bytes(text)
+    with pytest.raises(ConfigurationError, match=rf"live\.stream {reason}"):
+        found(tmp_path)
+    assert (tmp_path / "live.stream").read_bytes() == text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"005930"', b'"005930'),
+        (b", null]", b", null, 1]"),
+        (b"]\n", b"]\0\0\n"),
+        (b'"005930"', b"5930"),
+        (b'"2026-', b'"x026-'),
+        (b'"2026-11-20T00:00:00+00:00"', b"7"),
+        (b'"3"', b'"x"'),
+        (b'"3"', b'"NaN"'),
+        (b"[", b"\xff"),
+        (b"]\n", b"]\n7\n"),
+    ],
+)
+async def test_a_line_that_is_no_tick_is_refused_with_its_path_and_number(
+    tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    await filled(tmp_path, 8).close(empty=False)
+    first, *_ = files(tmp_path)
+    lines = first.read_bytes().splitlines(keepends=True)
+    assert old in lines[2]
+    lines[2] = lines[2].replace(old, new, 1)
+    first.write_bytes(b"".join(lines))
+    number = 4 if new == b"]\n7\n" else 3
+    with pytest.raises(ConfigurationError, match=rf"{first.name}:{number} holds no tick \(.*set the line right"):
+        found(tmp_path)

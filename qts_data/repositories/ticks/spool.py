@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Final
 
 from qts_data.contracts import TickData
-from qts_data.errors import ConfigurationError
+from qts_data.errors import ConfigurationError, InvalidRecord
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +23,8 @@ __all__ = ["Found", "Spool"]
 
 _log = logging.getLogger(__name__)
 _SEGMENT_TICKS: Final = 20_000
+# Of the head and of the lines. The first one's head is the name of the stream and nothing else.
+_FORMAT: Final = 2
 _NAME: Final = re.compile(r"[0-9A-Za-z._-]{1,64}")
 
 
@@ -49,19 +51,18 @@ class Spool:
     Args:
         directory: Where; it is made if it is not there.
         name: Name of the feed, part of the files' names.
-        durable: `sync` will be asked. Without, a file that is full goes to the operating system, and to the disk when
-            that likes.
+        table: Where the ticks are to go; a spool of another table is refused.
 
     Raises:
         ConfigurationError: The name cannot be part of a file's name.
     """
 
-    def __init__(self, directory: Path, name: str, *, durable: bool = True) -> None:
+    def __init__(self, directory: Path, name: str, *, table: str = "tick_data") -> None:
         if not _NAME.fullmatch(name):
             raise ConfigurationError(f"a spool's name has letters, digits, dots and dashes, not {name!r}")
         self._directory = directory
         self._name = name
-        self._durable = durable
+        self._table = table
         self._token = ""
         self._file: IO[bytes] | None = None
         self._flushing: IO[bytes] | None = None  # a thread works on it: not to be closed by anybody else
@@ -72,12 +73,17 @@ class Spool:
         self._syncing: asyncio.Task[None] | None = None
 
     def open(self, stream: str) -> Found:
-        """Read what is there; where nothing is, begin with a stream of this name, which must be new."""
+        """Read what is there; where nothing is, begin with a stream of this name, which must be new.
+
+        Raises:
+            ConfigurationError: What is there is damaged, of another program, or of another table; the message names
+                the file, and the line.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
         if self._head.exists():
-            stream = self._head.read_text(encoding="utf-8")
-        else:
-            self._write_head(stream)
+            stream = self._read_head()
+        # Also where one is: one of the first format gets the table written in.
+        self._write_head(stream)
         self._token = stream.rpartition("/")[2]
         pattern = re.compile(re.escape(self._name) + r"\.([0-9a-f-]+)\.(\d{20})\.ticks")
         files = []
@@ -98,10 +104,20 @@ class Spool:
                     f"{first:,}; the spool is damaged; move this file and all behind it elsewhere to go on without them"
                 )
             # What follows the last line end was being written when the power went: nobody was told that it is safe.
-            ticks += [_tick(line) for line in path.read_bytes().split(b"\n")[:-1]]
+            lines = path.read_bytes().split(b"\n")[:-1]
+            ticks += [_tick(line, path, number) for number, line in enumerate(lines, start=1)]
         self._written = self._synced = base + len(ticks)
         self._segments = files
         return Found(stream, base, ticks)
+
+    def place(self, number: int) -> str:
+        """File and line of a tick of the stream, counted from 0, for a person."""
+        first, path = max(segment for segment in self._segments if segment[0] <= number)
+        return f"{path}:{number - first + 1}"
+
+    def refuse(self, stream: str, reason: str) -> None:
+        """Let no later writer go on with these files, until somebody has moved them away."""
+        self._write_head(stream, broken=reason)
 
     def append(self, tick: TickData) -> None:
         """Write a tick into the current file; not yet to the disk.
@@ -147,7 +163,7 @@ class Spool:
             await asyncio.wait([self._syncing])
         if empty:
             self._synced = self._written
-        elif self._durable and self._failure is None:
+        elif self._failure is None:
             # Somebody may still wait for this; who hears of a failure is the one who waits.
             with contextlib.suppress(OSError):
                 await self._flush()
@@ -167,10 +183,34 @@ class Spool:
     def _head(self) -> Path:
         return self._directory / f"{self._name}.stream"
 
-    def _write_head(self, stream: str) -> None:
+    def _read_head(self) -> str:
+        """Name of the stream."""
+        try:
+            text = self._head.read_bytes().decode()
+            if re.fullmatch(re.escape(self._name) + "/[0-9a-f-]+", text):
+                return text
+            head = json.loads(text)
+            version, stream, table = head["format"], head.get("stream"), head.get("table")
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{self._head} is damaged, or no file of ours; move it and the files {self._name}.*.ticks elsewhere to "
+                "go on without what they hold"
+            ) from error
+        if version != _FORMAT or not isinstance(stream, str):
+            raise ConfigurationError(f"{self._head} is of format {version}; this version knows 1 and {_FORMAT}")
+        if head.get("broken"):
+            raise ConfigurationError(f"{self._head} says: {head['broken']}")
+        if table != self._table:
+            raise ConfigurationError(
+                f"{self._head} belongs to a writer into {table}, not into {self._table}: start one for {table} to send "
+                "what waits there, or give this feed another name"
+            )
+        return stream
+
+    def _write_head(self, stream: str, **more: str) -> None:
         new = self._head.with_suffix(".new")
         with new.open("wb") as file:
-            file.write(stream.encode())
+            file.write(json.dumps({"format": _FORMAT, "stream": stream, "table": self._table} | more).encode())
             file.flush()
             os.fsync(file.fileno())
         new.replace(self._head)
@@ -189,13 +229,12 @@ class Spool:
     def _finish(self, file: IO[bytes]) -> None:
         """Make a full file whole, before there is one behind it."""
         file.flush()
-        if self._durable:
-            # Here and not in a thread: the next tick must wait for it. It comes once in thousands of ticks.
-            try:
-                _sync(file, self._directory)
-            except OSError as error:
-                self._failure = error
-                raise
+        # Here and not in a thread: the next tick must wait for it. It comes once in thousands of ticks.
+        try:
+            _sync(file, self._directory)
+        except OSError as error:
+            self._failure = error
+            raise
         if file is not self._flushing:
             file.close()
 
@@ -250,15 +289,21 @@ def _line(tick: TickData) -> bytes:
     )
 
 
-def _tick(line: bytes) -> TickData:
-    time, symbol, price, volume, source, seq, bid, ask = json.loads(line)
-    return TickData(
-        time=dt.datetime.fromisoformat(time),
-        symbol=symbol,
-        price=Decimal(price),
-        volume=Decimal(volume),
-        source=source,
-        seq=seq,
-        bid=None if bid is None else Decimal(bid),
-        ask=None if ask is None else Decimal(ask),
-    )
+def _tick(line: bytes, path: Path, number: int) -> TickData:
+    try:
+        time, symbol, price, volume, source, seq, bid, ask = json.loads(line)
+        return TickData(
+            time=dt.datetime.fromisoformat(time),
+            symbol=symbol,
+            price=Decimal(price),
+            volume=Decimal(volume),
+            source=source,
+            seq=seq,
+            bid=None if bid is None else Decimal(bid),
+            ask=None if ask is None else Decimal(ask),
+        )
+    except (ValueError, TypeError, ArithmeticError, InvalidRecord) as error:
+        raise ConfigurationError(
+            f"{path}:{number} holds no tick ({error}); the spool is damaged: set the line right, or move this file and "
+            "all behind it elsewhere to go on without them"
+        ) from error
