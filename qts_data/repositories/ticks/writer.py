@@ -271,13 +271,15 @@ class TickWriter:
 
     async def abandon(self) -> None:
         """End at once, whatever waits; what is in the spool stays there."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, QtsDataError):
-                await self._task
-            self._task = None
-        if self._spool is not None:
-            await self._spool.close(empty=False)
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, QtsDataError):
+                    await self._task
+                self._task = None
+        finally:
+            if self._spool is not None:
+                await self._spool.close(empty=False)
 
     @property
     def stats(self) -> WriterStats:
