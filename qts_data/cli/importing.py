@@ -34,11 +34,14 @@ TickFormat = StrEnum("TickFormat", {name: name for name, layout in FORMATS.items
 BarFormat = StrEnum("BarFormat", {name: name for name, layout in FORMATS.items() if layout.kind == "bars"})  # type: ignore[misc]
 
 File = Annotated[Path, typer.Argument(help="The file, zipped or not.")]
-Symbol = Annotated[str | None, typer.Option(help="Symbol, where the file does not name it.")]
+Symbol = Annotated[str | None, typer.Option(help="Symbol of all rows, whatever the file says.")]
 Date = Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day, where the file does not name it.")]
 Source = Annotated[
     str | None,
-    typer.Option(help="Name of the feed; part of the key, but of daily bars. That of the layout by default."),
+    typer.Option(
+        help="Name of the feed of all rows, whatever the file says; part of the key, but of daily bars. "
+        "That of the file or the layout by default."
+    ),
 ]
 TimeZone = Annotated[str | None, typer.Option(help="Zone of the file's clock. That of the layout by default.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Load all rows or, with a bad one, none.")]
@@ -61,7 +64,10 @@ def ticks(
         list[str] | None, typer.Option(help="For csv: OURS=THEIRS, such as price=last_px; may be repeated.")
     ] = None,
     time_format: Annotated[
-        str, typer.Option(help="For csv: iso, s, ms, us, ns, or a pattern such as %Y%m%d%H%M%S.")
+        str,
+        typer.Option(
+            help="For csv: iso, s, ms, us, ns, or a pattern such as %Y%m%d%H%M%S; without a date, give --date."
+        ),
     ] = "iso",
     delimiter: Annotated[str, typer.Option(help="For csv: the character between two columns.")] = ",",
     rejects: RejectsFile = None,

@@ -87,6 +87,9 @@ def check_aware(field: str, value: dt.datetime) -> None:
         value.astimezone(dt.UTC)
     except OverflowError as error:
         raise InvalidRecord(field=field, reason=f"{value!s} is outside the years 1 to 9999 in UTC") from error
+    # A pandas.Timestamp is a datetime with more digits than the table has.
+    if value.__class__ is not dt.datetime and getattr(value, "nanosecond", None):
+        raise InvalidRecord(field=field, reason=f"{value!s} has a fraction of a microsecond")
 
 
 def check_full_minute(field: str, value: dt.datetime) -> None:

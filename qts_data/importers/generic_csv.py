@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import decimal
+import re
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from qts_data.contracts import TickData
@@ -34,17 +37,28 @@ __all__ = ["read_ticks"]
 
 _OURS = ("time", "symbol", "price", "volume", "source", "seq", "bid", "ask")
 _REQUIRED = ("time", "price", "volume")
-_UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 _MAX_LINE_BYTES = 65_536
+# Microseconds of each unit of time since 1970.
+_UNITS = {"s": Decimal(1_000_000), "ms": Decimal(1_000), "us": Decimal(1), "ns": Decimal("0.001")}
+# In no unit do the years up to 9999 have more digits before the point.
+_MAX_INTEGER_DIGITS = 21
+_EXACT = decimal.Context(prec=2 * _MAX_LINE_BYTES)
+# datetime.fromisoformat leaves these digits out without a word.
+_BEYOND_MICROSECONDS = re.compile(r"[.,][0-9]{6}[0-9]*[1-9]")
+_MAX_SEQUENCE_DIGITS = 19
+_DIRECTIVE = re.compile(r"%(.)", re.DOTALL)
+_OF_A_DATE = frozenset("aAbBcdGjmuUVwWxyY")
 
 
 def read_ticks(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[TickData]:
     """The trades of a file.
 
-    Times with an offset are instants; others are of the clock of `time_zone`, and without one they are bad rows.
+    Times with an offset are instants; others are of the clock of `time_zone`, and without one they are bad rows. Times
+    without a date are of the day `date`. `symbol` and `source`, where given, stand above the file's columns.
 
     Raises:
-        ConfigurationError: A mapping names no column of ours, or there is no such time zone.
+        ConfigurationError: A mapping names no column of ours, there is no such time zone, or a pattern says the time in
+            a way that is not read: with the name of a zone, with half a date, or with none where `date` is not given.
         InvalidRecord: The file is missing, or has no column that is needed; without `refuse` also: a row is bad.
     """
     unknown = set(options.columns) - set(_OURS)
@@ -76,7 +90,7 @@ def read_ticks(path: Path, options: ReadOptions, refuse: Refuse | None) -> Itera
                 symbol=options.symbol if options.symbol is not None else values[places["symbol"]],
                 price=read_decimal("price", values[places["price"]]),
                 volume=read_decimal("volume", values[places["volume"]]),
-                source=optional("source") or options.source or "",
+                source=options.source if options.source is not None else optional("source") or "",
                 seq=None if seq is None else _sequence(seq),
                 bid=None if bid is None else read_decimal("bid", bid),
                 ask=None if ask is None else read_decimal("ask", ask),
@@ -110,39 +124,75 @@ def _reader_of_times(options: ReadOptions) -> Callable[[str], dt.datetime]:
     pattern = options.time_format
     zone = None if options.time_zone is None else zone_of(options.time_zone)
     if pattern in _UNITS:
-        return lambda text: instant_of(_exactly(text, _UNITS[pattern]))
-    if pattern == "ns":
-        return lambda text: instant_of(_without_fraction(text))
+        return lambda text: instant_of(_microseconds(text, _UNITS[pattern]))
+    local = _reader_of_iso if pattern == "iso" else _reader_of_pattern(pattern, options.date)
 
     def instant(text: str) -> dt.datetime:
         try:
-            time = dt.datetime.fromisoformat(text) if pattern == "iso" else dt.datetime.strptime(text, pattern)  # noqa: DTZ007
+            time = local(text)
         except ValueError as error:
             raise InvalidRecord(field="time", reason=f"{text[:40]!r} is no time of the form {pattern}") from error
-        if time.tzinfo is not None:
+        if time.tzinfo is None:
+            if zone is None:
+                raise InvalidRecord(field="time", reason=f"{text[:40]!r} has no time zone; say whose clock it is")
+            return utc_of(time, zone)
+        try:
             return time.astimezone(dt.UTC)
-        if zone is None:
-            raise InvalidRecord(field="time", reason=f"{text[:40]!r} has no time zone; say whose clock it is")
-        return utc_of(time, zone)
+        except OverflowError as error:
+            raise InvalidRecord(field="time", reason=f"{text[:40]!r} is outside the years 1 to 9999 in UTC") from error
 
     return instant
 
 
-def _exactly(text: str, microseconds: int) -> int:
-    value = read_decimal("time", text) * microseconds
+def _reader_of_iso(text: str) -> dt.datetime:
+    if _BEYOND_MICROSECONDS.search(text):
+        raise InvalidRecord(field="time", reason=f"{text[:40]!r} has a fraction of a microsecond")
+    return dt.datetime.fromisoformat(text)
+
+
+def _reader_of_pattern(pattern: str, date: dt.date | None) -> Callable[[str], dt.datetime]:
+    directives = set(_DIRECTIVE.findall(pattern))
+    if "Z" in directives:
+        # strptime reads the name and forgets it.
+        raise ConfigurationError(
+            f"{pattern!r} has %Z, and names of zones are not read: %z reads offsets, and all rows may be given one zone"
+        )
+    if _says_a_date(directives):
+        return lambda text: dt.datetime.strptime(text, pattern)  # noqa: DTZ007 - the zone follows
+    if directives & _OF_A_DATE:
+        raise ConfigurationError(f"{pattern!r} says half a date; a whole one has day, month and year")
+    if date is None:
+        raise ConfigurationError(f"{pattern!r} says no date; give the day of the file")
+    day = date
+    return lambda text: dt.datetime.combine(day, dt.datetime.strptime(text, pattern).timetz())  # noqa: DTZ007
+
+
+def _says_a_date(directives: set[str]) -> bool:
+    if directives & {"c", "x"}:
+        return True
+    weekday = directives & set("aAuw")
+    if "G" in directives:
+        return "V" in directives and bool(weekday)
+    if not directives & {"y", "Y"}:
+        return False
+    return bool(
+        "j" in directives or ("d" in directives and directives & set("mbB")) or (weekday and directives & set("UW"))
+    )
+
+
+def _microseconds(text: str, unit: Decimal) -> int:
+    value = read_decimal("time", text)
+    if value and value.adjusted() >= _MAX_INTEGER_DIGITS:
+        raise InvalidRecord(field="time", reason=f"{text[:40]!r} is outside the years 1 to 9999")
+    # Exact, whatever the precision of the caller's context.
+    value = _EXACT.multiply(value, unit)
     if value != value.to_integral_value():
         raise InvalidRecord(field="time", reason=f"{text[:40]!r} has a fraction of a microsecond")
     return int(value)
 
 
-def _without_fraction(text: str) -> int:
-    value = read_decimal("time", text)
-    if value % 1000:
-        raise InvalidRecord(field="time", reason=f"{text[:40]!r} has a fraction of a microsecond")
-    return int(value // 1000)
-
-
 def _sequence(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise InvalidRecord(field="seq", reason=f"{text[:40]!r} is no whole number")
-    return int(text)
+    # Leading zeros aside: int() refuses thousands of digits in another way.
+    if not (text.isascii() and text.isdigit()) or len(text.lstrip("0")) > _MAX_SEQUENCE_DIGITS:
+        raise InvalidRecord(field="seq", reason=f"{text[:40]!r} is no whole number that could be a seq")
+    return int(text.lstrip("0") or "0")

@@ -24,13 +24,15 @@ class ReadOptions:
     """What a file does not say about itself.
 
     Attributes:
-        symbol: Instrument to write into every record, None where the file names it.
-        date: Day of the file.
-        source: Feed to write into every record, None for the usual one of the layout.
+        symbol: Instrument to write into every record, whatever the file says; None where the file names it.
+        date: Day of the file; of a generic CSV, where its times say none.
+        source: Feed to write into every record, whatever the file says; None for the one the file names, or the usual
+            one of the layout.
         time_zone: IANA name of the zone of the file's clock, None for the usual one of the layout.
         quotes: File of quotes to join with trades.
         columns: For a generic CSV: the file's column for each of ours.
-        time_format: For a generic CSV: `iso`, `s`, `ms`, `us`, `ns` (since 1970), or a pattern for strptime.
+        time_format: For a generic CSV: `iso`, `s`, `ms`, `us`, `ns` (since 1970), or a pattern for strptime, with a
+            whole date, or with none and `date`.
         delimiter: For a generic CSV: the character between two columns.
     """
 

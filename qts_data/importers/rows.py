@@ -118,10 +118,16 @@ def utc_of(local: dt.datetime, zone: ZoneInfo) -> dt.datetime:
     """The instant at which the clocks of a zone showed a time.
 
     Raises:
-        InvalidRecord: They leapt over it, or showed it twice: a guess would be wrong by an hour.
+        InvalidRecord: They leapt over it, or showed it twice: a guess would be wrong by an hour; or it is outside the
+            years 1 to 9999 in UTC.
     """
     aware = local.replace(tzinfo=zone)
-    utc = aware.astimezone(dt.UTC)
+    try:
+        utc = aware.astimezone(dt.UTC)
+    except OverflowError as error:
+        raise InvalidRecord(
+            field="time", reason=f"{local} in {zone.key} is outside the years 1 to 9999 in UTC"
+        ) from error
     if utc.astimezone(zone).replace(tzinfo=None) != local:
         raise InvalidRecord(field="time", reason=f"the clocks of {zone.key} leapt over {local}")
     if aware.replace(fold=1).utcoffset() != aware.utcoffset():

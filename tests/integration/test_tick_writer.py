@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import itertools
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,15 +16,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+import sqlalchemy as sa
 
 from qts_data.database import migrations
 from qts_data.database.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, parse_url
-from qts_data.errors import ConfigurationError, DatabaseUnavailable, InvalidRecord
+from qts_data.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, InvalidRecord
 from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import AtBound, Database, Durability, IngestReport, TickQueueFull, TickWriter, load_in_parts
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.market import DATA, DAY, REAL_DAY, WHOLE_DAY
+from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -119,16 +123,126 @@ async def test_a_tick_that_is_late_by_more_than_the_writer_remembers_is_stored(
 
 
 async def test_a_tick_that_cannot_be_stored_lets_the_group_before_it_in(market: Database) -> None:
+    async with TickWriter(market) as writer:
+        await writer.write(at(4, 4, seq=7))
     writer = TickWriter(market, group_size=2)
     await writer.start()
     for number in range(4):
         await writer.write(at(number, number))
-    for _ in range(2):
-        await writer.write("70000")  # type: ignore[arg-type]
-    with pytest.raises(InvalidRecord, match="is str; give TickData"):
+    for price in (5, 6):
+        await writer.write(at(4, price, seq=7))
+    with pytest.raises(InvalidRecord, match="already holds another tick"):
         await writer.close()
-    assert await prices(market) == [0, 1, 2, 3]
+    assert await prices(market) == [0, 1, 2, 3, 4]
     assert (writer.stats.committed, writer.stats.depth) == (4, 2)
+
+
+async def test_what_is_no_tick_is_not_taken_and_the_ticks_behind_it_go_in(market: Database) -> None:
+    async with TickWriter(market, group_size=2) as writer:
+        with pytest.raises(InvalidRecord, match="tick: is str; give TickData"):
+            await writer.write("70000")  # type: ignore[arg-type]
+        for number in range(3):
+            await writer.write(at(number, number))
+    assert await prices(market) == [0, 1, 2]
+    assert writer.stats.accepted == 3
+
+
+async def test_a_listener_that_fails_is_logged_and_the_groups_behind_go_in(
+    market: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(report: IngestReport) -> None:
+        raise RuntimeError(f"cannot digest {report.received}")
+
+    async with TickWriter(market, group_size=2, on_group=fails) as writer:
+        for number in range(4):
+            await writer.write(at(number, number))
+    assert await prices(market) == [0, 1, 2, 3]
+    assert caplog.text.count("RuntimeError: cannot digest 2") == 2
+
+
+async def test_a_write_that_is_cancelled_after_the_tick_was_taken_leaves_it_taken(
+    proxy: Proxy, market: Database
+) -> None:
+    async with Database(proxy.url) as away:
+        await proxy.stop()
+        writer = TickWriter(away, durability=Durability.COMMITTED, bound=1)
+        await writer.start()
+        taken = asyncio.create_task(writer.write(at(0, 1)))
+        await eventually(lambda: writer.stats.accepted == 1)
+        waits_for_room = asyncio.create_task(writer.write(at(0, 2)))
+        await asyncio.sleep(0)
+        for task in (taken, waits_for_room):
+            task.cancel()
+        await asyncio.wait([taken, waits_for_room])
+        assert (taken.cancelled(), waits_for_room.cancelled(), writer.stats.accepted) == (True, True, 1)
+        await proxy.start_again()
+        await writer.close()
+    assert await prices(market) == [1]
+
+
+async def test_a_table_that_is_locked_for_longer_than_a_statement_may_take_costs_nothing(
+    market: Database, database_url: URL
+) -> None:
+    config = DatabaseConfig(statement_timeout_seconds=1.0, lock_timeout_seconds=0)
+    async with Database(database_url, config) as hasty, TickWriter(hasty, group_seconds=0.001) as writer:
+        async with market.transaction() as locker:
+            await locker.connection.execute(sa.text("LOCK TABLE tick_data IN ACCESS EXCLUSIVE MODE"))
+            await writer.write(at(0, 1))
+            await eventually(lambda: writer.stats.resent == 1)
+            await writer.write(at(0, 2))
+        await writer.flush()
+    assert await prices(market) == [1, 2]
+
+
+async def test_a_server_that_takes_no_writes_for_a_while_costs_nothing(market: Database, database_url: URL) -> None:
+    engine = sa.create_engine(database_url, isolation_level="AUTOCOMMIT")
+
+    def read_only(*, on: bool) -> None:
+        # For sessions that begin after this; the writer has to begin one.
+        setting = "SET default_transaction_read_only = on" if on else "RESET default_transaction_read_only"
+        with engine.connect() as connection:
+            connection.execute(sa.text("SET default_transaction_read_only = off"))
+            connection.execute(sa.text(f"ALTER DATABASE {database_url.database} {setting}"))
+
+    await asyncio.to_thread(read_only, on=True)
+    async with Database(database_url) as standby, TickWriter(standby, group_seconds=0.001) as writer:
+        await writer.write(at(0, 1))
+        await eventually(lambda: writer.stats.resent == 1)
+        await asyncio.to_thread(read_only, on=False)
+        await writer.write(at(0, 2))
+        await writer.flush()
+    await asyncio.to_thread(engine.dispose)
+    assert await prices(market) == [1, 2]
+
+
+@pytest.mark.parametrize("sqlstate", ["53100", "53200", "53400", "58030"])
+async def test_a_server_in_need_is_asked_again(
+    market: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, sqlstate: str
+) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        raise DatabaseError("could not extend file", sqlstate=sqlstate)
+
+    monkeypatch.setattr("qts_data.repositories.ticks.repository.insert_new", fails)
+    monkeypatch.setattr("qts_data.repositories.ticks.repository.append", fails)
+    async with TickWriter(market) as writer:
+        await writer.write(at(0, 1))
+    assert await prices(market) == [1]
+    assert writer.stats.resent == 1
+    assert "1 ticks of live wait: could not extend file" in caplog.text
+
+
+async def test_what_will_not_pass_ends_the_writer(market: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise DatabaseError("permission denied", sqlstate="42501")
+
+    monkeypatch.setattr("qts_data.repositories.ticks.repository.append", fails)
+    writer = TickWriter(market)
+    await writer.start()
+    await writer.write(at(0, 1))
+    with pytest.raises(DatabaseError, match="permission denied"):
+        await writer.close()
+    assert writer.stats.depth == 1
 
 
 async def test_the_queue_waits_or_raises_at_its_bound_and_drops_nothing(proxy: Proxy, market: Database) -> None:
@@ -225,6 +339,11 @@ def names(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 
 
+def only_file(spool: Path) -> Path:
+    (file,) = spool.glob("*.ticks")
+    return file
+
+
 async def test_what_was_spooled_survives_the_writer(market: Database, proxy: Proxy, tmp_path: Path) -> None:
     async with Database(proxy.url) as away:
         await proxy.stop()
@@ -254,6 +373,122 @@ async def test_spooled_ticks_that_were_committed_are_not_sent_again(market: Data
         await again.write(at(0, 5))
     assert await prices(market) == list(range(6))
     assert again.stats.inserted == 2
+
+
+async def test_a_disk_that_refuses_the_spool_neither_loses_nor_doubles_a_tick(
+    market: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(_: int) -> None:
+        monkeypatch.undo()
+        raise OSError(28, "No space left on device")
+
+    async with TickWriter(market, spool=tmp_path, durability=Durability.SPOOLED, group_seconds=0.001) as writer:
+        await writer.write(at(0, 1))
+        monkeypatch.setattr(os, "fsync", refuses)
+        for _ in range(2):  # a caller who does not give up
+            with pytest.raises(OSError, match="No space left"):
+                await writer.write(at(0, 2))
+        assert writer.stats.accepted == 2
+    assert await prices(market) == [1, 2]
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("durability", [Durability.QUEUED, Durability.COMMITTED])
+async def test_what_was_spooled_by_the_way_survives_up_to_its_end(
+    market: Database, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability
+) -> None:
+    monkeypatch.setattr("qts_data.repositories.ticks.spool._SEGMENT_TICKS", 10)
+    async with Database(proxy.url) as away:
+        await proxy.stop()
+        writer = TickWriter(away, spool=tmp_path, durability=durability)
+        await writer.start()
+        writes = [asyncio.create_task(writer.write(at(0, number))) for number in range(25)]
+        await eventually(lambda: writer.stats.accepted == 25)
+        # As a crash leaves it: the end of the last file is nowhere but in memory.
+        copy = shutil.copytree(tmp_path, tmp_path / "crashed")
+        await writer.abandon()
+        await asyncio.gather(*writes, return_exceptions=True)
+    async with TickWriter(market, spool=copy) as writer:
+        accepted = writer.stats.accepted
+    assert 20 <= accepted <= 25
+    assert await prices(market) == list(range(accepted))
+
+
+@pytest.mark.parametrize("durability", list(Durability))
+async def test_a_crash_right_after_a_commit_does_not_take_the_next_ticks_for_those(
+    market: Database, tmp_path: Path, durability: Durability
+) -> None:
+    writer = TickWriter(market, spool=tmp_path / "spool", durability=durability, group_seconds=0.001)
+    await writer.start()
+    for number in range(5):
+        await writer.write(at(0, number))
+    await writer.flush()
+    crashed = shutil.copytree(tmp_path / "spool", tmp_path / "crashed")
+    await writer.abandon()
+    async with TickWriter(market, spool=crashed) as again:
+        for number in range(5, 8):
+            await again.write(at(0, number))
+    assert await prices(market) == list(range(8))
+
+
+async def test_a_spool_that_has_lost_its_end_is_said_and_swallows_no_tick(market: Database, tmp_path: Path) -> None:
+    writer = TickWriter(market, spool=tmp_path)
+    await writer.start()
+    for number in range(5):
+        await writer.write(at(0, number))
+    await writer.flush()
+    await writer.abandon()
+    file = only_file(tmp_path)
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:2]))
+    again = TickWriter(market, spool=tmp_path)
+    await again.start()
+    await again.write(at(0, 5))
+    with pytest.raises(ConfigurationError, match=r"5 ticks of live/.* are in tick_data, and only 2 .* move its files"):
+        await again.close()
+    assert again.stats.depth > 0
+    with pytest.raises(ConfigurationError, match=r"live\.stream says: 5 ticks of live/.* move its files"):
+        await TickWriter(market, spool=tmp_path).start()
+    for name in names(tmp_path):
+        (tmp_path / name).unlink()
+    async with TickWriter(market, spool=tmp_path) as third:
+        await third.write(at(0, 5))
+    assert await prices(market) == list(range(6))
+
+
+async def test_a_tick_that_stops_a_spool_is_named_by_its_file_and_set_right_there(
+    market: Database, tmp_path: Path
+) -> None:
+    async with TickWriter(market) as before:
+        await before.write(at(0, 1, seq=1))
+    for _ in range(2):  # a restart does not help
+        writer = TickWriter(market, spool=tmp_path, durability=Durability.SPOOLED, group_seconds=60)
+        await writer.start()
+        if writer.stats.accepted == 0:
+            await writer.write(at(0, 2, seq=1))
+            await writer.write(at(0, 3, seq=3))
+        file = only_file(tmp_path)
+        with pytest.raises(InvalidRecord, match=rf"seq 1: .*the tick is in the spool, at or behind {file}:1"):
+            await writer.close()
+    file.write_bytes(file.read_bytes().replace(b'"2"', b'"1"', 1))  # as the stored one: a duplicate
+    async with TickWriter(market, spool=tmp_path) as writer:
+        pass
+    assert (writer.stats.inserted, writer.stats.duplicate) == (1, 1)
+    assert await prices(market) == [1, 3]
+    assert names(tmp_path) == []
+
+
+async def test_a_spool_of_another_table_is_refused(market: Database, proxy: Proxy, tmp_path: Path) -> None:
+    async with Database(proxy.url) as away:
+        await proxy.stop()
+        writer = TickWriter(away, spool=tmp_path, durability=Durability.SPOOLED)
+        await writer.start()
+        await writer.write(at(0, 1))
+        await writer.abandon()
+    with pytest.raises(ConfigurationError, match="belongs to a writer into tick_data, not into tick_history"):
+        await TickWriter(market, table="tick_history", spool=tmp_path).start()
+    async with TickWriter(market, spool=tmp_path):
+        pass
+    assert await prices(market) == [1]
 
 
 _FEED = """

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from qts_data.contracts import OHLCV, TickData
 from qts_data.errors import InvalidRecord
+from qts_data.extras import is_installed, require
 from tests.fixtures.factories import TickFactory
 
 NOON = dt.datetime(2026, 11, 20, 12, 0, tzinfo=dt.UTC)
@@ -182,6 +183,29 @@ def test_the_message_about_an_endless_number_is_short() -> None:
 
 def test_a_price_may_be_negative_and_a_volume_may_be_zero() -> None:
     assert tick(price=Decimal("-37.63"), volume=Decimal(0)).price == Decimal("-37.63")
+
+
+class Nanoseconds(dt.datetime):
+    """A datetime with more digits, as pandas has one."""
+
+    nanosecond = 0
+
+
+@pytest.mark.parametrize(("nanosecond", "taken"), [(0, True), (1, False), (999, False)])
+def test_an_instant_between_two_microseconds_is_refused_and_not_cut(nanosecond: int, taken: bool) -> None:
+    time = Nanoseconds(2026, 11, 20, 12, tzinfo=dt.UTC)
+    time.nanosecond = nanosecond
+    assert accepts(time=time) == taken
+    if not taken:
+        assert "fraction of a microsecond" in refusal("time", time).reason
+
+
+@pytest.mark.skipif(not is_installed("pandas"), reason="needs pandas")
+def test_a_timestamp_of_pandas_is_taken_to_the_microsecond_and_refused_beyond() -> None:
+    pandas = require("pandas")
+    assert tick(time=pandas.Timestamp("2026-11-20T12:00:00Z")).time == NOON
+    assert refusal("time", pandas.Timestamp("2026-11-20T12:00:00.000000001Z"))
+    assert refusal("time", pandas.NaT)
 
 
 @given(zone=st.timezones(), local=st.datetimes(NAIVE.replace(year=1800), NAIVE.replace(year=2200)))

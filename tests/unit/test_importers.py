@@ -362,6 +362,116 @@ def test_clocks_that_show_a_time_twice_or_never_are_refused(tmp_path: Path) -> N
     assert bad == [(2, "time"), (3, "time")]
 
 
+@pytest.mark.parametrize(
+    ("time_format", "time", "reason"),
+    [
+        ("ns", "1E40", "outside the years"),
+        ("ns", "9" * 5_000, "outside the years"),
+        ("s", "1E999", "outside the years"),
+        ("us", "-1E20", "outside the years"),
+        ("s", "1E-999", "fraction of a microsecond"),
+        ("s", "1767312000.50000000000000000000000000001", "fraction of a microsecond"),
+        ("ns", "1767312000500000000." + "0" * 5_000 + "1", "fraction of a microsecond"),
+        ("iso", "0001-01-01T00:00:00+09:00", "outside the years"),
+        ("iso", "9999-12-31T23:00:00-09:00", "outside the years"),
+        ("iso", "0001-01-01T00:00:00", "outside the years"),
+        ("%Y-%m-%d %H:%M:%S", "0001-01-01 00:00:00", "outside the years"),
+        ("%Y-%m-%d %H:%M:%S %z", "0001-01-01 00:00:00 +0900", "outside the years"),
+        ("iso", "9999-12-31T23:59:59", "in the future"),
+        ("iso", "2026-01-02T00:00:00.123456789+00:00", "fraction of a microsecond"),
+        ("iso", "20260102T000000,1234560001+0000", "fraction of a microsecond"),
+    ],
+)
+def test_a_time_that_cannot_be_stored_is_a_bad_row_among_good_ones(
+    tmp_path: Path, time_format: str, time: str, reason: str
+) -> None:
+    good = {"s": "1767312000", "us": "1767312000000000", "ns": "1767312000000000000", "iso": "2026-01-02T00:00:00Z"}
+    fine = good.get(time_format) or "2026-01-02 00:00:00" + (" +0000" if "z" in time_format else "")
+    path = tmp_path / "t.csv"
+    path.write_text(f'time,price,volume\n{fine},1,1\n"{time}",1,1\n{fine},1,1\n')
+    complaints: list[InvalidRecord] = []
+    options = ReadOptions(symbol="A", time_format=time_format, time_zone="Asia/Seoul")
+    ticks = list(read_file("csv", path, options, lambda error, _: complaints.append(error)))
+    assert len(ticks) == 2
+    assert [(error.row, error.field) for error in complaints] == [(3, "time")]
+    assert reason in complaints[0].reason
+
+
+@pytest.mark.parametrize("text", ["2026-01-02T00:00:00.123456000Z", "2026-01-02T00:00:00.1234560Z"])
+def test_zeros_behind_the_microseconds_say_nothing(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"time,price,volume\n{text},1,1\n")
+    (tick,) = read("csv", path, symbol="A")
+    assert tick.time == dt.datetime(2026, 1, 2, 0, 0, 0, 123_456, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize("seq", ["9" * 5_000, "1" * 20, "9223372036854775808", "1.5", "\u0661"])
+def test_a_sequence_number_that_cannot_be_is_a_bad_row_among_good_ones(tmp_path: Path, seq: str) -> None:
+    path = tmp_path / "t.csv"
+    rows = "".join(f"2026-01-02T00:00:00Z,1,1,{number}\n" for number in (1, seq, "0" * 30 + "2"))
+    path.write_text(f"time,price,volume,seq\n{rows}", encoding="utf-8")
+    ticks, bad = refused("csv", path, symbol="A")
+    assert ([tick.seq for tick in ticks], bad) == ([1, 2], [(3, "seq")])
+
+
+def test_a_time_of_day_is_of_the_day_that_is_given(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("time,price,volume\n09:00:00,1,1\n23:30:00,1,1\n")
+    day = dt.date(2026, 1, 2)
+    ticks = read("csv", path, symbol="A", time_format="%H:%M:%S", time_zone="Asia/Seoul", date=day)
+    assert [tick.time for tick in ticks] == [
+        dt.datetime(2026, 1, 2, 0, 0, tzinfo=dt.UTC), dt.datetime(2026, 1, 2, 14, 30, tzinfo=dt.UTC),
+    ]  # fmt: skip
+    path.write_text("time,price,volume\n09:00:00 -0500,1,1\n")
+    (tick,) = read("csv", path, symbol="A", time_format="%H:%M:%S %z", date=day)
+    assert tick.time == dt.datetime(2026, 1, 2, 14, 0, tzinfo=dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("%Y-%m-%d %H:%M:%S %Z", "names of zones are not read"),
+        ("%H:%M:%S", "says no date; give the day"),
+        ("%m-%d %H:%M:%S", "half a date"),
+        ("%Y-%m %H:%M", "half a date"),
+        ("%%Y-%%m-%%d %H", "says no date"),
+        ("%G-%V", "half a date"),
+    ],
+)
+def test_a_pattern_that_would_lose_the_zone_or_the_date_is_refused(tmp_path: Path, pattern: str, reason: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("time,price,volume\n")
+    with pytest.raises(ConfigurationError, match=reason):
+        read("csv", path, symbol="A", time_format=pattern, time_zone="Asia/Seoul")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("%d.%m.%y %H", "02.01.26 09"),
+        ("%Y%j %H", "2026002 09"),
+        ("%d %b %Y %H", "02 Jan 2026 09"),
+        ("%G-W%V-%u %H", "2026-W01-5 09"),
+        ("%Y %W %a %H", "2026 00 Fri 09"),
+        ("%Y-%m-%d %%Z %H", "2026-01-02 %Z 09"),
+    ],
+)
+def test_a_date_may_be_said_in_many_ways(tmp_path: Path, pattern: str, text: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"time,price,volume\n{text},1,1\n")
+    (tick,) = read("csv", path, symbol="A", time_format=pattern, time_zone="Asia/Seoul")
+    assert tick.time == dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+
+
+def test_symbol_and_source_that_are_given_stand_above_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("time,price,volume,symbol,source\n2026-01-02T00:00:00Z,1,1,A,a\n2026-01-02T00:00:00Z,1,1,A,\n")
+    assert [(tick.symbol, tick.source) for tick in read("csv", path)] == [("A", "a"), ("A", "")]
+    given = read("csv", path, symbol="B", source="b")
+    assert [(tick.symbol, tick.source) for tick in given] == [("B", "b")] * 2
+    assert [tick.source for tick in read("csv", path, source="")] == ["", ""]
+
+
 def test_what_a_csv_cannot_be_is_said(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("time,price,volume\n")

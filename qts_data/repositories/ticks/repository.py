@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from qts_data.database.errors import translated_errors
-from qts_data.errors import InvalidRecord
+from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.repositories.ticks import bookkeeping
 from qts_data.repositories.ticks.gaps import sign_off
 from qts_data.repositories.ticks.groups import live_numbering, prepared
@@ -101,7 +101,7 @@ class TickRepository(TickReads):
                         progress(tally.received + tally.rejected)
             return await self._close(tally, batch)
 
-    async def ingest_group(self, group: Group, *, stream: str, before: int) -> IngestReport | None:
+    async def ingest_group(self, group: Group, *, stream: str, before: int, at_most: int) -> IngestReport | None:
         """Load the next ticks of a stream, of which `before` were sent earlier; those that are in are left out.
 
         A tick without a `seq` goes behind what is stored of its instant. This is what `TickWriter` commits.
@@ -110,11 +110,13 @@ class TickRepository(TickReads):
             group: The ticks.
             stream: Name of the stream, whose position is kept in `ingest_batches`.
             before: Number of the stream's ticks before this group.
+            at_most: Number of the stream's ticks that may have been sent so far.
 
         Returns:
             None if all of them were in.
 
         Raises:
+            ConfigurationError: More than that are in: the sender has forgotten some, and gives their numbers to others.
             InvalidRecord: The table holds another tick under the same key.
             QtsDataError: The database refused; roll the transaction back.
         """
@@ -122,6 +124,11 @@ class TickRepository(TickReads):
             stood = await bookkeeping.advance(
                 self._connection, self._table, stream, before=before, after=before + len(group.ticks)
             )
+            if stood > at_most:
+                raise ConfigurationError(
+                    f"{stood:,} ticks of {stream} are in {self._table}, and only {at_most:,} of them are known here: "
+                    "the spool has lost its end; move its files elsewhere and start again"
+                )
             known = max(0, stood - before)
             if known >= len(group.ticks):
                 return None

@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Final, Self
 
 import sqlalchemy as sa
 
-from qts_data.errors import ConfigurationError, DatabaseUnavailable, OutcomeUnknown, QtsDataError, TransactionConflict
+from qts_data.contracts import TickData
+from qts_data.errors import (
+    ConfigurationError,
+    DatabaseError,
+    DatabaseUnavailable,
+    InvalidRecord,
+    OutcomeUnknown,
+    QtsDataError,
+    StatementTimeout,
+    TransactionConflict,
+)
 from qts_data.repositories.ticks.groups import Group, live_numbering, prepared
 from qts_data.repositories.ticks.spool import Spool
 
@@ -23,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from qts_data.contracts import TickData
     from qts_data.repositories.ticks.reports import IngestReport, TickTable
     from qts_data.repositories.unit_of_work import Database
 
@@ -33,6 +42,9 @@ _log = logging.getLogger(__name__)
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 2.0
 _REMEMBERED_LAGS: Final = 10_000
+_READ_ONLY: Final = "25006"  # read_only_sql_transaction: the server is a standby, or was made read-only
+# Classes of SQLSTATE: insufficient resources (a full disk, no memory), and errors of the system below the server.
+_IN_NEED: Final = frozenset({"53", "58"})
 
 
 class Durability(enum.StrEnum):
@@ -156,7 +168,7 @@ class TickWriter:
         self._bound = bound
         self._at_bound = at_bound
         self._durability = durability
-        self._spool = None if spool is None else Spool(spool, name)
+        self._spool = None if spool is None else Spool(spool, name, table=table)
         self._on_group = on_group
         self._synchronous = synchronous_commit
         self._stream = f"{name}/{uuid.uuid4()}"
@@ -166,6 +178,7 @@ class TickWriter:
         self._taken: deque[float] = deque()
         self._accepted = 0
         self._committed = 0
+        self._sent = 0  # ticks of the stream that may be in the database
         self._inserted = self._duplicate = self._late = 0
         self._groups = self._resent = self._found = 0
         self._lags: deque[float] = deque(maxlen=_REMEMBERED_LAGS)
@@ -185,12 +198,16 @@ class TickWriter:
         await self.close()
 
     async def start(self) -> None:
-        """Take what an earlier writer left in the spool, and begin."""
+        """Take what an earlier writer left in the spool, and begin.
+
+        Raises:
+            ConfigurationError: The spool is damaged, or of a writer into another table; the message names the file.
+        """
         if self._spool is not None:
             found = await asyncio.to_thread(self._spool.open, self._stream)
             # Some of these may be committed too: the server's row of the stream says which.
             self._stream, self._committed = found.stream, found.base
-            self._accepted = found.base + len(found.ticks)
+            self._accepted = self._sent = found.base + len(found.ticks)
             self._queue.extend(found.ticks)
             self._taken.extend([time.monotonic()] * len(found.ticks))
         self._task = asyncio.create_task(self._run())
@@ -198,11 +215,21 @@ class TickWriter:
     async def write(self, tick: TickData) -> None:
         """Take a tick; what is certain when this returns is the writer's durability.
 
+        A call that is cancelled while it waits for room has not taken the tick. One that is cancelled later, while it
+        waits for the disk or the database (`SPOOLED`, `COMMITTED`), has: the tick goes in as if nothing had happened,
+        and writing it again would store it twice. `stats.accepted` tells the two apart.
+
         Raises:
+            InvalidRecord: It is no TickData; nothing was taken.
             TickQueueFull: The queue is full and the policy is to raise; the tick was not taken.
             QtsDataError: The writer has failed on an earlier tick, for instance another tick stored under the same
                 key; nothing more is taken.
+            OSError: The disk refused the spool. Where `stats.accepted` has not grown the tick was not taken, and may be
+                written again when there is room. Where it has, the tick was taken and is committed as usual, only
+                not certain to survive a crash; nothing more is taken, and `close` ends the writer.
         """
+        if not isinstance(tick, TickData):
+            raise InvalidRecord(field="tick", reason=f"is {type(tick).__name__}; give TickData")
         if self._failure is not None or self._closing or self._task is None or not self._has_room():
             await self._room()
         if self._spool is not None:
@@ -239,18 +266,20 @@ class TickWriter:
             await asyncio.shield(self._task)
         finally:
             if self._spool is not None and self._task.done():
-                self._spool.close(empty=self._failure is None)
+                await self._spool.close(empty=self._failure is None)
         self._task = None
 
     async def abandon(self) -> None:
         """End at once, whatever waits; what is in the spool stays there."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, QtsDataError):
-                await self._task
-            self._task = None
-        if self._spool is not None:
-            self._spool.close(empty=False)
+        try:
+            if self._task is not None:
+                self._task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, QtsDataError):
+                    await self._task
+                self._task = None
+        finally:
+            if self._spool is not None:
+                await self._spool.close(empty=False)
 
     @property
     def stats(self) -> WriterStats:
@@ -383,17 +412,30 @@ class TickWriter:
         async with self._changed:
             self._changed.notify_all()
         if self._on_group is not None and report is not None:
-            self._on_group(report)
+            try:
+                self._on_group(report)
+            except Exception:  # noqa: BLE001 - whatever a listener raises
+                # The group is in, whatever its listener makes of it, and those behind it are to follow.
+                _log.exception("on_group of %s failed after a group of %d ticks was committed", self._name, ticks)
 
     async def _commit(self, group: Group) -> IngestReport | None:
         """Send a group until it is in; None if an earlier attempt turns out to have succeeded."""
+        if self._spool is not None:
+            # What is in the database must be in the spool: after a crash, the next writer numbers its ticks from the
+            # end of the spool. A disk that refuses has told, or will tell, who writes the next tick.
+            with contextlib.suppress(OSError):
+                await self._spool.sync(self._committed + len(group.ticks))
         pause = _FIRST_PAUSE_SECONDS
         attempt = 0
         while True:
             attempt += 1
             try:
                 report = await self._send(group)
-            except (DatabaseUnavailable, OutcomeUnknown, TransactionConflict) as error:
+            except InvalidRecord as error:
+                raise self._located(error) from error
+            except DatabaseError as error:
+                if not _may_pass(error):
+                    raise
                 if attempt == 1:
                     self._resent += 1
                 _log.warning("%d ticks of %s wait: %s", len(self._queue), self._name, error)
@@ -411,4 +453,36 @@ class TickWriter:
             if not self._synchronous:
                 await uow.connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
             repository = uow.ticks if self._table == "tick_data" else uow.tick_history
-            return await repository.ingest_group(group, stream=self._stream, before=self._committed)
+            try:
+                return await repository.ingest_group(
+                    group, stream=self._stream, before=self._committed, at_most=self._sent
+                )
+            except ConfigurationError as error:
+                if self._spool is not None:
+                    # Every start adds ticks to the spool: one day it would look as if it had all that is in.
+                    await asyncio.to_thread(self._spool.refuse, self._stream, str(error))
+                raise
+            except DatabaseError as error:
+                if error.sqlstate == _READ_ONLY:
+                    # A server that has become a standby stays one: the next attempt is to ask who is the primary now.
+                    await uow.connection.invalidate()
+                raise
+            finally:
+                self._sent = max(self._sent, self._committed + len(group.ticks))
+
+    def _located(self, error: InvalidRecord) -> InvalidRecord:
+        """The complaint with the place of its group in the spool, where somebody can set it right."""
+        if self._spool is None:
+            return error
+        return InvalidRecord(
+            field=error.field,
+            reason=f"{error.reason}; the tick is in the spool, at or behind {self._spool.place(self._committed)}",
+            row=error.row,
+        )
+
+
+def _may_pass(error: DatabaseError) -> bool:
+    """Whether the same group can go in later: nobody answers, somebody is in the way, or the server is in need."""
+    if isinstance(error, (DatabaseUnavailable, OutcomeUnknown, TransactionConflict, StatementTimeout)):
+        return True
+    return error.sqlstate is not None and (error.sqlstate == _READ_ONLY or error.sqlstate[:2] in _IN_NEED)
