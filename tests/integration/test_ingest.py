@@ -25,7 +25,7 @@ from qts_data.contracts import TickData
 from qts_data.database.engine import DatabaseConfig
 from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError
 from qts_data.importers.lean_trade import read_ticks
-from qts_data.repositories import BarRange, BatchId, Database, Numbering, SymbolSummary, TimeRange
+from qts_data.repositories import BarRange, BatchId, Database, Numbering, SymbolSummary, TimeRange, load_in_parts
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.market import DATA, DAY, REAL_DAY, as_table
 
@@ -188,6 +188,85 @@ async def test_a_source_in_parts_shares_its_numbering(database_: Database) -> No
     await ingest(database_, ticks[:4], numbering=numbering)
     await ingest(database_, ticks[4:], numbering=numbering)
     assert [int(tick.price) for tick in await stored(database_, "005930")] == list(range(10))
+
+
+async def test_a_known_batch_is_counted_where_others_of_its_source_follow(
+    database_: Database, as_columns: bool
+) -> None:
+    def part(*prices: int) -> Any:
+        ticks = [at(0, price) for price in prices]
+        return as_table(ticks) if as_columns else ticks
+
+    await ingest(database_, part(1, 2), batch=BatchId("source", 0), numbering=Numbering())
+    numbering = Numbering()  # of a process that was started again
+    assert (await ingest(database_, part(1, 2), batch=BatchId("source", 0), numbering=numbering)).known
+    assert (await ingest(database_, part(2, 3), batch=BatchId("source", 2), numbering=numbering)).inserted == 2
+    assert [(int(tick.price), tick.seq) for tick in await stored(database_, "005930")] == [
+        (1, 0), (2, 1), (2, 2), (3, 3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 7), (7, 2)])
+async def test_loads_of_one_source_at_the_same_time_lose_nothing(database_: Database, sizes: tuple[int, int]) -> None:
+    ticks = [at(0, 5) for _ in range(40)]
+    reports = await asyncio.gather(
+        *(load_in_parts(database_, iter(ticks), stream="source", part_size=size) for size in sizes)
+    )
+    assert [report.received for report in reports] == [40, 40]
+    assert [tick.seq for tick in await stored(database_, "005930")] == list(range(40))
+
+
+async def test_parts_of_an_attempt_overtaken_by_another_are_numbered_on(database_: Database) -> None:
+    ticks = [at(0, price) for price in range(20)]
+
+    def overtaken() -> Iterator[TickData]:
+        yield from ticks[:5]
+        raise OSError
+
+    # Another attempt loads parts of three after this one has looked for parts.
+    attempts = iter([3])
+    transaction = database_.transaction
+
+    @contextlib.asynccontextmanager
+    async def late_transaction() -> AsyncIterator[UnitOfWork]:
+        for size in attempts:
+            with contextlib.suppress(OSError):
+                await load_in_parts(database_, overtaken(), stream="source", part_size=size)
+        async with transaction() as uow:
+            yield uow
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(database_, "transaction", late_transaction)
+        report = await load_in_parts(database_, ticks, stream="source", part_size=8)
+    assert (report.received, report.inserted) == (20, 17)
+    assert [int(tick.price) for tick in await stored(database_, "005930")] == list(range(20))
+
+
+async def test_a_load_that_goes_on_names_the_bars_of_what_is_in(database_: Database) -> None:
+    ticks = [at(hour * 3600, 1) for hour in (0, 1, 5)]
+
+    def killed() -> Iterator[TickData]:
+        yield from ticks[:2]
+        raise KeyboardInterrupt
+
+    # Killed before anybody could refresh the bars.
+    with pytest.raises(KeyboardInterrupt):
+        await load_in_parts(database_, killed(), stream="source", part_size=1)
+    stale = (
+        TimeRange(START, START + dt.timedelta(hours=2)),
+        TimeRange(START + dt.timedelta(hours=5), START + dt.timedelta(hours=6)),
+    )
+    report = await load_in_parts(database_, ticks, stream="source", part_size=1)
+    assert (report.known, report.inserted, report.stale) == (False, 1, stale)
+    assert (report.first, report.last) == (ticks[0].time, ticks[2].time)
+    # And killed between the last part and the refresh.
+    report = await load_in_parts(database_, ticks, stream="source", part_size=1)
+    assert (report.known, report.stale) == (True, (TimeRange(START, START + dt.timedelta(hours=6)),))
+
+
+async def test_an_empty_batch_of_the_name_of_a_source_does_not_hide_it(database_: Database) -> None:
+    await ingest(database_, [], batch=BatchId("source"))
+    assert (await load_in_parts(database_, [at(0, 1)], stream="source")).inserted == 1
 
 
 @pytest.mark.usefixtures("as_columns")

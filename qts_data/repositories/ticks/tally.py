@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
     from qts_data.repositories.ticks.batch import MinuteCount
 
-__all__ = ["Tally", "instant"]
+__all__ = ["Tally", "hours_of", "instant"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LATEST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
+_NEVER: Final = (_LATEST - _EPOCH) // dt.timedelta(minutes=1) + 1
 _MINUTES_OF_AN_HOUR: Final = 60
 _MINUTES_OF_A_DAY: Final = 1440
 _MICROSECONDS_OF_A_MINUTE: Final = 60_000_000
@@ -26,8 +28,15 @@ def instant(microseconds: int) -> dt.datetime:
     return _EPOCH + dt.timedelta(microseconds=microseconds)
 
 
+def hours_of(first: dt.datetime, last: dt.datetime) -> TimeRange:
+    """The hours from that of one instant to that of another."""
+    start, end = ((each - _EPOCH) // dt.timedelta(hours=1) for each in (first, last))
+    return TimeRange(_minute(start * _MINUTES_OF_AN_HOUR), _minute((end + 1) * _MINUTES_OF_AN_HOUR))
+
+
 def _minute(minutes: int) -> dt.datetime:
-    return _EPOCH + dt.timedelta(minutes=minutes)
+    """The minute so many after 1970; the end of the last one there is, is the last instant there is."""
+    return _LATEST if minutes >= _NEVER else _EPOCH + dt.timedelta(minutes=minutes)
 
 
 def _ranges(members: Iterable[int]) -> list[tuple[int, int]]:
