@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["refresh_aggregates", "retention_cutoff"]
+__all__ = ["continuous_aggregates", "refresh_aggregates", "retention_cutoff"]
 
 _HOUR: Final = dt.timedelta(hours=1)
 # The last one that a datetime can hold has no end that one can hold.
+_LATEST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
 _LAST_HOUR: Final = dt.datetime(9999, 12, 31, 23, tzinfo=dt.UTC)
 
 # A bar made anew of these rows would lack something: there are fewer ticks or less volume than went into it, or
@@ -27,7 +28,9 @@ _HOLDS: Final = (
     "{rows}.tick_count >= bar.tick_count AND {rows}.volume >= bar.volume "
     "AND {rows}.high >= bar.high AND {rows}.low <= bar.low"
 )
-_IN_RANGE: Final = "{column} >= CAST(:start AS timestamptz) AND {column} < CAST(:end AS timestamptz)"
+_IN_RANGE: Final = (
+    "{column} >= CAST(:start AS timestamptz) AND {column} < coalesce(CAST(:end AS timestamptz), 'infinity')"
+)
 _OF_TICKS: Final = "count(*) AS tick_count, sum(volume) AS volume, max(price) AS high, min(price) AS low FROM tick_data"
 _OF_BARS: Final = (
     "sum(tick_count) AS tick_count, sum(volume) AS volume, max(high) AS high, min(low) AS low FROM ohlcv_1m"
@@ -65,7 +68,7 @@ async def refresh_aggregates(connection: AsyncConnection, ranges: Iterable[TimeR
     """The work of `TickRepository.refresh_bars`."""
     refreshed: dict[str, None] = {}
     kept: dict[str, int] = {}
-    existing = await _aggregates(connection)
+    existing = await continuous_aggregates(connection)
     names = [name for name in _ENDANGERED if name in existing]
     if not names:
         return RefreshReport()
@@ -92,7 +95,8 @@ async def refresh_aggregates(connection: AsyncConnection, ranges: Iterable[TimeR
 
 
 def _window(span: TimeRange) -> dict[str, object]:
-    return {"start": span.start, "end": span.end}
+    # The last instant that a datetime can hold stands for no end: it lies within an hour.
+    return {"start": span.start, "end": span.end if span.end < _LATEST else None}
 
 
 def _whole_hours(span: TimeRange) -> TimeRange:
@@ -101,7 +105,7 @@ def _whole_hours(span: TimeRange) -> TimeRange:
     end = span.end.astimezone(dt.UTC)
     hour = end.replace(minute=0, second=0, microsecond=0)
     if hour < end:
-        end = hour + _HOUR if hour < _LAST_HOUR else dt.datetime.max.replace(tzinfo=dt.UTC)
+        end = hour + _HOUR if hour < _LAST_HOUR else _LATEST
     return TimeRange(start, end)
 
 
@@ -116,7 +120,8 @@ def _without(span: TimeRange, hours: Iterable[dt.datetime]) -> Iterator[TimeRang
         yield TimeRange(start, span.end)
 
 
-async def _aggregates(connection: AsyncConnection) -> set[str]:
+async def continuous_aggregates(connection: AsyncConnection) -> set[str]:
+    """Names of those of the schema; none where they are views."""
     found = await connection.scalar(
         sa.text("SELECT to_regclass('timescaledb_information.continuous_aggregates') IS NOT NULL")
     )

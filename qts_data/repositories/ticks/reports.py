@@ -102,7 +102,8 @@ class IngestReport:
         first: Instant of the earliest tick, None without any.
         last: Instant of the latest tick, None without any.
         late: Inserted ticks of a minute before the one of the last tick that was stored of their symbol and
-            feed: their bars may have been seen as closed.
+            feed, or of that minute itself if it was over on the server's clock at the end of the load: their bars
+            may have been seen as closed. A tick of a later minute is not late, however long ago that minute was.
         rejected: Rows that were refused.
         known: Whether the batch was in already; then nothing was loaded, and the counts are those of that time.
         cutoff: Instant before which the server drops ticks by itself; None if it keeps them.

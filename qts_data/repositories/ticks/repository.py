@@ -11,7 +11,7 @@ from qts_data.errors import InvalidRecord
 from qts_data.repositories.ticks import bookkeeping
 from qts_data.repositories.ticks.gaps import sign_off
 from qts_data.repositories.ticks.groups import live_numbering, prepared
-from qts_data.repositories.ticks.loading import append, insert_new
+from qts_data.repositories.ticks.loading import Span, append, insert_new
 from qts_data.repositories.ticks.reads import TickReads
 from qts_data.repositories.ticks.refresh import refresh_aggregates, retention_cutoff
 from qts_data.repositories.ticks.reports import TimeRange
@@ -194,7 +194,7 @@ class TickRepository(TickReads):
             tally.stored |= await bookkeeping.last_stored(self._connection, self._table, unseen)
         before = tally.inserted
         if behind and batch.counted:
-            inserted = await append(self._connection, self._table, batch)
+            inserted = await append(self._connection, self._table, batch, _shared(batch, tally))
         else:
             inserted = await insert_new(self._connection, self._table, batch, expect_duplicates=expect_duplicates)
         tally.take(batch.minutes())
@@ -209,6 +209,19 @@ class TickRepository(TickReads):
         if batch is not None:
             await bookkeeping.finish(self._connection, self._table, batch, report)
         return report
+
+
+def _shared(batch: Batch, tally: Tally) -> list[Span]:
+    """Of each symbol and feed, from the first tick of a batch to the last in the table, where that is not earlier."""
+    spans: dict[tuple[str, str], tuple[int, int]] = {}
+    for symbol, source, _, _, first, last in batch.minutes():
+        begin, end = spans.get((symbol, source), (first, last))
+        spans[symbol, source] = (min(begin, first), max(end, last))
+    return [
+        Span(*pair, first, min(last, latest))
+        for pair, (first, last) in spans.items()
+        if (latest := tally.latest(pair)) is not None and first <= latest
+    ]
 
 
 def _just_after(instant: dt.datetime) -> dt.datetime:
