@@ -56,7 +56,8 @@ FOR_EVER = (dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinf
 
 @pytest_asyncio.fixture
 async def database_(database_url: URL) -> AsyncIterator[Database]:
-    async with Database(database_url, DatabaseConfig(statement_timeout_seconds=0)) as made:
+    # Loads that wait for each other do so as long as a busy machine takes.
+    async with Database(database_url, DatabaseConfig(statement_timeout_seconds=0, lock_timeout_seconds=0)) as made:
         yield made
 
 

@@ -162,7 +162,11 @@ class TickRepository(TickReads):
             await sign_off(self._connection, symbol, start, end, reason, source=source)
 
     async def recount(self) -> None:
-        """Make `overview` right after somebody else has changed the table; scans it, and loads wait meanwhile."""
+        """Make `overview` right after somebody else has changed the table; scans it, and loads wait meanwhile.
+
+        Each UTC day has to be in one chunk, as it is with the chunk intervals that the migrations give the tables:
+        with chunks of hours, neither this nor `overview` is right.
+        """
         with translated_errors():
             await bookkeeping.recount(self._connection, self._table)
 
