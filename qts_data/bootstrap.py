@@ -21,7 +21,7 @@ from qts_data.database.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, async_engine, engine, parse_url
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord, SchemaMismatch
-from qts_data.importers import ReadOptions, bar_length, read_file
+from qts_data.importers import ReadOptions, bar_length, read_file, with_symbol
 from qts_data.importers.book import Defaults
 from qts_data.importers.rows import Refuse
 from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
@@ -526,7 +526,7 @@ async def import_tick_file(
     again: bool,
     progress: Callable[[int], None] | None = None,
 ) -> ImportReport:
-    """Load a file of trades; a file that is in is not read again, whatever its name.
+    """Load a file of trades; a file that is in is not read again, whatever its name, unless that says the symbol.
 
     Args:
         settings: The environment.
@@ -545,6 +545,8 @@ async def import_tick_file(
             the table holds another tick under the same key.
         QtsDataError: The database refused, or went away.
     """
+    # What is made of the content depends on the name where that says the symbol.
+    options = with_symbol(layout, path, options)
     try:
         batch = BatchId.of_file(path, layout, replace(options, quotes=None))
         if options.quotes is not None:
@@ -555,7 +557,9 @@ async def import_tick_file(
     ticks = cast("Iterator[TickData]", read_file(layout, path, options, refuse))
     if refuse is None:
         async with tick_repository(settings, table=table) as repository:
-            ingest = await repository.ingest(ticks, batch=batch, again=again, progress=progress)
+            # Not the name of a part: the first one may be in, of an import that was interrupted.
+            whole = BatchId.of_whole(batch.stream)
+            ingest = await repository.ingest(ticks, batch=whole, again=again, progress=progress)
     else:
         async with checked_database(settings) as database_:
             ingest = await load_in_parts(

@@ -163,8 +163,8 @@ def print_import(report: bootstrap.ImportReport) -> None:
         notes.print(f"note: {loaded.late:,} ticks were late and changed bars: {changed}{more}", soft_wrap=True)
     for name, bars in report.refresh.kept.items():
         notes.print(
-            f"note: {name} was not refreshed: {bars:,} of its bars in this range outlived their rows, and a refresh "
-            "would delete them",
+            f"note: {bars:,} bars of {name} in this range outlived their rows and were left as they are, with the "
+            "hours that they are in: a refresh would destroy them",
             soft_wrap=True,
         )
     if report.cutoff is not None and loaded.doomed:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from qts_data.contracts import OHLCV, TickData
     from qts_data.importers.rows import Refuse
 
-__all__ = ["FORMATS", "BarLength", "Layout", "ReadOptions", "bar_length", "read_file"]
+__all__ = ["FORMATS", "BarLength", "Layout", "ReadOptions", "bar_length", "read_file", "with_symbol"]
 
 _NEW_YORK = "America/New_York"
 _EASTERNMOST = dt.timedelta(hours=14)
@@ -58,12 +59,14 @@ def _begun(date: dt.date | None) -> dt.date:
 FORMATS: Mapping[str, Layout] = MappingProxyType(
     {
         "lean-trade": Layout("ticks", _lean_trades, needs=("symbol", "date")),
-        "binance-trades": Layout("ticks", binance.read_trades),
-        "binance-agg-trades": Layout("ticks", binance.read_agg_trades),
+        "binance-trades": Layout("ticks", binance.read_trades, symbol=binance.symbol_of),
+        "binance-agg-trades": Layout("ticks", binance.read_agg_trades, symbol=binance.symbol_of),
         "csv": Layout("ticks", generic_csv.read_ticks),
         "lean-minute": Layout("bars", _lean_minutes, needs=("symbol", "date"), length="1m"),
         "lean-daily": Layout("bars", _lean_daily, needs=("symbol",), length="1d"),
-        "binance-klines": Layout("bars", binance.read_minutes_or_days, length=binance.kline_length),
+        "binance-klines": Layout(
+            "bars", binance.read_minutes_or_days, length=binance.kline_length, symbol=binance.symbol_of
+        ),
         "krx-daily": Layout("bars", krx_daily.read_daily, length="1d"),
     }
 )
@@ -85,6 +88,16 @@ def read_file(
         if getattr(options, need) is None:
             raise InvalidRecord(field=need, reason=f"a file of layout {name} does not say it; give it")
     return layout.read(path, options, refuse)
+
+
+def with_symbol(name: str, path: Path, options: ReadOptions) -> ReadOptions:
+    """The options, with the symbol that the name of the file says, if it says one and they do not.
+
+    Raises:
+        InvalidRecord: The name should say it and does not.
+    """
+    find = FORMATS[name].symbol
+    return options if find is None else replace(options, symbol=find(path, options))
 
 
 def bar_length(name: str, path: Path) -> BarLength:

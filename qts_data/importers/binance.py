@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from qts_data.importers.layout import BarLength, ReadOptions
 
-__all__ = ["kline_length", "read_agg_trades", "read_klines", "read_minutes_or_days", "read_trades"]
+__all__ = ["kline_length", "read_agg_trades", "read_klines", "read_minutes_or_days", "read_trades", "symbol_of"]
 
 _FILE_NAME = re.compile(r"(?P<symbol>[0-9A-Z_]+)-(?:trades|aggTrades|[0-9]+[smhdwMo]+)-[0-9-]+\.(?:zip|csv)")
 _SOURCE = "binance"
@@ -111,7 +111,7 @@ def kline_length(path: Path) -> BarLength:
 def _ticks(
     path: Path, options: ReadOptions, refuse: Refuse | None, *, widths: tuple[int, int], time_column: int
 ) -> Iterator[TickData]:
-    symbol = _symbol(path, options)
+    symbol = symbol_of(path, options)
     source = _SOURCE if options.source is None else options.source
 
     def parse(line: bytes) -> TickData | None:
@@ -140,7 +140,7 @@ def _ticks(
 def _klines(
     path: Path, options: ReadOptions, refuse: Refuse | None, *, length: BarLength | None = None
 ) -> Iterator[OHLCV]:
-    symbol = _symbol(path, options)
+    symbol = symbol_of(path, options)
     source = _SOURCE if options.source is None else options.source
     return each_row(_without_header(path), partial(_bar, symbol=symbol, source=source, length=length), refuse)
 
@@ -180,7 +180,12 @@ def _covers(opened: dt.datetime, closed: dt.datetime, length: BarLength) -> bool
     return dt.timedelta(0) < _LENGTHS[length] - (closed - opened) <= dt.timedelta(milliseconds=1)
 
 
-def _symbol(path: Path, options: ReadOptions) -> str:
+def symbol_of(path: Path, options: ReadOptions) -> str:
+    """The symbol that is given, else the one that the name of the file begins with.
+
+    Raises:
+        InvalidRecord: There is none, or it cannot be one.
+    """
     match = _FILE_NAME.fullmatch(path.name)
     symbol = options.symbol or (match["symbol"] if match else None)
     if symbol is None:

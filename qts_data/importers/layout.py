@@ -63,9 +63,11 @@ class Layout:
         read: The reader.
         needs: Names of `ReadOptions` that must be given.
         length: Of its bars, or what finds it in a file; None for trades.
+        symbol: Finds the symbol in the name of a file, where the options give none; None where no name says it.
     """
 
     kind: Literal["ticks", "bars"]
     read: Read
     needs: tuple[str, ...] = ()
     length: BarLength | Callable[[Path], BarLength] | None = None
+    symbol: Callable[[Path, ReadOptions], str] | None = None

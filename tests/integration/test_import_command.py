@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import random
 import shutil
 import zipfile
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 
+from qts_data import bootstrap
 from qts_data.database.engine import engine
+from qts_data.importers import ReadOptions
+from qts_data.repositories import load_in_parts
+from qts_data.settings import Settings
 from tests.fixtures.market import DATA
 
 if TYPE_CHECKING:
@@ -20,6 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy.engine import URL
+
+    from qts_data.errors import InvalidRecord
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -127,6 +136,85 @@ def test_a_real_file_under_another_name_is_known_and_with_again_a_duplicate(
         with_quotes = connection.scalar(sa.text("SELECT count(*) FROM tick_data WHERE bid IS NOT NULL"))
     assert with_quotes is not None
     assert with_quotes > 24_000
+
+
+@pytest.fixture
+def interrupted(database_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of six ticks in three hours, of which the first four are in, in parts of two; nobody refreshed bars."""
+    path = tmp_path / "ticks.csv"
+    rows = [f"2026-11-20T0{second // 2}:00:0{second}Z,X,{second + 1},1" for second in range(6)]
+    path.write_text("\n".join(["time,symbol,price,volume", *rows]))
+    monkeypatch.setattr(bootstrap, "load_in_parts", partial(load_in_parts, part_size=2))
+
+    def killed(ticks: int) -> None:
+        if ticks == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(imported(database_url, path, progress=killed))
+    return path
+
+
+async def imported(
+    url: URL,
+    path: Path,
+    *,
+    layout: str = "csv",
+    strict: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> bootstrap.ImportReport:
+    def refuse(error: InvalidRecord, line: bytes) -> None:
+        pytest.fail(f"{error}: {line!r}")
+
+    return await bootstrap.import_tick_file(
+        Settings(_env_file=None, database_url=SecretStr(text(url))),
+        layout,
+        path,
+        ReadOptions(),
+        refuse=None if strict else refuse,
+        rejected=lambda: 0,
+        keep=False,
+        again=False,
+        progress=progress,
+    )
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_interrupted_import_goes_on_either_way_and_is_then_known_either_way(
+    database_url: URL, interrupted: Path, strict: bool
+) -> None:
+    assert count(database_url) == 4
+    loaded = asyncio.run(imported(database_url, interrupted, strict=strict)).ingest
+    assert (loaded.known, loaded.received, loaded.inserted, loaded.duplicate) == (False, 6, 2, 4)
+    assert count(database_url) == 6
+    for way in (True, False):
+        assert asyncio.run(imported(database_url, interrupted, strict=way)).ingest.known
+
+
+@pytest.mark.edition("community")
+def test_an_interrupted_import_that_goes_on_refreshes_the_bars_of_all_its_ticks(
+    database_url: URL, interrupted: Path
+) -> None:
+    # The server has made bars of later minutes: those of the file are made by a refresh, or not at all.
+    with engine(database_url).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("INSERT INTO tick_data VALUES ('LATER', '2026-11-21Z', '', 0, 1, 1, NULL, NULL)"))
+        for aggregate in ("ohlcv_1m", "ohlcv_1h"):
+            connection.execute(sa.text(f"CALL refresh_continuous_aggregate('{aggregate}', '2026-11-21Z', NULL)"))
+    asyncio.run(imported(database_url, interrupted))
+    with engine(database_url).connect() as connection:
+        counts = connection.scalars(sa.text("SELECT tick_count FROM ohlcv_1h WHERE symbol = 'X' ORDER BY bucket"))
+        assert counts.all() == [2, 2, 2]
+
+
+def test_equal_files_of_two_symbols_are_two_files(database_url: URL, tmp_path: Path) -> None:
+    for name in ("ETHUSDT", "BTCUSDT"):
+        path = tmp_path / f"{name}-trades-2025-01-01.csv"
+        path.write_text("1,1.5,1,1.5,1735689600000000,True,True\n")
+        loaded = asyncio.run(imported(database_url, path, layout="binance-trades")).ingest
+        assert (loaded.known, loaded.inserted) == (False, 1)
+    other = tmp_path / "BTCUSDT-trades-2025-01-02.csv"
+    path.rename(other)
+    assert asyncio.run(imported(database_url, other, layout="binance-trades")).ingest.known
 
 
 @pytest.mark.parametrize("command", ["bars", "daily-bars"])

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import zoneinfo
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,17 @@ from qts_data.contracts import TickData
 from qts_data.database.engine import DatabaseConfig
 from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError
 from qts_data.importers.lean_trade import read_ticks
-from qts_data.repositories import BarRange, BatchId, Database, Numbering, SymbolSummary, TimeRange
+from qts_data.repositories import (
+    BarRange,
+    BatchId,
+    Database,
+    Numbering,
+    SymbolSummary,
+    TickRepository,
+    TimeRange,
+    load_in_parts,
+)
+from qts_data.repositories.ticks.columns import read_columns
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.market import DATA, DAY, REAL_DAY, as_table
 
@@ -45,7 +56,8 @@ FOR_EVER = (dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinf
 
 @pytest_asyncio.fixture
 async def database_(database_url: URL) -> AsyncIterator[Database]:
-    async with Database(database_url, DatabaseConfig(statement_timeout_seconds=0)) as made:
+    # Loads that wait for each other do so as long as a busy machine takes.
+    async with Database(database_url, DatabaseConfig(statement_timeout_seconds=0, lock_timeout_seconds=0)) as made:
         yield made
 
 
@@ -190,6 +202,85 @@ async def test_a_source_in_parts_shares_its_numbering(database_: Database) -> No
     assert [int(tick.price) for tick in await stored(database_, "005930")] == list(range(10))
 
 
+async def test_a_known_batch_is_counted_where_others_of_its_source_follow(
+    database_: Database, as_columns: bool
+) -> None:
+    def part(*prices: int) -> Any:
+        ticks = [at(0, price) for price in prices]
+        return as_table(ticks) if as_columns else ticks
+
+    await ingest(database_, part(1, 2), batch=BatchId("source", 0), numbering=Numbering())
+    numbering = Numbering()  # of a process that was started again
+    assert (await ingest(database_, part(1, 2), batch=BatchId("source", 0), numbering=numbering)).known
+    assert (await ingest(database_, part(2, 3), batch=BatchId("source", 2), numbering=numbering)).inserted == 2
+    assert [(int(tick.price), tick.seq) for tick in await stored(database_, "005930")] == [
+        (1, 0), (2, 1), (2, 2), (3, 3),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sizes", [(2, 2), (2, 7), (7, 2)])
+async def test_loads_of_one_source_at_the_same_time_lose_nothing(database_: Database, sizes: tuple[int, int]) -> None:
+    ticks = [at(0, 5) for _ in range(40)]
+    reports = await asyncio.gather(
+        *(load_in_parts(database_, iter(ticks), stream="source", part_size=size) for size in sizes)
+    )
+    assert [report.received for report in reports] == [40, 40]
+    assert [tick.seq for tick in await stored(database_, "005930")] == list(range(40))
+
+
+async def test_parts_of_an_attempt_overtaken_by_another_are_numbered_on(database_: Database) -> None:
+    ticks = [at(0, price) for price in range(20)]
+
+    def overtaken() -> Iterator[TickData]:
+        yield from ticks[:5]
+        raise OSError
+
+    # Another attempt loads parts of three after this one has looked for parts.
+    attempts = iter([3])
+    transaction = database_.transaction
+
+    @contextlib.asynccontextmanager
+    async def late_transaction() -> AsyncIterator[UnitOfWork]:
+        for size in attempts:
+            with contextlib.suppress(OSError):
+                await load_in_parts(database_, overtaken(), stream="source", part_size=size)
+        async with transaction() as uow:
+            yield uow
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(database_, "transaction", late_transaction)
+        report = await load_in_parts(database_, ticks, stream="source", part_size=8)
+    assert (report.received, report.inserted) == (20, 17)
+    assert [int(tick.price) for tick in await stored(database_, "005930")] == list(range(20))
+
+
+async def test_a_load_that_goes_on_names_the_bars_of_what_is_in(database_: Database) -> None:
+    ticks = [at(hour * 3600, 1) for hour in (0, 1, 5)]
+
+    def killed() -> Iterator[TickData]:
+        yield from ticks[:2]
+        raise KeyboardInterrupt
+
+    # Killed before anybody could refresh the bars.
+    with pytest.raises(KeyboardInterrupt):
+        await load_in_parts(database_, killed(), stream="source", part_size=1)
+    stale = (
+        TimeRange(START, START + dt.timedelta(hours=2)),
+        TimeRange(START + dt.timedelta(hours=5), START + dt.timedelta(hours=6)),
+    )
+    report = await load_in_parts(database_, ticks, stream="source", part_size=1)
+    assert (report.known, report.inserted, report.stale) == (False, 1, stale)
+    assert (report.first, report.last) == (ticks[0].time, ticks[2].time)
+    # And killed between the last part and the refresh.
+    report = await load_in_parts(database_, ticks, stream="source", part_size=1)
+    assert (report.known, report.stale) == (True, (TimeRange(START, START + dt.timedelta(hours=6)),))
+
+
+async def test_an_empty_batch_of_the_name_of_a_source_does_not_hide_it(database_: Database) -> None:
+    await ingest(database_, [], batch=BatchId("source"))
+    assert (await load_in_parts(database_, [at(0, 1)], stream="source")).inserted == 1
+
+
 @pytest.mark.usefixtures("as_columns")
 async def test_late_ticks_are_named_with_the_bars_they_change(database_: Database) -> None:
     first = await ingest(database_, [at(0, 1), at(600, 1)])
@@ -198,12 +289,102 @@ async def test_late_ticks_are_named_with_the_bars_they_change(database_: Databas
     report = await ingest(
         database_, [at(600, 1), at(601, 2), at(61, 1), at(125, 1), at(300, 1), at(0, 1, symbol="000660")]
     )
-    assert (report.inserted, report.duplicate, report.late) == (5, 1, 3)
+    # The minute of the last tick is over, too: its bar may have been seen as closed.
+    assert (report.inserted, report.duplicate, report.late) == (5, 1, 4)
 
     def minutes(start: int, end: int) -> BarRange:
         return BarRange("005930", "test", START + dt.timedelta(minutes=start), START + dt.timedelta(minutes=end))
 
-    assert report.changed == (minutes(1, 3), minutes(5, 6))
+    assert report.changed == (minutes(1, 3), minutes(5, 6), minutes(10, 11))
+
+
+async def test_ticks_of_a_minute_that_is_not_over_are_not_late(database_: Database) -> None:
+    async with database_.reader() as reader:
+        now: dt.datetime = await reader.connection.scalar(sa.text("SELECT now()"))
+    # A minute that does not end while this runs.
+    minute = now.replace(second=0, microsecond=0) + dt.timedelta(minutes=30)
+    for second in (20, 10):
+        report = await ingest(database_, [TickFactory.build(time=minute + dt.timedelta(seconds=second))])
+        assert (report.late, report.changed) == (0, ())
+    report = await ingest(database_, [TickFactory.build(time=minute - dt.timedelta(seconds=1))])
+    assert report.late == 1
+
+
+@pytest.mark.usefixtures("as_columns")
+async def test_pieces_go_behind_ticks_with_a_seq_of_their_own(database_: Database) -> None:
+    await ingest(database_, [at(0, 1, seq=5), at(1, 1)])
+    pieces = [[at(0, 2), at(1, 2), at(2, 1)], [at(2, 2, seq=7), at(2, 3)], [at(0, 3), at(1, 3), at(2, 4)]]
+    for part, ticks in enumerate(pieces):
+        await ingest(database_, ticks, batch=BatchId("feed", part), continues=True)
+    assert [(tick.time.second, int(tick.price), tick.seq) for tick in await stored(database_, "005930")] == [
+        (0, 1, 5), (0, 2, 6), (0, 3, 7),
+        (1, 1, 0), (1, 2, 1), (1, 3, 2),
+        (2, 1, 0), (2, 2, 7), (2, 3, 8), (2, 4, 9),
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("as_columns")
+async def test_the_last_instants_that_there_are_can_be_loaded(database_: Database) -> None:
+    last = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
+    times = [last, last - dt.timedelta(minutes=30)]
+    report = await ingest(database_, [TickFactory.build(time=time) for time in times])
+    assert report.stale == (TimeRange(last.replace(minute=0, second=0, microsecond=0), last),)
+    assert (report.first, report.last) == (times[1], times[0])
+    report = await ingest(database_, [TickFactory.build(time=last - dt.timedelta(minutes=10))])
+    assert report.late == 1
+    autocommit = database_.engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with autocommit.connect() as connection:
+        assert (await TickRepository(connection).refresh_bars(report.stale)).kept == {}
+
+
+@pytest.mark.usefixtures("as_columns")
+async def test_both_passes_of_an_ambiguous_hour_are_instants_of_their_own(database_: Database) -> None:
+    def times(second: int) -> list[dt.datetime]:
+        zone = zoneinfo.ZoneInfo("America/New_York")
+        return [dt.datetime(2025, 11, 2, 1, 30, second, fold=fold, tzinfo=zone) for fold in (1, 0)]
+
+    ticks = [TickFactory.build(time=time) for second in (0, 1) for time in times(second)]
+    report = await ingest(database_, ticks)
+    assert [(tick.time, tick.seq) for tick in await stored(database_, "005930")] == [
+        (time.astimezone(dt.UTC), 0) for time in (times(0)[1], times(1)[1], times(0)[0], times(1)[0])
+    ]
+    assert (report.first, report.last) == (times(0)[1].astimezone(dt.UTC), times(1)[0].astimezone(dt.UTC))
+
+
+@pytest.mark.usefixtures("as_columns")
+async def test_zeros_beyond_the_places_of_a_column_are_no_digits(database_: Database) -> None:
+    zeros = "0" * 40
+    tick = TickFactory.build(
+        price=Decimal(f"100.{zeros}"), volume=Decimal(f"1.5{zeros}"), bid=None, ask=Decimal(f"101.{zeros}")
+    )
+    await ingest(database_, [tick, TickFactory.build(price=Decimal(1))])
+    found = {found.price: found for found in await stored(database_, tick.symbol)}[Decimal(100)]
+    assert (found.volume, found.bid, found.ask) == (Decimal("1.5"), None, Decimal(101))
+
+
+def test_a_refused_symbol_does_not_make_all_rows_as_long_as_it_is() -> None:
+    table = as_table([at(0, 1), at(1, 1)]).set_column(1, "symbol", pa.array(["A", "x" * 100_000]))
+    complaints: list[InvalidRecord] = []
+    columns, rejected = read_columns(table.combine_chunks().to_batches()[0], reject=complaints.append)
+    assert (rejected, complaints[0].field) == (1, "symbol")
+    assert max(map(len, columns.symbols)) == 1
+
+
+async def test_categories_of_polars_go_in(database_: Database) -> None:
+    await ingest(database_, [at(second, second + 1, symbol="AB"[second % 2]) for second in range(6)])
+    async with database_.reader() as reader:
+        frame = pl.concat([await reader.ticks.ticks(symbol, *FOR_EVER).as_polars() for symbol in "AB"])
+    assert frame.schema["symbol"] == pl.Categorical
+    enums = frame.with_columns(symbol=frame["symbol"].cast(pl.Enum(["unused", "B", "A"])))
+    for taken in (frame, enums, enums.slice(2, 3)):
+        for batch_size in (2, 100):
+            async with database_.transaction() as uow:
+                await uow.tick_history.ingest(taken, batch_size=batch_size)
+                for symbol in "AB":
+                    ticks = await uow.tick_history.ticks(symbol, *FOR_EVER)
+                    prices = taken.filter(pl.col("symbol").cast(pl.String) == symbol)["price"].to_list()
+                    assert [tick.price for tick in ticks] == prices
+                await uow.connection.rollback()
 
 
 async def test_the_report_says_what_retention_will_drop(database_: Database, edition: Edition) -> None:
@@ -311,8 +492,6 @@ async def test_every_digit_goes_in_as_columns_and_comes_out_as_columns_and_recor
     ]  # fmt: skip
     wanted = sorted(ticks, key=lambda tick: (tick.symbol, tick.time, tick.source.encode(), tick.seq or 0))
     async with database_.engine.connect() as connection:
-        from qts_data.repositories import TickRepository
-
         repository = TickRepository(connection)
         await repository.ingest(as_table(ticks), batch_size=batch_size)
         for symbol in {tick.symbol for tick in ticks}:

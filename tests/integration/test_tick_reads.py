@@ -15,6 +15,7 @@ import pytest_asyncio
 from qts_data.contracts import OHLCV, TickData
 from qts_data.errors import ConfigurationError, InvalidRecord, StatementTimeout
 from qts_data.repositories import BAR_INTERVALS, Database, TickRepository
+from qts_data.repositories.ticks.bars import on_hours_since
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.market import as_table
 
@@ -132,6 +133,76 @@ async def test_a_day_of_changing_clocks_has_its_hours(market: Database) -> None:
             await reader.ticks.bars("005930", midnight, last, "1d", time_zone="Asia/Soul")
         with pytest.raises(InvalidRecord, match="interval: '2h' is none of 1m, 5m"):
             await reader.ticks.bars("005930", midnight, last, "2h")  # type: ignore[arg-type]
+
+
+@pytest.mark.edition("community")
+async def test_days_go_back_for_ever_or_say_that_they_do_not(market: Database) -> None:
+    hour = (dt.datetime.now(dt.UTC) - dt.timedelta(days=40)).replace(minute=0, second=0, microsecond=0)
+    await load(market, [TickFactory.build(time=hour + dt.timedelta(minutes=minute)) for minute in (0, 40)])
+    async with market.transaction() as uow:
+        for relation, kept in (("tick_data", "7 days"), ("ohlcv_1m", "30 days")):
+            await uow.connection.exec_driver_sql(f"SELECT drop_chunks('{relation}', now() - INTERVAL '{kept}')")
+    end = hour + dt.timedelta(days=60)
+    recent = TickFactory.build(time=dt.datetime.now(dt.UTC) - dt.timedelta(hours=1))
+    await load(market, [recent])
+    async with market.reader() as reader:
+
+        async def days(start: dt.datetime, zone: str) -> list[int]:
+            return [bar.tick_count for bar in await reader.ticks.bars("005930", start, end, "1d", time_zone=zone)]
+
+        for year in (1, 1900, 1950, 1960, 1961, 1970, 2000):
+            start = dt.datetime(year, 1, 1, tzinfo=dt.UTC)
+            assert await days(start, "Asia/Seoul") == [2, 1]
+            assert await days(start, "America/New_York") == [2, 1]
+            with pytest.raises(InvalidRecord, match=r"start: days of Asia/Kolkata .* ask for days after that"):
+                await days(start, "Asia/Kolkata")
+        assert await days(hour + dt.timedelta(hours=2), "Asia/Kolkata") == [1]
+
+
+async def test_days_of_zones_with_half_hours_are_made_of_minutes(market: Database) -> None:
+    # 18:30 UTC is midnight in Kolkata.
+    times = [dt.datetime(2026, 11, 19, 18, minute, tzinfo=dt.UTC) for minute in (10, 29, 30, 50)]
+    await load(market, [TickFactory.build(time=time) for time in times])
+    async with market.reader() as reader:
+        for start, end in (
+            (dt.datetime(2026, 11, 1, tzinfo=dt.UTC), dt.datetime(2026, 12, 1, tzinfo=dt.UTC)),
+            (dt.datetime.min.replace(tzinfo=dt.UTC), dt.datetime.max.replace(tzinfo=dt.UTC)),
+        ):
+            found = await reader.ticks.bars("005930", start, end, "1d", time_zone="Asia/Kolkata")
+            assert [bar.tick_count for bar in found] == [2, 2]
+            assert found[1].time == times[2]
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "end", "since"),
+    [
+        ("Asia/Seoul", 2000, 2026, 2000),
+        ("Asia/Seoul", 1950, 9999, 1961),
+        ("America/New_York", 1, 9999, 1883),
+        ("Asia/Kolkata", 2000, 2026, 9999),
+        ("Asia/Kolkata", 2000, 9999, 9999),
+        # Half an hour in each summer.
+        ("Australia/Lord_Howe", 2000, 9999, 9999),
+        ("Australia/Lord_Howe", 2200, 2300, 9999),
+        ("America/Caracas", 2000, 2026, 2016),
+        ("UTC", 2200, 2300, 2200),
+    ],
+)
+def test_the_year_from_which_days_begin_on_hours(zone: str, start: int, end: int, since: int) -> None:
+    first, last = (dt.datetime(year, 1, 1, tzinfo=dt.UTC) for year in (start, end))
+    found = on_hours_since(zone, first, last)
+    assert (max(found, first)).year == since
+
+
+async def test_volumes_beyond_what_a_bar_holds_are_named(market: Database) -> None:
+    most, time = Decimal(99999999999999999999), dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+    await load(market, [TickFactory.build(symbol="A", time=time, volume=most) for _ in range(2)])
+    await load(market, [TickFactory.build(symbol="B", time=time)])
+    async with market.reader() as reader:
+        end = time + dt.timedelta(hours=1)
+        with pytest.raises(InvalidRecord, match=r"volume: .* in the bar of A at 2026-11-20T00:00:00\+00:00"):
+            await reader.ticks.bars(["A", "B"], time, end, "1m")
+        assert len(await reader.ticks.bars("B", time, end, "1m")) == 1
 
 
 @pytest.mark.parametrize("interval", list(BAR_INTERVALS))

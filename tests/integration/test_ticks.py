@@ -17,7 +17,7 @@ from qts_data.database.engine import async_engine
 from qts_data.errors import InvalidRecord
 from qts_data.importers.lean_bars import read_bars
 from qts_data.importers.lean_trade import read_ticks
-from qts_data.repositories import IngestReport, TickRepository
+from qts_data.repositories import IngestReport, RefreshReport, TickRepository
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.fix_cli import ROOT
 
@@ -199,6 +199,69 @@ async def test_a_refresh_never_deletes_bars_whose_ticks_were_dropped(async_datab
     assert report.refreshed == ()
     assert report.kept == {"ohlcv_1m": 2}
     assert [bar.open for bar in await bars(async_database, "005930")] == [30, 31]
+
+
+async def drop(database: AsyncEngine, *relations: str) -> None:
+    """What retention would drop one day."""
+    async with database.begin() as connection:
+        for relation in relations:
+            await connection.execute(sa.text(f"SELECT drop_chunks('{relation}', TIMESTAMPTZ '2014-01-01')"))
+
+
+async def refresh_stale(database: AsyncEngine, loaded: IngestReport) -> RefreshReport:
+    autocommit = database.execution_options(isolation_level="AUTOCOMMIT")
+    async with autocommit.connect() as connection:
+        return await TickRepository(connection).refresh_bars(loaded.stale)
+
+
+@pytest.mark.edition("community")
+@pytest.mark.parametrize("dropped", [("tick_data",), ("tick_data", "ohlcv_1m")])
+async def test_bars_whose_ticks_were_dropped_outlive_the_ticks_that_come_late(
+    async_database: AsyncEngine, dropped: tuple[str, ...]
+) -> None:
+    await refresh_stale(async_database, await ingest(async_database, [at(second, 30 + second) for second in range(50)]))
+    await drop(async_database, *dropped)
+    whole = ("1m", "1h") if dropped == ("tick_data",) else ("1h",)
+    before = [await bars(async_database, "005930", interval=interval) for interval in whole]
+    assert [bar.tick_count for found in before for bar in found] == [50] * len(whole)
+    # More than there were: their number does not make up for what was dropped. The second refresh finds what the
+    # first has left.
+    late = await ingest(async_database, [at(second, 40) for second in range(60)])
+    kept = {"ohlcv_1m": 1} if dropped == ("tick_data",) else {"ohlcv_1h": 1}
+    for _ in range(2):
+        report = await refresh_stale(async_database, late)
+        assert (report.refreshed, report.kept) == ((), kept)
+    assert [await bars(async_database, "005930", interval=interval) for interval in whole] == before
+
+
+@pytest.mark.edition("community")
+async def test_bars_come_back_when_all_their_ticks_do(async_database: AsyncEngine) -> None:
+    ticks = [at(second, 30 + second) for second in range(50)]
+    await refresh_stale(async_database, await ingest(async_database, ticks))
+    await drop(async_database, "tick_data", "ohlcv_1m")
+    report = await refresh_stale(async_database, await ingest(async_database, [*ticks, at(50, 99)]))
+    assert (report.refreshed, report.kept) == (("ohlcv_1m", "ohlcv_1h"), {})
+    assert [bar.tick_count for bar in await bars(async_database, "005930", interval="1h")] == [51]
+    assert [bar.tick_count for bar in await bars(async_database, "005930")] == [51]
+
+
+@pytest.mark.edition("community")
+async def test_only_the_hours_of_endangered_bars_are_left_alone(async_database: AsyncEngine) -> None:
+    hours = [dt.datetime(2013, 10, 7, hour, tzinfo=dt.UTC) for hour in (12, 13, 14)]
+    first = TickFactory.build(symbol="005930", time=hours[1], price=Decimal(30))
+    await refresh_stale(async_database, await ingest(async_database, [first]))
+    await drop(async_database, "tick_data")
+    late = [TickFactory.build(symbol="000660", time=hour + dt.timedelta(minutes=59)) for hour in hours]
+    loaded = await ingest(async_database, late)
+    assert [(span.start, span.end) for span in loaded.stale] == [(hours[0], hours[2] + dt.timedelta(hours=1))]
+    report = await refresh_stale(async_database, loaded)
+    assert (report.refreshed, report.kept) == (("ohlcv_1m", "ohlcv_1h"), {"ohlcv_1m": 1})
+    assert [bar.time for bar in await bars(async_database, "000660", interval="1h")] == [hours[0], hours[2]]
+    assert [bar.open for bar in await bars(async_database, "005930", interval="1h")] == [30]
+    # The end of a range is not in it: the hour before is not held back by the endangered one.
+    neighbour = await ingest(async_database, [TickFactory.build(symbol="035420", time=late[0].time)])
+    assert (await refresh_stale(async_database, neighbour)).kept == {}
+    assert len(await bars(async_database, "035420")) == 1
 
 
 @pytest.mark.edition("community")

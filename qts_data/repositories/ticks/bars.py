@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import zoneinfo
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import sqlalchemy as sa
 
@@ -13,13 +13,14 @@ from qts_data.contracts import OHLCV
 from qts_data.contracts.checks import check_aware
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
+from qts_data.repositories.ticks.refresh import continuous_aggregates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["BAR_INTERVALS", "VENDOR_MINUTES", "BarInterval", "BarReads", "BarSource"]
+__all__ = ["BAR_INTERVALS", "VENDOR_MINUTES", "BarInterval", "BarReads", "BarSource", "on_hours_since"]
 
 BarInterval = Literal["1m", "5m", "15m", "30m", "1h", "4h", "1d"]
 BarSource = Literal["tick_data", "tick_history", "ohlcv_1m_vendor"]
@@ -48,6 +49,11 @@ _NO_TIME: Final = dt.timedelta(0)
 _MINUTE: Final = dt.timedelta(minutes=1)
 _HOUR: Final = dt.timedelta(hours=1)
 _LONGEST_DAY: Final = dt.timedelta(hours=26)
+_TWO_WEEKS: Final = dt.timedelta(days=14)
+_YEAR: Final = dt.timedelta(days=366)
+# Before the one, places had the time of their sun; after the other, each year's clocks are those of the year before.
+_ZONES_BEGIN: Final = dt.datetime(1800, 1, 1, tzinfo=dt.UTC)
+_ZONES_REPEAT: Final = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
 
 BAR_INTERVALS: Final[Mapping[BarInterval, _Interval]] = {
     "1m": _Interval(_MINUTE, "ohlcv_1m", _MINUTE),
@@ -89,6 +95,16 @@ _DAY_END: Final = "date_trunc('day', bucket + INTERVAL '26 hours', :zone)"
 _CLOSED: Final = "WHERE {end} + CAST(:grace AS interval) <= least(now(), CAST(:as_of AS timestamptz))"
 
 
+_HOURS_WITHOUT_MINUTES: Final = """
+    SELECT max(hour.bucket) FROM ohlcv_1h AS hour
+     WHERE hour.symbol = ANY(:symbols) AND (CAST(:feed AS text) IS NULL OR hour.source = :feed)
+       AND hour.bucket >= :earliest AND hour.bucket < :latest AND hour.bucket < :on_hours
+       AND NOT EXISTS (SELECT FROM ohlcv_1m AS minute
+                        WHERE minute.symbol = hour.symbol AND minute.source = hour.source
+                          AND minute.bucket >= hour.bucket AND minute.bucket < hour.bucket + INTERVAL '1 hour')
+"""
+
+
 class BarReads:
     """Questions about the bars of one table, in the transaction of one connection.
 
@@ -117,9 +133,11 @@ class BarReads:
         """Bars of symbols that start in [start, end), whole, in order of time, symbol and source.
 
         Bars up to 4h begin at multiples of their length in UTC. A bar of `1d` is a day of the wall clock, of 23
-        to 25 hours where clocks change. From `tick_data`, bars of less than an hour go back as far as `ohlcv_1m`
-        is kept (30 days); from `tick_history` all are computed from the ticks. Of vendors' minutes, the longer
-        bars are computed; their tick_count is the sum of those that the vendor says.
+        to 25 hours where clocks change. On a day that has midnight twice (Havana, in autumn) its `time` is the
+        second one, an hour after its first ticks: begin before the day to have it whole. From `tick_data`, bars of
+        less than an hour go back as far as `ohlcv_1m` is kept (30 days), and so do days where they do not begin on
+        hours of UTC (`Asia/Kolkata`); from `tick_history` all are computed from the ticks. Of vendors' minutes, the
+        longer bars are computed; their tick_count is the sum of those that the vendor says.
 
         Args:
             symbols: One instrument or several.
@@ -129,14 +147,17 @@ class BarReads:
             source: Only of this feed or vendor.
             time_zone: Whose days `1d` means; the database's trading time zone by default.
             closed_only: Leave out every bar that time can still change: its end lies after the server's clock,
-                or after `as_of`. A tick that arrives after the end of its bar still changes it; such bars are in
-                the report of the load. So does a vendor's correction.
+                or after `as_of`. A tick that arrives after the end of its bar still changes it, and so does a
+                vendor's correction. The report of the load has the minutes that were changed in `changed`, but not
+                those that had no tick yet and come after all that had one: these may be part of a longer bar.
             as_of: With `closed_only`: the instant to look from, for what a strategy knew then.
             grace: With `closed_only`: how long after its end a bar may still be waiting for ticks that are on
                 their way; as long as the feed is behind.
 
         Raises:
-            InvalidRecord: An instant has no time zone, or there is no such interval.
+            InvalidRecord: An instant has no time zone, or there is no such interval; days that do not begin on hours
+                of UTC are asked for from a time whose minutes are no longer kept; or the volume of a bar is more than
+                a bar can hold.
             ConfigurationError: There is no such time zone.
         """
         with translated_errors():
@@ -191,19 +212,23 @@ async def _select_bars(
     if interval == "1d":
         zone = time_zone or await connection.scalar(sa.text("SELECT qts_trading_zone()"))
         parameters["zone"] = zone
-        aggregate = "ohlcv_1h" if _days_begin_on_hours(zone, start, end) else "ohlcv_1m"
+        parts = await _parts_of_days(connection, table, parameters, on_hours=on_hours_since(zone, start, end))
         bucket, bar_end = _DAY_BUCKET, _DAY_END
     else:
         parameters["length"] = chosen.length
-        aggregate, bucket, bar_end = chosen.aggregate, _FIXED_BUCKET, _FIXED_END
+        parts, bucket, bar_end = _parts(table, chosen.aggregate), _FIXED_BUCKET, _FIXED_END
     statement = _BARS.format(
         bucket=bucket,
-        parts=_parts(table, aggregate),
+        parts=parts,
         closed=_CLOSED.format(end=bar_end) if closed_only else "",
     )
     rows = await connection.execute(sa.text(statement), parameters)
-    return [
-        OHLCV(
+    return [_bar(row) for row in rows]
+
+
+def _bar(row: sa.Row[Any]) -> OHLCV:
+    try:
+        return OHLCV(
             time=row.bucket,
             symbol=row.symbol,
             source=row.source,
@@ -214,8 +239,10 @@ async def _select_bars(
             volume=row.volume,
             tick_count=row.tick_count,
         )
-        for row in rows
-    ]
+    except InvalidRecord as error:
+        # Volumes that are good one by one can add up to more than a bar holds.
+        reason = f"{error.reason}, in the bar of {row.symbol} at {row.bucket.isoformat()} of source {row.source!r}"
+        raise InvalidRecord(field=error.field, reason=reason) from error
 
 
 def _parts(table: BarSource, aggregate: str) -> str:
@@ -226,6 +253,38 @@ def _parts(table: BarSource, aggregate: str) -> str:
     return _TICKS.format(table=table)
 
 
+async def _parts_of_days(
+    connection: AsyncConnection, table: BarSource, parameters: dict[str, object], *, on_hours: dt.datetime
+) -> str:
+    """What days are made of: hours, but minutes where an hour can belong to two days.
+
+    Args:
+        connection: In a transaction.
+        table: Ticks, or minute bars of vendors.
+        parameters: Of the query; may be added to.
+        on_hours: Instant from which on days begin on hours of UTC.
+    """
+    parameters["on_hours"] = on_hours
+    if table != "tick_data" or on_hours <= cast("dt.datetime", parameters["earliest"]):
+        return _parts(table, "ohlcv_1h")
+    if "ohlcv_1m" in await continuous_aggregates(connection):
+        lost: dt.datetime | None = await connection.scalar(sa.text(_HOURS_WITHOUT_MINUTES), parameters)
+        if lost is not None:
+            raise InvalidRecord(
+                field="start",
+                reason=(
+                    f"days of {parameters['zone']} do not begin on hours of UTC, and minutes are no longer kept up to "
+                    f"{(lost + _HOUR).isoformat()}; ask for days after that, for bars of 1h, or for days of another "
+                    "time_zone"
+                ),
+            )
+    minutes, hours = _parts(table, "ohlcv_1m"), _parts(table, "ohlcv_1h")
+    return (
+        f"SELECT * FROM ({minutes}) AS minute WHERE at < :on_hours UNION ALL "
+        f"SELECT * FROM ({hours}) AS hour WHERE at >= :on_hours"
+    )
+
+
 def _at_most(instant: dt.datetime, more: dt.timedelta) -> dt.datetime:
     try:
         return instant + more
@@ -233,17 +292,34 @@ def _at_most(instant: dt.datetime, more: dt.timedelta) -> dt.datetime:
         return dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
-def _days_begin_on_hours(name: str, start: dt.datetime, end: dt.datetime) -> bool:
-    """Whether the zone is whole hours from UTC all the time; else an hour belongs to two days."""
+def on_hours_since(name: str, start: dt.datetime, end: dt.datetime) -> dt.datetime:
+    """From when on, of the time asked for, the zone is whole hours from UTC: before that, an hour can be of two days.
+
+    Returns:
+        `start` or earlier if it always is; the end of all time if it is not at the end.
+    """
     try:
         zone = zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ConfigurationError(f"there is no time zone {name!r}") from error
-    # Clocks do not change and change back within two weeks.
-    probe, step = start.astimezone(dt.UTC), dt.timedelta(days=14)
-    probes = [probe]
-    while probes[-1] < end:
-        probes.append(_at_most(probes[-1], step))
-        if probes[-1].year == dt.MAXYEAR:
-            break
-    return all((instant.astimezone(zone).utcoffset() or dt.timedelta()) % _HOUR == dt.timedelta() for instant in probes)
+    first = min(max(start, _ZONES_BEGIN), _ZONES_REPEAT - _YEAR)
+    probe = max(min(_at_most(end, _TWO_WEEKS), _ZONES_REPEAT), first)
+    on_hours = dt.datetime.max.replace(tzinfo=dt.UTC)
+    # Backwards: of a zone that had odd offsets long ago, only what is before them needs minutes.
+    while _on_hour(probe, zone):
+        if probe == first:
+            return min(start, first)
+        on_hours = _next_hour(probe)
+        # Clocks do not change and change back within two weeks.
+        probe = max(probe - _TWO_WEEKS, first)
+    # What is so in the last year that is looked at, is so in all that follow.
+    forever = end > _ZONES_REPEAT and probe >= _ZONES_REPEAT - _YEAR
+    return dt.datetime.max.replace(tzinfo=dt.UTC) if forever else on_hours
+
+
+def _on_hour(instant: dt.datetime, zone: zoneinfo.ZoneInfo) -> bool:
+    return (instant.astimezone(zone).utcoffset() or _NO_TIME) % _HOUR == _NO_TIME
+
+
+def _next_hour(instant: dt.datetime) -> dt.datetime:
+    return instant.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0) + _HOUR

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from qts_data.models import IngestBatch, TickDay
 from qts_data.repositories.ticks.reports import IngestReport
-from qts_data.repositories.ticks.tally import instant
+from qts_data.repositories.ticks.tally import hours_of, instant
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from qts_data.repositories.ticks.reports import BatchId, TickTable
     from qts_data.repositories.ticks.tally import Tally
 
-__all__ = ["add_days", "add_to_stream", "advance", "claim", "find", "finish", "last_stored", "recount"]
+__all__ = ["add_days", "add_to_stream", "advance", "claim", "find", "find_parts", "finish", "last_stored", "recount"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _EPOCH_DAY: Final = dt.date(1970, 1, 1)
@@ -56,8 +56,20 @@ async def claim(
 async def find(connection: AsyncConnection, relation: TickTable, batch: BatchId) -> IngestReport | None:
     """The report of a batch that is in."""
     row = (await connection.execute(sa.select(_batches).where(_is(relation, batch)))).one_or_none()
-    if row is None:
-        return None
+    return None if row is None else _report_of(row)
+
+
+async def find_parts(connection: AsyncConnection, relation: TickTable, stream: str) -> dict[int, IngestReport]:
+    """By its offset the report of each batch of a stream that is in."""
+    rows = await connection.execute(
+        sa.select(_batches).where(_batches.c.relation == relation, _batches.c.stream == stream)
+    )
+    return {row.part: _report_of(row) for row in rows}
+
+
+def _report_of(row: sa.Row[Any]) -> IngestReport:
+    # Whether its bars were refreshed then, nobody knows: whoever loaded it may have been killed before.
+    known = row.first_time is not None and row.last_time is not None
     return IngestReport(
         received=row.received,
         inserted=0,
@@ -66,6 +78,7 @@ async def find(connection: AsyncConnection, relation: TickTable, batch: BatchId)
         last=row.last_time,
         rejected=row.rejected,
         known=True,
+        stale=(hours_of(row.first_time, row.last_time),) if known else (),
     )
 
 
@@ -175,17 +188,22 @@ _ADD_DAYS: Final = """
                           ELSE excluded.first_time END,
         last_time = CASE WHEN d.chunk = excluded.chunk THEN greatest(d.last_time, excluded.last_time)
                          ELSE excluded.last_time END
+    RETURNING clock_timestamp()
 """
 
 
 async def add_days(connection: AsyncConnection, relation: TickTable, tally: Tally) -> None:
-    """Add what a load has inserted; at its end, so that others wait for the rows as short as can be."""
+    """Add what a load has inserted, and tell the tally what time it is on the server.
+
+    At the end of the load, so that others wait for the rows as short as can be.
+    """
+    now: dt.datetime | None = None
     statement = sa.text(_ADD_DAYS.format(relation=relation))
     keys = sorted(tally.days)
     for start in range(0, len(keys), _DAYS_OF_A_STATEMENT):
         some = keys[start : start + _DAYS_OF_A_STATEMENT]
         counts = [tally.days[key] for key in some]
-        await connection.execute(
+        now = await connection.scalar(
             statement,
             {
                 "relation": relation,
@@ -197,6 +215,8 @@ async def add_days(connection: AsyncConnection, relation: TickTable, tally: Tall
                 "lasts": [instant(last) for _, _, last in counts],
             },
         )
+    if now is not None:
+        tally.at(now)
 
 
 _RECOUNT: Final = """

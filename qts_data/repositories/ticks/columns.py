@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Array = Any
     """A NumPy or Arrow array; neither library is there for everybody."""
 
-__all__ = ["Columns", "read_columns"]
+__all__ = ["Columns", "read_columns", "with_eight_places"]
 
 MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 # Of its own: the caller's may round.
@@ -183,19 +183,26 @@ def _texts(field: str, array: Array, check: Callable[[str], None], faults: _Faul
     numpy, pyarrow = require("numpy"), require("pyarrow")
     kind = array.type
     if pyarrow.types.is_dictionary(kind):
-        array, kind = array.cast(kind.value_type), kind.value_type
+        # Polars' categories are string views, which Arrow does not decode.
+        values = array.dictionary
+        if pyarrow.types.is_string_view(values.type):
+            values = values.cast(pyarrow.large_string())
+        array = pyarrow.DictionaryArray.from_arrays(array.indices, values).dictionary_decode()
+        kind = array.type
     if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_string_view(kind)):
         raise InvalidRecord(field=field, reason=f"is {kind}; give text")
     if pyarrow.types.is_string_view(kind):
         array = array.cast(pyarrow.large_string())
     encoded = array.dictionary_encode()
-    values: list[str] = encoded.dictionary.to_pylist()
+    distinct: list[str] = encoded.dictionary.to_pylist()
     complaints: dict[int, InvalidRecord] = {}
-    for code, value in enumerate(values):
+    for code, value in enumerate(distinct):
         try:
             check(value)
         except InvalidRecord as error:
             complaints[code] = error
+            # No row that stays has it, and the longest value sets the width of all rows.
+            distinct[code] = ""
     present = _valid(array)
     faults.add(~present, lambda _: InvalidRecord(field=field, reason="is missing"))
     codes = numpy.asarray(encoded.indices.fill_null(0), dtype=numpy.int32)
@@ -204,7 +211,7 @@ def _texts(field: str, array: Array, check: Callable[[str], None], faults: _Faul
             numpy.isin(codes, list(complaints)) & present,
             lambda index: complaints[int(codes[index])],
         )
-    return values, codes
+    return distinct, codes
 
 
 def _times(array: Array, faults: _Faults) -> Array:
@@ -326,9 +333,14 @@ def _checked_one_by_one(field: str, array: Array, check: Callable[[str, Decimal]
     faults.add(numpy.isin(numpy.arange(len(array)), list(complaints)), complaints.__getitem__)
     # What passed the check fits 28 digits and 8 places; zeros beyond them are cut before the cast.
     return pyarrow.array(
-        [None if value is None else _EXACT.quantize(value, _EIGHT_PLACES) for value in good],
+        [None if value is None else with_eight_places(value) for value in good],
         type=pyarrow.decimal128(38, 8),
     )
+
+
+def with_eight_places(value: Decimal) -> Decimal:
+    """The same number; whatever passed its check has only zeros beyond these places."""
+    return _EXACT.quantize(value, _EIGHT_PLACES)
 
 
 def _valid(array: Array) -> Array:

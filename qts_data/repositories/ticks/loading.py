@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import psycopg
 import sqlalchemy as sa
@@ -12,14 +12,34 @@ import sqlalchemy as sa
 from qts_data.errors import InvalidRecord, TransactionConflict
 from qts_data.repositories.ticks.batch import COLUMNS, KEY, MinuteCount
 from qts_data.repositories.ticks.driver import driver_of
+from qts_data.repositories.ticks.tally import instant
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from qts_data.repositories.ticks.batch import Batch
     from qts_data.repositories.ticks.reports import TickTable
 
-__all__ = ["append", "insert_new"]
+__all__ = ["Span", "append", "insert_new"]
+
+
+class Span(NamedTuple):
+    """Some time of a symbol and feed.
+
+    Attributes:
+        symbol: The instrument.
+        source: The feed.
+        first: In microseconds since 1970 UTC.
+        last: The same; it belongs to the span.
+    """
+
+    symbol: str
+    source: str
+    first: int
+    last: int
+
 
 _STAGE: Final = "tick_stage"
 _APPEND_ATTEMPTS: Final = 10
@@ -59,6 +79,18 @@ _INSERT_BEHIND: Final = _COUNTED.format(
     """
 )
 
+# The bounds of all spans say which chunks to look into.
+_HOLES: Final = """
+    SELECT EXISTS (
+        SELECT FROM unnest(CAST(:symbols AS text[]), CAST(:sources AS text[]), CAST(:firsts AS timestamptz[]),
+                           CAST(:lasts AS timestamptz[])) AS s (symbol, source, first, last)
+         CROSS JOIN LATERAL (SELECT FROM {relation} AS t
+                              WHERE t.symbol = s.symbol AND t.source = s.source
+                                AND t.time >= s.first AND t.time <= s.last
+                                AND t.time >= CAST(:first AS timestamptz) AND t.time <= CAST(:last AS timestamptz)
+                              GROUP BY t.time HAVING max(t.seq) <> count(*) - 1 LIMIT 1) AS hole)
+"""
+
 _CHANGED: Final = f"""
     SELECT s.symbol, s.time, s.source, s.seq, s.price AS given_price, t.price AS stored_price,
            s.volume AS given_volume, t.volume AS stored_volume, s.bid AS given_bid, t.bid AS stored_bid,
@@ -92,13 +124,22 @@ async def insert_new(
     return inserted
 
 
-async def append(connection: AsyncConnection, relation: TickTable, batch: Batch) -> list[MinuteCount]:
+async def append(
+    connection: AsyncConnection, relation: TickTable, batch: Batch, shared: Sequence[Span]
+) -> list[MinuteCount]:
     """Insert all of a batch whose feed gives no seq, behind what is stored of the same instants.
+
+    Args:
+        connection: In a transaction.
+        relation: The table.
+        batch: The ticks.
+        shared: Where the batch meets what may be stored; none in the usual case that its ticks are the latest.
 
     Raises:
         TransactionConflict: Others keep writing the same instants of the same feed.
     """
-    if await _copy_direct(connection, relation, batch):
+    # A number that is free is behind all others only where these have no holes.
+    if not await _has_holes(connection, relation, shared) and await _copy_direct(connection, relation, batch):
         return batch.minutes()
     await _stage(connection, relation, batch)
     for _ in range(_APPEND_ATTEMPTS):
@@ -111,6 +152,25 @@ async def append(connection: AsyncConnection, relation: TickTable, batch: Batch)
             await savepoint.commit()
             return inserted
     raise TransactionConflict(f"others keep adding ticks to the same instants of {relation}")
+
+
+async def _has_holes(connection: AsyncConnection, relation: TickTable, spans: Sequence[Span]) -> bool:
+    """Whether at some instant there are ticks whose seqs are not 0, 1, 2 and so on."""
+    if not spans:
+        return False
+    firsts, lasts = [instant(span.first) for span in spans], [instant(span.last) for span in spans]
+    found: bool = await connection.scalar(
+        sa.text(_HOLES.format(relation=relation)),
+        {
+            "symbols": [span.symbol for span in spans],
+            "sources": [span.source for span in spans],
+            "firsts": firsts,
+            "lasts": lasts,
+            "first": min(firsts),
+            "last": max(lasts),
+        },
+    )
+    return found
 
 
 async def _copy_direct(connection: AsyncConnection, relation: TickTable, batch: Batch) -> bool:

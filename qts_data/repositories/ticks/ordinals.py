@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
-from typing import TYPE_CHECKING
 
 from qts_data.errors import InvalidRecord
-
-if TYPE_CHECKING:
-    import datetime as dt
 
 __all__ = ["Ordinals", "forgotten"]
 
@@ -50,6 +47,9 @@ class Ordinals:
         Raises:
             InvalidRecord: It comes so late that its instant may have been forgotten.
         """
+        # Two instants of the hour that clocks run through twice are equal as long as they are in one zone.
+        if time.tzinfo is not dt.UTC:
+            time = time.astimezone(dt.UTC)
         key = (symbol, time, source)
         count = self._counts.get(key, 0)
         if count == 0 and self._forgotten:

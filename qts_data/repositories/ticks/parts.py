@@ -7,15 +7,12 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
-from qts_data.models import IngestBatch
 from qts_data.repositories.ticks import bookkeeping
 from qts_data.repositories.ticks.reports import BatchId, IngestReport
 from qts_data.repositories.ticks.sources import Numbering
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from qts_data.contracts import TickData
     from qts_data.repositories.ticks.reports import TickTable
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["load_in_parts"]
 
 _ROWS_OF_A_TURN = 512
-# Beside the rows of the parts: the one that says that there are no more.
-_WHOLE = "#whole"
 
 
 async def load_in_parts(
@@ -58,33 +53,33 @@ async def load_in_parts(
         InvalidRecord: A tick is bad, or the table holds another one under the same key.
         QtsDataError: The database refused, or went away. The parts before stay; call again to go on.
     """
-    whole = BatchId(f"{stream}{_WHOLE}")
+    whole = BatchId.of_whole(stream)
     if not again and (known := await _known(database, table, whole)):
         return known
-    finished: dict[int, int] = {} if again else await _finished_parts(database, table, stream)
+    finished = {} if again else await _finished_parts(database, table, stream)
     numbering = Numbering()
     report: IngestReport | None = None
     offset = 0
-    iterator = iter(ticks)
+    source = _Source(ticks)
     while True:
-        size = finished.get(offset)
-        part = itertools.islice(iterator, part_size if size is None else size)
-        if size is None:
-            held = await _taken(part)
+        done = finished.get(offset)
+        if done is None:
+            held = await _taken(source, part_size)
             if not held:
                 break
-            async with database.transaction() as uow:
-                repository = uow.ticks if table == "tick_data" else uow.tick_history
-                done = await repository.ingest(held, batch=BatchId(stream, offset), again=again, numbering=numbering)
-            taken = len(held)
-        else:
-            taken = await _skip(part, numbering)
-            done = IngestReport(taken, 0, taken, None, None, known=True)
+            done = await _load(database, held, BatchId(stream, offset), table, again=again, numbering=numbering)
+            if done.known:
+                # Somebody else has loaded it meanwhile, and maybe in parts of another size.
+                source.put_back(held)
+        size = done.received
+        if done.known:
+            taken = await _skip(source, size, numbering)
+            done = replace(done, received=taken, duplicate=taken, rejected=0)
         report = done if report is None else report + done
-        offset += taken
+        offset += done.received
         if progress is not None:
             progress(offset)
-        if size is not None and taken < size:
+        if done.received < size:
             break
     report = replace(report or IngestReport(0, 0, 0, None, None), rejected=rejected(), known=False)
     report = replace(report, received=report.received + report.rejected)
@@ -100,29 +95,55 @@ async def _known(database: Database, table: TickTable, whole: BatchId) -> Ingest
         return await bookkeeping.find(reader.connection, table, whole)
 
 
-async def _finished_parts(database: Database, table: TickTable, stream: str) -> dict[int, int]:
-    """Offset and size of each part that is in."""
+async def _finished_parts(database: Database, table: TickTable, stream: str) -> dict[int, IngestReport]:
+    """By its offset each part that is in."""
     async with database.reader() as reader:
-        rows = await reader.connection.execute(
-            sa.select(IngestBatch.part, IngestBatch.received).where(
-                IngestBatch.relation == table, IngestBatch.stream == stream
-            )
-        )
-        return {row.part: row.received for row in rows}
+        found = await bookkeeping.find_parts(reader.connection, table, stream)
+    return {part: report for part, report in found.items() if report.received}
 
 
-async def _taken(part: Iterator[TickData]) -> list[TickData]:
+async def _load(
+    database: Database, held: list[TickData], batch: BatchId, table: TickTable, *, again: bool, numbering: Numbering
+) -> IngestReport:
+    """Load a part that is not in; nothing is numbered if it is."""
+    async with database.transaction() as uow:
+        known = await bookkeeping.claim(uow.connection, table, batch, again=again)
+        # An empty batch of that name says nothing about these ticks.
+        if known is not None and known.received:
+            return known
+        repository = uow.ticks if table == "tick_data" else uow.tick_history
+        return await repository.ingest(held, batch=batch, again=True, numbering=numbering)
+
+
+class _Source:
+    """Ticks that can be put back."""
+
+    def __init__(self, ticks: Iterable[TickData]) -> None:
+        self._ticks = iter(ticks)
+        self._back: list[TickData] = []
+
+    def take(self, count: int) -> list[TickData]:
+        taken = self._back[:count]
+        del self._back[:count]
+        taken += itertools.islice(self._ticks, count - len(taken))
+        return taken
+
+    def put_back(self, ticks: list[TickData]) -> None:
+        self._back[:0] = ticks
+
+
+async def _taken(source: _Source, size: int) -> list[TickData]:
     held: list[TickData] = []
-    while turn := list(itertools.islice(part, _ROWS_OF_A_TURN)):
+    while turn := source.take(min(_ROWS_OF_A_TURN, size - len(held))):
         held += turn
         await asyncio.sleep(0)
     return held
 
 
-async def _skip(part: Iterator[TickData], numbering: Numbering) -> int:
+async def _skip(source: _Source, size: int, numbering: Numbering) -> int:
     """Count ticks without loading them."""
     taken = 0
-    while turn := list(itertools.islice(part, _ROWS_OF_A_TURN)):
+    while turn := source.take(min(_ROWS_OF_A_TURN, size - taken)):
         numbering.skip(turn)
         taken += len(turn)
         await asyncio.sleep(0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from qts_data.extras import require
-from qts_data.repositories.ticks.columns import Columns, read_columns
+from qts_data.repositories.ticks.columns import Columns, read_columns, with_eight_places
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from decimal import Decimal
 
     from qts_data.contracts import TickData
 
@@ -26,7 +27,6 @@ class RecordColumns:
         """Take the next ones, a microsecond or two each."""
         pyarrow = require("pyarrow")
         self.size += len(ticks)
-        number = pyarrow.decimal128(38, 8)
         self._parts.append(
             pyarrow.RecordBatch.from_arrays(
                 [
@@ -34,10 +34,10 @@ class RecordColumns:
                     pyarrow.array([tick.symbol for tick in ticks], pyarrow.string()),
                     pyarrow.array([tick.source for tick in ticks], pyarrow.string()),
                     pyarrow.array([tick.seq for tick in ticks], pyarrow.int64()),
-                    pyarrow.array([tick.price for tick in ticks], number),
-                    pyarrow.array([tick.volume for tick in ticks], number),
-                    pyarrow.array([tick.bid for tick in ticks], number),
-                    pyarrow.array([tick.ask for tick in ticks], number),
+                    _numbers([tick.price for tick in ticks]),
+                    _numbers([tick.volume for tick in ticks]),
+                    _numbers([tick.bid for tick in ticks]),
+                    _numbers([tick.ask for tick in ticks]),
                 ],
                 names=["time", "symbol", "source", "seq", "price", "volume", "bid", "ask"],
             )
@@ -47,3 +47,13 @@ class RecordColumns:
         """All of them."""
         columns, _ = read_columns(require("pyarrow").concat_batches(self._parts))
         return columns
+
+
+def _numbers(values: Sequence[Decimal | None]) -> Any:
+    pyarrow = require("pyarrow")
+    kind = pyarrow.decimal128(38, 8)
+    try:
+        return pyarrow.array(values, kind)
+    except pyarrow.ArrowInvalid:
+        # More zeros behind the point than Arrow has places for.
+        return pyarrow.array([None if value is None else with_eight_places(value) for value in values], kind)

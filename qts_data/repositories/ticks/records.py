@@ -32,10 +32,13 @@ def numbered(ticks: Iterable[TickData], ordinals: Ordinals) -> Iterator[Row]:
     """Rows in the order of the ticks; a tick without a seq gets the next ordinal of its instant."""
     ordinal = ordinals.next
     for tick in ticks:
-        seq = tick.seq
+        seq, time = tick.seq, tick.time
+        # In another zone, the two instants of an ambiguous wall clock would be equal.
+        if time.tzinfo is not dt.UTC:
+            time = time.astimezone(dt.UTC)
         if seq is None:
-            seq = ordinal(tick.symbol, tick.time, tick.source)
-        yield (tick.symbol, tick.time, tick.source, seq, tick.price, tick.volume, tick.bid, tick.ask)
+            seq = ordinal(tick.symbol, time, tick.source)
+        yield (tick.symbol, time, tick.source, seq, tick.price, tick.volume, tick.bid, tick.ask)
 
 
 class RecordBatch:

@@ -2,33 +2,65 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-from qts_data.repositories.ticks.reports import RefreshReport, TimeRange
+from qts_data.repositories.ticks.reports import RefreshReport, TimeRange, merged
 
 if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["refresh_aggregates", "retention_cutoff"]
+__all__ = ["continuous_aggregates", "refresh_aggregates", "retention_cutoff"]
 
+_HOUR: Final = dt.timedelta(hours=1)
+# The last one that a datetime can hold has no end that one can hold.
+_LATEST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
+_LAST_HOUR: Final = dt.datetime(9999, 12, 31, 23, tzinfo=dt.UTC)
 
-def _orphaned(aggregate: str, width: str, source: str, time: str) -> str:
-    return (
-        f"SELECT count(*) FROM {aggregate} AS bar WHERE bar.bucket >= date_trunc('{width}', "
-        f"CAST(:start AS timestamptz), 'UTC') AND bar.bucket <= CAST(:end AS timestamptz) AND NOT EXISTS ("
-        f"SELECT FROM {source} AS row WHERE row.symbol = bar.symbol AND row.source = bar.source "
-        f"AND row.{time} >= bar.bucket AND row.{time} < bar.bucket + INTERVAL '1 {width}')"
-    )
+# A bar made anew of these rows would lack something: there are fewer ticks or less volume than went into it, or
+# none at its highest or lowest price. Late ticks may have come where others were dropped, so that it does not
+# suffice that there are some.
+_HOLDS: Final = (
+    "{rows}.tick_count >= bar.tick_count AND {rows}.volume >= bar.volume "
+    "AND {rows}.high >= bar.high AND {rows}.low <= bar.low"
+)
+_IN_RANGE: Final = (
+    "{column} >= CAST(:start AS timestamptz) AND {column} < coalesce(CAST(:end AS timestamptz), 'infinity')"
+)
+_OF_TICKS: Final = "count(*) AS tick_count, sum(volume) AS volume, max(price) AS high, min(price) AS low FROM tick_data"
+_OF_BARS: Final = (
+    "sum(tick_count) AS tick_count, sum(volume) AS volume, max(high) AS high, min(low) AS low FROM ohlcv_1m"
+)
 
-
-_ORPHANED: Final = {
-    "ohlcv_1m": ("minute", _orphaned("ohlcv_1m", "minute", "tick_data", "time")),
-    "ohlcv_1h": ("hour", _orphaned("ohlcv_1h", "hour", "ohlcv_1m", "bucket")),
+_ENDANGERED: Final = {
+    "ohlcv_1m": f"""
+        SELECT date_trunc('hour', bar.bucket, 'UTC') AS hour, count(*) AS bars
+          FROM ohlcv_1m AS bar
+          LEFT JOIN (SELECT date_trunc('minute', time, 'UTC') AS bucket, symbol, source, {_OF_TICKS}
+                      WHERE {_IN_RANGE.format(column="time")} GROUP BY 1, 2, 3) AS ticks
+               USING (bucket, symbol, source)
+         WHERE {_IN_RANGE.format(column="bar.bucket")} AND ({_HOLDS.format(rows="ticks")}) IS NOT TRUE
+         GROUP BY 1
+    """,
+    # The minutes are gone earlier than the hours: after a second load of the day, the ticks may be all there.
+    "ohlcv_1h": f"""
+        SELECT bar.bucket AS hour, count(*) AS bars
+          FROM ohlcv_1h AS bar
+          LEFT JOIN (SELECT date_trunc('hour', bucket, 'UTC') AS bucket, symbol, source, {_OF_BARS}
+                      WHERE {_IN_RANGE.format(column="bucket")} GROUP BY 1, 2, 3) AS minutes
+               USING (bucket, symbol, source)
+         WHERE {_IN_RANGE.format(column="bar.bucket")} AND ({_HOLDS.format(rows="minutes")}) IS NOT TRUE
+           AND NOT EXISTS (SELECT
+                             FROM (SELECT {_OF_TICKS}
+                                    WHERE symbol = bar.symbol AND source = bar.source
+                                      AND time >= bar.bucket AND time < bar.bucket + INTERVAL '1 hour') AS ticks
+                            WHERE {_HOLDS.format(rows="ticks")})
+         GROUP BY 1
+    """,
 }
 
 
@@ -36,31 +68,60 @@ async def refresh_aggregates(connection: AsyncConnection, ranges: Iterable[TimeR
     """The work of `TickRepository.refresh_bars`."""
     refreshed: dict[str, None] = {}
     kept: dict[str, int] = {}
-    existing = await _aggregates(connection)
-    for span in ranges:
-        blocked = False
-        for name, (width, orphans) in _ORPHANED.items():
-            if name not in existing or blocked:
-                continue
-            window = {"start": span.start, "end": span.end}
-            lost = await connection.scalar(sa.text(orphans), window)
-            if lost:
-                kept[name] = kept.get(name, 0) + lost
-                blocked = True
-                continue
-            await connection.execute(
-                sa.text(
-                    f"CALL refresh_continuous_aggregate('{name}', "
-                    f"date_trunc('{width}', CAST(:start AS timestamptz), 'UTC'), "
-                    f"date_trunc('{width}', CAST(:end AS timestamptz), 'UTC') + INTERVAL '1 {width}')"
-                ),
-                window,
-            )
-            refreshed[name] = None
+    existing = await continuous_aggregates(connection)
+    names = [name for name in _ENDANGERED if name in existing]
+    if not names:
+        return RefreshReport()
+    for span in merged(map(_whole_hours, ranges)):
+        # Both questions before the first refresh: minutes made of the ticks that came late could add up to as much
+        # as the hour lost.
+        endangered: set[dt.datetime] = set()
+        for name in names:
+            found = (await connection.execute(sa.text(_ENDANGERED[name]), _window(span))).all()
+            endangered |= {row.hour for row in found}
+            if found:
+                kept[name] = kept.get(name, 0) + sum(row.bars for row in found)
+        for part in _without(span, endangered):
+            for name in names:
+                await connection.execute(
+                    sa.text(
+                        f"CALL refresh_continuous_aggregate('{name}', CAST(:start AS timestamptz), "
+                        "CAST(:end AS timestamptz))"
+                    ),
+                    _window(part),
+                )
+                refreshed[name] = None
     return RefreshReport(tuple(refreshed), kept)
 
 
-async def _aggregates(connection: AsyncConnection) -> set[str]:
+def _window(span: TimeRange) -> dict[str, object]:
+    # The last instant that a datetime can hold stands for no end: it lies within an hour.
+    return {"start": span.start, "end": span.end if span.end < _LATEST else None}
+
+
+def _whole_hours(span: TimeRange) -> TimeRange:
+    """The hours that hold any instant of a range."""
+    start = span.start.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
+    end = span.end.astimezone(dt.UTC)
+    hour = end.replace(minute=0, second=0, microsecond=0)
+    if hour < end:
+        end = hour + _HOUR if hour < _LAST_HOUR else _LATEST
+    return TimeRange(start, end)
+
+
+def _without(span: TimeRange, hours: Iterable[dt.datetime]) -> Iterator[TimeRange]:
+    """What is left of a range."""
+    start = span.start
+    for hour in sorted(hours):
+        if start < hour:
+            yield TimeRange(start, hour)
+        start = hour + _HOUR if hour < _LAST_HOUR else span.end
+    if start < span.end:
+        yield TimeRange(start, span.end)
+
+
+async def continuous_aggregates(connection: AsyncConnection) -> set[str]:
+    """Names of those of the schema; none where they are views."""
     found = await connection.scalar(
         sa.text("SELECT to_regclass('timescaledb_information.continuous_aggregates') IS NOT NULL")
     )

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["BarRange", "BatchId", "IngestReport", "RefreshReport", "TickTable", "TimeRange"]
+__all__ = ["BarRange", "BatchId", "IngestReport", "RefreshReport", "TickTable", "TimeRange", "merged"]
 
 TickTable = Literal["tick_data", "tick_history"]
 """Where ticks are: `tick_data` keeps what its retention leaves, `tick_history` keeps all."""
 
 _DIGEST_BLOCK_BYTES = 1 << 20
+
+
+_WHOLE = "#whole"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +28,22 @@ class BatchId:
 
     Attributes:
         stream: What the batch is a part of: the digest of a file, the name of a feed.
-        part: Offset of the batch in the stream, at least 0; 0 for a whole.
+        part: Offset of the batch in the stream, at least 0.
     """
 
     stream: str
     part: int = 0
+
+    @classmethod
+    def of_whole(cls, stream: str) -> BatchId:
+        """The name of a whole source, which none of its parts has.
+
+        `load_in_parts` writes it when all parts are in; a source loaded in one transaction is known to it by this name.
+
+        Args:
+            stream: Name of the source.
+        """
+        return cls(f"{stream}{_WHOLE}")
 
     @classmethod
     def of_file(cls, path: Path, *facts: object) -> BatchId:
@@ -55,6 +70,17 @@ class TimeRange:
     end: dt.datetime
 
 
+def merged(ranges: Iterable[TimeRange]) -> list[TimeRange]:
+    """The same instants in as few ranges as can be, in order; those without an instant are left out."""
+    found: list[TimeRange] = []
+    for span in sorted(span for span in ranges if span.start < span.end):
+        if found and span.start <= found[-1].end:
+            found[-1] = TimeRange(found[-1].start, max(found[-1].end, span.end))
+        else:
+            found.append(span)
+    return found
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class BarRange:
     """Minutes of a symbol and feed that start in [start, end)."""
@@ -76,14 +102,16 @@ class IngestReport:
         first: Instant of the earliest tick, None without any.
         last: Instant of the latest tick, None without any.
         late: Inserted ticks of a minute before the one of the last tick that was stored of their symbol and
-            feed: their bars may have been seen as closed.
+            feed, or of that minute itself if it was over on the server's clock at the end of the load: their bars
+            may have been seen as closed. A tick of a later minute is not late, however long ago that minute was.
         rejected: Rows that were refused.
-        known: Whether the batch was in already; then nothing was read, and the counts are those of that time.
+        known: Whether the batch was in already; then nothing was loaded, and the counts are those of that time.
         cutoff: Instant before which the server drops ticks by itself; None if it keeps them.
         doomed: Inserted ticks from before the cutoff, which retention drops at its next run.
         changed: The minutes that late ticks changed.
         stale: Hours that hold inserted ticks; their bars are right once they are refreshed, by the policies
-            or by `refresh_bars`.
+            or by `refresh_bars`. Of a batch that was in: all from its first tick to its last, for whoever loaded it
+            may have ended before the refresh.
     """
 
     received: int
@@ -115,7 +143,7 @@ class IngestReport:
             cutoff=other.cutoff or self.cutoff,
             doomed=self.doomed + other.doomed,
             changed=tuple(sorted({*self.changed, *other.changed})),
-            stale=tuple(sorted({*self.stale, *other.stale})),
+            stale=tuple(merged((*self.stale, *other.stale))),
         )
 
 
@@ -124,9 +152,11 @@ class RefreshReport:
     """What became of a refresh of bars.
 
     Attributes:
-        refreshed: Names of the continuous aggregates that were brought up to date.
-        kept: For each aggregate that was left alone, the number of its bars in the range whose source rows
-            retention has dropped; a refresh would have deleted them.
+        refreshed: Names of the continuous aggregates that were brought up to date, but for the hours of the bars
+            in `kept`.
+        kept: For each aggregate, the number of its bars in the range that hold more than what there is to make them
+            of: retention has dropped their ticks or minutes, and a refresh would have deleted or diminished them.
+            Their hours were left alone, in all aggregates; ticks that came late are not in these bars.
     """
 
     refreshed: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from typing import TYPE_CHECKING
 
 from qts_data.database.errors import translated_errors
@@ -10,7 +11,7 @@ from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.repositories.ticks import bookkeeping
 from qts_data.repositories.ticks.gaps import sign_off
 from qts_data.repositories.ticks.groups import live_numbering, prepared
-from qts_data.repositories.ticks.loading import append, insert_new
+from qts_data.repositories.ticks.loading import Span, append, insert_new
 from qts_data.repositories.ticks.reads import TickReads
 from qts_data.repositories.ticks.refresh import refresh_aggregates, retention_cutoff
 from qts_data.repositories.ticks.reports import TimeRange
@@ -18,8 +19,7 @@ from qts_data.repositories.ticks.sources import Numbering, ahead, batches_of
 from qts_data.repositories.ticks.tally import Tally
 
 if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from qts_data.contracts import TickData
     from qts_data.repositories.ticks.batch import Batch
@@ -56,12 +56,15 @@ class TickRepository(TickReads):
             ticks: Records, or columns: an Arrow table or reader, a Polars or pandas frame, whatever has Arrow's
                 C stream. Columns are `time` (with a zone), `symbol`, `price`, `volume` (decimals or integers) and,
                 where known, `source`, `seq`, `bid` and `ask`. Read once, lazily.
-            batch: Name of this load. If a load of that name is in, nothing is read. Its row is written in this
-                transaction, first, so that of two loads at the same time one waits and then knows.
+            batch: Name of this load. If a load of that name is in, nothing is loaded, nor is anything read, unless
+                with `numbering`. Its row is written in this transaction, first, so that of two loads at the same
+                time one waits and then knows.
             again: Load a batch that is in once more, for example after retention has dropped its ticks.
             continues: This is a further piece of a feed: a tick without a `seq` goes behind those that are stored
                 of its instant. Needs `batch`, for nothing else tells a repetition from more of the same.
-            numbering: Counters that an earlier call for the same source has used.
+            numbering: Counters that an earlier call for the same source has used; they count the ticks of a batch
+                that is in, too. After a call that failed they have counted ticks that are not stored: begin again
+                with new ones, at the beginning of the source.
             source: Feed of columns that do not name one.
             reject: Takes the complaint about each bad row of columns, and the good ones are loaded; without it the
                 first bad row ends the load.
@@ -76,11 +79,11 @@ class TickRepository(TickReads):
         if continues and batch is None:
             raise InvalidRecord(field="batch", reason="a piece of a feed needs the name of the batch")
         with translated_errors():
+            known: IngestReport | None = None
             if batch is not None:
                 known = await bookkeeping.claim(self._connection, self._table, batch, again=again)
-                if known is not None:
+                if known is not None and numbering is None:
                     return known
-            tally = Tally(await retention_cutoff(self._connection, self._table))
             following = batches_of(
                 ticks,
                 batch_size=batch_size,
@@ -89,6 +92,11 @@ class TickRepository(TickReads):
                 source=source,
                 reject=reject,
             )
+            if known is not None:
+                # What follows in the same instants goes behind it.
+                await _count(following)
+                return known
+            tally = Tally(await retention_cutoff(self._connection, self._table))
             duplicates = False
             async with contextlib.aclosing(ahead(following)) as following_ones:
                 async for batches, rejected in following_ones:
@@ -161,7 +169,11 @@ class TickRepository(TickReads):
             await sign_off(self._connection, symbol, start, end, reason, source=source)
 
     async def recount(self) -> None:
-        """Make `overview` right after somebody else has changed the table; scans it, and loads wait meanwhile."""
+        """Make `overview` right after somebody else has changed the table; scans it, and loads wait meanwhile.
+
+        Each UTC day has to be in one chunk, as it is with the chunk intervals that the migrations give the tables:
+        with chunks of hours, neither this nor `overview` is right.
+        """
         with translated_errors():
             await bookkeeping.recount(self._connection, self._table)
 
@@ -171,16 +183,18 @@ class TickRepository(TickReads):
         """Bring the bars of [start, end], or of several ranges, up to date, now and not by the next policy.
 
         Where the server keeps no continuous aggregates this does nothing: views are always current. A refresh
-        over ticks that retention has dropped would delete their bars, so an aggregate that has such bars in a
-        range is left alone there, and so is what is built on it.
+        over ticks that retention has dropped would delete their bars, or make them of the ticks that came late
+        alone. So each hour with a bar that holds more than what there is to make it of is left alone and reported;
+        the other hours are refreshed. Nothing tells a tick that somebody deleted by hand from one that retention
+        dropped: after that, `CALL refresh_continuous_aggregate` yourself.
 
         The connection must be in autocommit mode: the server refuses a refresh inside a transaction.
 
         Args:
-            start: Aware instant, or the ranges, such as `IngestReport.stale`.
-            end: Aware instant.
+            start: Aware instant, or the ranges, such as `IngestReport.stale`; the end of a range is not in it.
+            end: Aware instant; its bar is refreshed too.
         """
-        ranges = [TimeRange(start, end)] if end is not None else start  # type: ignore[arg-type]
+        ranges = [TimeRange(start, _just_after(end))] if end is not None else start  # type: ignore[arg-type]
         with translated_errors():
             return await refresh_aggregates(self._connection, ranges)  # type: ignore[arg-type]
 
@@ -191,7 +205,7 @@ class TickRepository(TickReads):
             tally.stored |= await bookkeeping.last_stored(self._connection, self._table, unseen)
         before = tally.inserted
         if behind and batch.counted:
-            inserted = await append(self._connection, self._table, batch)
+            inserted = await append(self._connection, self._table, batch, _shared(batch, tally))
         else:
             inserted = await insert_new(self._connection, self._table, batch, expect_duplicates=expect_duplicates)
         tally.take(batch.minutes())
@@ -206,3 +220,27 @@ class TickRepository(TickReads):
         if batch is not None:
             await bookkeeping.finish(self._connection, self._table, batch, report)
         return report
+
+
+def _shared(batch: Batch, tally: Tally) -> list[Span]:
+    """Of each symbol and feed, from the first tick of a batch to the last in the table, where that is not earlier."""
+    spans: dict[tuple[str, str], tuple[int, int]] = {}
+    for symbol, source, _, _, first, last in batch.minutes():
+        begin, end = spans.get((symbol, source), (first, last))
+        spans[symbol, source] = (min(begin, first), max(end, last))
+    return [
+        Span(*pair, first, min(last, latest))
+        for pair, (first, last) in spans.items()
+        if (latest := tally.latest(pair)) is not None and first <= latest
+    ]
+
+
+def _just_after(instant: dt.datetime) -> dt.datetime:
+    latest = dt.datetime.max.replace(tzinfo=dt.UTC)
+    return instant + dt.datetime.resolution if instant < latest else latest
+
+
+async def _count(following: Callable[[], Awaitable[tuple[list[Batch], int] | None]]) -> None:
+    """Number ticks without loading them."""
+    while await following() is not None:
+        pass

@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
     from qts_data.repositories.ticks.batch import MinuteCount
 
-__all__ = ["Tally", "instant"]
+__all__ = ["Tally", "hours_of", "instant"]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LATEST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
+_NEVER: Final = (_LATEST - _EPOCH) // dt.timedelta(minutes=1) + 1
 _MINUTES_OF_AN_HOUR: Final = 60
 _MINUTES_OF_A_DAY: Final = 1440
 _MICROSECONDS_OF_A_MINUTE: Final = 60_000_000
@@ -26,8 +28,15 @@ def instant(microseconds: int) -> dt.datetime:
     return _EPOCH + dt.timedelta(microseconds=microseconds)
 
 
+def hours_of(first: dt.datetime, last: dt.datetime) -> TimeRange:
+    """The hours from that of one instant to that of another."""
+    start, end = ((each - _EPOCH) // dt.timedelta(hours=1) for each in (first, last))
+    return TimeRange(_minute(start * _MINUTES_OF_AN_HOUR), _minute((end + 1) * _MINUTES_OF_AN_HOUR))
+
+
 def _minute(minutes: int) -> dt.datetime:
-    return _EPOCH + dt.timedelta(minutes=minutes)
+    """The minute so many after 1970; the end of the last one there is, is the last instant there is."""
+    return _LATEST if minutes >= _NEVER else _EPOCH + dt.timedelta(minutes=minutes)
 
 
 def _ranges(members: Iterable[int]) -> list[tuple[int, int]]:
@@ -61,7 +70,9 @@ class Tally:
         self.rejected = 0
         self.days: dict[tuple[str, str, int], tuple[int, int, int]] = {}
         self.stored: dict[tuple[str, str], int | None] = {}
+        self._latest: dict[tuple[str, str], int] = {}
         self._late = 0
+        self._beside: defaultdict[tuple[str, str], int] = defaultdict(int)
         self._doomed = 0
         self._first: int | None = None
         self._last: int | None = None
@@ -86,14 +97,34 @@ class Tally:
             if self._cutoff_minute is not None and minute < self._cutoff_minute:
                 self._doomed += ticks
             stored = self.stored.get((symbol, source))
-            if stored is not None and minute < stored // _MICROSECONDS_OF_A_MINUTE:
-                self._late += ticks
-                self._changed[symbol, source].add(minute)
+            if stored is not None and minute <= (last_minute := stored // _MICROSECONDS_OF_A_MINUTE):
+                if minute < last_minute:
+                    self._late += ticks
+                    self._changed[symbol, source].add(minute)
+                else:
+                    self._beside[symbol, source] += ticks
+            self._latest[symbol, source] = max(last, self._latest.get((symbol, source), last))
             key = (symbol, source, minute // _MINUTES_OF_A_DAY)
             before = self.days.get(key)
             if before is not None:
                 ticks, first, last = ticks + before[0], min(first, before[1]), max(last, before[2])
             self.days[key] = (ticks, first, last)
+
+    def latest(self, pair: tuple[str, str]) -> int | None:
+        """Time of the last tick in the table of a symbol and feed, in microseconds since 1970; None without any."""
+        inserted, stored = self._latest.get(pair), self.stored.get(pair)
+        if inserted is None or stored is None:
+            return stored if inserted is None else inserted
+        return max(inserted, stored)
+
+    def at(self, now: dt.datetime) -> None:
+        """Once, at the end: ticks of the very minute that was the last are late if it is over by now."""
+        current = (now - _EPOCH) // dt.timedelta(minutes=1)
+        for pair, ticks in self._beside.items():
+            minute = (self.stored[pair] or 0) // _MICROSECONDS_OF_A_MINUTE
+            if minute < current:
+                self._late += ticks
+                self._changed[pair].add(minute)
 
     def report(self) -> IngestReport:
         """The counts so far."""
