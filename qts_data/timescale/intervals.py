@@ -54,8 +54,7 @@ class Interval:
         if isinstance(value, Interval):
             return value
         read = cls.offset(value)
-        signed = read.text.startswith(("+", "-")) or " +" in read.text or " -" in read.text
-        if signed or not (read.months or read.microseconds):
+        if not {"+", "-"}.isdisjoint(read.text) or not (read.months or read.microseconds):
             raise _no_length(value)
         return read
 

@@ -334,7 +334,19 @@ def test_an_interval_is_read_as_postgresql_reads_it(text: str, months: int, seco
 
 @pytest.mark.parametrize(
     "text",
-    ["", "day", "1", "-1 day", "1 day ago", "1.5 months", "1 fortnight", "1 day, 2 hours", "1 day'; DROP TABLE x; --"],
+    [
+        "",
+        "day",
+        "1",
+        "-1 day",
+        "1 day-2 hours",
+        "+1 day",
+        "1 day ago",
+        "1.5 months",
+        "1 fortnight",
+        "1 day, 2 hours",
+        "1 day'; DROP TABLE x; --",
+    ],
 )
 def test_what_is_no_interval_is_refused(text: str) -> None:
     with pytest.raises(DeclarationError, match="is no length of time"):
