@@ -22,6 +22,7 @@ from qts_data.database.migrations import AUTOGENERATE_OPTIONS, MIGRATION_LOCK_KE
 from qts_data.errors import QtsDataError
 from qts_data.models import Base
 from qts_data.settings import load_settings
+from qts_data.timescale import Edition
 from qts_data.timescale.autogenerate import PLUGIN_NAME
 
 config = context.config
@@ -53,6 +54,8 @@ def run_offline() -> None:
     """Print the SQL; nothing is asked of any server."""
     if "edition" not in arguments:
         raise CommandError("offline SQL needs an edition: pass -x edition=community, apache or postgresql")
+    if arguments["edition"] not in list(Edition):
+        raise CommandError(f"-x edition is one of {', '.join(Edition)}, not {arguments['edition']!r}")
     settings = load_settings()
     context.configure(
         dialect_name="postgresql",

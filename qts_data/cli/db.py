@@ -13,8 +13,9 @@ from qts_data.cli.output import console, fail
 from qts_data.cli.show import print_check
 from qts_data.database import migrations
 from qts_data.database.roles import ROLES, role_statements
-from qts_data.errors import QtsDataError
+from qts_data.errors import ConfigurationError, QtsDataError
 from qts_data.settings import load_settings
+from qts_data.timescale import TimescaleError
 
 __all__ = ["app"]
 
@@ -38,7 +39,7 @@ def upgrade(
 def downgrade(
     revision: Annotated[str, typer.Argument(help="Revision to go back to, or base.")],
     allow_data_loss: Annotated[
-        bool, typer.Option(help="Drop aggregates, too, whose history reaches back further than their source.")
+        bool, typer.Option(help="Drop aggregates, too, that hold history which their source no longer has.")
     ] = False,
 ) -> None:
     """Migrate the database down. What the later revisions created is dropped, with its data."""
@@ -84,6 +85,8 @@ def check(
         report = bootstrap.check(load_settings())
     except QtsDataError as error:
         fail(error, code=2)
+    except TimescaleError as error:
+        fail(ConfigurationError(str(error)), code=2)
     if as_json:
         typer.echo(
             json.dumps(

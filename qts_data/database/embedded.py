@@ -119,6 +119,7 @@ class EmbeddedServer:
                 the server cannot be made or cannot reach its files.
             DatabaseUnavailable: The server did not start; the message ends with the last lines of its log.
         """
+        self._refuse_what_is_not_ours()
         with self._locked(timeout_seconds) as deadline:
             return self._wait_for_others(deadline) or self._start(deadline)
 
@@ -129,10 +130,12 @@ class EmbeddedServer:
             Whether there was anything to stop.
 
         Raises:
+            ConfigurationError: The directory was not made by `start`; nothing is touched then.
             DatabaseUnavailable: Even the immediate shutdown did not end it.
         """
         if self._is_absent():
             return False
+        self._refuse_what_is_not_ours()
         with self._locked(timeout_seconds) as deadline:
             return _stop(self._data(), deadline)
 
@@ -154,6 +157,7 @@ class EmbeddedServer:
         """
         if self._is_absent():
             return
+        self._refuse_what_is_not_ours()
         with self._locked(60) as deadline:
             data = self._data()
             if _is_cluster(data):
@@ -198,6 +202,11 @@ class EmbeddedServer:
     def _is_absent(self) -> bool:
         with _system_errors_explained(self._directory):
             return not self._directory.exists()
+
+    def _refuse_what_is_not_ours(self) -> None:
+        """Before there is a lock file: nothing is written beside what belongs to somebody else."""
+        with _system_errors_explained(self._directory):
+            _is_cluster(self._data())
 
     @contextlib.contextmanager
     def _locked(self, timeout_seconds: float) -> Iterator[float]:

@@ -13,12 +13,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 
 from qts_data.database.engine import engine
 from qts_data.database.errors import translated_errors
-from qts_data.errors import ConfigurationError, SchemaMismatch, TransactionConflict
-from qts_data.timescale import ServerNotSupported, probe, require_supported
+from qts_data.errors import ConfigurationError, QtsDataError, SchemaMismatch, TransactionConflict
+from qts_data.timescale import ServerNotSupported, TimescaleError, probe, require_supported
 from qts_data.timescale.adopt import adopt as timescale_adopt
 from qts_data.timescale.drift import Difference
 
@@ -100,6 +101,10 @@ def upgrade(url: URL, revision: str = "head", **attributes: Any) -> None:
     Raises:
         QtsDataError: One sentence about what is wrong and what to do.
     """
+    if not revision or revision == "base" or revision.startswith("-"):
+        raise ConfigurationError(
+            f"{revision!r} is nothing to upgrade to: name a newer revision or head; qts-data db downgrade goes back"
+        )
     with _sentences():
         command.upgrade(alembic_config(url, **attributes), revision)
 
@@ -110,6 +115,10 @@ def downgrade(url: URL, revision: str, **attributes: Any) -> None:
     Raises:
         QtsDataError: One sentence about what is wrong and what to do.
     """
+    if not revision or revision in ("head", "heads") or revision.startswith("+"):
+        raise ConfigurationError(
+            f"{revision!r} is nothing to downgrade to: name an older revision, -1 or base; qts-data db upgrade goes on"
+        )
     with _sentences():
         command.downgrade(alembic_config(url, **attributes), revision)
 
@@ -145,16 +154,31 @@ def _sentences() -> Iterator[None]:
         yield
     except CommandError as error:
         # env.py hands our own errors to Alembic's command line as CommandError; here they come back.
-        if error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        if isinstance(error.__cause__, QtsDataError):
             raise error.__cause__ from error
+        if isinstance(error.__cause__, RevisionError):
+            head = ScriptDirectory(str(script_location())).get_current_head()
+            raise ConfigurationError(f"{error.__cause__}: the revisions go from base to {head}") from error
+        raise ConfigurationError(str(error)) from error
+    except TimescaleError as error:
         raise ConfigurationError(str(error)) from error
 
 
 def revision_of(connection: Connection) -> Revision:
-    """Compare the database's revision with the code's."""
+    """Compare the database's revision with the code's.
+
+    Raises:
+        SchemaMismatch: The database has several revisions at once, which no migration of ours makes.
+    """
     scripts = ScriptDirectory(str(script_location()))
     head = scripts.get_current_head()
-    found = MigrationContext.configure(connection).get_current_revision()
+    heads = MigrationContext.configure(connection).get_current_heads()
+    if len(heads) > 1:
+        raise SchemaMismatch(
+            f"alembic_version has the revisions {', '.join(sorted(heads))}, where one is expected: delete those that "
+            "somebody added, so that the one to which the database was migrated is left"
+        )
+    found = heads[0] if heads else None
     return Revision(found, head, found is None or _is_known(scripts, found))
 
 

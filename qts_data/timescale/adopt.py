@@ -11,7 +11,7 @@ from alembic.operations import Operations
 
 from qts_data.timescale import ddl
 from qts_data.timescale.autogenerate import PLUGIN_NAME
-from qts_data.timescale.catalog import is_continuous_aggregate, view_grants
+from qts_data.timescale.catalog import first_bucket, is_continuous_aggregate, view_grants
 from qts_data.timescale.declarations import declarations_of
 from qts_data.timescale.edition import Feature, create_extension, probe
 from qts_data.timescale.operations.age_policies import AddColumnstorePolicyOp, AddRetentionPolicyOp
@@ -42,9 +42,10 @@ def adopt(
     """Give a database what is declared, what its server can do, and what it does not have.
 
     Tables become hypertables with their rows, while they are locked; plain views that stand for continuous aggregates
-    become these, with their privileges, and are filled from all that is there. Policies come last: none of them may
-    drop a row before it is in its aggregate. What was done stays done if this ends early, and the next call goes on.
-    What is there and differs from the declarations is left alone.
+    become these, with their privileges, and are filled from all that is there. An aggregate with rows is not filled,
+    for a refresh deletes those whose source is gone. Policies come last: none of them may drop a row before it is in
+    its aggregate. What was done stays done if this ends early, and the next call goes on. What is there and differs
+    from the declarations is left alone.
 
     Args:
         connection: In no transaction; several are made on it. No other migration may run meanwhile.
@@ -83,13 +84,15 @@ def adopt(
             if isinstance(operation, CreateContinuousAggregateOp):
                 operation.grants = grants.get((operation.schema, operation.name), {})
         run(operation for operation in missing if not isinstance(operation, _POLICIES))
+    made = {(one.schema, one.name) for one in missing if isinstance(one, CreateContinuousAggregateOp)}
     with connection.begin():
         policies = [operation for operation in _missing(context, metadata) if isinstance(operation, _POLICIES)]
-    # Until it has a policy, nothing has filled it for sure.
-    unfilled = {(one.schema, one.name) for one in policies if isinstance(one, AddRefreshPolicyOp)}
-    if continuous and unfilled:
+        # A call that ended early may have made it and not filled it; then it has no policy yet, and no rows.
+        started = {(one.schema, one.name) for one in policies if isinstance(one, AddRefreshPolicyOp)} - made
+        made |= {(schema, name) for schema, name in started if first_bucket(connection, name, schema=schema) is None}
+    if continuous and made:
         aggregates = declarations_of(metadata).continuous_aggregates.values()
-        _fill(connection, [one for one in aggregates if (one.schema, one.name) in unfilled])
+        _fill(connection, [one for one in aggregates if (one.schema, one.name) in made])
     with connection.begin():
         run(policies)
     return done
@@ -116,7 +119,7 @@ def _fill(connection: Connection, aggregates: Iterable[ContinuousAggregate]) -> 
     connection.execution_options(isolation_level="AUTOCOMMIT")
     try:
         for one in aggregates:
-            # An open start deletes buckets whose source is gone; before its first policy an aggregate has none.
+            # An open start deletes buckets whose source is gone: only for an aggregate that has none.
             name = ddl.literal(ddl.qualified(one.name, one.schema))
             connection.exec_driver_sql(f"CALL refresh_continuous_aggregate({name}, NULL, NULL)")
     finally:
@@ -130,6 +133,17 @@ def _missing(context: MigrationContext, metadata: sa.MetaData) -> Iterator[Times
             yield from flat(operation.ops) if hasattr(operation, "ops") else [operation]
 
     upgrades = produce_migrations(context, metadata).upgrade_ops
-    for operation in flat([] if upgrades is None else upgrades.ops):
-        if isinstance(operation, TimescaleOp) and operation.function.startswith(("create_", "enable_", "add_")):
+    operations = [one for one in flat([] if upgrades is None else upgrades.ops) if isinstance(one, TimescaleOp)]
+    # What would have to go first is there and differs: a migration's work, and not only a half of it.
+    rebuilt = {(one.schema, one.name) for one in operations if one.function == "drop_continuous_aggregate"}
+    replaced = {
+        (one.schema, one.name, f"add_{one.function.removeprefix('remove_')}")
+        for one in operations
+        if one.function.startswith("remove_")
+    }
+    for operation in operations:
+        schema, name, function = operation.schema, operation.name, operation.function
+        if (schema, name) in rebuilt or (schema, name, function) in replaced:
+            continue
+        if function.startswith(("create_", "enable_", "add_")):
             yield operation

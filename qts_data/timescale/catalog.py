@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
@@ -10,12 +11,26 @@ from qts_data.timescale import ddl
 from qts_data.timescale.edition import Edition, probe
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Container
 
     from sqlalchemy.engine import Connection
 
-__all__ = ["history_beyond_source", "is_continuous_aggregate", "view_grants", "views_on"]
+__all__ = [
+    "Grant",
+    "first_bucket",
+    "history_beyond_source",
+    "is_continuous_aggregate",
+    "live_grants",
+    "parents_of",
+    "relation_kind",
+    "view_columns",
+    "view_grants",
+    "views_on",
+]
+
+# By name and not as regclass: the catalog's other names are other people's, and need a right on their schemas.
+_ITS_NAME: Final = """(SELECT n.nspname, c.relname FROM pg_catalog.pg_class AS c
+                JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(:name))"""
 
 
 def is_continuous_aggregate(connection: Connection, name: str, *, schema: str | None = None) -> bool:
@@ -26,59 +41,97 @@ def is_continuous_aggregate(connection: Connection, name: str, *, schema: str | 
         connection.execute(
             sa.text(
                 "SELECT count(*) FROM timescaledb_information.continuous_aggregates "
-                "WHERE CAST(format('%I.%I', view_schema, view_name) AS regclass) = to_regclass(:name)"
+                f"WHERE (view_schema, view_name) = {_ITS_NAME}"
             ),
             {"name": ddl.qualified(name, schema)},
         ).scalar_one()
     )
 
 
-def history_beyond_source(
-    connection: Connection, name: str, *, schema: str | None = None
-) -> tuple[dt.datetime, dt.datetime | None] | None:
-    """Since when an aggregate has rows, and its source, where the aggregate's reach back further; else None."""
+def _materialization(connection: Connection, name: str, schema: str | None) -> tuple[str, str, str]:
+    """Where an aggregate's rows are, their column of the buckets, and a view that computes them from the source."""
     row = connection.execute(
         sa.text(
-            """
-            SELECT format('%I.%I', a.materialization_hypertable_schema, a.materialization_hypertable_name) AS rows,
-                   m.column_name AS bucket, format('%I.%I', a.hypertable_schema, a.hypertable_name) AS source,
-                   s.column_name AS time, b.bucket_width
-              FROM timescaledb_information.continuous_aggregates AS a
-              JOIN timescaledb_information.dimensions AS m
-                ON (m.hypertable_schema, m.hypertable_name)
-                   = (a.materialization_hypertable_schema, a.materialization_hypertable_name)
-              JOIN timescaledb_information.dimensions AS s
-                ON (s.hypertable_schema, s.hypertable_name) = (a.hypertable_schema, a.hypertable_name)
-              JOIN _timescaledb_catalog.hypertable AS h
-                ON (h.schema_name, h.table_name)
-                   = (a.materialization_hypertable_schema, a.materialization_hypertable_name)
-              JOIN _timescaledb_catalog.continuous_aggs_bucket_function AS b ON b.mat_hypertable_id = h.id
-             WHERE CAST(format('%I.%I', a.view_schema, a.view_name) AS regclass) = to_regclass(:name)
+            f"""
+            SELECT format('%I.%I', h.schema_name, h.table_name) AS rows, d.column_name AS bucket,
+                   format('%I.%I', a.direct_view_schema, a.direct_view_name) AS computed
+              FROM _timescaledb_catalog.continuous_agg AS a
+              JOIN _timescaledb_catalog.hypertable AS h ON h.id = a.mat_hypertable_id
+              JOIN timescaledb_information.dimensions AS d
+                ON (d.hypertable_schema, d.hypertable_name, d.dimension_number) = (h.schema_name, h.table_name, 1)
+             WHERE (a.user_view_schema, a.user_view_name) = {_ITS_NAME}
             """
         ),
         {"name": ddl.qualified(name, schema)},
     ).one()
-    bucket, time = ddl.qualified(row.bucket), ddl.qualified(row.time)
-    first, source, lost = connection.execute(
+    return row.rows, ddl.qualified(row.bucket), row.computed
+
+
+def first_bucket(connection: Connection, name: str, *, schema: str | None = None) -> Any:
+    """The oldest bucket of an aggregate that is materialized; None where none is."""
+    rows, bucket, _ = _materialization(connection, name, schema)
+    return connection.execute(ddl.verbatim(f"SELECT min({bucket}) FROM {rows}")).scalar_one()
+
+
+def history_beyond_source(connection: Connection, name: str, *, schema: str | None = None) -> tuple[Any, Any] | None:
+    """The oldest and the youngest bucket of an aggregate that its source could not give again; None without any.
+
+    A bucket is lost if the source has none of its rows, or only rows for fewer groups, as after a late row. Reads the
+    source once, so the time that this takes is that of counting its rows.
+    """
+    rows, bucket, computed = _materialization(connection, name, schema)
+    # To be computed costs the source's rows; an aggregate that nobody has filled has nothing to lose.
+    if not connection.execute(ddl.verbatim(f"SELECT EXISTS (SELECT FROM {rows})")).scalar_one():
+        return None
+    groups = f"SELECT {bucket} AS bucket, count(*) AS groups FROM"
+    first, last = connection.execute(
         ddl.verbatim(
-            f"SELECT a, s, a IS NOT NULL AND (s IS NULL OR a + INTERVAL {ddl.literal(row.bucket_width)} <= s) "
-            f"FROM (SELECT min({bucket}) AS a FROM {row.rows}) AS x, (SELECT min({time}) AS s FROM {row.source}) AS y"
+            f"SELECT min(there.bucket), max(there.bucket) FROM ({groups} {rows} GROUP BY 1) AS there "
+            f"LEFT JOIN ({groups} {computed} GROUP BY 1) AS again ON again.bucket = there.bucket "
+            "WHERE there.groups > coalesce(again.groups, 0)"
         )
     ).one()
-    return (first, source) if lost else None
+    return None if first is None else (first, last)
 
 
-def view_grants(
-    connection: Connection, name: str, *, schema: str | None = None, columns: Container[str] | None = None
-) -> dict[str, list[str]]:
-    """Privileges on a view by role, the owner's left out; nothing where there is no such view.
+def parents_of(connection: Connection, name: str, *, schema: str | None = None) -> list[tuple[str, str]]:
+    """Schema and name of each aggregate that an aggregate stands on, at any depth."""
+    rows = connection.execute(
+        sa.text(
+            f"""
+            WITH RECURSIVE below AS (
+                SELECT parent_mat_hypertable_id AS id FROM _timescaledb_catalog.continuous_agg
+                 WHERE (user_view_schema, user_view_name) = {_ITS_NAME}
+                UNION ALL
+                SELECT a.parent_mat_hypertable_id FROM _timescaledb_catalog.continuous_agg AS a
+                  JOIN below ON below.id = a.mat_hypertable_id
+            )
+            SELECT a.user_view_schema, a.user_view_name
+              FROM below JOIN _timescaledb_catalog.continuous_agg AS a ON a.mat_hypertable_id = below.id
+            """
+        ),
+        {"name": ddl.qualified(name, schema)},
+    )
+    return [(row[0], row[1]) for row in rows]
 
-    Args:
-        connection: The database.
-        name: The view.
-        schema: Its schema.
-        columns: Leave out privileges on other columns than these; None keeps them all.
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One privilege of one role on a view.
+
+    Attributes:
+        role: Who has it, or PUBLIC.
+        privilege: As `create_continuous_aggregate` takes it, such as `SELECT (minute) WITH GRANT OPTION`.
+        column: The column that it is on, or None for the view.
     """
+
+    role: str
+    privilege: str
+    column: str | None
+
+
+def live_grants(connection: Connection, name: str, *, schema: str | None = None) -> list[Grant]:
+    """Privileges on a view and its columns, the owner's left out; nothing where there is no such view."""
     rows = connection.execute(
         sa.text(
             """
@@ -97,13 +150,62 @@ def view_grants(
         ),
         {"name": ddl.qualified(name, schema)},
     )
+    return [
+        Grant(
+            role,
+            privilege
+            + ("" if column is None else f" ({ddl.qualified(column)})")
+            + (ddl.WITH_GRANT_OPTION if grantable else ""),
+            column,
+        )
+        for role, privilege, grantable, column in rows
+    ]
+
+
+def view_grants(
+    connection: Connection, name: str, *, schema: str | None = None, columns: Container[str] | None = None
+) -> dict[str, list[str]]:
+    """Privileges on a view by role, as `live_grants` reads them.
+
+    Args:
+        connection: The database.
+        name: The view.
+        schema: Its schema.
+        columns: Leave out privileges on other columns than these; None keeps them all.
+    """
     grants: dict[str, list[str]] = {}
-    for role, privilege, grantable, column in rows:
-        if column is not None and columns is not None and column not in columns:
-            continue
-        on = "" if column is None else f" ({ddl.qualified(column)})"
-        grants.setdefault(role, []).append(privilege + on + (ddl.WITH_GRANT_OPTION if grantable else ""))
+    for grant in live_grants(connection, name, schema=schema):
+        if grant.column is None or columns is None or grant.column in columns:
+            grants.setdefault(grant.role, []).append(grant.privilege)
     return grants
+
+
+_KINDS: Final = {"r": "a table", "p": "a table", "m": "a materialized view", "f": "a foreign table", "S": "a sequence"}
+
+
+def relation_kind(connection: Connection, name: str, *, schema: str | None = None) -> str | None:
+    """What has the name in the schema, the current one by default; None for nothing, and for a view."""
+    kind = connection.scalar(
+        sa.text(
+            "SELECT relkind FROM pg_catalog.pg_class WHERE relname = :name AND relnamespace = "
+            "(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = coalesce(:schema, current_schema()))"
+        ),
+        {"name": name, "schema": schema},
+    )
+    return None if kind in (None, "v") else _KINDS.get(str(kind), "another object")
+
+
+def view_columns(connection: Connection, name: str, *, schema: str | None = None) -> set[str]:
+    """Names of a view's columns."""
+    return set(
+        connection.scalars(
+            sa.text(
+                "SELECT attname FROM pg_catalog.pg_attribute "
+                "WHERE attrelid = to_regclass(:name) AND attnum > 0 AND NOT attisdropped"
+            ),
+            {"name": ddl.qualified(name, schema)},
+        )
+    )
 
 
 _VIEWS_ON = """

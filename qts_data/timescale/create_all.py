@@ -45,9 +45,9 @@ def _create_declared(target: sa.MetaData, connection: Connection, tables: Sequen
 def _drop_declared(target: sa.MetaData, connection: Connection, tables: Sequence[sa.Table] = (), **_: object) -> None:
     """`metadata.drop_all()` takes the aggregates first, which the tables cannot go without."""
     declared = declarations_of(target)
-    if not any(item.table in tables for item in declared.hypertables.values()):
-        return
     for aggregate in reversed(declared.continuous_aggregates.values()):
+        if aggregate.table not in tables:
+            continue
         name, schema = aggregate.name, aggregate.schema
         exists = connection.execute(
             sa.text("SELECT to_regclass(:name) IS NOT NULL"), {"name": ddl.qualified(name, schema)}

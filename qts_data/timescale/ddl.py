@@ -19,6 +19,7 @@ from qts_data.timescale.declarations import (
     ContinuousAggregate,
     Hypertable,
     RefreshPolicy,
+    order_item,
 )
 from qts_data.timescale.edition import Edition, Feature
 
@@ -55,6 +56,7 @@ __all__ = [
     "remove_retention_policy",
     "render_expression",
     "render_select",
+    "revoke_on_view",
     "set_chunk_interval",
     "statements_for",
     "verbatim",
@@ -120,11 +122,17 @@ def enable_columnstore(
     name: str, columnstore: Columnstore, *, aggregate: bool = False, schema: str | None = None
 ) -> str:
     """Let chunks be converted, both orders explicit; one that somebody made by hand need not have an order."""
-    order = f", timescaledb.orderby = {literal(', '.join(columnstore.order_by))}" if columnstore.order_by else ""
+    given = literal(", ".join(map(_ordered, columnstore.order_by)))
+    order = f", timescaledb.orderby = {given}" if columnstore.order_by else ""
     return (
         f"ALTER {_kind(aggregate=aggregate)} {qualified(name, schema)} SET (timescaledb.enable_columnstore = true, "
         f"timescaledb.segmentby = {literal(', '.join(map(_PREPARER.quote, columnstore.segment_by)))}{order})"
     )
+
+
+def _ordered(item: str) -> str:
+    column, direction = order_item(item)
+    return f"{_PREPARER.quote(column)} {direction}".rstrip()
 
 
 def disable_columnstore(name: str, *, aggregate: bool = False, schema: str | None = None) -> Iterator[str]:
@@ -249,6 +257,7 @@ def create_continuous_aggregate(
     chunk_interval: Interval,
     materialized_only: bool = False,
     indexes: Sequence[AggregateIndex] = (),
+    group_indexes: bool = False,
     schema: str | None = None,
 ) -> Iterator[str]:
     """The aggregate, or a plain view with the same columns where the edition has none.
@@ -263,7 +272,7 @@ def create_continuous_aggregate(
     yield (
         f"CREATE MATERIALIZED VIEW {view} WITH (timescaledb.continuous, "
         f"timescaledb.materialized_only = {str(materialized_only).lower()}, "
-        f"timescaledb.create_group_indexes = false, "
+        f"timescaledb.create_group_indexes = {str(group_indexes).lower()}, "
         f"timescaledb.chunk_interval = {literal(chunk_interval.text)}) AS {select} WITH NO DATA"
     )
     for index in indexes:
@@ -319,7 +328,8 @@ def render_expression(column: sa.ColumnElement[Any]) -> str:
 
 def create_index_on_view(name: str, index: AggregateIndex, *, schema: str | None = None) -> str:
     """An index on the materialized rows of an aggregate."""
-    return f"CREATE INDEX {_PREPARER.quote(index.name)} ON {qualified(name, schema)} ({', '.join(index.expressions)})"
+    order = ", ".join(map(_ordered, index.expressions))
+    return f"CREATE INDEX {_PREPARER.quote(index.name)} ON {qualified(name, schema)} ({order})"
 
 
 def grant_on_view(name: str, role: str, privileges: Iterable[str], *, schema: str | None = None) -> Iterator[str]:
@@ -339,6 +349,12 @@ def grant_on_view(name: str, role: str, privileges: Iterable[str], *, schema: st
                 f"DO $qts$ BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(role)}) "
                 f"THEN {grant}{_PREPARER.quote(role)}{option}; END IF; END $qts$"
             )
+
+
+def revoke_on_view(name: str, role: str, privilege: str, *, schema: str | None = None) -> str:
+    """REVOKE of one privilege, written as for a grant."""
+    given = privilege.removesuffix(WITH_GRANT_OPTION)
+    return f"REVOKE {given} ON {qualified(name, schema)} FROM {role if role == 'PUBLIC' else _PREPARER.quote(role)}"
 
 
 def comment_on_view(

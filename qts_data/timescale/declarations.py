@@ -31,11 +31,16 @@ __all__ = [
     "DroppedAggregate",
     "Hypertable",
     "RefreshPolicy",
+    "column_name",
     "continuous_aggregate",
     "declarations_of",
     "dropped_continuous_aggregate",
     "hypertable",
+    "order_item",
 ]
+
+_LONGEST_NAME: Final = 63
+"""Bytes of a name that PostgreSQL keeps."""
 
 _INFO_KEY: Final = "qts_data.timescale"
 
@@ -69,12 +74,16 @@ class Columnstore:
         """Names of the columns that it uses."""
         yield from self.segment_by
         for item in self.order_by:
-            yield _order_item(item)[0]
+            yield order_item(item)[0]
 
-    @property
-    def normal_order(self) -> tuple[str, ...]:
-        """The order with what is understood left out, such as ASC: two that mean the same are equal."""
-        return tuple(" ".join(filter(None, _order_item(item))) for item in self.order_by)
+    def normal_order(self, time: str) -> tuple[str, ...]:
+        """The order with what is understood left out, such as ASC: two that mean the same are equal.
+
+        Args:
+            time: Column by which the rows are divided; the server adds it at the end where neither order has it.
+        """
+        order = tuple(" ".join(filter(None, order_item(item))) for item in self.order_by)
+        return order if not order or time in self.columns() else (*order, f"{time} DESC")
 
 
 _DIRECTIONS: Final = {
@@ -90,8 +99,12 @@ _DIRECTIONS: Final = {
 }
 
 
-def _order_item(item: str) -> tuple[str, str]:
-    """Column and normal direction of one item of an order; a column may be quoted."""
+def order_item(item: str) -> tuple[str, str]:
+    """Column and normal direction of one item of an order, of a columnstore or an index; a column may be quoted.
+
+    Raises:
+        DeclarationError: It says something else, such as a collation.
+    """
     text = item.strip()
     quoted = re.match(r'"((?:[^"]|"")+)"', text)
     if quoted:
@@ -100,7 +113,7 @@ def _order_item(item: str) -> tuple[str, str]:
         name, _, rest = text.partition(" ")
     direction = _DIRECTIONS.get(" ".join(rest.upper().split()))
     if direction is None:
-        raise DeclarationError(f"columnstore order {item!r}: write a column and ASC or DESC")
+        raise DeclarationError(f"order {item!r}: write a column, ASC or DESC, and NULLS FIRST or LAST")
     return name, direction
 
 
@@ -142,7 +155,7 @@ class RefreshPolicy:
     Attributes:
         start: Age of the window's older end. Never open: a refresh that reaches ticks which retention has
             dropped deletes their bars.
-        end: Age of the window's younger end.
+        end: Age of the window's younger end; `"0 seconds"` is now, and what is below lies ahead.
         every: Time between two runs.
     """
 
@@ -153,7 +166,7 @@ class RefreshPolicy:
     @classmethod
     def of(cls, *, start: IntervalLike, end: IntervalLike, every: IntervalLike) -> RefreshPolicy:
         """Build one from plain values."""
-        return cls(Interval.parse(start), Interval.parse(end), Interval.parse(every))
+        return cls(Interval.offset(start), Interval.offset(end), Interval.parse(every))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +174,8 @@ class AggregateIndex:
     """An index on a continuous aggregate.
 
     Attributes:
-        name: Its name, unique in the schema.
-        expressions: Columns with an optional direction, such as `("symbol", "bucket DESC")`.
+        name: Its name, unique in the database: TimescaleDB keeps all of them in one schema.
+        expressions: Columns with an optional direction, such as `("symbol", "bucket DESC")`; one may be quoted.
     """
 
     name: str
@@ -205,6 +218,11 @@ class ContinuousAggregate:
     comment: str
     column_comments: Mapping[str, str]
     view: sa.TableClause = field(compare=False)
+
+    @property
+    def table(self) -> sa.Table:
+        """The table at the bottom of what it reads."""
+        return self.source.table
 
     @property
     def c(self) -> Any:
@@ -341,8 +359,15 @@ def continuous_aggregate(
     key = f"{schema}.{name}" if schema else name
     if key in declared.continuous_aggregates or key in metadata.tables or key in declared.dropped_aggregates:
         raise DeclarationError(f"continuous aggregate {key}: the name is taken")
+    indexes = tuple(indexes)
+    for taken in (name, *(index.name for index in indexes)):
+        if len(taken.encode()) > _LONGEST_NAME:
+            raise DeclarationError(
+                f"continuous aggregate {key}: the name {taken} has {len(taken.encode())} bytes, the server keeps "
+                f"{_LONGEST_NAME}"
+            )
     bucket_column, bucket = _find_bucket(key, select)
-    columns = [sa.column(str(column.key), column.type) for column in select.selected_columns]
+    columns = [sa.column(column_name(column), column.type) for column in select.selected_columns]
     aggregate = ContinuousAggregate(
         name=name,
         schema=schema,
@@ -355,7 +380,7 @@ def continuous_aggregate(
         columnstore=columnstore,
         retention=None if retention is None else Interval.parse(retention),
         materialized_only=materialized_only,
-        indexes=tuple(indexes),
+        indexes=indexes,
         comment=comment,
         column_comments=dict(column_comments),
         view=sa.table(name, *columns, schema=schema),
@@ -410,16 +435,22 @@ def _declare_from_argument(table: sa.Table, parent: sa.MetaData) -> None:
             hypertable(table, chunk_interval=argument.get("chunk_time_interval", "7 days"))
 
 
+def column_name(column: sa.ColumnElement[Any]) -> str:
+    """What the server calls a column of a SELECT or a table; its key is what Python calls it."""
+    return str(getattr(column, "name", None) or column.key)
+
+
 def _check_hypertable(declared: Hypertable) -> None:
     table, name = declared.table, f"hypertable {declared.table.fullname}"
-    if declared.time not in table.columns:
+    columns = {column.name: column for column in table.columns}
+    if declared.time not in columns:
         raise DeclarationError(f"{name}: there is no time column {declared.time!r}")
-    if table.columns[declared.time].nullable:
+    if columns[declared.time].nullable:
         raise DeclarationError(f"{name}: the time column {declared.time!r} must be NOT NULL")
-    for columns, what in _unique_keys(table):
-        if declared.time not in columns:
+    for key, what in _unique_keys(table):
+        if declared.time not in key:
             raise DeclarationError(
-                f"{name}: {what} on ({', '.join(columns)}) lacks the time column {declared.time!r}; "
+                f"{name}: {what} on ({', '.join(key)}) lacks the time column {declared.time!r}; "
                 "a unique key of a hypertable must contain it"
             )
     for constraint in table.foreign_key_constraints:
@@ -430,7 +461,7 @@ def _check_hypertable(declared: Hypertable) -> None:
     if declared.reorder is not None and declared.reorder not in indexes:
         raise DeclarationError(f"{name}: there is no index {declared.reorder!r} to reorder by")
     if declared.columnstore is not None:
-        _check_columnstore(name, declared.columnstore, set(table.columns.keys()), declared.retention)
+        _check_columnstore(name, declared.columnstore, set(columns), declared.retention)
     if declared.retention is not None and declared.retention.shortest < declared.chunk_interval.longest:
         raise DeclarationError(
             f"{name}: a retention of {declared.retention} is shorter than one chunk of {declared.chunk_interval}"
@@ -466,7 +497,7 @@ def _find_bucket(name: str, select: sa.Select[Any]) -> tuple[str, time_bucket]:
     for column in select.selected_columns:
         inner = column.element if isinstance(column, sa.Label) else column
         if isinstance(inner, time_bucket):
-            found.append((str(column.key), inner))
+            found.append((column_name(column), inner))
     if len(found) != 1:
         raise DeclarationError(f"continuous aggregate {name}: one column must be a time_bucket(...), {len(found)} are")
     return found[0]
@@ -479,7 +510,7 @@ def _find_source(
     if len(sources) != 1:
         raise DeclarationError(f"continuous aggregate {name}: it must read one source, it reads {len(sources)}")
     source = sources[0]
-    time_columns = {c.key for c in visitors.iterate(bucket.clauses) if isinstance(c, sa.ColumnClause)}
+    time_columns = {c.name for c in visitors.iterate(bucket.clauses) if isinstance(c, sa.ColumnClause)}
     if isinstance(source, sa.Table):
         parent = declared.hypertables.get(source.key)
         if parent is None:
@@ -493,6 +524,11 @@ def _find_source(
         return parent
     for candidate in declared.continuous_aggregates.values():
         if candidate.view is source:
+            if candidate.bucket_column not in time_columns:
+                raise DeclarationError(
+                    f"continuous aggregate {name}: time_bucket must take {candidate.name}'s bucket "
+                    f"{candidate.bucket_column!r}"
+                )
             return candidate
     raise DeclarationError(f"continuous aggregate {name}: its source {source} is not declared")
 
@@ -505,7 +541,7 @@ def _check_aggregate(key: str, declared: ContinuousAggregate) -> None:
         raise DeclarationError(f"{name}: every column needs one comment; look at {', '.join(wrong)}")
     for index in declared.indexes:
         for expression in index.expressions:
-            if expression.split()[0] not in columns:
+            if order_item(expression)[0] not in columns:
                 raise DeclarationError(f"{name}: index {index.name} names {expression!r}, which is no column")
     if declared.columnstore is not None:
         _check_columnstore(name, declared.columnstore, columns, declared.retention)

@@ -7,12 +7,11 @@ server's own normal form, so no parser of ours has to be right.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qts_data.timescale import ddl
-from qts_data.timescale.declarations import declarations_of
+from qts_data.timescale.declarations import declarations_of, order_item
 from qts_data.timescale.edition import Edition, Feature, probe
 from qts_data.timescale.normal_form import normal_forms
 from qts_data.timescale.reflection import read_views, reflect
@@ -117,7 +116,7 @@ def _table(wanted: Hypertable, found: ReflectedHypertable | None, edition: Editi
         yield Difference(wanted.name, "time column", wanted.time, found.time)
     yield from _length(wanted.name, "chunk interval", wanted.chunk_interval, found.chunk_interval)
     if edition.has(Feature.COLUMNSTORE):
-        yield from _columnstore(wanted, found)
+        yield from _columnstore(wanted, found, wanted.time)
     if edition.has(Feature.POLICIES):
         after = wanted.columnstore.after if wanted.columnstore else None
         yield from _policy(wanted.name, "columnstore policy", after, found.convert)
@@ -130,12 +129,12 @@ def _table(wanted: Hypertable, found: ReflectedHypertable | None, edition: Editi
 
 
 def _columnstore(
-    wanted: Hypertable | ContinuousAggregate, found: ReflectedHypertable | ReflectedAggregate
+    wanted: Hypertable | ContinuousAggregate, found: ReflectedHypertable | ReflectedAggregate, time: str
 ) -> Iterator[Difference]:
     left, right = (
         NOTHING
         if columnstore is None
-        else f"segment by {', '.join(columnstore.segment_by)} order by {', '.join(columnstore.normal_order)}"
+        else f"segment by {', '.join(columnstore.segment_by)} order by {', '.join(columnstore.normal_order(time))}"
         for columnstore in (wanted.columnstore, found.columnstore)
     )
     if left != right:
@@ -160,8 +159,10 @@ def _aggregate(
     yield from _length(wanted.name, "chunk interval", wanted.chunk_interval, found.chunk_interval)
     for declared, existing in index_changes(wanted, found):
         yield Difference(wanted.name, "index", declared or NOTHING, existing or NOTHING)
+    for definition_of_other in found.other_indexes.values():
+        yield Difference(wanted.name, "index", NOTHING, definition_of_other)
     yield from _comments(wanted, found)
-    yield from _columnstore(wanted, found)
+    yield from _columnstore(wanted, found, wanted.bucket_column)
     after = wanted.columnstore.after if wanted.columnstore else None
     yield from _policy(wanted.name, "columnstore policy", after, found.convert)
     yield from _refresh(wanted, found)
@@ -198,8 +199,8 @@ def index_changes(wanted: ContinuousAggregate, found: ReflectedAggregate) -> Ite
 
 
 def normal_index(expressions: Iterable[str]) -> list[str]:
-    """Expressions of an index without what is understood: quotes that are not needed, ASC."""
-    return [re.sub(r'^"([a-z_][a-z0-9_]*)"', r"\1", item.removesuffix(" ASC")) for item in expressions]
+    """Columns of an index without what is understood, such as ASC, and quoted only where that is needed."""
+    return [f"{ddl.qualified(column)} {direction}".rstrip() for column, direction in map(order_item, expressions)]
 
 
 def view_drift(connection: Connection, name: str, select: str, *, schema: str | None = None) -> Iterator[Difference]:

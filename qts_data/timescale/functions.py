@@ -19,24 +19,30 @@ __all__ = ["BUCKET_ORIGIN", "time_bucket"]
 BUCKET_ORIGIN: Final = "2000-01-03 00:00:00+00"
 """Where TimescaleDB's fixed-length buckets start to count: a Monday, so that weeks begin on Mondays."""
 
+_MONTHS: Final = {1: "month", 3: "quarter", 12: "year"}
+"""Lengths in months that begin where TimescaleDB's do: it counts them from January 2000."""
+
 
 class time_bucket(FunctionElement[dt.datetime]):  # noqa: N801 - it is written like the SQL function
     """Start of the bucket that holds an instant: `time_bucket("1 minute", table.c.time)`.
 
     Renders TimescaleDB's `time_bucket(INTERVAL '1 minute', time)`; for plain PostgreSQL (see
-    `qts_data.timescale.ddl.render_select`) the equal `date_bin` with TimescaleDB's origin, or
-    `date_trunc('month', ...)` for single months. An interval literal, not a bound `timedelta`: the server
-    folds it to the same normal form in every view, so definitions can be compared.
+    `qts_data.timescale.ddl.render_select`) the equal `date_bin` with TimescaleDB's origin, or `date_trunc` for one
+    month, three or twelve. A column without a time zone stays without one, and a date a date, as its declared type
+    says. An interval literal, not a bound `timedelta`: the server folds it to the same normal form in every view, so
+    definitions can be compared.
 
     Source: https://docs.tigerdata.com/api/latest/hyperfunctions/time_bucket/
     """
 
     inherit_cache = True
     name = "time_bucket"
-    type = sa.TIMESTAMP(timezone=True)
+    type: sa.types.TypeEngine[Any] = sa.TIMESTAMP(timezone=True)
 
     def __init__(self, width: IntervalLike, column: sa.ColumnElement[Any]) -> None:
         self.width = Interval.parse(width)
+        if isinstance(column.type, sa.Date | sa.DateTime):
+            self.type = column.type
         # The width is part of the clause, so that it is part of the statement cache's key.
         super().__init__(sa.literal_column(self.width.sql, sa.Interval()), column)
 
@@ -47,8 +53,19 @@ def _render_time_bucket(element: time_bucket, compiler: SQLCompiler, **kw: Any) 
     arguments = f"{compiler.process(width, **kw)}, {compiler.process(column, **kw)}"
     if getattr(compiler.dialect, "has_time_bucket", True):
         return f"time_bucket({arguments})"
+    kind: Any = element.type
+    dated, zoned = isinstance(kind, sa.Date), not isinstance(kind, sa.Date) and kind.timezone
     if element.width.months:
-        if (element.width.months, element.width.microseconds) == (1, 0):
-            return f"date_trunc('month', {compiler.process(column, **kw)}, 'UTC')"
-        raise sa.exc.CompileError(f"plain PostgreSQL has no bucket of {element.width}: use days or 1 month")
-    return f"date_bin({arguments}, TIMESTAMPTZ '{BUCKET_ORIGIN}')"
+        unit = _MONTHS.get(element.width.months)
+        if unit is None or element.width.microseconds:
+            raise sa.exc.CompileError(
+                f"plain PostgreSQL has no bucket of {element.width}: use days, or 1, 3 or 12 months"
+            )
+        zone = ", 'UTC'" if zoned else ""
+        # A date would become an instant in the session's zone first.
+        time = f"CAST({compiler.process(column, **kw)} AS timestamp)" if dated else compiler.process(column, **kw)
+        start = f"date_trunc('{unit}', {time}{zone})"
+    else:
+        origin = f"TIMESTAMPTZ '{BUCKET_ORIGIN}'" if zoned else f"TIMESTAMP '{BUCKET_ORIGIN.removesuffix('+00')}'"
+        start = f"date_bin({arguments}, {origin})"
+    return f"CAST({start} AS date)" if dated else start

@@ -10,16 +10,20 @@ import datetime as dt
 import functools
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from qts_data.timescale.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["Interval", "IntervalLike"]
 
 _SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
 _MONTHS: Final = {"month": 1, "year": 12}
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
+_PART: Final = re.compile(r"([+-]?)(\d+(?:\.\d+)?)\s*([a-z]+)")
 _ABBREVIATIONS: Final = {"sec": "second", "min": "minute", "mon": "month", "hr": "hour"}
 
 
@@ -49,37 +53,56 @@ class Interval:
         """
         if isinstance(value, Interval):
             return value
+        read = cls.offset(value)
+        if not {"+", "-"}.isdisjoint(read.text) or not (read.months or read.microseconds):
+            raise _no_length(value)
+        return read
+
+    @classmethod
+    def offset(cls, value: IntervalLike) -> Interval:
+        """Read a distance from now, which may also be zero, or below: the end of a refresh window can be.
+
+        Raises:
+            DeclarationError: The text is no length of time.
+        """
+        if isinstance(value, Interval):
+            return value
         if isinstance(value, dt.timedelta):
-            value = _describe(value)
+            value = cls.of_parts(0, value // dt.timedelta(microseconds=1)).text
         text = " ".join(value.lower().split())
         months, seconds, end = 0, Fraction(0), 0
         for part in _PART.finditer(text):
             if text[end : part.start()].strip():
                 break
             end = part.end()
-            unit = part[2].removesuffix("s") if part[2] != "s" else "second"
+            sign = -1 if part[1] == "-" else 1
+            unit = part[3].removesuffix("s") if part[3] != "s" else "second"
             unit = _ABBREVIATIONS.get(unit, unit)
-            if unit in _MONTHS and "." not in part[1]:
-                months += int(part[1]) * _MONTHS[unit]
+            if unit in _MONTHS and "." not in part[2]:
+                months += sign * int(part[2]) * _MONTHS[unit]
             elif unit in _SECONDS:
-                seconds += Fraction(part[1]) * _SECONDS[unit]
+                seconds += sign * Fraction(part[2]) * _SECONDS[unit]
             else:
                 break
         else:
             microseconds = seconds * 1_000_000
-            if end == len(text) and microseconds.denominator == 1 and (months or microseconds):
+            if text and end == len(text) and microseconds.denominator == 1:
                 return cls(months, int(microseconds), text)
-        raise DeclarationError(
-            f"{value!r} is no length of time: write a number and a unit, such as '1 day' or '30 minutes'"
-        )
+        raise _no_length(value)
 
     @classmethod
     @functools.lru_cache(maxsize=1024)
     def of_parts(cls, months: int, microseconds: int) -> Interval:
-        """From what a server's interval is made of; the text is a description."""
-        parts = [f"{months} month{'s' * (months > 1)}"] if months else []
-        if microseconds:
-            parts.append(_describe(dt.timedelta(microseconds=microseconds)))
+        """From what a server's interval is made of; the text is a description, which `offset` reads."""
+        counts = [*([(months, "month")] if months else []), *_counts(microseconds)]
+        if not counts:
+            return cls(0, 0, "0 seconds")
+        # With a sign on each or on none: one by itself can count for all, by the session's IntervalStyle.
+        signs = min(count for count, _ in counts) < 0
+        parts = [
+            f"{'+' if signs and count > 0 else ''}{count} {unit}{'' if unit == 'seconds' or abs(count) == 1 else 's'}"
+            for count, unit in counts
+        ]
         return cls(months, microseconds, " ".join(parts))
 
     def __str__(self) -> str:
@@ -125,17 +148,19 @@ class Interval:
 IntervalLike: TypeAlias = "Interval | dt.timedelta | str"
 
 
-def _describe(delta: dt.timedelta) -> str:
-    parts = []
-    rest = delta // dt.timedelta(microseconds=1)
-    if rest <= 0:
-        raise DeclarationError(f"{delta} is no length of time: it must be above zero")
+def _no_length(value: object) -> DeclarationError:
+    return DeclarationError(
+        f"{value!r} is no length of time: write a number and a unit, such as '1 day' or '30 minutes'"
+    )
+
+
+def _counts(microseconds: int) -> Iterator[tuple[int | Decimal, str]]:
+    """A fixed length in the units that it is written with, all of the sign that it has."""
+    sign, rest = (-1 if microseconds < 0 else 1), abs(microseconds)
     for unit in ("day", "hour", "minute"):
         count, rest = divmod(rest, _SECONDS[unit] * 1_000_000)
         if count:
-            parts.append(f"{count} {unit}{'s' * (count > 1)}")
+            yield sign * count, unit
     if rest:
         seconds, micros = divmod(rest, 1_000_000)
-        fraction = f".{micros:06d}".rstrip("0") if micros else ""
-        parts.append(f"{seconds}{fraction} seconds")
-    return " ".join(parts)
+        yield (Decimal(sign * rest).scaleb(-6).normalize() if micros else sign * seconds), "seconds"

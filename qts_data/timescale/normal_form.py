@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["column_types", "normal_forms"]
 
-_MISSING: Final = {"42703", "42P01"}
-"""undefined_column, undefined_table; anything else, such as a missing right, is no news about the schema."""
+_MISSING: Final = {"42703", "42P01", "42883", "42725", "42804"}
+"""undefined_column, undefined_table, undefined_function, ambiguous_function, datatype_mismatch.
+
+The last three are about columns whose type this migration has yet to change; anything else, such as a missing right,
+is no news about the schema."""
 
 
 def normal_forms(connection: Connection, selects: Sequence[str]) -> list[str | None]:
-    """Each SELECT in normal form; None for one that reads a table or a column that is not there.
+    """Each SELECT in normal form; None for one that reads what is not there or is of another type.
 
     All of them cost four round trips; only where one fails, each is asked for by itself. Works in a transaction,
     which goes on, and in autocommit mode.

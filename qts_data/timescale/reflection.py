@@ -77,6 +77,7 @@ class ReflectedHypertable:
 
     Attributes:
         time: Name of its time column.
+        dimensions: By how many columns it is divided; the others are space.
         chunk_interval: Length of the chunks that come next; None if it is no length of time.
         columnstore: Orders of the columnstore, without its policy; None where it is off.
         convert: The columnstore policy, if any.
@@ -87,6 +88,7 @@ class ReflectedHypertable:
     """
 
     time: str
+    dimensions: int
     chunk_interval: Interval | None
     columnstore: Columnstore | None
     convert: AgePolicy | None
@@ -103,24 +105,30 @@ class ReflectedAggregate:
     Attributes:
         definition: Its SELECT in the server's normal form.
         materialized_only: Whether queries leave out what is not materialized yet.
-        chunk_interval: Length of the chunks of materialized rows that come next.
+        bucket_column: Name of the column that holds a bucket's start.
+        chunk_interval: Length of the chunks of materialized rows that come next; None if it is no length of time.
         refresh: Refresh policies, by age of the window.
         columnstore: Orders of the columnstore, without its policy; None where it is off.
         convert: The columnstore policy, if any.
         retention: The retention policy, if any.
         indexes: Indexes that somebody asked for, with their expressions.
+        other_indexes: Indexes that no declaration can say, such as partial ones, with their definitions.
+        group_indexes: Whether the server made its own indexes for the grouping columns.
         comment: Comment on the view, empty without one.
         column_comments: The same for each column, in their order.
     """
 
     definition: str
     materialized_only: bool
+    bucket_column: str
     chunk_interval: Interval | None
     refresh: tuple[ReflectedRefresh, ...]
     columnstore: Columnstore | None
     convert: AgePolicy | None
     retention: AgePolicy | None
     indexes: dict[str, list[str]]
+    other_indexes: dict[str, str]
+    group_indexes: bool
     comment: str
     column_comments: dict[str, str]
 
@@ -174,7 +182,7 @@ _DIMENSIONS: Final = f"""
 
 _HYPERTABLES: Final = """
     SELECT h.hypertable_schema AS schema, h.hypertable_name AS name, h.compression_enabled AS columnstore,
-           s.segmentby, s.orderby, s.orderby_desc, s.orderby_nullsfirst
+           h.num_dimensions AS dimensions, s.segmentby, s.orderby, s.orderby_desc, s.orderby_nullsfirst
       FROM timescaledb_information.hypertables AS h
       -- The information view joins the names without quotes; a name with a comma would be two.
       LEFT JOIN _timescaledb_catalog.compression_settings AS s
@@ -197,13 +205,26 @@ _AGGREGATES: Final = f"""
     SELECT a.view_name AS name, a.view_definition AS definition, a.materialized_only,
            a.materialization_hypertable_schema AS rows_schema, a.materialization_hypertable_name AS rows_name,
            a.compression_enabled AS columnstore, s.segmentby, s.orderby, s.orderby_desc, s.orderby_nullsfirst,
-           (SELECT coalesce(json_object_agg(i.relname, (
-                       SELECT json_agg(pg_get_indexdef(x.indexrelid, n, true)
-                                       || CASE WHEN x.indoption[n - 1] & 1 = 1 THEN ' DESC' ELSE '' END ORDER BY n)
-                         FROM generate_series(1, x.indnkeyatts) AS n)), '{{}}')
-              FROM pg_catalog.pg_index AS x JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
-             WHERE x.indrelid = rows.oid
-               AND i.relname NOT LIKE '\\_materialized\\_hypertable\\_%') AS indexes,
+           (SELECT coalesce(json_agg(json_build_array(
+                       i.relname,
+                       i.relname LIKE '\\_materialized\\_hypertable\\_%',
+                       -- What CREATE INDEX has beyond columns and their directions.
+                       x.indpred IS NULL AND x.indexprs IS NULL AND NOT x.indisunique AND x.indnatts = x.indnkeyatts
+                           AND i.reloptions IS NULL AND m.amname = 'btree'
+                           AND NOT EXISTS (SELECT FROM generate_series(0, x.indnkeyatts - 1) AS n
+                                             JOIN pg_catalog.pg_opclass AS o ON o.oid = x.indclass[n]
+                                             JOIN pg_catalog.pg_attribute AS t
+                                               ON t.attrelid = x.indrelid AND t.attnum = x.indkey[n]
+                                            WHERE NOT o.opcdefault OR x.indcollation[n] <> t.attcollation),
+                       (SELECT json_agg(pg_get_indexdef(x.indexrelid, n, true) || CASE x.indoption[n - 1] & 3
+                                            WHEN 1 THEN ' DESC NULLS LAST' WHEN 2 THEN ' NULLS FIRST'
+                                            WHEN 3 THEN ' DESC' ELSE '' END ORDER BY n)
+                          FROM generate_series(1, x.indnkeyatts) AS n),
+                       pg_get_indexdef(x.indexrelid)) ORDER BY i.relname), '[]')
+              FROM pg_catalog.pg_index AS x
+              JOIN pg_catalog.pg_class AS i ON i.oid = x.indexrelid
+              JOIN pg_catalog.pg_am AS m ON m.oid = i.relam
+             WHERE x.indrelid = rows.oid) AS indexes,
            {_COMMENTS}
       FROM timescaledb_information.continuous_aggregates AS a
       CROSS JOIN LATERAL (SELECT CAST(CAST(format('%I.%I', a.materialization_hypertable_schema,
@@ -258,6 +279,7 @@ def reflect(connection: Connection, edition: Edition, *, schema: str | None = No
         {
             row.name: ReflectedHypertable(
                 time=times[row.schema, row.name][0],
+                dimensions=int(row.dimensions),
                 chunk_interval=times[row.schema, row.name][1],
                 columnstore=_columnstore(row),
                 convert=policy("policy_compression", row.name, "compress_after"),
@@ -274,6 +296,7 @@ def reflect(connection: Connection, edition: Edition, *, schema: str | None = No
             row.name: ReflectedAggregate(
                 definition=row.definition.strip(),
                 materialized_only=row.materialized_only,
+                bucket_column=times[row.rows_schema, row.rows_name][0],
                 chunk_interval=times[row.rows_schema, row.rows_name][1],
                 refresh=tuple(
                     ReflectedRefresh(
@@ -288,7 +311,10 @@ def reflect(connection: Connection, edition: Edition, *, schema: str | None = No
                 columnstore=_columnstore(row),
                 convert=policy("policy_compression", row.name, "compress_after"),
                 retention=policy("policy_retention", row.name, "drop_after"),
-                indexes=dict(row.indexes),
+                indexes={name: order for name, own, plain, order, _ in row.indexes if plain and not own},
+                other_indexes={name: text for name, own, plain, _, text in row.indexes if not plain and not own},
+                # The one on the bucket alone comes with every aggregate.
+                group_indexes=any(own and len(order) > 1 for _, own, _, order, _ in row.indexes),
                 comment=row.comment or "",
                 column_comments=_comments(row.column_comments),
             )

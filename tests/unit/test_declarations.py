@@ -25,7 +25,7 @@ from qts_data.timescale import (
     hypertable,
     time_bucket,
 )
-from qts_data.timescale.ddl import literal, qualified, render_select, verbatim
+from qts_data.timescale.ddl import create_index_on_view, enable_columnstore, literal, qualified, render_select, verbatim
 
 NAMED = sa.create_engine("postgresql://", paramstyle="named").dialect
 
@@ -190,6 +190,8 @@ def test_a_foreign_key_between_hypertables_is_refused() -> None:
             {"indexes": [AggregateIndex("ix", ("nothing DESC",))]},
             ["per_minute", "index ix names 'nothing DESC', which is no column"],
         ),
+        ({"indexes": [AggregateIndex("ix", ('bucket COLLATE "C"',))]}, ["order 'bucket COLLATE", "write a column"]),
+        ({"indexes": [AggregateIndex("\N{LATIN SMALL LETTER E WITH ACUTE}" * 32, ("bucket",))]}, ["has 64 bytes"]),
     ],
 )
 def test_a_wrong_aggregate_is_refused(options: dict[str, Any], words: list[str]) -> None:
@@ -215,6 +217,13 @@ def test_a_hierarchy_is_checked_against_the_retention_of_its_parent() -> None:
     parent = aggregate(retention="30 days")
     with pytest.raises(DeclarationError, match=r"21 days ago plus a chunk of 10 days .* 30 days of per_minute"):
         aggregate(parent, refresh=[refresh("21 days", "1 hour")])
+
+
+def test_a_hierarchy_must_stand_on_its_parents_buckets() -> None:
+    parent = aggregate()
+    hour = time_bucket("1 hour", parent.c.highest)
+    with pytest.raises(DeclarationError, match="per_hour: time_bucket must take per_minute's bucket 'bucket'"):
+        aggregate(parent, select=sa.select(hour.label("bucket"), sa.func.max(parent.c.highest).label("highest")))
 
 
 def test_an_aggregate_over_a_table_that_is_no_hypertable_is_refused() -> None:
@@ -282,8 +291,22 @@ def test_a_bucket_renders_for_timescaledb_and_for_plain_postgresql() -> None:
     assert "date_bin(INTERVAL '1 minute', metrics.at, TIMESTAMPTZ '2000-01-03 00:00:00+00')" in plain
     month = sa.select(time_bucket("1 month", sa.column("at")))
     assert "date_trunc('month', at, 'UTC')" in render_select(month, has_time_bucket=False)
-    with pytest.raises(sa.exc.CompileError, match="no bucket of 3 months"):
-        render_select(sa.select(time_bucket("3 months", sa.column("at"))), has_time_bucket=False)
+    quarter = sa.select(time_bucket("3 months", sa.column("at")))
+    assert "date_trunc('quarter', at, 'UTC')" in render_select(quarter, has_time_bucket=False)
+    with pytest.raises(sa.exc.CompileError, match="no bucket of 2 months"):
+        render_select(sa.select(time_bucket("2 months", sa.column("at"))), has_time_bucket=False)
+
+
+def test_a_bucket_is_of_its_columns_type_on_plain_postgresql() -> None:
+    def rendered(width: str, kind: Any) -> str:
+        return render_select(sa.select(time_bucket(width, sa.column("at", kind))), has_time_bucket=False)
+
+    assert "date_bin(INTERVAL '1 day', at, TIMESTAMP '2000-01-03 00:00:00')" in rendered("1 day", sa.TIMESTAMP())
+    assert "date_trunc('year', at)" in rendered("1 year", sa.DateTime())
+    assert "CAST(date_bin(INTERVAL '1 day', at, TIMESTAMP '2000-01-03 00:00:00') AS date)" in rendered(
+        "1 day", sa.Date()
+    )
+    assert isinstance(time_bucket("1 day", sa.column("at", sa.Date())).type, sa.Date)
 
 
 @given(st.timedeltas(min_value=dt.timedelta(microseconds=1), max_value=dt.timedelta(days=40_000)))
@@ -311,11 +334,75 @@ def test_an_interval_is_read_as_postgresql_reads_it(text: str, months: int, seco
 
 @pytest.mark.parametrize(
     "text",
-    ["", "day", "1", "-1 day", "1 day ago", "1.5 months", "1 fortnight", "1 day, 2 hours", "1 day'; DROP TABLE x; --"],
+    [
+        "",
+        "day",
+        "1",
+        "-1 day",
+        "1 day-2 hours",
+        "+1 day",
+        "1 day ago",
+        "1.5 months",
+        "1 fortnight",
+        "1 day, 2 hours",
+        "1 day'; DROP TABLE x; --",
+    ],
 )
 def test_what_is_no_interval_is_refused(text: str) -> None:
     with pytest.raises(DeclarationError, match="is no length of time"):
         Interval.parse(text)
+
+
+@given(st.integers(-500, 500), st.integers(-(10**15), 10**15))
+def test_what_a_server_says_is_read_again_exactly(months: int, microseconds: int) -> None:
+    interval = Interval.of_parts(months, microseconds)
+    assert interval.text
+    assert Interval.offset(interval.text).same_length(interval)
+
+
+def test_a_window_may_end_now_or_ahead() -> None:
+    assert RefreshPolicy.of(start="1 day", end="0 seconds", every="1 hour").end.microseconds == 0
+    assert RefreshPolicy.of(start="1 day", end="-1 hour", every="1 hour").end.microseconds == -3_600_000_000
+    with pytest.raises(DeclarationError, match="is no length of time"):
+        RefreshPolicy.of(start="1 day", end="0 seconds", every="0 seconds")
+
+
+def test_names_of_columns_are_the_servers_and_not_pythons() -> None:
+    metadata = sa.MetaData()
+    readings = sa.Table(
+        "readings",
+        metadata,
+        sa.Column("At", sa.TIMESTAMP(timezone=True), key="time", nullable=False),
+        sa.Column("dev", sa.Text, key="device"),
+    )
+    hypertable(
+        readings,
+        time="At",
+        chunk_interval="1 day",
+        columnstore=Columnstore.of(segment_by=["dev"], order_by=["At DESC"]),
+    )
+    bucket = time_bucket("1 day", readings.c.time)
+    daily = continuous_aggregate(
+        metadata,
+        "daily",
+        sa.select(bucket.label("Day"), readings.c.device).group_by(bucket, readings.c.device),
+        chunk_interval="10 days",
+        indexes=[AggregateIndex("ix_a", ("Day DESC", "dev")), AggregateIndex("ix_b", ('"Day"  desc nulls last',))],
+        comment="c",
+        column_comments={"Day": "d", "dev": "v"},
+    )
+    assert list(daily.c.keys()) == ["Day", "dev"]
+    assert 'ON daily ("Day" DESC, dev)' in create_index_on_view("daily", daily.indexes[0])
+    assert 'ON daily ("Day" DESC NULLS LAST)' in create_index_on_view("daily", daily.indexes[1])
+    columnstore = declarations_of(metadata).hypertables["readings"].columnstore
+    assert columnstore is not None
+    assert """timescaledb.orderby = '"At" DESC'""" in enable_columnstore("readings", columnstore)
+
+
+def test_an_order_without_the_time_column_has_it_at_the_end() -> None:
+    order = Columnstore.of(segment_by=["device"], order_by=["room"])
+    assert order.normal_order("at") == ("room", "at DESC")
+    assert Columnstore.of(segment_by=["at"], order_by=["room ASC"]).normal_order("at") == ("room",)
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+from alembic.util import CommandError
+
 from qts_data.timescale import ddl, drift
 from qts_data.timescale import operations as tso
 from qts_data.timescale.autogenerate.policies import (
@@ -15,8 +18,8 @@ from qts_data.timescale.autogenerate.policies import (
     retention_pace,
     window,
 )
-from qts_data.timescale.catalog import view_grants, views_on
-from qts_data.timescale.declarations import Hypertable
+from qts_data.timescale.catalog import relation_kind, view_grants, views_on
+from qts_data.timescale.declarations import DroppedAggregate, Hypertable, column_name
 from qts_data.timescale.edition import Edition, Feature
 from qts_data.timescale.normal_form import column_types, normal_forms
 from qts_data.timescale.reflection import ReflectedAggregate, ReflectedView
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from alembic.operations.ops import MigrateOperation
 
     from qts_data.timescale.autogenerate.run import Run
-    from qts_data.timescale.declarations import ContinuousAggregate, Declarations, DroppedAggregate
+    from qts_data.timescale.declarations import ContinuousAggregate, Declarations
 
     Key = tuple[str | None, str]
 
@@ -36,37 +39,40 @@ __all__ = ["compare_aggregates"]
 _log = logging.getLogger("alembic.autogenerate.timescaledb")
 
 
-def compare_aggregates(
-    run: Run, declared: Declarations, schemas: Collection[str | None], dropped_tables: Sequence[Key]
-) -> None:
+def compare_aggregates(run: Run, declared: Declarations, schemas: Collection[str | None]) -> None:
     """Drop what changed or goes, with all that stands on it, children first; build again what stays, parents first."""
     known: list[ContinuousAggregate | DroppedAggregate] = []
     known += [item for item in declared.continuous_aggregates.values() if item.schema in schemas]
     known += [item for item in declared.dropped_aggregates.values() if item.schema in schemas]
     for schema in {item.schema for item in known}:
         run.look_for_views(schema, [item.name for item in known if item.schema == schema])
-    known = [item for item in known if run.wanted(item, "continuous_aggregate", exists=_exists(run, item))]
+    known = [item for item in known if _let_through(run, item)]
     wanted = [item for item in declared.continuous_aggregates.values() if item in known]
     changed = _changed(run, wanted)
     rebuilt: list[ContinuousAggregate] = []
     created: list[ContinuousAggregate] = []
+    appends: list[tuple[ContinuousAggregate, tso.AppendAggregateColumnsOp]] = []
     for item in wanted:
         existing = run.existing(item.name, item.schema)
         stands_on = item.source in rebuilt or item.source in created
         if existing is None:
+            _refuse_a_taken_name(run, item)
             created.append(item)
         elif not (stands_on or item in changed):
             run.last += _settings_ops(item, existing)
-        elif not stands_on and (appended := _appended(run, item, existing, wanted)) is not None:
+        elif not stands_on and (appended := _appended(run, item, existing)) is not None:
             _log.info("Detected new columns of continuous aggregate %s", item.name)
             run.last.append(appended)
+            appends.append((item, appended))
             run.last += _settings_ops(item, existing)
         else:
             _log.info("Detected changed continuous aggregate %s", item.name)
             rebuilt.append(item)
+    for item, appended in appends:
+        appended.undo = _undo_of(run, item, [other for other in wanted if other not in rebuilt])
     gone = [(item.schema, item.name) for item in known if item not in wanted and _exists(run, item)]
     still = {(run.plain(item.schema), item.name) for item in known}
-    gone += [key for key in _on_tables(run, dropped_tables) if key not in still]
+    gone += [key for key in _on_tables(run, run.dropped_tables) if key not in still]
     for schema, name in gone:
         _log.info("Detected dropped continuous aggregate %s", ddl.qualified(name, schema))
     run.first += _drop_all(run, gone=gone, rebuilt=rebuilt)
@@ -78,6 +84,22 @@ def compare_aggregates(
 
 def _exists(run: Run, item: ContinuousAggregate | DroppedAggregate) -> bool:
     return run.existing(item.name, item.schema) is not None
+
+
+def _let_through(run: Run, item: ContinuousAggregate | DroppedAggregate) -> bool:
+    """Whether the filters let it through, and the table at the bottom of it."""
+    table_wanted = isinstance(item, DroppedAggregate) or run.table_wanted(item.table)
+    return table_wanted and run.wanted(item, "continuous_aggregate", exists=_exists(run, item))
+
+
+def _refuse_a_taken_name(run: Run, item: ContinuousAggregate) -> None:
+    kind = relation_kind(run.connection, item.name, schema=item.schema)
+    dropped = (item.schema, item.name) in run.dropped_tables
+    if kind is not None and not dropped:
+        raise CommandError(
+            f"continuous aggregate {ddl.qualified(item.name, item.schema)} cannot be made, for {kind} has that name: "
+            "rename or drop that, or declare the aggregate by another name"
+        )
 
 
 def _changed(run: Run, wanted: Iterable[ContinuousAggregate]) -> list[ContinuousAggregate]:
@@ -111,7 +133,8 @@ def _on_tables(run: Run, tables: Sequence[Key]) -> Iterator[Key]:
         for found_in, view in views_on(run.connection, name, schema=schema):
             key = (run.plain(found_in), view)
             there = view in run.reflected(key[0]).aggregates
-            if there and key not in seen and run.named(view, "continuous_aggregate", key[0], exists=True):
+            found = DroppedAggregate(view, key[0])
+            if there and key not in seen and run.wanted(found, "continuous_aggregate", exists=True):
                 seen.add(key)
                 waiting.append(key)
                 yield key
@@ -145,9 +168,9 @@ def _drop_all(run: Run, *, gone: Iterable[Key], rebuilt: Iterable[ContinuousAggr
 
 
 def _appended(
-    run: Run, item: ContinuousAggregate, existing: ReflectedAggregate | ReflectedView, wanted: list[ContinuousAggregate]
+    run: Run, item: ContinuousAggregate, existing: ReflectedAggregate | ReflectedView
 ) -> tso.AppendAggregateColumnsOp | None:
-    """The change, if all of it is more aggregates at the end; the server can do that in place."""
+    """The change, if all of it is more aggregates at the end; the server can do that in place, but not undo it."""
     columns, there = list(item.select.selected_columns), len(existing.column_comments)
     if not run.appends or isinstance(existing, ReflectedView) or not 0 < there < len(columns):
         return None
@@ -159,28 +182,45 @@ def _appended(
     if form != existing.definition or whole is None:
         return None
     kinds = column_types(run.connection, selects[1])
-    subtree = [item]
-    subtree += [other for other in wanted if other.source in subtree and _exists(run, other)]
-    undo: list[MigrateOperation] = list(_drop_all(run, gone=(), rebuilt=subtree))
-    undo += [op.reverse() for op in reversed(undo)]
-    new = {str(column.key): column for column in columns[there:]}
+    new = {column_name(column): column for column in columns[there:]}
     return tso.AppendAggregateColumnsOp(
         item.name,
         columns={key: (kinds[key], ddl.render_expression(column)) for key, column in new.items()},
         comments={key: item.column_comments[key] for key in new},
         schema=item.schema,
-        undo=undo,
     )
+
+
+def _undo_of(run: Run, item: ContinuousAggregate, kept: Iterable[ContinuousAggregate]) -> list[MigrateOperation]:
+    """Drop an aggregate with all that stands on it, and build them as they are now.
+
+    `kept` leaves out what the migration builds again by itself: the way back has dropped that by then.
+    """
+    subtree = [item]
+    for other in kept:
+        if other.source in subtree and _exists(run, other):
+            subtree.append(other)
+    undo: list[MigrateOperation] = list(_drop_all(run, gone=(), rebuilt=subtree))
+    return [*undo, *(op.reverse() for op in reversed(undo))]
 
 
 def _settings_ops(item: ContinuousAggregate, found: ReflectedAggregate | ReflectedView) -> Iterator[MigrateOperation]:
     """What changes in place."""
     yield from _comment_ops(item, found)
     if isinstance(found, ReflectedAggregate):
+        _refuse_other_indexes(item.name, found)
         yield from _alter_ops(item, found)
         yield from columnstore_ops(item, found)
         yield from refresh_ops(item, found.refresh)
         yield from retention_ops(item, found, new=False)
+
+
+def _refuse_other_indexes(name: str, found: ReflectedAggregate) -> None:
+    for index, definition in found.other_indexes.items():
+        raise CommandError(
+            f"{name} has the index {index}, which no declaration can say ({definition}), and which a rebuild would "
+            f"lose: drop it with DROP INDEX _timescaledb_internal.{ddl.qualified(index)}, then generate again"
+        )
 
 
 def _comment_ops(item: ContinuousAggregate, found: ReflectedAggregate | ReflectedView) -> Iterator[MigrateOperation]:
@@ -232,6 +272,11 @@ def _drop_op(
     if found is None:
         raise LookupError(name)
     aggregate = found if isinstance(found, ReflectedAggregate) else None
+    if aggregate is not None and aggregate.chunk_interval is None:
+        _log.warning("%s is divided by numbers: the downgrade does not make it again", name)
+        return tso.DropContinuousAggregateOp(name, schema=schema, was=[], for_good=True, readers=readers)
+    if aggregate is not None:
+        _refuse_other_indexes(name, aggregate)
     # A plain view has no chunks; where it becomes an aggregate on the way back, it gets the declared ones.
     chunk = (aggregate and aggregate.chunk_interval) or (rebuilt_as.chunk_interval if rebuilt_as else "1 day")
     was: list[MigrateOperation] = [
@@ -241,6 +286,7 @@ def _drop_op(
             chunk_interval=chunk,
             materialized_only=bool(aggregate and aggregate.materialized_only),
             indexes=aggregate.indexes if aggregate else None,
+            group_indexes=bool(aggregate and aggregate.group_indexes),
             comment=found.comment,
             column_comments=found.column_comments,
             grants=view_grants(run.connection, name, schema=schema),
@@ -267,12 +313,21 @@ def _settings_of(name: str, schema: str | None, found: ReflectedAggregate) -> It
         yield tso.AddRetentionPolicyOp(name, age, every=every, schema=schema, new_object=True)
 
 
+def _fallback(item: ContinuousAggregate) -> str | None:
+    """The definition for plain PostgreSQL, where there is one; the operation says so on that edition."""
+    try:
+        return ddl.render_select(item.select, has_time_bucket=False)
+    except sa.exc.CompileError as error:
+        _log.warning("%s has no definition for plain PostgreSQL: %s", item.name, error)
+        return None
+
+
 def _build_ops(run: Run, item: ContinuousAggregate) -> Iterator[MigrateOperation]:
     name, schema = item.name, item.schema
     yield tso.CreateContinuousAggregateOp(
         name,
         select=ddl.render_select(item.select, has_time_bucket=True),
-        fallback_select=ddl.render_select(item.select, has_time_bucket=False),
+        fallback_select=_fallback(item),
         chunk_interval=item.chunk_interval,
         materialized_only=item.materialized_only,
         indexes={index.name: index.expressions for index in item.indexes},

@@ -33,11 +33,11 @@ def compare(context: AutogenContext, upgrade_ops: ops.UpgradeOps, schemas: set[s
         connection,
         probe(connection),
         {(op.schema, op.table_name) for op in upgrade_ops.ops if isinstance(op, ops.CreateTableOp)},
+        [(op.schema, op.table_name) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)],
         set(_changed_tables(upgrade_ops)),
     )
     default = connection.dialect.default_schema_name
     compared = schemas | ({default} if None in schemas else set())
-    dropped = [(op.schema, op.table_name) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)]
     declared = Declarations()
     for metadata in metadatas:
         if isinstance(metadata, sa.MetaData):
@@ -45,8 +45,8 @@ def compare(context: AutogenContext, upgrade_ops: ops.UpgradeOps, schemas: set[s
     for table in declared.hypertables.values():
         if table.schema in compared:
             compare_hypertable(run, table)
-    compare_aggregates(run, declared, compared, dropped)
-    for schema, name in dropped:
+    compare_aggregates(run, declared, compared)
+    for schema, name in run.dropped_tables:
         release_hypertable(run, name, schema)
     upgrade_ops.ops[:] = [*run.first, *upgrade_ops.ops, *run.last]
     return PriorityDispatchResult.CONTINUE

@@ -27,7 +27,7 @@ def compare_hypertable(run: Run, wanted: Hypertable) -> None:
     """A declared table; one that the migration makes gets everything, on every edition."""
     new = (wanted.schema, wanted.name) in run.new_tables
     found = None if new else run.reflected(wanted.schema).hypertables.get(wanted.name)
-    if not run.wanted(wanted, "hypertable", exists=found is not None):
+    if not (run.table_wanted(wanted.table) and run.wanted(wanted, "hypertable", exists=found is not None)):
         return
     if not new and not run.edition.has(Feature.HYPERTABLES):
         return
@@ -74,7 +74,11 @@ def release_hypertable(run: Run, name: str, schema: str | None) -> None:
         return
     if found.chunk_interval is None:
         _log.warning("%s is divided by numbers: the downgrade makes it an ordinary table", name)
+        # Nothing to make again, but its rows are guarded all the same.
+        run.first.append(tso.ReleaseHypertableOp(name, schema=schema, was=[]))
         return
+    if found.dimensions > 1:
+        _log.warning("%s is divided by space, too: the downgrade divides it by time only", name)
     was: list[MigrateOperation] = [
         tso.CreateHypertableOp(
             name, time=found.time, chunk_interval=found.chunk_interval, new_table=True, schema=schema

@@ -33,6 +33,7 @@ def columnstore_ops(
     new, old = wanted.columnstore, found.columnstore if found else None
     policy = found.convert if found else None
     after = new.after if new else None
+    time = wanted.bucket_column if isinstance(wanted, ContinuousAggregate) else wanted.time
     if policy is not None and after is None:
         yield tso.RemoveColumnstorePolicyOp(
             name, existing=age_of(name, policy), existing_every=policy.every, schema=schema
@@ -45,7 +46,7 @@ def columnstore_ops(
         yield tso.DisableColumnstoreOp(
             name, existing_segment_by=old.segment_by, existing_order_by=old.order_by, aggregate=aggregate, schema=schema
         )
-    elif new is not None and old is not None and _orders(new) != _orders(old):
+    elif new is not None and old is not None and _orders(new, time) != _orders(old, time):
         yield tso.AlterColumnstoreOp(
             name,
             segment_by=new.segment_by,
@@ -61,8 +62,8 @@ def columnstore_ops(
         yield tso.AlterColumnstorePolicyOp(name, after, existing=age_of(name, policy), schema=schema)
 
 
-def _orders(columnstore: Columnstore) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return columnstore.segment_by, columnstore.normal_order
+def _orders(columnstore: Columnstore, time: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return columnstore.segment_by, columnstore.normal_order(time)
 
 
 def _same_policy(wanted: Interval, found: Interval | None, scheduled: bool) -> bool:

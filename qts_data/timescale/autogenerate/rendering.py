@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
+_DEFINITIONS: Final = ("select", "fallback_select")
+
 _QUOTED: Final = re.compile(r"""'[^']*'|"[^"]*\"""")
 """A literal or a quoted name; a doubled quote makes two of them, one after the other."""
 
@@ -29,7 +31,7 @@ def _render(context: AutogenContext, op: TimescaleOp) -> list[str]:
     """A comment with the cost, and the call."""
     prefix = context.opts["alembic_module_prefix"] or ""
     arguments = [repr(op.name)]
-    arguments += [f"{key}={_python(value)}" for key, value in op.arguments().items()]
+    arguments += [f"{key}={_python(key, value)}" for key, value in op.arguments().items()]
     if op.schema is not None:
         arguments.append(f"schema={op.schema!r}")
     lines = [f"# {line}" for line in (op.safety + (f": {op.reason}" if op.reason else "")).splitlines()]
@@ -39,8 +41,10 @@ def _render(context: AutogenContext, op: TimescaleOp) -> list[str]:
     return [*lines, f"{prefix}{op.function}(\n{body})"]
 
 
-def _python(value: object) -> str:
-    if isinstance(value, str) and value.startswith("SELECT ") and _fits_several_lines(value):
+def _python(key: str, value: object) -> str:
+    # No other text may change, be it only in its blanks: a comment can begin like a definition.
+    wide = key in _DEFINITIONS and isinstance(value, str) and value.startswith("SELECT ")
+    if wide and isinstance(value, str) and _fits_several_lines(value):
         return f'"""\n{_one_column_a_line(value)}\n"""'
     return repr(value)
 

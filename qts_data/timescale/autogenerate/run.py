@@ -9,8 +9,9 @@ from qts_data.timescale.edition import Edition, Feature
 from qts_data.timescale.reflection import Reflected, ReflectedAggregate, ReflectedView, read_views, reflect
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
+    import sqlalchemy as sa
     from alembic.autogenerate.api import AutogenContext
     from alembic.operations.ops import MigrateOperation
     from sqlalchemy.engine import Connection
@@ -32,6 +33,7 @@ class Run:
         connection: The database.
         server: Its edition and versions.
         new_tables: Tables that the migration makes.
+        dropped_tables: Tables that it drops.
         changed_tables: Tables with a column of another type or less: the server refuses both under an aggregate.
         first: Operations before those on tables: an aggregate blocks changes of the columns that it reads.
         last: Operations after those on tables.
@@ -41,6 +43,7 @@ class Run:
     connection: Connection
     server: Server
     new_tables: Collection[TableKey]
+    dropped_tables: Sequence[TableKey]
     changed_tables: Collection[TableKey]
     first: list[MigrateOperation] = field(default_factory=list)
     last: list[MigrateOperation] = field(default_factory=list)
@@ -70,13 +73,18 @@ class Run:
 
     def look_for_views(self, schema: str | None, names: Collection[str]) -> None:
         """Read the plain views of these names, all at once, where no aggregate is."""
+        schema = self.plain(schema)
         missing = [name for name in names if name not in self.reflected(schema).aggregates]
         self._views.setdefault(schema, {}).update(read_views(self.connection, missing, schema=schema))
 
     def existing(self, name: str, schema: str | None) -> ReflectedAggregate | ReflectedView | None:
         """The aggregate, or the plain view of that name that was looked for."""
         found = self.reflected(schema).aggregates.get(name)
-        return found or self._views.get(schema, {}).get(name)
+        return found or self._views.get(self.plain(schema), {}).get(name)
+
+    def table_wanted(self, table: sa.Table) -> bool:
+        """Whether the environment's filters let a declared table through; what is left out has no settings of ours."""
+        return self.context.run_object_filters(table, table.name, "table", False, None)
 
     def wanted(self, item: Hypertable | ContinuousAggregate | DroppedAggregate, kind: str, *, exists: bool) -> bool:
         """Whether the environment's filters let it through."""

@@ -77,7 +77,7 @@ def _refuse_to_drop_chunks(operations: Operations, operation: TimescaleOp, age: 
 class _AddOp(_AgePolicyOp):
     def __init__(self, name: str, age: IntervalLike, *, schema: str | None) -> None:
         super().__init__(name, schema=schema)
-        self.age = Interval.parse(age)
+        self.age = Interval.offset(age)
 
     def arguments(self) -> dict[str, Any]:
         """As given."""
@@ -87,8 +87,8 @@ class _AddOp(_AgePolicyOp):
 class _AlterOp(_AgePolicyOp):
     def __init__(self, name: str, age: IntervalLike, *, existing: IntervalLike | None, schema: str | None) -> None:
         super().__init__(name, schema=schema)
-        self.age = Interval.parse(age)
-        self.existing = None if existing is None else Interval.parse(existing)
+        self.age = Interval.offset(age)
+        self.existing = None if existing is None else Interval.offset(existing)
 
     def arguments(self) -> dict[str, Any]:
         """As given."""
@@ -109,7 +109,7 @@ class _RemoveOp(_AgePolicyOp):
         schema: str | None = None,
     ) -> None:
         super().__init__(name, schema=schema)
-        self.existing = None if existing is None else Interval.parse(existing)
+        self.existing = None if existing is None else Interval.offset(existing)
         self.existing_every = None if existing_every is None else Interval.parse(existing_every)
 
     def arguments(self) -> dict[str, Any]:
@@ -156,6 +156,7 @@ class AlterColumnstorePolicyOp(_Columnstore, _AlterOp):
     """`op.alter_columnstore_policy("tick_data", after="2 days", existing="1 day")`; a paused job runs again."""
 
     function = "alter_columnstore_policy"
+    alters = "columnstore policy"
 
     def __init__(
         self,
@@ -260,6 +261,7 @@ class AlterRetentionPolicyOp(_Retention, _DropsChunks, _AlterOp):
     """
 
     function = "alter_retention_policy"
+    alters = "retention policy"
 
     def __init__(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from alembic.util import CommandError
 
@@ -11,11 +12,13 @@ from qts_data.timescale.declarations import AggregateIndex
 from qts_data.timescale.edition import Edition, Feature
 from qts_data.timescale.intervals import Interval, IntervalLike
 from qts_data.timescale.operations.base import (
+    DroppedView,
     Group,
     Safety,
     TimescaleOp,
     known,
     may_lose_data,
+    memory_of,
     migration_server,
     on_op,
     say,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from alembic.operations import MigrateOperation, Operations
+    from sqlalchemy.engine import Connection
 
 __all__ = [
     "AlterContinuousAggregateOp",
@@ -41,6 +45,12 @@ _WHERE_IT_RUNS = {
     True: "as plain PostgreSQL wrote the definition down, which makes no continuous aggregate on TimescaleDB",
 }
 
+_TIME_BUCKET: Final = re.compile(r"\btime_bucket\(")
+
+
+def _key(connection: Connection, name: str, schema: str | None) -> tuple[str | None, str]:
+    return schema or connection.dialect.default_schema_name, name
+
 
 @on_op
 class CreateContinuousAggregateOp(TimescaleOp):
@@ -48,7 +58,9 @@ class CreateContinuousAggregateOp(TimescaleOp):
 
     `select` is the definition; `fallback_select` replaces it on plain PostgreSQL, which has no `time_bucket`.
     `grants` are privileges by role, such as `"SELECT"`, `"SELECT (minute)"` or `"SELECT WITH GRANT OPTION"`, given
-    where the role exists.
+    where the role exists. Where the same run has dropped the aggregate, the privileges are those that it had in this
+    database, and of `grants` only those on columns that it did not have; offline nobody can look.
+    `group_indexes=True` lets the server make its own indexes for the grouping columns.
     """
 
     function = "create_continuous_aggregate"
@@ -62,6 +74,7 @@ class CreateContinuousAggregateOp(TimescaleOp):
         chunk_interval: IntervalLike,
         materialized_only: bool = False,
         indexes: Mapping[str, Sequence[str]] | None = None,
+        group_indexes: bool = False,
         comment: str,
         column_comments: Mapping[str, str],
         grants: Mapping[str, Sequence[str]] | None = None,
@@ -76,6 +89,7 @@ class CreateContinuousAggregateOp(TimescaleOp):
         self.chunk_interval = Interval.parse(chunk_interval)
         self.materialized_only = materialized_only
         self.indexes = tuple(AggregateIndex(key, tuple(value)) for key, value in (indexes or {}).items())
+        self.group_indexes = group_indexes
         self.comment = comment
         self.column_comments = dict(column_comments)
         self.grants = {role: list(privileges) for role, privileges in (grants or {}).items()}
@@ -90,6 +104,8 @@ class CreateContinuousAggregateOp(TimescaleOp):
             given["materialized_only"] = True
         if self.indexes:
             given["indexes"] = {index.name: list(index.expressions) for index in self.indexes}
+        if self.group_indexes:
+            given["group_indexes"] = True
         given["comment"] = self.comment
         given["column_comments"] = self.column_comments
         if self.grants:
@@ -97,12 +113,46 @@ class CreateContinuousAggregateOp(TimescaleOp):
         return given
 
     def run(self, operations: Operations) -> None:
-        """As the base, and say when it is only a view."""
+        """As the base, and say when it is only a view; with the privileges that the one before it had."""
         edition = migration_server(operations).edition
+        name = ddl.qualified(self.name, self.schema)
+        if edition is Edition.POSTGRESQL and not self.fallback_select and _TIME_BUCKET.search(self.select):
+            raise CommandError(
+                f"{name} cannot be made on plain PostgreSQL, which has no time_bucket: write a fallback_select with "
+                "date_bin or date_trunc in the migration"
+            )
         if not edition.has(Feature.CONTINUOUS_AGGREGATES):
-            name = ddl.qualified(self.name, self.schema)
             say(operations, f"continuous aggregate {name}: a plain view on the {edition} edition")
         super().run(operations)
+        if not operations.get_context().as_sql:
+            connection = operations.get_bind()
+            before = memory_of(operations).dropped.pop(_key(connection, self.name, self.schema), None)
+            if before is not None:
+                self._give_back(operations, before)
+
+    def _give_back(self, operations: Operations, before: DroppedView) -> None:
+        """The privileges of the one that was dropped, no more and no less, whatever the default privileges say."""
+        connection = operations.get_bind()
+        columns = catalog.view_columns(connection, self.name, schema=self.schema)
+        wanted = {
+            (grant.role, grant.privilege) for grant in before.grants if grant.column is None or grant.column in columns
+        }
+        new = tuple(f" ({ddl.qualified(column)})" for column in columns - before.columns)
+        wanted |= {
+            (role, privilege)
+            for role, privileges in self.grants.items()
+            for privilege in privileges
+            if privilege.removesuffix(ddl.WITH_GRANT_OPTION).endswith(new)
+        }
+        given = {
+            (grant.role, grant.privilege) for grant in catalog.live_grants(connection, self.name, schema=self.schema)
+        }
+        for role, privilege in sorted(given - wanted):
+            operations.execute(ddl.verbatim(ddl.revoke_on_view(self.name, role, privilege, schema=self.schema)))
+        # All of them: to take a privilege on the view takes those on its columns, too.
+        for role, privilege in sorted(wanted if given != wanted else ()):
+            for statement in ddl.grant_on_view(self.name, role, [privilege], schema=self.schema):
+                operations.execute(ddl.verbatim(statement))
 
     def statements(self, edition: Edition, /) -> Iterable[str]:
         """The view, its indexes, its comments, its grants."""
@@ -114,6 +164,7 @@ class CreateContinuousAggregateOp(TimescaleOp):
             chunk_interval=self.chunk_interval,
             materialized_only=self.materialized_only,
             indexes=self.indexes,
+            group_indexes=self.group_indexes,
             schema=self.schema,
         )
         yield from ddl.comment_on_view(
@@ -294,8 +345,9 @@ class AppendAggregateColumnsOp(TimescaleOp):
 class DropContinuousAggregateOp(TimescaleOp):
     """`op.drop_continuous_aggregate("ohlcv_1m")`: its policies, indexes and materialized rows go with it.
 
-    Raises where its history reaches back further than the rows that it could be computed from again, and where a
-    view reads it.
+    Raises where it has buckets whose rows its source does not have any more, and where a view reads it. With
+    `allow_data_loss=True` on this one only, it raises as well where an aggregate that stood on it, and was dropped
+    before without that word, had such buckets.
     """
 
     function = "drop_continuous_aggregate"
@@ -334,16 +386,41 @@ class DropContinuousAggregateOp(TimescaleOp):
                     'migration, drop that before (op.execute("DROP VIEW ...")) and create it again, with its grants '
                     "and comments, after the last step"
                 )
-            if continuous and not may_lose_data(operations, allowed=self.allow_data_loss):
-                lost = catalog.history_beyond_source(connection, self.name, schema=self.schema)
-                if lost is not None:
-                    raise CommandError(
-                        f"{ddl.qualified(self.name, self.schema)} holds history from {lost[0]} on, its source only "
-                        f"from {lost[1] or 'nowhere'}: to drop it loses what is in between; pass "
-                        "allow_data_loss=True in the migration, or run it with -x allow_data_loss=yes, if that is "
-                        "meant"
-                    )
+            if continuous and not may_lose_data(operations, allowed=False):
+                self._refuse_to_lose_history(operations)
+            key = _key(connection, self.name, self.schema)
+            memory_of(operations).dropped[key] = DroppedView(
+                frozenset(catalog.view_columns(connection, self.name, schema=self.schema)),
+                tuple(catalog.live_grants(connection, self.name, schema=self.schema)),
+            )
         operations.execute(ddl.verbatim(ddl.drop_view(self.name, continuous=continuous, schema=self.schema)))
+
+    def _refuse_to_lose_history(self, operations: Operations) -> None:
+        connection, name = operations.get_bind(), ddl.qualified(self.name, self.schema)
+        memory = memory_of(operations).stood_on
+        stood_on_it = memory.pop(_key(connection, self.name, self.schema), {})
+        if not self.allow_data_loss:
+            # Measured against its parent, which may be dropped next: it is asked then for those that stood on it.
+            first = catalog.first_bucket(connection, self.name, schema=self.schema)
+            for parent in catalog.parents_of(connection, self.name, schema=self.schema) if first is not None else ():
+                memory.setdefault(parent, {})[name] = first
+        elif not stood_on_it:
+            return
+        lost = catalog.history_beyond_source(connection, self.name, schema=self.schema)
+        if lost is None:
+            return
+        meant = "pass allow_data_loss=True in the migration, or run it with -x allow_data_loss=yes, if that is meant"
+        if not self.allow_data_loss:
+            raise CommandError(
+                f"{name} holds history from {lost[0]} to {lost[1]} that its source cannot give again: to drop it loses "
+                f"those buckets; {meant}"
+            )
+        losers = sorted(child for child, first in stood_on_it.items() if first <= lost[1])
+        if losers:
+            raise CommandError(
+                f"{', '.join(losers)} held history that only {name} could give again, and not after this step, for its "
+                f"own source has no rows from {lost[0]} to {lost[1]}; for the drop of {', '.join(losers)}, too, {meant}"
+            )
 
     def reverse(self) -> Group:
         """Create it again with all that it had, where that is known."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from alembic.operations import MigrateOperation, Operations
 from alembic.util import CommandError
@@ -15,17 +17,23 @@ from qts_data.timescale.edition import Edition, Feature, create_extension, offli
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from alembic.runtime.migration import MigrationContext
+
+    from qts_data.timescale.catalog import Grant
     from qts_data.timescale.edition import Server
     from qts_data.timescale.intervals import Interval
 
 __all__ = [
     "CreateExtensionOp",
+    "DroppedView",
     "Group",
+    "Memory",
     "Safety",
     "TimescaleOp",
     "known",
     "log",
     "may_lose_data",
+    "memory_of",
     "migration_server",
     "on_op",
     "say",
@@ -49,7 +57,47 @@ def migration_server(operations: Operations) -> Server:
         raise CommandError(
             f"offline SQL needs an edition: pass -x edition={'|'.join(edition.value for edition in Edition)}"
         )
-    return offline_server(Edition(edition))
+    try:
+        return offline_server(Edition(edition))
+    except ValueError as error:
+        raise CommandError(
+            f"there is no edition {edition!r}: it is one of {', '.join(edition.value for edition in Edition)}"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedView:
+    """What an aggregate had that was dropped in this run, for the one that is made in its place.
+
+    Attributes:
+        columns: Names of its columns.
+        grants: Privileges on it and on them.
+    """
+
+    columns: frozenset[str]
+    grants: tuple[Grant, ...]
+
+
+@dataclass(slots=True)
+class Memory:
+    """What operations of one run remember for later ones of it.
+
+    Attributes:
+        dropped: Views that are gone, by schema and name.
+        stood_on: By an aggregate's schema and name, those on top of it that were dropped before without a word about
+            their data: name, and the oldest bucket that it had.
+    """
+
+    dropped: dict[tuple[str | None, str], DroppedView] = field(default_factory=dict)
+    stood_on: dict[tuple[str | None, str], dict[str, Any]] = field(default_factory=dict)
+
+
+_MEMORIES: Final[WeakKeyDictionary[MigrationContext, Memory]] = WeakKeyDictionary()
+
+
+def memory_of(operations: Operations) -> Memory:
+    """The memory of the run that these operations belong to."""
+    return _MEMORIES.setdefault(operations.get_context(), Memory())
 
 
 class Safety(enum.StrEnum):
@@ -71,6 +119,8 @@ class TimescaleOp(MigrateOperation):
     safety: Safety = Safety.ONLINE
     reason: str = ""
     """Why it is of that class; stands above it in a migration."""
+    alters: str = ""
+    """What each statement must find and give back a row for, such as a policy; empty where nothing is looked for."""
 
     def __init__(self, name: str, *, schema: str | None = None) -> None:
         self.name = name
@@ -100,7 +150,17 @@ class TimescaleOp(MigrateOperation):
             say(operations, f"{self.summary()}: not on the {server.edition} edition, left out")
             return
         for statement in self.statements(server.edition):
-            operations.execute(ddl.verbatim(statement))
+            if self.alters and not operations.get_context().as_sql:
+                self._alter(operations, statement)
+            else:
+                operations.execute(ddl.verbatim(statement))
+
+    def _alter(self, operations: Operations, statement: str) -> None:
+        if operations.get_bind().execute(ddl.verbatim(statement)).first() is None:
+            raise CommandError(
+                f"{self.function}: {ddl.qualified(self.name, self.schema)} has no {self.alters}, so nothing was "
+                "changed: look at timescaledb_information.jobs, and correct the migration or add the policy"
+            )
 
     @classmethod
     def invoke(cls, operations: Operations, *args: Any, **kw: Any) -> None:

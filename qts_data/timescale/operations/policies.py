@@ -60,6 +60,7 @@ class AlterReorderPolicyOp(_ReorderPolicyOp):
     """`op.alter_reorder_policy("metrics", index="uq_metrics", existing="ix_metrics_room")`; the job stays the same."""
 
     function = "alter_reorder_policy"
+    alters = "reorder policy"
 
     def __init__(self, name: str, index: str, *, existing: str | None = None, schema: str | None = None) -> None:
         super().__init__(name, schema=schema)
@@ -156,6 +157,7 @@ class AlterRefreshPolicyOp(_RefreshPolicyOp):
     """Another window or pace for the policy with the existing window; the job stays the same one."""
 
     function = "alter_refresh_policy"
+    alters = "refresh policy with the existing window"
 
     def __init__(
         self,
