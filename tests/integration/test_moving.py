@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import fcntl
 import json
+import os
 import signal
-import subprocess
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -266,19 +267,22 @@ async def test_a_copy_that_is_killed_goes_on_and_both_sides_agree(
     workbook: Workbook, environment: dict[str, str], move: Move
 ) -> None:
     fill_book(workbook, positions=50, fills=2_000)
-    command = [str(Path(sys.executable).parent / "qts-data"), "migrate", "copy", "--chunk", "50"]
+    command = [str(Path(sys.executable).parent / "qts-data"), "migrate", "copy", "--chunk", "5"]
     seen = []
     for lines in (7, 25):
-        process = await asyncio.create_subprocess_exec(
-            *command, env=clean_environment(**environment), stderr=subprocess.PIPE
-        )
-        assert process.stderr is not None
-        for _ in range(lines):
-            line = await process.stderr.readline()
-            assert line, "it ended before it was killed"
-        process.send_signal(signal.SIGKILL)
-        assert await process.wait() == -signal.SIGKILL
-        await process.stderr.read()
+        # A page of lines is as far as it can get ahead of who reads them, however late that one is.
+        reading, writing = os.pipe()
+        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+        process = await asyncio.create_subprocess_exec(*command, env=clean_environment(**environment), stderr=writing)
+        os.close(writing)
+        with os.fdopen(reading, "rb", buffering=0) as said:
+            left = lines
+            while left:
+                line = await asyncio.to_thread(said.readline)
+                assert line, "it ended before it was killed"
+                left -= b"ledger" in line
+            process.send_signal(signal.SIGKILL)
+            assert await process.wait() == -signal.SIGKILL
         seen.append((await move.status()).copied["ledger"][0])
     assert 0 < seen[0] < seen[1] < 2_000
     copied = await move.copy()
