@@ -17,12 +17,29 @@ from qts_data.adapters.consistency.sides import Item, Side
 from qts_data.adapters.moving import Move
 from qts_data.adapters.sheets.standin import fill_book
 from qts_data.errors import ConfigurationError, DataConsistencyError
+from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.engine import URL
+
     from qts_data.adapters import GoogleSheetsAdapter
     from qts_data.adapters.sheets.standin import Workbook
-    from qts_data.repositories import Database
+    from tests.fixtures.fix_sheets import MakeSheets
+
+
+@pytest_asyncio.fixture
+async def database(database_url: URL) -> AsyncIterator[Database]:
+    async with Database(database_url) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def sheets(make_sheets: MakeSheets) -> AsyncIterator[GoogleSheetsAdapter]:
+    async with make_sheets() as made:
+        yield made
 
 
 @pytest_asyncio.fixture

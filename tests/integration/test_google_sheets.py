@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import gspread
 import pytest
+import pytest_asyncio
 from google.oauth2.service_account import Credentials
 
 from qts_data.adapters.sheets.standin import Fault, Formula, faults_in_order
@@ -20,6 +21,8 @@ from tests.fixtures.factories import FillFactory
 from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from qts_data.adapters import GoogleSheetsAdapter
     from qts_data.adapters.sheets.standin import SheetsStandIn, Workbook
     from tests.fixtures.fix_sheets import MakeSheets
@@ -27,6 +30,12 @@ if TYPE_CHECKING:
 
 SHORT_SECONDS = 1.5
 """How long a client waits for an answer that does not come: a busy machine's answers come before."""
+
+
+@pytest_asyncio.fixture
+async def sheets(make_sheets: MakeSheets) -> AsyncIterator[GoogleSheetsAdapter]:
+    async with make_sheets() as made:
+        yield made
 
 
 @pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in Fault])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 import sqlalchemy as sa
 from pydantic import SecretStr
 
@@ -27,21 +28,35 @@ from qts_data.adapters.sheets.standin import Fault, faults_in_order, fill_book
 from qts_data.contracts import Reversal
 from qts_data.errors import ConfigurationError, InvalidRecord, LedgerConflict, SourceUnavailable
 from qts_data.importers.book import LAYOUTS
+from qts_data.repositories import Database
 from qts_data.settings import Settings
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.fix_cli import clean_environment
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from sqlalchemy.engine import URL
 
     from qts_data.adapters import GoogleSheetsAdapter
     from qts_data.adapters.sheets.standin import SheetsStandIn, Workbook
-    from qts_data.repositories import Database
     from tests.fixtures.fix_cli import RunCommand
     from tests.fixtures.fix_sheets import MakeSheets
 
 FAST = DeliveryConfig(idle_seconds=0.01, first_pause_seconds=0.01, settle_seconds=0.0)
 GATES = CutoverGates(clean_verifications=2)
+
+
+@pytest_asyncio.fixture
+async def database(database_url: URL) -> AsyncIterator[Database]:
+    async with Database(database_url) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def sheets(make_sheets: MakeSheets) -> AsyncIterator[GoogleSheetsAdapter]:
+    async with make_sheets() as made:
+        yield made
 
 
 @pytest.fixture

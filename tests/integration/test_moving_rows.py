@@ -7,17 +7,22 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from qts_data.adapters.moving import Move
 from qts_data.errors import InvalidRecord, LedgerConflict
 from qts_data.importers.book import LAYOUTS
+from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.engine import URL
+
     from qts_data.adapters import GoogleSheetsAdapter
     from qts_data.adapters.sheets.standin import Workbook
     from qts_data.contracts import Position
-    from qts_data.repositories import Database
     from tests.fixtures.fix_sheets import MakeSheets
 
 FILL = {
@@ -26,6 +31,18 @@ FILL = {
 }  # fmt: skip
 HELD = {"symbol": "005930", "qty": 10, "avg_price": 100}
 BAR = {"date": "2026-11-20", "symbol": "005930", "open": 1, "high": 3, "low": 1, "close": 2, "volume": 5}
+
+
+@pytest_asyncio.fixture
+async def database(database_url: URL) -> AsyncIterator[Database]:
+    async with Database(database_url) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def sheets(make_sheets: MakeSheets) -> AsyncIterator[GoogleSheetsAdapter]:
+    async with make_sheets() as made:
+        yield made
 
 
 @pytest.fixture

@@ -46,6 +46,18 @@ SHORT_SECONDS = 1.5
 
 
 @pytest_asyncio.fixture
+async def database(database_url: URL) -> AsyncIterator[Database]:
+    async with Database(database_url) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def sheets(make_sheets: MakeSheets) -> AsyncIterator[GoogleSheetsAdapter]:
+    async with make_sheets() as made:
+        yield made
+
+
+@pytest_asyncio.fixture
 async def hybrid(database: Database, sheets: GoogleSheetsAdapter) -> AsyncIterator[HybridAdapter]:
     async with TimescaleDBAdapter(database) as primary:
         made = HybridAdapter(primary, sheets)
