@@ -1,6 +1,9 @@
 """Fixtures live in tests/fixtures/fix_*.py; the test modules import nothing from here."""
 
+import pytest
 from hypothesis import settings
+
+from tests.fixtures.effort import amount
 
 pytest_plugins = [
     "tests.fixtures.fix_left_out",
@@ -12,5 +15,11 @@ pytest_plugins = [
 ]
 
 # A test that asserts on wall time fails on a machine that is busy with something else.
-settings.register_profile("untimed", settings(), deadline=None)
+settings.register_profile("untimed", settings(), deadline=None, max_examples=amount(50, 100))
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests: at the end of a run all its processes have work."""
+    items.sort(key=lambda item: not (item.get_closest_marker("soak") or item.get_closest_marker("xdist_group")))

@@ -147,6 +147,7 @@ def test_both_orders_make_the_same_privileges(new_database: Callable[[], URL], e
     assert difference(left, right) == {}
 
 
+@pytest.mark.usefixtures("changing_a_role")
 def test_a_password_logs_in_and_is_never_in_the_statement(empty_database: URL) -> None:
     statements: list[str] = []
 
