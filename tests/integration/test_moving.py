@@ -283,7 +283,7 @@ async def test_a_copy_that_is_cancelled_anywhere_goes_on_where_it_was(
 async def test_a_copy_that_is_killed_goes_on_and_both_sides_agree(
     workbook: Workbook, environment: dict[str, str], move: Move
 ) -> None:
-    fills = amount(700, 2_000)
+    fills = amount(1_200, 2_000)
     fill_book(workbook, positions=50, fills=fills)
     command = [str(Path(sys.executable).parent / "qts-data"), "migrate", "copy", "--chunk", "5"]
     seen = []

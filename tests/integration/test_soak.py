@@ -46,7 +46,7 @@ def test_the_book_is_right_after_faults_of_writers_and_connections(database_url:
 
 @pytest.mark.soak
 def test_the_book_is_right_after_faults_of_the_server() -> None:
-    found = soak("book", "--faults", FAULTS, "--seed", "16")
+    found = soak("book", "--faults", FAULTS, "--seed", "38")
     assert {"server crashed", "server stopped"} <= found["faults"].keys()
     assert found["wrong"] == 0
 
