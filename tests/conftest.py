@@ -3,6 +3,7 @@
 from hypothesis import settings
 
 pytest_plugins = [
+    "tests.fixtures.fix_left_out",
     "tests.fixtures.fix_server",
     "tests.fixtures.fix_redis",
     "tests.fixtures.fix_cli",
