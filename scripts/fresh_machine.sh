@@ -128,9 +128,17 @@ run_commands() {
 
 # --------------------------------------------------------------------------------------------------------------------
 
+machine='' child=''
+
+# With the first process of the namespace all others end, and its mounts are gone.
+clean_up() {
+  if [[ -n $child ]] && kill "$child"; then wait "$child" || true; fi
+  rm -rf --one-file-system "$machine"
+}
+
 run_machine() {
   machine=$(mktemp -d "$CACHE/machine.XXXXXX")
-  trap 'rm -rf --one-file-system "$machine"' EXIT
+  trap clean_up EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM HUP
   cp -a --reflink=auto "$tree/." "$machine"
@@ -144,10 +152,13 @@ run_machine() {
   # By the transport, not by links: an object that the clone lacks must be missed.
   git clone --quiet --no-local "$CHECKOUT" "$machine/home/$TESTER/qts_data"
   chroot "$machine" chown -R "$TESTER:$TESTER" "/home/$TESTER"
-  export machine
-  local status=0
+  # In the background, because bash acts on a signal only after its foreground command has ended.
   unshare --mount --propagation private --pid --fork --kill-child -- \
-    bash "$CHECKOUT/scripts/fresh_machine.sh" --inside "$machine" "${commands[@]}" </dev/null || status=$?
+    bash "$CHECKOUT/scripts/fresh_machine.sh" --inside "$machine" "${commands[@]}" </dev/null &
+  child=$!
+  local status=0
+  wait "$child" || status=$?
+  child=''
   log "Debian $suite: $([[ $status == 0 ]] && echo ok || echo FAILED), ${SECONDS} s"
   exit "$status"
 }
