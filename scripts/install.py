@@ -16,12 +16,15 @@ import sys
 from pathlib import Path
 
 LOCK = Path("requirements.lock")
-NEEDED_MB = 1_600
-"""Space of the installed packages and of what pip unpacks on the way, with some reserve."""
+NEEDED_MB = 1_300
+"""Space of the installed packages, with some reserve for the largest that pip unpacks on the way."""
 
 # The first that is found in pip's output names the cause; where pip found no index at all, it says so before it gives up.
 CAUSES = (
-    (r"No space left on device|Disk quota exceeded", "the disk is full; the packages need about {needed} MB in {place}"),
+    (
+        r"No space left on device|Disk quota exceeded",
+        "the disk is full; the packages need about {needed} MB in {place}",
+    ),
     (
         r"NewConnectionError|Failed to establish|Connection refused|name resolution|Max retries exceeded|timed out"
         r"|ProxyError|SSLError|Connection broken|RemoteDisconnected|Network is unreachable",
@@ -84,9 +87,16 @@ def create(directory: Path) -> None:
             "this Python cannot make virtual environments; on Debian and Ubuntu: "
             f"apt install python{sys.version_info[0]}.{sys.version_info[1]}-venv"
         )
+    free = shutil.disk_usage(directory.resolve().parent).free // 10**6
+    if free < NEEDED_MB:
+        fail(f"the disk of {directory.resolve().parent} has {free} MB left; the packages need about {NEEDED_MB} MB")
     say(f"creating {directory} with Python {sys.version.split()[0]} ...")
     run = subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", directory], check=False, capture_output=True, text=True, errors="replace"
+        [sys.executable, "-m", "venv", "--clear", directory],
+        check=False,
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     if run.returncode:
         reason = cause(run.stdout + run.stderr, directory)
@@ -100,7 +110,9 @@ def pip(directory: Path, *arguments: str) -> None:
     log = directory / "install.log"
     try:
         with log.open("wb") as output:
-            status = subprocess.run(command, check=False, stdout=output, stderr=output, stdin=subprocess.DEVNULL).returncode
+            status = subprocess.run(
+                command, check=False, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+            ).returncode
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         fail(cause(str(error), directory))
