@@ -19,22 +19,23 @@ LOCK = Path("requirements.lock")
 NEEDED_MB = 1_300
 """Space of the installed packages, with some reserve for the largest that pip unpacks on the way."""
 
-# The first that is found in pip's output names the cause; where pip found no index at all, it says so before it gives up.
+_UNREACHABLE = (
+    r"NewConnectionError|Failed to establish|Connection refused|name resolution|Max retries exceeded|timed out"
+    r"|ProxyError|SSLError|Connection broken|RemoteDisconnected|Network is unreachable"
+)
+# The first pattern in pip's output names the cause. An index out of reach comes before a package that it lacks, because
+# pip ends with the same words in both cases.
 CAUSES = (
+    (r"No space left on device|Disk quota exceeded", "the disk is full; {place} needs about {needed} MB"),
     (
-        r"No space left on device|Disk quota exceeded",
-        "the disk is full; the packages need about {needed} MB in {place}",
-    ),
-    (
-        r"NewConnectionError|Failed to establish|Connection refused|name resolution|Max retries exceeded|timed out"
-        r"|ProxyError|SSLError|Connection broken|RemoteDisconnected|Network is unreachable",
+        _UNREACHABLE,
         "pip cannot reach the package index; check the network, or pip's settings with `python3 -m pip config list`",
     ),
     (
         r"DO NOT MATCH THE HASHES",
-        "a package from the index is not the one that requirements.lock pins; nothing of it was installed",
+        "the index has another file than the one that requirements.lock pins; pip did not install it",
     ),
-    (r"Permission denied", "the directory {place} cannot be written by this user"),
+    (r"Permission denied", "this user may not write into {place}"),
     (
         r"No matching distribution found for (?P<name>\S+)",
         "the package index has no {name} for Python {version} on this machine",
@@ -95,7 +96,7 @@ def create(directory: Path) -> None:
         [sys.executable, "-m", "venv", "--clear", directory],
         check=False,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
     )
     if run.returncode:

@@ -79,8 +79,8 @@ def at(second: float, price: int, **values: object) -> TickData:
 
 
 async def test_a_day_as_columns_in_any_batches_is_the_day_as_records(database_: Database, lean_day: LeanDay) -> None:
-    path, symbol, count = lean_day.ticks_for_long_tests
-    ticks = list(read_ticks(path, symbol, DAY))
+    symbol, count = "IBM", lean_day.facts.ibm_trades
+    ticks = list(read_ticks(lean_day.ibm_trades, symbol, DAY))
     table = as_table(ticks)
     first = await ingest(database_, table, batch_size=1_000)
     assert (first.received, first.inserted, first.duplicate, first.late) == (count, count, 0, 0)
@@ -601,9 +601,9 @@ asyncio.run(main())
 
 
 async def test_a_load_that_is_killed_again_and_again_ends_exact(
-    database_: Database, database_url: URL, lean_day: LeanDay
+    database_: Database, database_url: URL, long_feed: tuple[Path, int]
 ) -> None:
-    path, symbol, count = lean_day.ticks_for_long_tests
+    (path, count), symbol = long_feed, "SPY"
     chance = random.Random(7)
     url = database_url.render_as_string(hide_password=False)
     killed = 0

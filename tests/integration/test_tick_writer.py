@@ -25,6 +25,7 @@ from qts_data.errors import ConfigurationError, DatabaseError, DatabaseUnavailab
 from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import AtBound, Database, Durability, IngestReport, TickQueueFull, TickWriter, load_in_parts
 from tests.fixtures.factories import TickFactory
+from tests.fixtures.fix_lean import WHOLE_DAY
 from tests.fixtures.market import DAY
 from tests.fixtures.waiting import eventually
 
@@ -35,12 +36,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from qts_data.contracts import TickData
-    from tests.fixtures.fix_lean import LeanDay
     from tests.fixtures.fix_proxy import Proxy
 
 START = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
-# QTS_TEST_WHOLE_DAY=1 feeds all of the largest day.
-WHOLE_DAY = bool(os.environ.get("QTS_TEST_WHOLE_DAY"))
 FOR_EVER = (dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC))
 
 
@@ -515,10 +513,10 @@ asyncio.run(main())
 
 
 async def test_a_feed_that_is_killed_again_and_again_ends_exact(
-    market: Database, database_url: URL, tmp_path: Path, lean_day: LeanDay
+    market: Database, database_url: URL, tmp_path: Path, long_feed: tuple[Path, int]
 ) -> None:
     chance = random.Random(11)
-    path, symbol, count = lean_day.ticks_for_long_tests
+    (path, count), symbol = long_feed, "SPY"
     fed = count if WHOLE_DAY else 2_000
     wanted = list(itertools.islice(read_ticks(path, symbol, DAY), fed))
     url = database_url.render_as_string(hide_password=False)
