@@ -130,9 +130,10 @@ run_commands() {
 
 machine='' child=''
 
-# With the first process of the namespace all others end, and its mounts are gone.
+# unshare ignores other signals while it waits. With the first process of the namespace all others end, and its mounts
+# are gone.
 clean_up() {
-  if [[ -n $child ]] && kill "$child"; then wait "$child" || true; fi
+  if [[ -n $child ]] && kill -KILL "$child"; then wait "$child" || true; fi
   rm -rf --one-file-system "$machine"
 }
 
