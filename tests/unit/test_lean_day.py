@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fixtures.fix_cli import ROOT, clean_environment
 from tests.fixtures.fix_lean import REAL_DAY
 from tests.fixtures.lean_day import FILES, DayFacts, Row, facts_of, write_lean_day
 
@@ -75,3 +78,15 @@ def test_every_quote_of_a_day_is_of_one_side(lean_day: LeanDay) -> None:
     for row in rows_of(lean_day.folder)[2]:
         bid, bid_size, ask, ask_size = row.split(",")[1:5]
         assert (bid, bid_size) == ("0", "0") or (ask, ask_size) == ("0", "0")
+
+
+def test_a_missing_real_day_is_left_out_and_fails_ci(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "one_side"]
+    variables = {"QTS_TEST_SHARED_DATA": str(tmp_path), "CI": "true"}
+    run = subprocess.run(
+        command, check=False, capture_output=True, encoding="utf-8", cwd=ROOT, env=clean_environment(**variables)
+    )
+    assert run.returncode == 1
+    assert " need the real market data" in run.stdout
+    assert "QTS_TEST_SHARED_DATA names the folder that has us_equity_ticks/" in run.stdout
+    assert "1 passed" in run.stdout
