@@ -9,6 +9,7 @@ the directory.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -122,6 +123,17 @@ def pip(directory: Path, *arguments: str) -> None:
         fail(f"{cause(text, directory)} (all of pip's output: {log})")
 
 
+def find_project_by_relative_path(directory: Path) -> None:
+    """Write the path of this project relative to the environment.
+
+    Before version 3.13 Python reads this file in the locale's encoding, whatever PYTHONUTF8 says. A folder's name that
+    the locale cannot decode would keep Python from starting.
+    """
+    [packages] = (directory.absolute() / "lib").glob("python3.*/site-packages")
+    for file in packages.glob("*qts_data*.pth"):
+        file.write_text(os.path.relpath(Path.cwd(), packages) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Create the environment, install the dependencies, install this project."""
     directory = Path(sys.argv[1])
@@ -131,6 +143,7 @@ def main() -> None:
     pip(directory, "--progress-bar", "off", "--require-hashes", "-r", str(LOCK))
     say("installing qts-data itself ...")
     pip(directory, "--no-deps", "--no-build-isolation", "-e", ".")
+    find_project_by_relative_path(directory)
 
 
 if __name__ == "__main__":

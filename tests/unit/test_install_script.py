@@ -6,15 +6,12 @@ import os
 import subprocess
 import sys
 import sysconfig
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from scripts.install import cause, create, works
+from scripts.install import cause, create, find_project_by_relative_path, works
 from tests.fixtures.fix_cli import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # As pip 23 to 26 print them.
 REFUSED = (
@@ -89,3 +86,24 @@ def test_an_index_out_of_reach_is_one_sentence(tmp_path: Path) -> None:
     [sentence] = run.stderr.splitlines()
     assert sentence.startswith("make install: pip cannot reach the package index")
     assert (tmp_path / "venv" / "install.log").is_file()
+
+
+def test_a_folder_with_a_foreign_name_is_found_in_any_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python reads the file that names the project before it knows of UTF-8."""
+    project = tmp_path / "빈 칸"
+    environment = project / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    [packages] = (environment / "lib").glob("python3.*/site-packages")
+    (packages / "_qts_data.pth").write_text(str(project), encoding="utf-8")
+    (project / "here.py").write_text("print('found')", encoding="utf-8")
+    monkeypatch.chdir(project)
+    find_project_by_relative_path(Path("venv"))
+    run = subprocess.run(
+        [environment / "bin" / "python", "-c", "import here"],
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        cwd=tmp_path,
+        env={"LC_ALL": "POSIX", "PATH": ""},
+    )
+    assert (run.returncode, run.stdout) == (0, "found\n"), run.stderr
