@@ -39,7 +39,7 @@ CAUSES = (
     (r"Permission denied", "this user may not write into {place}"),
     (
         r"No matching distribution found for (?P<name>\S+)",
-        "the package index has no {name} for Python {version} on this machine",
+        "pip finds no {name} for Python {version} on this machine; the package index lacks it or is out of reach",
     ),
 )
 
