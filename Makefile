@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-migration test test-apache check format lock clean
+.PHONY: help install demo demo-migration test test-full test-apache check format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,12 +27,19 @@ demo: $(STAMP) ## Ticks become bars in a real PostgreSQL: start, migrate, load, 
 demo-migration: $(STAMP) ## A small book moves from a Google Sheets stand-in to the database, with the proof
 	@$(BIN)/qts-data migrate demo
 
-test: $(STAMP) ## Run the test suite (QTS_TEST_DATABASE_URL points it at another server)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# A test at a time for each process, the longest first; the order of the files is kept.
+N ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(N) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS) $(T)
+
+test: $(STAMP) ## Run the tests, or those of T=tests/...; N=2 processes (QTS_TEST_DATABASE_URL: another server)
+	$(PYTEST)
+
+test-full: export QTS_TEST_FULL = 1
+test-full: test ## Run the tests with the full form of the long ones
 
 test-apache: $(STAMP) ## Run the test suite on TimescaleDB Apache edition (Debian packages; as root)
 	@url=$$(scripts/apache_server.sh start) && { \
-		QTS_TEST_DATABASE_URL=$$url $(BIN)/python -m pytest; status=$$?; scripts/apache_server.sh stop; exit $$status; }
+		QTS_TEST_DATABASE_URL=$$url $(PYTEST); status=$$?; scripts/apache_server.sh stop; exit $$status; }
 
 check: $(STAMP) ## Lint, format, types, import rules
 	$(BIN)/python -m ruff check .

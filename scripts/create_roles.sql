@@ -6,40 +6,37 @@ DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'qts_owner') THEN
         CREATE ROLE qts_owner LOGIN;
+        COMMENT ON ROLE qts_owner IS 'Owns and migrates the schema of qts_data; TimescaleDB runs its policies';
     END IF;
 EXCEPTION
     WHEN duplicate_object OR unique_violation THEN
         NULL;  -- another database of this server was being prepared at the same moment
 END
 $$;
-
-COMMENT ON ROLE qts_owner IS 'Owns and migrates the schema of qts_data; TimescaleDB runs its policies';
 
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'qts_engine') THEN
         CREATE ROLE qts_engine LOGIN;
+        COMMENT ON ROLE qts_engine IS 'The trading engine: reads and writes, cannot change the schema nor the ledger''s past';
     END IF;
 EXCEPTION
     WHEN duplicate_object OR unique_violation THEN
         NULL;  -- another database of this server was being prepared at the same moment
 END
 $$;
-
-COMMENT ON ROLE qts_engine IS 'The trading engine: reads and writes, cannot change the schema nor the ledger''s past';
 
 DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'qts_readonly') THEN
         CREATE ROLE qts_readonly LOGIN;
+        COMMENT ON ROLE qts_readonly IS 'Adminer and dashboards: reads everything, writes nothing';
     END IF;
 EXCEPTION
     WHEN duplicate_object OR unique_violation THEN
         NULL;  -- another database of this server was being prepared at the same moment
 END
 $$;
-
-COMMENT ON ROLE qts_readonly IS 'Adminer and dashboards: reads everything, writes nothing';
 
 DO $$
 BEGIN

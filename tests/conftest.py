@@ -1,6 +1,11 @@
 """Fixtures live in tests/fixtures/fix_*.py; the test modules import nothing from here."""
 
+import os
+
+import pytest
 from hypothesis import settings
+
+from tests.fixtures.effort import amount
 
 pytest_plugins = [
     "tests.fixtures.fix_left_out",
@@ -13,5 +18,17 @@ pytest_plugins = [
 ]
 
 # A test that asserts on wall time fails on a machine that is busy with something else.
-settings.register_profile("untimed", settings(), deadline=None)
+settings.register_profile("untimed", settings(), deadline=None, max_examples=amount(50, 100))
 settings.load_profile("untimed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse what two processes cannot share."""
+    if os.environ.get("QTS_TEST_REDIS_URL") and (getattr(config.option, "numprocesses", None) or 0) > 1:
+        raise pytest.UsageError("QTS_TEST_REDIS_URL names one database, and each process would empty it: set N=0")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests: at the end of a run all its processes have work."""
+    items.sort(key=lambda item: not (item.get_closest_marker("soak") or item.get_closest_marker("xdist_group")))

@@ -35,6 +35,7 @@ DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{role}') THEN
         CREATE ROLE {role} LOGIN;
+        COMMENT ON ROLE {role} IS {comment};
     END IF;
 EXCEPTION
     WHEN duplicate_object OR unique_violation THEN
@@ -94,8 +95,7 @@ $$"""
 def role_statements() -> Iterator[str]:
     """SQL that makes the roles and gives them their rights in the current database; without passwords."""
     for role, comment in ROLES.items():
-        yield _CREATE.format(role=role)
-        yield f"COMMENT ON ROLE {role} IS {literal(comment)}"
+        yield _CREATE.format(role=role, comment=literal(comment))
     yield _DATABASE.format(owner=OWNER_ROLE, engine=ENGINE_ROLE, readonly=READONLY_ROLE)
 
 

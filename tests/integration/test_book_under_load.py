@@ -7,13 +7,13 @@ import dataclasses
 import datetime as dt
 import functools
 import itertools
-import os
 import random
 import secrets
 from collections import defaultdict
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,6 +22,7 @@ from qts_data.contracts import Correction, LedgerEntry, Reversal
 from qts_data.errors import LedgerConflict
 from qts_data.repositories import Database
 from tests.fixtures import reference_book as reference
+from tests.fixtures.effort import amount
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.reference_book import ReferenceBook, units
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from qts_data.contracts import Position
     from qts_data.repositories import UnitOfWork
 
-CASES = int(os.environ.get("QTS_TEST_BOOK_CASES", "25"))
+CASES = amount(10, 25, "QTS_TEST_BOOK_CASES")
 NOW = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
 
 
@@ -90,8 +91,9 @@ async def assert_book_is(book: Database, fills: Sequence[LedgerEntry]) -> None:
         assert same(positions[symbol], reference.fold([trade_of(entry) for entry in entries]))
 
 
+@pytest.mark.soak
 async def test_sixteen_writers_on_five_symbols(book: Database) -> None:
-    fills = random_fills(480, 5, seed=1)
+    fills = random_fills(amount(160, 480), 5, seed=1)
 
     async def write(mine: list[LedgerEntry]) -> None:
         async def all_of(entries: list[LedgerEntry], uow: UnitOfWork) -> None:
@@ -109,8 +111,9 @@ async def test_sixteen_writers_on_five_symbols(book: Database) -> None:
     await assert_book_is(book, fills)
 
 
-async def test_two_writers_that_send_the_same_ten_thousand_fills(book: Database) -> None:
-    fills = random_fills(10_000, 40, seed=2)
+@pytest.mark.soak
+async def test_two_writers_of_the_same_fills_book_each_fill_once(book: Database) -> None:
+    fills = random_fills(amount(2_000, 10_000), 40, seed=2)
     backwards = [dataclasses.replace(entry, timestamp=entry.timestamp + dt.timedelta(seconds=1)) for entry in fills]
 
     async def write(entries: list[LedgerEntry], size: int) -> int:
@@ -122,7 +125,7 @@ async def test_two_writers_that_send_the_same_ten_thousand_fills(book: Database)
         return new
 
     new = await asyncio.gather(write(fills, 1000), write(backwards[::-1], 700))
-    assert sum(new) == 10_000
+    assert sum(new) == len(fills)
     await assert_book_is(book, fills)
 
 

@@ -88,6 +88,8 @@ async def stale_reads(url: str, manager: CacheManager, rounds: int) -> int:
     for version in range(2, rounds + 2):
         await asyncio.gather(*(write(n, version) for n in range(200)), *(read(n % 200) for n in range(800)))
         await asyncio.sleep(MAY_BE_STALE_SECONDS)
+        # An answer on the manager's connection comes after all notifications that the server owes it.
+        await manager.get_price("answered")
         for n in range(200):
             found = await manager.get_position(f"S{n}")
             assert found is not None

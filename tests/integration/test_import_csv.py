@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import os
 import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from qts_data.adapters.csv_files import CsvMapping, CsvReject, import_csv, read_
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.book import Defaults
 from qts_data.repositories import Database
+from tests.fixtures.effort import amount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -282,7 +282,7 @@ def test_a_line_that_was_cut_off_is_refused_whole_cells_or_not(tmp_path: Path) -
     assert not isinstance(empty, CsvReject)
 
 
-CASES = int(os.environ.get("QTS_TEST_FUZZ_CASES", "200"))
+CASES = amount(60, 200, "QTS_TEST_FUZZ_CASES")
 cells = st.sampled_from(
     ["2026-11-20", "005930", "BUY", "10", "1,000", "71500.5", "", "#N/A", "₩5", "(3)", "12%", "x", '"', "\n", "1e400"]
 ) | st.text(max_size=6)

@@ -37,6 +37,7 @@ from qts_data.repositories import (
     load_in_parts,
 )
 from qts_data.repositories.ticks.columns import read_columns
+from tests.fixtures.effort import amount
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.market import DAY, as_table
 
@@ -479,7 +480,7 @@ def place(tick: TickData) -> tuple[dt.datetime, bytes, int | None]:
     return (tick.time, tick.source.encode(), tick.seq)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=amount(15, 40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(rows, min_size=1, max_size=30), batch_size=st.integers(1, 40))
 async def test_every_digit_goes_in_as_columns_and_comes_out_as_columns_and_records(
     database_: Database, values: list[tuple[Any, ...]], batch_size: int

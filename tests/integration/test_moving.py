@@ -30,6 +30,7 @@ from qts_data.errors import ConfigurationError, InvalidRecord, LedgerConflict, S
 from qts_data.importers.book import LAYOUTS
 from qts_data.repositories import Database
 from qts_data.settings import Settings
+from tests.fixtures.effort import amount
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.fix_cli import clean_environment
 
@@ -278,10 +279,12 @@ async def test_a_copy_that_is_cancelled_anywhere_goes_on_where_it_was(
     assert (await move.verify()).consistent
 
 
+@pytest.mark.soak
 async def test_a_copy_that_is_killed_goes_on_and_both_sides_agree(
     workbook: Workbook, environment: dict[str, str], move: Move
 ) -> None:
-    fill_book(workbook, positions=50, fills=2_000)
+    fills = amount(1_200, 2_000)
+    fill_book(workbook, positions=50, fills=fills)
     command = [str(Path(sys.executable).parent / "qts-data"), "migrate", "copy", "--chunk", "5"]
     seen = []
     for lines in (7, 25):
@@ -299,9 +302,9 @@ async def test_a_copy_that_is_killed_goes_on_and_both_sides_agree(
             process.send_signal(signal.SIGKILL)
             assert await process.wait() == -signal.SIGKILL
         seen.append((await move.status()).copied["ledger"][0])
-    assert 0 < seen[0] < seen[1] < 2_000
+    assert 0 < seen[0] < seen[1] < fills
     copied = await move.copy()
-    assert copied["ledger"] == 2_000
+    assert copied["ledger"] == fills
     report = await move.verify()
     assert report.consistent, report.findings[:3]
 

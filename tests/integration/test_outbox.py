@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
-import os
 import random
 from collections import Counter
 from decimal import Decimal
@@ -23,6 +22,7 @@ from qts_data.contracts import Correction, Reversal
 from qts_data.errors import ConfigurationError, DatabaseUnavailable, SourceRefused, SourceUnavailable
 from qts_data.importers.book import LEDGER, Defaults
 from qts_data.repositories import Database
+from tests.fixtures.effort import amount
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.fix_sheets import no_wait
 from tests.fixtures.waiting import eventually
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tests.fixtures.fix_proxy import Proxy
     from tests.fixtures.fix_sheets import MakeSheets
 
-FILLS = int(os.environ.get("QTS_TEST_HYBRID_FILLS", "200"))
+FILLS = amount(100, 200, "QTS_TEST_HYBRID_FILLS")
 FAST = DeliveryConfig(idle_seconds=0.01, first_pause_seconds=0.01, longest_pause_seconds=0.02, settle_seconds=0.0)
 SUSPICIOUS = dataclasses.replace(FAST, settle_seconds=3600.0)
 """What an unanswered request wrote stays suspect for as long as a test takes."""

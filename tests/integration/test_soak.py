@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import defaultdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from scripts.soak.cache import Notes, check
+from tests.fixtures.effort import amount
 from tests.fixtures.fix_cli import ROOT, clean_environment
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-FAULTS = os.environ.get("QTS_TEST_SOAK_FAULTS", "5")
+FAULTS = str(amount(2, 5, "QTS_TEST_SOAK_FAULTS"))
 
 
 def soak(name: str, *arguments: str) -> dict[str, Any]:
@@ -33,6 +35,7 @@ def soak(name: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.soak
 def test_the_book_is_right_after_faults_of_writers_and_connections(database_url: URL) -> None:
     url = database_url.render_as_string(hide_password=False)
     found = soak("book", "--faults", FAULTS, "--seed", "2", "--url", url)
@@ -41,12 +44,14 @@ def test_the_book_is_right_after_faults_of_writers_and_connections(database_url:
     assert found["wrong"] == 0
 
 
+@pytest.mark.soak
 def test_the_book_is_right_after_faults_of_the_server() -> None:
-    found = soak("book", "--faults", FAULTS, "--seed", "16")
+    found = soak("book", "--faults", FAULTS, "--seed", "38")
     assert {"server crashed", "server stopped"} <= found["faults"].keys()
     assert found["wrong"] == 0
 
 
+@pytest.mark.soak
 def test_a_cached_position_is_true_after_faults_of_every_kind() -> None:
     found = soak("cache", "--faults", FAULTS, "--seed", "11", "--no-latency")
     assert sum(found["faults"].values()) == int(FAULTS)

@@ -24,6 +24,7 @@ from qts_data.database.engine import DatabaseConfig, parse_url
 from qts_data.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, InvalidRecord
 from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import AtBound, Database, Durability, IngestReport, TickQueueFull, TickWriter, load_in_parts
+from tests.fixtures.effort import amount
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.fix_lean import WHOLE_DAY
 from tests.fixtures.market import DAY
@@ -546,8 +547,10 @@ async def test_a_feed_that_is_killed_again_and_again_ends_exact(
     ]
 
 
+@pytest.mark.soak
 async def test_a_server_that_restarts_during_a_feed_or_a_load_costs_nothing(tmp_path: Path) -> None:
-    server = EmbeddedServer(tmp_path / "data")
+    server = EmbeddedServer(tmp_path / "data", settings={"fsync": "off"})
+    fed = amount(250, 400)
     try:
         server.start()
         server.ensure_database("qts")
@@ -557,14 +560,14 @@ async def test_a_server_that_restarts_during_a_feed_or_a_load_costs_nothing(tmp_
         migrations.upgrade(url)
         async with Database(url) as database:
             async with TickWriter(database, group_size=10, group_seconds=0.001) as writer:
-                for number in range(400):
+                for number in range(fed):
                     await writer.write(at(number // 50, number))
                     if number % 150 == 100:
                         await asyncio.to_thread(server.stop)
                     if number % 150 == 140:
                         await asyncio.to_thread(server.start)
                     await asyncio.sleep(0.001)
-            assert await prices(database) == list(range(400))
+            assert await prices(database) == list(range(fed))
             assert writer.stats.resent >= 1
 
             def source(*, falls: bool) -> Iterator[TickData]:

@@ -18,6 +18,7 @@ from qts_data.errors import InvalidRecord
 from qts_data.importers.lean_bars import read_bars
 from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import IngestReport, RefreshReport, TickRepository
+from tests.fixtures.effort import amount
 from tests.fixtures.factories import TickFactory
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ async def test_the_danger_that_the_refresh_avoids_is_real(async_database: AsyncE
 numbers = st.decimals(allow_nan=False, allow_infinity=False, min_value=-9999999999, max_value=9999999999, places=8)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=amount(10, 25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.lists(
         st.tuples(

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from alembic.util import CommandError
 
 import qts_data.timescale.autogenerate
-from qts_data.database import migrations
 from qts_data.database.engine import engine
 from qts_data.models import Base
 from qts_data.timescale import (
@@ -37,8 +36,6 @@ from tests.fixtures.metrics import (
 from tests.fixtures.somebody_else import somebody_else
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy.engine import URL, Connection
 
 
@@ -433,10 +430,9 @@ def test_a_project_of_somebody_else_in_a_schema_of_its_own(empty_database: URL) 
 
 @pytest.mark.usefixtures("roles")
 def test_the_generated_migration_of_the_whole_schema_equals_the_reviewed_ones(
-    new_database: Callable[[], URL],
+    database_url: URL, empty_database: URL
 ) -> None:
-    reviewed, generated = new_database(), new_database()
-    migrations.upgrade(reviewed)
+    reviewed, generated = database_url, empty_database
     with_extension(generated)
     with engine(generated).connect() as connection:
         up = code(generate(connection, Base.metadata).upgrade_ops)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from qts_data.database.engine import engine
 from qts_data.timescale import Columnstore
 from tests.fixtures.catalog import difference
+from tests.fixtures.effort import amount
 from tests.fixtures.metrics import build, catalog_of, code, generate, migrate_and_back, run, schema, unordered
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ COLUMNSTORES = (
     Columnstore.of(segment_by=["device"], order_by=["minute DESC"], after="20 days"),
     Columnstore.of(segment_by=[], order_by=["device", "minute"]),
 )
-CASES = int(os.environ.get("QTS_TEST_AUTOGENERATE_CASES", "8"))
+CASES = amount(2, 8, "QTS_TEST_AUTOGENERATE_CASES")
 
 
 @st.composite
@@ -56,6 +57,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@pytest.mark.soak
 @settings(
     max_examples=CASES,
     deadline=None,

@@ -45,30 +45,25 @@ def catalog_of(url: URL, edition: Edition) -> Catalog:
         return read_catalog(connection, edition)
 
 
-def test_upgrade_makes_what_alembic_check_finds_complete(empty_database: URL) -> None:
-    migrations.upgrade(empty_database)
+def test_upgrade_makes_what_alembic_check_finds_complete(database_url: URL) -> None:
     # Raises when autogenerate would write anything.
-    command.check(migrations.alembic_config(empty_database))
+    command.check(migrations.alembic_config(database_url))
 
 
-def test_alembic_check_finds_a_column_that_somebody_dropped(empty_database: URL) -> None:
-    migrations.upgrade(empty_database)
-    with engine(empty_database).begin() as connection:
+def test_alembic_check_finds_a_column_that_somebody_dropped(database_url: URL) -> None:
+    with engine(database_url).begin() as connection:
         connection.exec_driver_sql("ALTER TABLE risk_configs DROP COLUMN description")
     with pytest.raises(Exception, match="New upgrade operations detected"):
-        command.check(migrations.alembic_config(empty_database))
+        command.check(migrations.alembic_config(database_url))
 
 
-def test_downgrade_to_base_leaves_nothing_and_upgrade_brings_the_same_back(
-    empty_database: URL, edition: Edition
-) -> None:
-    migrations.upgrade(empty_database)
-    first = catalog_of(empty_database, edition)
-    migrations.downgrade(empty_database, "base")
-    after = catalog_of(empty_database, edition)
+def test_downgrade_to_base_leaves_nothing_and_upgrade_brings_the_same_back(database_url: URL, edition: Edition) -> None:
+    first = catalog_of(database_url, edition)
+    migrations.downgrade(database_url, "base")
+    after = catalog_of(database_url, edition)
     assert is_empty(after), after
-    migrations.upgrade(empty_database)
-    assert difference(first, catalog_of(empty_database, edition)) == {}
+    migrations.upgrade(database_url)
+    assert difference(first, catalog_of(database_url, edition)) == {}
 
 
 def test_every_revision_steps_down_and_up_to_the_same_catalog(empty_database: URL, edition: Edition) -> None:
@@ -85,9 +80,8 @@ def test_every_revision_steps_down_and_up_to_the_same_catalog(empty_database: UR
         before = at_revision
 
 
-def test_models_and_migrations_make_the_same_database(new_database: Callable[[], URL], edition: Edition) -> None:
-    from_migrations, from_models = new_database(), new_database()
-    migrations.upgrade(from_migrations)
+def test_models_and_migrations_make_the_same_database(database_url: URL, empty_database: URL, edition: Edition) -> None:
+    from_migrations, from_models = database_url, empty_database
     with engine(from_models).begin() as connection:
         create_extension(connection)
         Base.metadata.create_all(connection)
@@ -173,10 +167,12 @@ def test_two_processes_that_upgrade_at_once_both_succeed_and_migrate_once(empty_
 
 
 def test_offline_sql_run_by_psql_makes_the_same_catalog(
-    new_database: Callable[[], URL], edition: Edition, alembic: Callable[..., subprocess.CompletedProcess[str]]
+    database_url: URL,
+    empty_database: URL,
+    edition: Edition,
+    alembic: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    online, offline = new_database(), new_database()
-    migrations.upgrade(online)
+    online, offline = database_url, empty_database
     made = alembic("-x", f"edition={edition}", "upgrade", "head", "--sql")
     run_offline(offline, made)
     assert difference(catalog_of(online, edition), catalog_of(offline, edition)) == {}
@@ -198,11 +194,10 @@ def run_offline(url: URL, made: subprocess.CompletedProcess[str]) -> None:
 
 
 def test_offline_sql_goes_down_too(
-    empty_database: URL, edition: Edition, alembic: Callable[..., subprocess.CompletedProcess[str]]
+    database_url: URL, edition: Edition, alembic: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    migrations.upgrade(empty_database)
-    run_offline(empty_database, alembic("-x", f"edition={edition}", "downgrade", "head:base", "--sql"))
-    catalog = catalog_of(empty_database, edition)
+    run_offline(database_url, alembic("-x", f"edition={edition}", "downgrade", "head:base", "--sql"))
+    catalog = catalog_of(database_url, edition)
     assert is_empty(catalog), catalog
 
 
@@ -245,13 +240,13 @@ def rows_of(url: URL) -> dict[str, list[sa.Row[tuple[object, ...]]]]:
 @pytest.mark.edition("community")
 @pytest.mark.parametrize("before", ["apache", "postgresql"])
 def test_a_database_with_data_adopts_what_its_server_can_do_by_now(
-    new_database: Callable[[], URL],
+    database_url: URL,
+    empty_database: URL,
     edition: Edition,
     alembic: Callable[..., subprocess.CompletedProcess[str]],
     before: str,
 ) -> None:
-    wanted, moved = new_database(), new_database()
-    migrations.upgrade(wanted)
+    wanted, moved = database_url, empty_database
     if before == "apache":
         with engine(moved).begin() as connection:
             create_extension(connection)
@@ -318,13 +313,14 @@ def test_adopting_does_not_drop_old_ticks_unasked_and_keeps_their_bars(
     assert after["ohlcv_1m"] == bars
 
 
-def test_a_database_that_has_everything_has_nothing_to_adopt(empty_database: URL, edition: Edition) -> None:
+def test_a_database_that_has_everything_has_nothing_to_adopt(
+    empty_database: URL, database_url: URL, edition: Edition
+) -> None:
     with pytest.raises(SchemaMismatch, match="run qts-data db upgrade first"):
         migrations.adopt(empty_database, Base.metadata)
-    migrations.upgrade(empty_database)
-    before = catalog_of(empty_database, edition)
-    assert migrations.adopt(empty_database, Base.metadata) == []
-    assert difference(before, catalog_of(empty_database, edition)) == {}
+    before = catalog_of(database_url, edition)
+    assert migrations.adopt(database_url, Base.metadata) == []
+    assert difference(before, catalog_of(database_url, edition)) == {}
 
 
 def test_offline_sql_says_what_an_edition_leaves_out(alembic: Callable[..., subprocess.CompletedProcess[str]]) -> None:

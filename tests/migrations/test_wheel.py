@@ -15,10 +15,15 @@ import sqlalchemy as sa
 from qts_data.database.engine import engine
 from qts_data.timescale import Edition
 from qts_data.timescale.edition import create_extension
+from tests.fixtures.effort import FULL
 from tests.fixtures.fix_cli import HEAD, ROOT, clean_environment
+from tests.fixtures.linked import link_requirements
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
+
+# One process builds the wheel and its environment, for all tests of the module.
+pytestmark = pytest.mark.xdist_group("wheel")
 
 
 def run(*arguments: str | Path, cwd: Path, **variables: str) -> str:
@@ -55,31 +60,30 @@ def test_the_wheel_contains_each_migration_and_nothing_of_the_tests(wheel: Path)
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with nothing but the wheel and what it asks for."""
+    """A virtual environment with nothing but the wheel and the distributions that it asks for.
+
+    The short form links the distributions of this environment. The full form lets pip install them: its resolver, not
+    ours, then decides which ones the wheel asks for.
+    """
     tmp_path = tmp_path_factory.mktemp("environment")
     environment = tmp_path / "venv"
     run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=tmp_path)
     python = environment / "bin" / "python"
-    pip: list[str | Path] = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        python,
-        "install",
-        "--quiet",
-        "--no-warn-script-location",
-        "--no-compile",
-    ]
-    # Pinned as everything else; the lock also has what only tests need, and pip takes what the wheel asks for.
-    pins = tmp_path / "constraints.txt"
-    lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    pins.write_text("\n".join(line.split(" \\")[0] for line in lines if "==" in line and line[0].isalpha()))
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile"]
+    pip.append("--no-warn-script-location")
     # pip's own settings of this machine (where its packages come from) are kept.
     kept = {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
     # pip warns of itself; those are not our warnings.
     kept["PYTHONWARNINGS"] = "ignore"
-    run(*pip, "--constraint", pins, wheel, cwd=tmp_path, **kept)
+    if FULL:
+        # Pinned as everything else; the lock also has what only tests need, and pip takes what the wheel asks for.
+        pins = tmp_path / "constraints.txt"
+        lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+        pins.write_text("\n".join(line.split(" \\")[0] for line in lines if "==" in line and line[0].isalpha()))
+        run(*pip, "--constraint", pins, wheel, cwd=tmp_path, **kept)
+    else:
+        run(*pip, "--no-deps", "--no-index", wheel, cwd=tmp_path, **kept)
+        link_requirements(environment)
     where = run(python, "-c", "import qts_data; print(qts_data.__file__)", cwd=tmp_path).strip()
     assert Path(where).is_relative_to(environment)
     return environment

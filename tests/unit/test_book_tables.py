@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import io
-import os
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -27,13 +26,14 @@ from qts_data.importers.book.cells import (
     read_side,
     read_symbol,
 )
+from tests.fixtures.effort import amount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from qts_data.importers.book import Cell, Layout, Row
 
-CASES = int(os.environ.get("QTS_TEST_FUZZ_CASES", "300"))
+CASES = amount(80, 300, "QTS_TEST_FUZZ_CASES")
 SEOUL = ZoneInfo("Asia/Seoul")
 NINE = dt.datetime(2026, 11, 20, 0, 0, tzinfo=dt.UTC)  # 09:00 in Korea
 

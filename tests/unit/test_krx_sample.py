@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from qts_data.errors import InvalidRecord
 from qts_data.importers.krx_sample import DEFAULT_SYMBOLS, generate_day, price_limits, tick_size
+from tests.fixtures.effort import amount
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -201,7 +202,7 @@ def test_the_price_moves_but_does_not_run_away(day: list[TickData]) -> None:
         assert max(steps) <= 5 * max(tick_size(price) for price in prices)
 
 
-@settings(max_examples=60)
+@settings(max_examples=amount(30, 60))
 @given(
     date=st.dates(),
     symbol=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=64),
