@@ -108,7 +108,7 @@ def create(directory: Path) -> None:
 
 def pip(directory: Path, *arguments: str) -> None:
     """Run pip in the environment; its output goes into a file."""
-    command = [directory / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", *arguments]
+    command = [str(directory / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
     log = directory / "install.log"
     try:
         with log.open("wb") as output:
