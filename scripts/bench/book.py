@@ -126,7 +126,7 @@ def pgbench(url: URL, script: Path, clients: int, seconds: int) -> float:
             f"--time={seconds}", f"--host={url.query['host']}", f"--port={url.query.get('port') or url.port}",
             f"--username={url.username}", "--define=n=0", f"--define=run={next(numbers)}", str(url.database),
         ],
-        capture_output=True, text=True, check=False,
+        capture_output=True, encoding="utf-8", check=False,
     )  # fmt: skip
     for line in made.stdout.splitlines():
         if line.startswith("tps = "):

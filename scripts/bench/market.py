@@ -160,7 +160,7 @@ class Bench:
         """A command of psql."""
         done = subprocess.run(
             [PSQL, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--command={command}", self.text],
-            capture_output=True, text=True, check=False,
+            capture_output=True, encoding="utf-8", check=False,
         )  # fmt: skip
         if done.returncode:
             raise SystemExit(done.stderr)
@@ -414,7 +414,7 @@ def big(bench: Bench) -> list[Line]:
     for name in ("in", "out"):
         done = subprocess.run(
             [sys.executable, __file__, "--stream", name, "--big", str(bench.big), "--url", bench.text],
-            capture_output=True, text=True, check=False,
+            capture_output=True, encoding="utf-8", check=False,
         )  # fmt: skip
         if done.returncode:
             raise SystemExit(done.stderr)

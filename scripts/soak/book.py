@@ -94,7 +94,7 @@ class Answers:
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR)
-        self.known = set(path.read_text().split())
+        self.known = set(path.read_text(encoding="utf-8").split())
 
     def add(self, *names: str) -> None:
         """Note answers."""
@@ -117,7 +117,7 @@ async def answered(work: Callable[[], Awaitable[Any]]) -> None:
 def waiting(answers: Answers, stream: str, stop: Path) -> Iterator[int]:
     """Numbers of fills without an answer, until a file says where to end."""
     for number in itertools.count():
-        if stop.exists() and number >= int(stop.read_text()):
+        if stop.exists() and number >= int(stop.read_text(encoding="utf-8")):
             return
         if f"{stream}{number}" not in answers.known:
             yield number
@@ -196,7 +196,7 @@ class Checker:
     async def check(self) -> list[str]:
         """What is wrong; nothing, if the book is right."""
         # First the answers, then the snapshot: whatever had an answer by then must be in it.
-        known = set().union(*((self._folder / name).read_text().split() for name in WRITERS))
+        known = set().union(*((self._folder / name).read_text(encoding="utf-8").split() for name in WRITERS))
         async with self._database.reader(snapshot=True) as reader:
             after = min(self._last.values(), default=0) if len(self._last) == SYMBOLS else 0
             while entries := await reader.ledger.list_entries(after_id=after, limit=5000):
@@ -304,10 +304,10 @@ class Soak:
         """Tell each writer where to end: where whatever it had sent before a fault is sent again."""
         ends = {}
         for name in WRITERS:
-            answers = (self._folder / name).read_text().split()
+            answers = (self._folder / name).read_text(encoding="utf-8").split()
             ends[name] = 2 * BATCH + max(int(one.strip("ACxr")) for one in answers)
             written = self._folder / "stop.new"
-            written.write_text(str(ends[name]))
+            written.write_text(str(ends[name]), encoding="utf-8")
             written.rename(self._folder / f"{name}.stop")
         return ends
 

@@ -249,8 +249,8 @@ async def test_a_user_a_password_and_a_database_are_taken_from_the_url(own_redis
     await cache.close()
 
 
-async def test_a_unix_socket_serves_too(tmp_path: Path, own_redis: RedisProcess) -> None:
-    path = f"{tmp_path}/redis.sock"
+async def test_a_unix_socket_serves_too(tmp_path: Path, short_directory: Path, own_redis: RedisProcess) -> None:
+    path = f"{short_directory}/redis.sock"
     with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
         version = client.info("server")["redis_version"]
     directory = tmp_path / "second"

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from qts_data.database import migrations
 from qts_data.database.engine import engine, parse_url
 from qts_data.timescale import edition as edition_module
-from tests.fixtures.fix_cli import HEAD, ROOT
+from tests.fixtures.fix_cli import HEAD
 
 if TYPE_CHECKING:
     import subprocess
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from qts_data.timescale import Edition
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
+    from tests.fixtures.fix_lean import LeanDay
 
 
 def text(url: URL) -> str:
@@ -82,16 +83,26 @@ def test_another_trading_zone_is_said_and_set(qts_data: Run, database_url: URL) 
     assert "zone      America/New_York" in qts_data("status", **environment).stdout
 
 
-def test_import_and_bars(qts_data: Run, database_url: URL) -> None:
+def test_import_and_bars(qts_data: Run, database_url: URL, lean_day: LeanDay) -> None:
     environment = {"QTS_DATABASE_URL": text(database_url)}
-    file = ROOT.parent / "shared" / "data" / "us_equity_ticks" / "ibm_20131007_trade_tick.zip"
-    arguments = ["import", "ticks", str(file), "--format", "lean-trade", "--symbol", "IBM", "--date", "2013-10-07"]
+    count = f"{lean_day.facts.ibm_trades:,}"
+    arguments = [
+        "import",
+        "ticks",
+        str(lean_day.ibm_trades),
+        "--format",
+        "lean-trade",
+        "--symbol",
+        "IBM",
+        "--date",
+        "2013-10-07",
+    ]
     first = qts_data(*arguments, **environment)
-    assert (first.returncode, first.stdout.strip()) == (0, "received 24,293, inserted 24,293, duplicate 0"), (
+    assert (first.returncode, first.stdout.strip()) == (0, f"received {count}, inserted {count}, duplicate 0"), (
         first.stderr
     )
     second = qts_data(*arguments, **environment)
-    assert second.stdout.strip() == "received 24,293, inserted 0, duplicate 24,293"
+    assert second.stdout.strip() == f"received {count}, inserted 0, duplicate {count}"
     bars = qts_data(
         "bars", "IBM", "--interval", "1h", "--date", "2013-10-07",
         **environment, QTS_TRADING_TIME_ZONE="America/New_York",
@@ -102,14 +113,24 @@ def test_import_and_bars(qts_data: Run, database_url: URL) -> None:
 
 
 @pytest.mark.edition("community")
-def test_import_says_what_retention_will_drop(qts_data: Run, database_url: URL) -> None:
-    file = ROOT.parent / "shared" / "data" / "us_equity_ticks" / "ibm_20131007_trade_tick.zip"
-    arguments = ["import", "ticks", str(file), "--format", "lean-trade", "--symbol", "IBM", "--date", "2013-10-07"]
+def test_import_says_what_retention_will_drop(qts_data: Run, database_url: URL, lean_day: LeanDay) -> None:
+    count = f"{lean_day.facts.ibm_trades:,}"
+    arguments = [
+        "import",
+        "ticks",
+        str(lean_day.ibm_trades),
+        "--format",
+        "lean-trade",
+        "--symbol",
+        "IBM",
+        "--date",
+        "2013-10-07",
+    ]
     run = qts_data(*arguments, QTS_DATABASE_URL=text(database_url))
     assert "note: retention drops ticks before" in run.stderr
-    assert "24,293 of these are older; --keep loads them into tick_history" in run.stderr
+    assert f"{count} of these are older; --keep loads them into tick_history" in run.stderr
     kept = qts_data(*arguments, "--keep", QTS_DATABASE_URL=text(database_url))
-    assert kept.stdout.strip() == "received 24,293, inserted 24,293, duplicate 0"
+    assert kept.stdout.strip() == f"received {count}, inserted {count}, duplicate 0"
     assert "retention" not in kept.stderr
 
 

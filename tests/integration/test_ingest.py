@@ -39,7 +39,7 @@ from qts_data.repositories import (
 from qts_data.repositories.ticks.columns import read_columns
 from tests.fixtures.effort import amount
 from tests.fixtures.factories import TickFactory
-from tests.fixtures.market import DATA, DAY, REAL_DAY, as_table
+from tests.fixtures.market import DAY, as_table
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from qts_data.repositories import IngestReport, UnitOfWork
     from qts_data.timescale import Edition
+    from tests.fixtures.fix_lean import LeanDay
     from tests.fixtures.fix_proxy import Proxy
 
 START = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
@@ -78,9 +79,9 @@ def at(second: float, price: int, **values: object) -> TickData:
     )
 
 
-async def test_a_real_day_as_columns_in_batches_of_any_size_is_the_day_as_records(database_: Database) -> None:
-    name, symbol, count = REAL_DAY
-    ticks = list(read_ticks(DATA / name, symbol, DAY))
+async def test_a_day_as_columns_in_any_batches_is_the_day_as_records(database_: Database, lean_day: LeanDay) -> None:
+    symbol, count = "IBM", lean_day.facts.ibm_trades
+    ticks = list(read_ticks(lean_day.ibm_trades, symbol, DAY))
     table = as_table(ticks)
     first = await ingest(database_, table, batch_size=1_000)
     assert (first.received, first.inserted, first.duplicate, first.late) == (count, count, 0, 0)
@@ -600,9 +601,10 @@ asyncio.run(main())
 """
 
 
-async def test_a_load_that_is_killed_again_and_again_ends_exact(database_: Database, database_url: URL) -> None:
-    name, symbol, count = REAL_DAY
-    path = DATA / name
+async def test_a_load_that_is_killed_again_and_again_ends_exact(
+    database_: Database, database_url: URL, long_feed: tuple[Path, int]
+) -> None:
+    (path, count), symbol = long_feed, "SPY"
     chance = random.Random(7)
     url = database_url.render_as_string(hide_password=False)
     killed = 0

@@ -23,7 +23,7 @@ from qts_data.importers.lean_bars import read_minutes
 from qts_data.models import MinuteBar
 from qts_data.repositories import BAR_INTERVALS, Database, UpsertReport, bar_upsert
 from tests.fixtures.factories import TickFactory
-from tests.fixtures.market import DATA, DAY
+from tests.fixtures.market import DAY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
     from qts_data.repositories import BarInterval
+    from tests.fixtures.fix_lean import LeanDay
 
 START = dt.datetime(2026, 11, 1, 15, tzinfo=dt.UTC)
 MINUTE = dt.timedelta(minutes=1)
@@ -344,9 +345,10 @@ async def test_what_cannot_be_asked_is_said(market: Database) -> None:
         assert await reader.minute_bars.bars("A", START, START + MINUTE, "1m") == []
 
 
-async def test_the_real_day_of_a_publisher(market: Database) -> None:
-    minutes = list(read_minutes(DATA / "spy_20131007_trade_minute.zip", "SPY", DAY))
-    assert await upsert(market, minutes) == UpsertReport(828, 828, 0, 0)
+async def test_a_day_of_a_publisher_is_stored_as_published(market: Database, lean_day: LeanDay) -> None:
+    minutes = list(read_minutes(lean_day.spy_minutes, "SPY", DAY))
+    count = lean_day.facts.minutes
+    assert await upsert(market, minutes) == UpsertReport(count, count, 0, 0)
     assert await stored(market) == minutes
     start, end = minutes[0].time, minutes[-1].time + MINUTE
     async with market.reader() as reader:

@@ -26,7 +26,8 @@ from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import AtBound, Database, Durability, IngestReport, TickQueueFull, TickWriter, load_in_parts
 from tests.fixtures.effort import amount
 from tests.fixtures.factories import TickFactory
-from tests.fixtures.market import DATA, DAY, REAL_DAY, WHOLE_DAY
+from tests.fixtures.fix_lean import WHOLE_DAY
+from tests.fixtures.market import DAY
 from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from tests.fixtures.fix_proxy import Proxy
 
 START = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
-# QTS_TEST_WHOLE_DAY=1 feeds all of the largest real day.
-NAME, SYMBOL, FED = (*REAL_DAY[:2], REAL_DAY[2] if WHOLE_DAY else 2_000)
 FOR_EVER = (dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinfo=dt.UTC))
 
 
@@ -515,19 +514,21 @@ asyncio.run(main())
 
 
 async def test_a_feed_that_is_killed_again_and_again_ends_exact(
-    market: Database, database_url: URL, tmp_path: Path
+    market: Database, database_url: URL, tmp_path: Path, long_feed: tuple[Path, int]
 ) -> None:
     chance = random.Random(11)
-    wanted = list(itertools.islice(read_ticks(DATA / NAME, SYMBOL, DAY), FED))
+    (path, count), symbol = long_feed, "SPY"
+    fed = count if WHOLE_DAY else 2_000
+    wanted = list(itertools.islice(read_ticks(path, symbol, DAY), fed))
     url = database_url.render_as_string(hide_password=False)
     restarts = 0
     while True:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _FEED, url, str(DATA / NAME), SYMBOL, str(tmp_path), str(FED),
+            sys.executable, "-c", _FEED, url, str(path), symbol, str(tmp_path), str(fed),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None
-        stop_at = chance.randrange(FED // 4, FED // 2)
+        stop_at = chance.randrange(fed // 4, fed // 2)
         for _ in range(stop_at):
             if not await process.stdout.readline():
                 break
@@ -540,7 +541,7 @@ async def test_a_feed_that_is_killed_again_and_again_ends_exact(
             break
     assert restarts > 2
     async with market.reader() as reader:
-        found = await reader.ticks.ticks(SYMBOL, *FOR_EVER)
+        found = await reader.ticks.ticks(symbol, *FOR_EVER)
     assert [(tick.time, tick.price, tick.volume) for tick in found] == [
         (tick.time, tick.price, tick.volume) for tick in wanted
     ]

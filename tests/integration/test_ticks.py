@@ -20,7 +20,6 @@ from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import IngestReport, RefreshReport, TickRepository
 from tests.fixtures.effort import amount
 from tests.fixtures.factories import TickFactory
-from tests.fixtures.fix_cli import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from qts_data.timescale import Edition
+    from tests.fixtures.fix_lean import LeanDay
 
-DATA = ROOT.parent / "shared" / "data" / "us_equity_ticks"
 DAY = dt.date(2013, 10, 7)
 NEW_YORK_DAY = (dt.datetime(2013, 10, 7, tzinfo=dt.UTC), dt.datetime(2013, 10, 9, tzinfo=dt.UTC))
 
@@ -58,14 +57,14 @@ async def refresh(database: AsyncEngine, start: dt.datetime, end: dt.datetime) -
         return (await TickRepository(connection).refresh_bars(start, end)).refreshed
 
 
-async def test_a_real_day_loads_whole_twice_and_its_minutes_equal_the_published_ones(
-    async_database: AsyncEngine, edition: Edition
+async def test_a_day_loads_whole_twice_and_its_minutes_are_the_published(
+    async_database: AsyncEngine, edition: Edition, lean_day: LeanDay
 ) -> None:
-    path = DATA / "spy_20131007_trade_tick.zip"
+    path, count = lean_day.spy_trades, lean_day.facts.spy_trades
     first = await ingest(async_database, read_ticks(path, "SPY", DAY))
-    assert (first.received, first.inserted, first.duplicate) == (250_601, 250_601, 0)
+    assert (first.received, first.inserted, first.duplicate) == (count, count, 0)
     second = await ingest(async_database, read_ticks(path, "SPY", DAY))
-    assert (second.received, second.inserted, second.duplicate) == (250_601, 0, 250_601)
+    assert (second.received, second.inserted, second.duplicate) == (count, 0, count)
 
     async with async_database.connect() as connection:
         stored, distinct = (
@@ -73,7 +72,7 @@ async def test_a_real_day_loads_whole_twice_and_its_minutes_equal_the_published_
                 sa.text("SELECT count(*), count(DISTINCT (time, price, volume)) FROM tick_data WHERE symbol = 'SPY'")
             )
         ).one()
-    assert stored == 250_601
+    assert stored == count
     assert distinct < stored
 
     assert first.first is not None
@@ -82,16 +81,16 @@ async def test_a_real_day_loads_whole_twice_and_its_minutes_equal_the_published_
     assert refreshed == (("ohlcv_1m", "ohlcv_1h") if edition == "community" else ())
 
     ours = {bar.time: bar for bar in await bars(async_database, "SPY")}
-    published = {bar.time: bar for bar in read_bars(DATA / "spy_20131007_trade_minute.zip", "SPY", DAY)}
+    published = {bar.time: bar for bar in read_bars(lean_day.spy_minutes, "SPY", DAY)}
     both = [(ours[time], bar) for time, bar in published.items() if time in ours]
-    assert len(published) == 828
-    assert sum(mine.volume == theirs.volume for mine, theirs in both) >= 825
+    assert len(published) == len(both) == lean_day.facts.minutes
+    assert sum(mine.volume == theirs.volume for mine, theirs in both) == lean_day.facts.same_volumes
     assert (
         sum(
             (mine.open, mine.high, mine.low, mine.close) == (theirs.open, theirs.high, theirs.low, theirs.close)
             for mine, theirs in both
         )
-        >= 697
+        == lean_day.facts.same_prices
     )
     # An hour is made of its minutes, whoever computed them.
     hours = await bars(async_database, "SPY", interval="1h")

@@ -80,3 +80,57 @@ def test_the_lock_names_no_index_and_pins_every_line_with_hashes() -> None:
 
 def test_the_migrations_folder_is_never_a_package() -> None:
     assert not (ROOT / "alembic" / "__init__.py").exists()
+
+
+TEXT_CALLS = {"open", "read_text", "write_text", "TextIOWrapper"}
+OTHER_OPENS = {"os", "zipfile", "archive", "webbrowser"}
+"""Modules and objects whose open() takes no encoding."""
+
+
+def texts_without_encoding(path: Path) -> list[int]:
+    """Lines that open a file as text, or read a process as text, in the encoding of the machine."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        if "encoding" in keywords:
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        is_process = name in {"run", "Popen", "check_output"} and {"text", "universal_newlines"} & set(keywords)
+        if is_process or (name in TEXT_CALLS and not _is_binary_or_other(node, name)):
+            found.append(node.lineno)
+    return found
+
+
+def _is_binary_or_other(node: ast.Call, name: str) -> bool:
+    of = node.func.value if isinstance(node.func, ast.Attribute) else None
+    if name == "read_text":
+        return of is None  # a function of the importers
+    if name != "open":
+        return False
+    if isinstance(of, ast.Name) and of.id in OTHER_OPENS:
+        return True
+    modes = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
+    texts = [mode.value for mode in modes if isinstance(mode, ast.Constant) and isinstance(mode.value, str)]
+    if of is None:
+        return any("b" in text for text in texts[-1:])
+    # A method named open that gets no mode is no file's, such as a server's or a connection's; a path's has one here.
+    return not texts or "b" in texts[0] or not set(texts[0]) <= set("rwaxt+")
+
+
+def test_no_text_depends_on_the_locale_of_the_machine() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for folder in ("qts_data", "scripts", "alembic", "tests/fixtures")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line in texts_without_encoding(path)
+    ]
+    assert found == []
+
+
+def test_make_calls_no_script_whose_first_line_names_a_folder() -> None:
+    """A kernel reads 127 bytes of a script's first line; a program under `python -m` has no such line."""
+    called = re.findall(r"\$\(BIN\)/(\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    # pip writes the project's own commands through /bin/sh where the line would be too long.
+    assert set(called) <= {"python", "qts-data"}

@@ -25,38 +25,29 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from qts_data.contracts import OHLCV, TickData
+    from tests.fixtures.fix_lean import LeanDay
 
-SHARED_DATA = Path(__file__).parents[2].parent / "shared" / "data"
 DAY = dt.date(2013, 10, 7)
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 GOOD_ROW = b"34200123,1674100,100,P,20002000,0"
 GOOD_BAR = b"34200000,1674100,1674500,1673900,1674200,3197"
 
 
-def real_file(name: str) -> Path:
-    path = SHARED_DATA / "us_equity_ticks" / name
-    if not path.is_file():
-        pytest.fail(
-            f"{path} is missing: the market data for tests lies in shared/data beside the checkout", pytrace=False
-        )
-    return path
-
-
 @pytest.fixture(scope="module")
-def spy_rows() -> list[str]:
-    """The rows of the real file as text, read by the standard library alone."""
-    with zipfile.ZipFile(real_file("spy_20131007_trade_tick.zip")) as archive:
+def spy_rows(lean_day: LeanDay) -> list[str]:
+    """The rows of the file as text, read by the standard library alone."""
+    with zipfile.ZipFile(lean_day.spy_trades) as archive:
         return archive.read(archive.namelist()[0]).decode("ascii").splitlines()
 
 
 @pytest.fixture(scope="module")
-def spy_ticks() -> list[TickData]:
-    return list(read_ticks(real_file("spy_20131007_trade_tick.zip"), "SPY", DAY))
+def spy_ticks(lean_day: LeanDay) -> list[TickData]:
+    return list(read_ticks(lean_day.spy_trades, "SPY", DAY))
 
 
 @pytest.fixture(scope="module")
-def spy_bars() -> list[OHLCV]:
-    return list(read_bars(real_file("spy_20131007_trade_minute.zip"), "SPY", DAY))
+def spy_bars(lean_day: LeanDay) -> list[OHLCV]:
+    return list(read_bars(lean_day.spy_minutes, "SPY", DAY))
 
 
 def csv_file(folder: Path, content: bytes) -> Path:
@@ -90,49 +81,61 @@ def outcome(path: Path) -> list[TickData] | InvalidRecord:
         return refused
 
 
-# The real day -------------------------------------------------------------------------------------------
+# A whole day, generated and real ------------------------------------------------------------------------
 
 
-def test_every_trade_of_the_real_day_is_loaded_in_the_order_of_the_file(
-    spy_rows: list[str], spy_ticks: list[TickData]
-) -> None:
-    assert len(spy_ticks) == len(spy_rows) == 250_601
+def instant(time_ms: int) -> dt.datetime:
     midnight = dt.datetime(2013, 10, 7, 4, 0, tzinfo=dt.UTC)  # New York was four hours behind UTC
+    return midnight + dt.timedelta(milliseconds=time_ms)
+
+
+def test_every_trade_of_a_day_loads_in_the_order_of_the_file(
+    lean_day: LeanDay, spy_rows: list[str], spy_ticks: list[TickData]
+) -> None:
+    assert len(spy_ticks) == len(spy_rows) == lean_day.facts.spy_trades
     for row, tick in zip(spy_rows, spy_ticks, strict=True):
         time_ms, price, volume, *_ = row.split(",")
-        assert (tick.time - midnight) // dt.timedelta(milliseconds=1) == int(time_ms)
+        assert tick.time == instant(int(time_ms))
         assert tick.price * 10_000 == int(price)
         assert tick.volume == int(volume)
 
 
-def test_the_real_day_begins_and_ends_when_it_did(spy_ticks: list[TickData]) -> None:
-    first, last = spy_ticks[0], spy_ticks[-1]
-    assert first.time == dt.datetime(2013, 10, 7, 8, 0, 0, 464_000, tzinfo=dt.UTC)
-    assert last.time == dt.datetime(2013, 10, 7, 23, 59, 59, 536_000, tzinfo=dt.UTC)
-    assert first.time.astimezone(ZoneInfo("America/New_York")).isoformat() == "2013-10-07T04:00:00.464000-04:00"
+def test_a_day_begins_and_ends_when_its_file_does(lean_day: LeanDay, spy_ticks: list[TickData]) -> None:
+    ends = (lean_day.facts.first_trade, lean_day.facts.last_trade)
+    for tick, (time_ms, price, volume) in zip((spy_ticks[0], spy_ticks[-1]), ends, strict=True):
+        assert tick.time == instant(time_ms)
+        assert tick.price.as_tuple() == Decimal(f"{price}E-4").as_tuple()
+        assert str(tick.volume) == str(volume)
     assert {tick.time.tzinfo for tick in spy_ticks} == {dt.UTC}
     assert all(before.time <= after.time for before, after in itertools.pairwise(spy_ticks))
-    assert (str(first.price), str(first.volume)) == ("167.4100", "100")
-    assert (str(last.price), str(last.volume)) == ("167.3000", "100")
     assert {(tick.symbol, tick.source, tick.seq, tick.bid, tick.ask) for tick in spy_ticks} == {
         ("SPY", "lean", None, None, None)
     }
 
 
-def test_trades_that_equal_another_are_all_kept(spy_rows: list[str], spy_ticks: list[TickData]) -> None:
-    assert len(spy_rows) - len(set(spy_rows)) == 47_880
+def test_the_real_day_begins_when_it_did(real_day: LeanDay) -> None:
+    first = next(iter(read_ticks(real_day.spy_trades, "SPY", DAY)))
+    assert first.time == dt.datetime(2013, 10, 7, 8, 0, 0, 464_000, tzinfo=dt.UTC)
+    assert first.time.astimezone(ZoneInfo("America/New_York")).isoformat() == "2013-10-07T04:00:00.464000-04:00"
+    assert (str(first.price), str(first.volume)) == ("167.4100", "100")
+
+
+def test_trades_that_equal_another_are_all_kept(
+    lean_day: LeanDay, spy_rows: list[str], spy_ticks: list[TickData]
+) -> None:
+    assert len(spy_rows) - len(set(spy_rows)) == lean_day.facts.equal_trades
     # Without exchange and sale condition, which no tick carries, still more are alike.
-    assert len(spy_ticks) - len(set(spy_ticks)) == 69_703
-    assert max(Counter(tick.time for tick in spy_ticks).values()) == 28
+    assert len(spy_ticks) - len(set(spy_ticks)) == lean_day.facts.alike_trades
+    assert max(Counter(tick.time for tick in spy_ticks).values()) == lean_day.facts.longest_burst
 
 
-def test_minutes_of_ticks_agree_with_the_bars_that_the_publisher_made(
-    spy_ticks: list[TickData], spy_bars: list[OHLCV]
+def test_minutes_of_ticks_agree_with_the_published_bars(
+    lean_day: LeanDay, spy_ticks: list[TickData], spy_bars: list[OHLCV]
 ) -> None:
     minutes: defaultdict[dt.datetime, list[TickData]] = defaultdict(list)
     for tick in spy_ticks:
         minutes[tick.time.replace(second=0, microsecond=0)].append(tick)
-    assert len(spy_bars) == 828
+    assert len(spy_bars) == lean_day.facts.minutes
     assert [bar.time for bar in spy_bars] == list(minutes)
     same_volume = same_prices = 0
     for bar in spy_bars:
@@ -141,15 +144,14 @@ def test_minutes_of_ticks_agree_with_the_bars_that_the_publisher_made(
         same_volume += bar.volume == sum(tick.volume for tick in ticks)
         same_prices += (bar.open, bar.high, bar.low, bar.close) == (prices[0], max(prices), min(prices), prices[-1])
     # The publisher leaves some sale conditions out of the bars, mostly out of their prices.
-    assert same_volume >= 825
-    assert same_prices >= 697
+    assert (same_volume, same_prices) == (lean_day.facts.same_volumes, lean_day.facts.same_prices)
 
 
-def test_the_other_real_day_is_loaded_too() -> None:
-    ticks = list(read_ticks(real_file("ibm_20131007_trade_tick.zip"), "IBM", DAY, source="sample"))
-    assert len(ticks) == 24_293
+def test_another_share_of_a_day_is_loaded_too(lean_day: LeanDay) -> None:
+    ticks = list(read_ticks(lean_day.ibm_trades, "IBM", DAY, source="sample"))
+    assert len(ticks) == lean_day.facts.ibm_trades
     assert (ticks[0].symbol, ticks[0].source) == ("IBM", "sample")
-    assert ticks[0].time == dt.datetime(2013, 10, 7, 8, 0, 30, 270_000, tzinfo=dt.UTC)
+    assert ticks[0].time == instant(lean_day.facts.first_ibm_ms)
 
 
 def test_the_first_tick_comes_before_the_file_is_read_to_its_end(tmp_path: Path) -> None:
@@ -527,13 +529,12 @@ def test_a_zip_with_a_password_is_refused(tmp_path: Path) -> None:
 # Bars ---------------------------------------------------------------------------------------------------
 
 
-def test_a_bar_has_the_publishers_figures(spy_bars: list[OHLCV]) -> None:
+def test_a_bar_has_the_publishers_figures(lean_day: LeanDay, spy_bars: list[OHLCV]) -> None:
     first = spy_bars[0]
-    assert first.time == dt.datetime(2013, 10, 7, 8, 0, tzinfo=dt.UTC)
-    assert (first.open, first.high, first.low, first.close) == tuple(
-        map(Decimal, ("167.41", "167.41", "167.25", "167.27"))
-    )
-    assert (first.symbol, first.source, int(first.volume), first.tick_count) == ("SPY", "lean", 3_197, 0)
+    time_ms, *figures, volume = map(int, lean_day.facts.first_minute.split(","))
+    assert first.time == instant(time_ms)
+    assert [price * 10_000 for price in (first.open, first.high, first.low, first.close)] == figures
+    assert (first.symbol, first.source, int(first.volume), first.tick_count) == ("SPY", "lean", volume, 0)
 
 
 @pytest.mark.parametrize(
