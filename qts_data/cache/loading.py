@@ -182,7 +182,7 @@ class Loads:
 
 def _shareable(plan: Plan[_T], loaded: Loaded[_T], *, by_codec: bool) -> Loaded[_T]:
     """Replace a loaded value by one that no caller holds."""
-    kept: _T | Missing | None = own(plan, loaded.value) if by_codec else plain_copy(loaded.value)
+    kept: Any = own(plan, loaded.value) if by_codec else plain_copy(loaded.value)
     if not isinstance(kept, Missing):
         return replace(loaded, value=kept, by_codec=by_codec)
     return replace(loaded, value=None, shared=False)

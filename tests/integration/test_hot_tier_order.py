@@ -210,7 +210,7 @@ async def test_the_key_function_gets_bound_arguments(access: CacheAccess) -> Non
             self.loads += 1
             return self.loads
 
-    repository = Repository()
+    repository: Any = Repository()
     ways: list[Any] = [
         lambda: repository.both("a"),
         lambda: repository.both("a", "main"),
@@ -247,7 +247,7 @@ async def test_wrong_uses_of_cached_are_refused_by_a_sentence(access: CacheAcces
             return number
 
     repository = Repository()
-    for wrong in (1, None, [], (), ("a", 1), b"a"):
+    for wrong in cast("list[Any]", [1, None, [], (), ("a", 1), b"a"]):
         with pytest.raises(ConfigurationError, match="returns a text or a tuple of texts"):
             await repository.find(wrong)
     repository.cache = access.aside
