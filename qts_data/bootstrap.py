@@ -352,8 +352,10 @@ def cache_manager(
 ) -> CacheManager:
     """The hot tier in front of a database; nothing connects before the first use.
 
-    Whatever is booked by this `Database`, by whatever way, is known to the cache; its safety state FAIL or LOCKDOWN
-    makes the `Database` read-only, too.
+    Each booking of this `Database`, by whatever way, is known to the cache. The safety states FAIL and LOCKDOWN make
+    the `Database` read-only, too: it refuses writes while any of its managers is in one of them. Closing the manager
+    removes its listeners. A manager that is closed in FAIL leaves the `Database` read-only; its `set_safety` still
+    ends that.
 
     Args:
         config: Such as `cache_config` makes of the settings.
@@ -396,7 +398,7 @@ def cache_manager(
 
     def on_safety(state: SafetyState) -> None:
         refused = state in {SafetyState.FAIL, SafetyState.LOCKDOWN}
-        book.refuse_writes(f"the safety state is {state}: the database is read-only" if refused else None)
+        book.refuse_writes(f"the safety state is {state}: the database is read-only" if refused else None, by=own)
 
     loaders = Loaders(
         position=partial(_position, book),
@@ -404,10 +406,17 @@ def cache_manager(
         strategy=partial(_strategy, book),
         record_fill=record_fill,
     )
-    manager = CacheManager(config, loaders, on_event=on_event, on_safety=on_safety)
-    book.on_booked(booked_elsewhere)
-    book.on_changed(manager.position_changed)
+    removals: list[Callable[[], None]] = []
+    manager = CacheManager(
+        config, loaders, on_event=on_event, on_safety=on_safety, on_close=partial(_call_all, removals)
+    )
+    removals += [book.on_booked(booked_elsewhere), book.on_changed(manager.position_changed)]
     return manager
+
+
+def _call_all(calls: list[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
 
 
 async def _position(book: Database, symbol: str, account: str) -> Position | None:

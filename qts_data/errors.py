@@ -13,7 +13,7 @@ An engine catches by class, never by message text:
 * compare and repair - `DataConsistencyError`;
 * wait for the engine to leave FAIL or LOCKDOWN - `WritesRefused`.
 
-The manager of the cache lets no `CacheError` out; who works with a cache itself meets them.
+The manager of the cache raises one `CacheError` only: `CacheClosed`, after `close`. A cache itself raises all of them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "CacheClosed",
     "CacheError",
     "CacheTimeout",
     "CacheUnavailable",
@@ -239,3 +240,9 @@ class CacheUnavailable(CacheError):
 
 class CacheTimeout(CacheError):
     """The cache server took longer than it may."""
+
+
+class CacheClosed(CacheUnavailable):
+    """The cache was closed and stays closed; make another manager."""
+
+    retryable = False

@@ -93,6 +93,7 @@ def read_instant(text: str) -> dt.datetime:
 
 _UNREADABLE: Final = (
     *(KeyError, ValueError, InvalidOperation, TypeError, AttributeError, OverflowError),
+    *(RecursionError, MemoryError),
     *(msgspec.MsgspecError, QtsDataError),
 )
 

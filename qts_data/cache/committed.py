@@ -1,4 +1,4 @@
-"""What this process has committed, for as long as a cache may hold something older."""
+"""Commits of this process, for as long as a cache may hold something older."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Committed", "Floor"]
 
 _MOST: Final = 100_000
+_NEVER: Final = float("-inf")
 
 
 class Floor(NamedTuple):
@@ -20,98 +21,157 @@ class Floor(NamedTuple):
 
     Attributes:
         version: Nothing below it; '' where no version is known.
-        value: What was committed with it; None where that is not known.
-        since: Nothing that was read from its source before this instant, unless its version says that it is new enough.
-        until: When every older value has expired everywhere.
+        value: The committed value; None where it is not known.
+        since: Nothing that was read from its source before this instant, unless its version is new enough.
+        made: When the newest commit was noted.
     """
 
     version: str
     value: Any
     since: float
-    until: float
+    made: float
+
+
+class _Kind:
+    """The floors of keys that begin alike, such as all positions: they share a TTL, and a number that is kept.
+
+    Attributes:
+        keep: For how many seconds each floor is kept: the longest time for which such a value may be served.
+        forgotten_at: When the newest evicted floor was made.
+        order: Keys, the longest unchanged first.
+        crowded_until: No second event before that.
+    """
+
+    __slots__ = ("crowded_until", "forgotten_at", "keep", "order")
+
+    def __init__(self, keep: float) -> None:
+        self.keep = keep
+        self.forgotten_at = _NEVER
+        self.order: OrderedDict[str, None] = OrderedDict()
+        self.crowded_until = _NEVER
 
 
 class Committed:
-    """Floors, for a bounded time and of a bounded number.
+    """Floors, for a bounded time and of a bounded number for each kind of key.
 
     A value that was read before a commit expires one TTL after its reading, wherever it is kept and whenever it was
-    written there. So one TTL after the commit nothing older is left, and the floor can go.
+    written there. So one TTL after the commit nothing older is left, and the floor can go. A floor that is evicted
+    earlier, because more keys have changed, leaves its time behind: values of its kind that were read before that time
+    are not trusted, later ones are.
 
     Args:
-        keep_seconds: The longest time for which any value may be served; `keep_for` lengthens it.
-        most: Floors that are kept; beyond it, the cache is not asked at all until the oldest ones would have gone.
+        keep_seconds: For how long floors are kept of a kind that `begin` did not name.
+        most: Floors that are kept of each kind.
         clock: Seconds that only grow.
+        on_crowded: Called with the beginning of the keys and the seconds when more keys of a kind have changed than
+            are kept; not again before those seconds are over.
 
     Attributes:
-        keep_seconds: For how long floors are kept now.
-        forgotten_at: When the newest floor was made that has gone since: whether a value that was read before is older
-            than a commit, nobody knows any more.
+        keep_seconds: The longest time for which any floor is kept.
+        forgotten: When the newest evicted floor of any kind was made.
     """
 
-    def __init__(self, keep_seconds: float, *, most: int = _MOST, clock: Callable[[], float] = now) -> None:
+    def __init__(
+        self,
+        keep_seconds: float,
+        *,
+        most: int = _MOST,
+        clock: Callable[[], float] = now,
+        on_crowded: Callable[[str, float], None] = lambda *_: None,
+    ) -> None:
         self.keep_seconds = keep_seconds
-        self.forgotten_at = float("-inf")
+        self.forgotten = _NEVER
+        self._default = keep_seconds
         self._most = most
         self._clock = clock
-        self._floors: OrderedDict[str, Floor] = OrderedDict()
-        self._blind_until = float("-inf")
+        self._on_crowded = on_crowded
+        self._floors: dict[str, Floor] = {}
+        self._kinds: dict[str, _Kind] = {}
 
     def __len__(self) -> int:
         return len(self._floors)
 
+    def begin(self, head: str, seconds: float) -> None:
+        """Keep floors of keys `head:{...}` for so long, unless that kind is known already."""
+        if head not in self._kinds:
+            self._kinds[head] = _Kind(seconds)
+            self.keep_seconds = max(self.keep_seconds, seconds)
+
     def note(self, key: str, version: str, value: Any = None) -> None:
-        """A commit made this version; call it in the turn of the loop in which COMMIT returned."""
+        """Note a commit of this version; call it in the turn of the loop in which COMMIT returned."""
         there = self._floors.get(key)
         if there is not None and there.version > version:
             version, value = there.version, there.value
         elif there is not None and there.version == version and value is None:
             value = there.value
-        since = there.since if there is not None else float("-inf")
-        self._put(key, Floor(version, value, since, self._clock() + self.keep_seconds))
+        since = there.since if there is not None else _NEVER
+        self._put(key, Floor(version, value, since, self._clock()))
 
     def distrust(self, key: str) -> None:
-        """Something may have been committed, nobody knows what: take nothing that was read before now."""
+        """Note that a commit may have changed a key in an unknown way: values read before now are not taken."""
         there = self._floors.get(key)
         version, value = (there.version, there.value) if there is not None else ("", None)
         time = self._clock()
-        self._put(key, Floor(version, value, time, time + self.keep_seconds))
+        self._put(key, Floor(version, value, time, time))
 
-    def keep_for(self, seconds: float) -> None:
-        """Values may be served for so long: floors stay no shorter, those that are here included."""
-        longer = seconds - self.keep_seconds
-        if longer <= 0:
+    def keep_for(self, seconds: float, key: str | None = None) -> None:
+        """Keep floors no shorter than this, those that are here included; of the kind of a key, or of all."""
+        self.keep_seconds = max(self.keep_seconds, seconds)
+        if key is not None:
+            kind = self._kind(key)
+            kind.keep = max(kind.keep, seconds)
             return
-        self.keep_seconds = seconds
-        self._blind_until += longer
-        for key, floor in self._floors.items():
-            self._floors[key] = floor._replace(until=floor.until + longer)
+        self._default = max(self._default, seconds)
+        for kind in self._kinds.values():
+            kind.keep = max(kind.keep, seconds)
+
+    def kept_for(self, key: str) -> float:
+        """For how many seconds floors of the kind of a key are kept."""
+        return self._kind(key).keep
 
     def find(self, key: str) -> Floor | None:
         """The floor of a key, if it has one."""
         floor = self._floors.get(key)
-        if floor is not None and floor.until <= self._clock():
-            del self._floors[key]
-            self._forget(floor)
+        if floor is None:
+            return None
+        kind = self._kind(key)
+        if floor.made + kind.keep <= self._clock():
+            self._forget(kind, key)
             return None
         return floor
 
-    @property
-    def blind(self) -> bool:
-        """Whether floors were lost that still matter, so that no cached value can be trusted."""
-        return self._blind_until > self._clock()
+    def forgotten_at(self, key: str) -> float:
+        """When the newest evicted floor of the kind of a key was made: values read before it may be too old."""
+        return self._kind(key).forgotten_at
+
+    def _kind(self, key: str) -> _Kind:
+        place = key.find(":{")
+        head = key[:place] if place > 0 else ""
+        kind = self._kinds.get(head)
+        if kind is None:
+            kind = self._kinds[head] = _Kind(self._default)
+        return kind
 
     def _put(self, key: str, floor: Floor) -> None:
+        kind = self._kind(key)
         self._floors[key] = floor
-        self._floors.move_to_end(key)
+        kind.order[key] = None
+        kind.order.move_to_end(key)
         time = self._clock()
-        while self._floors:
-            oldest = next(iter(self._floors.values()))
-            if oldest.until > time:
-                if len(self._floors) <= self._most:
+        while kind.order:
+            oldest = next(iter(kind.order))
+            if self._floors[oldest].made + kind.keep > time:
+                if len(kind.order) <= self._most:
                     return
-                self._blind_until = max(self._blind_until, oldest.until)
-            self._floors.popitem(last=False)
-            self._forget(oldest)
+                self._tell(kind, key, time)
+            self._forget(kind, oldest)
 
-    def _forget(self, floor: Floor) -> None:
-        self.forgotten_at = max(self.forgotten_at, floor.until - self.keep_seconds)
+    def _forget(self, kind: _Kind, key: str) -> None:
+        kind.forgotten_at = max(kind.forgotten_at, self._floors.pop(key).made)
+        self.forgotten = max(self.forgotten, kind.forgotten_at)
+        del kind.order[key]
+
+    def _tell(self, kind: _Kind, key: str, time: float) -> None:
+        if kind.crowded_until <= time:
+            kind.crowded_until = time + kind.keep
+            self._on_crowded(key[: max(key.find(":{"), 0)], kind.keep)

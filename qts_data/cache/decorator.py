@@ -7,10 +7,12 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
 
+from qts_data.cache.arguments import key_names
 from qts_data.cache.aside import CacheAside, Plan
 from qts_data.cache.codec import JsonCodec
 from qts_data.cache.keys import Keys
-from qts_data.contracts.cache import DEFAULT_TTL_MS, CacheType
+from qts_data.contracts.cache import DEFAULT_TTL_MS, CacheType, check_milliseconds, member
+from qts_data.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -35,6 +37,8 @@ class CacheAccess:
     def __init__(self, aside: CacheAside, prefix: str = "") -> None:
         self.aside = aside
         self.keys = Keys(prefix)
+        for kind in CacheType:
+            aside.committed.begin(self.keys.head(kind), DEFAULT_TTL_MS[kind] / 1000)
 
     def may_be_near(self, key: str) -> bool:
         """Whether somebody tells this process when others change the value of a key."""
@@ -48,10 +52,18 @@ class CacheAccess:
             kind: The type given to `@cached`.
             names: What `key` returns for the value that has changed.
             ttl_ms: The longest TTL of such values, if it is not the type's default.
+
+        Raises:
+            InvalidRecord: The type does not exist, or a name is not a text.
+            ConfigurationError: The TTL is not a whole number of 1 ms or more.
         """
+        kind = member(CacheType, "kind", kind)
         key = self.keys.key(kind, *names)
+        if ttl_ms is None:
+            ttl_ms = DEFAULT_TTL_MS[kind]
+        check_milliseconds("ttl_ms", ttl_ms)
         committed = self.aside.committed
-        committed.keep_for((ttl_ms or DEFAULT_TTL_MS[kind]) / 1000)
+        committed.keep_for(ttl_ms / 1000, key)
         self.aside.changed(key)
         await self.aside.guarded(_invalidate, self.aside, key, math.ceil(committed.keep_seconds * 1000))
 
@@ -66,6 +78,14 @@ _JSON: Final[Codec[Any]] = JsonCodec()
 def _attribute(owner: Any) -> CacheAccess | None:
     found: CacheAccess | None = getattr(owner, "cache", None)
     return found
+
+
+def _require_access(found: object, method: Callable[..., Any]) -> None:
+    if not isinstance(found, CacheAccess):
+        raise ConfigurationError(
+            f"{method.__qualname__} is cached by a CacheAccess, such as CacheAccess(manager.aside, prefix), not by a "
+            f"{type(found).__name__}"
+        )
 
 
 class Cached(Protocol):
@@ -94,8 +114,9 @@ def cached(
 ) -> Cached:
     """Ask the cache before the method, and keep what the method returns.
 
-    All who miss at the same time wait for one call of the method. If its caller is cancelled, another of them calls
-    it. No error of the cache reaches a caller; the method's own errors do, and are not cached.
+    All callers that miss at the same time wait for one call of the method. If its caller is cancelled, another of them
+    calls it. No error of the cache reaches a caller; the method's own errors do, and are not cached. A value that
+    neither its codec nor a plain copy can copy is not shared: each caller gets one of its own.
 
     Only for methods that read committed rows: in a transaction that writes, the method would see, and publish, what
     may be rolled back. Give only readers a cache; where `access` finds None the method is called as if it were not
@@ -103,22 +124,30 @@ def cached(
 
     Args:
         kind: What it is; says where in the cache, and for how long.
-        key: Called with the method's arguments but for self; the name, or names, of the value. What a `CacheManager`
-            keeps has one name, a position also its account, a book also `bid` and `ask`: give a second one that is none
-            of these.
+        key: Called with the method's arguments but for self, bound: with their defaults, in the method's order. It
+            may take fewer of them, by their names. It returns the name, or names, of the value. The values of a
+            `CacheManager` have one name, a position also its account, a book also `bid` and `ask`: give a second one
+            that is none of these.
         codec: How the value is written; by default JSON of texts, whole numbers, booleans, lists and dicts.
         ttl_ms: Milliseconds for which a value may be served; None is the type's default.
-        version: What a value is fenced by, such as `version_text(position.last_ledger_id)`; without it, values are
-            fenced by the time at which they were read.
-        none_version: The same for None.
+        version: The version that fences a value, such as `version_text(position.last_ledger_id)`; without it, values
+            are fenced by the time at which they were read.
+        none_version: The same for None; by default the lowest, where `version` is given.
         negative: Whether None is cached, too.
         jitter: Whether TTLs are shortened at random by up to a tenth, so that keys do not expire together.
-        stale_if_error_ms: For how long after its TTL a value may be served while the database cannot be reached;
-            never longer than the longest TTL in use.
+        stale_if_error_ms: For how long after its TTL a value may be served while the database cannot be reached.
         near: Whether values may be kept in the process, where that is turned on; only positions, limits and parameters
             are, and only under the prefix of the configuration, for of nothing else does the server tell the changes.
         access: Finds the cache in self; by default its attribute `cache`.
+
+    Raises:
+        ConfigurationError: A duration is not a whole number of milliseconds, or the key function wants arguments that
+            the method does not have. On a call: the key function returns no text, `access` finds no `CacheAccess`, or
+            a load asks for its own key again and again. A load that asks for its own key a few times, as by `super()`,
+            reads the source directly.
+        InvalidRecord: The type does not exist.
     """
+    kind = member(CacheType, "kind", kind)
     plan: Plan[Any] = Plan(
         codec=codec,
         ttl_ms=DEFAULT_TTL_MS[kind] if ttl_ms is None else ttl_ms,
@@ -134,13 +163,16 @@ def cached(
     def decorate(
         method: Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]],
     ) -> Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]]:
+        names_of = key_names(method, key)
+
         @functools.wraps(method)
         async def ask(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
             found = access(self)
             if found is None:
                 return await method(self, *args, **kwargs)
-            names = key(*args, **kwargs)
-            name = found.keys.key(kind, *((names,) if isinstance(names, str) else names))
+            if found.__class__ is not CacheAccess:
+                _require_access(found, method)
+            name = found.keys.key(kind, *names_of(args, kwargs))
 
             def load() -> Awaitable[_T]:
                 return method(self, *args, **kwargs)

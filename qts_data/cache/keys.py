@@ -57,9 +57,13 @@ class Keys:
         """The key of a value; names after the first do not decide about its server.
 
         Raises:
-            InvalidRecord: A name holds half a surrogate pair.
+            InvalidRecord: A name is not a text, or holds half a surrogate pair.
         """
-        return self._made(kind, name, *rest)
+        try:
+            return self._made(kind, name, *rest)
+        except TypeError as error:
+            wrong = next((part for part in (name, *rest) if not isinstance(part, str)), name)
+            raise InvalidRecord(field=_FIELDS[kind], reason=f"must be a str, is {type(wrong).__name__}") from error
 
     def _make(self, kind: CacheType, name: str, *rest: str) -> str:
         _require_utf8(_FIELDS[kind], name)
@@ -77,6 +81,10 @@ class Keys:
         base = self.key(CacheType.ORDERBOOK, symbol)
         return f"{base}:bid", f"{base}:ask", base
 
+    def head(self, kind: CacheType) -> str:
+        """How all keys of this type begin, without the brace."""
+        return f"{self.prefix}{kind.value}"
+
     def starts(self, kinds: Iterable[CacheType] = CacheType) -> list[str]:
         """How all keys of these types begin."""
         return [f"{self.prefix}{kind.value}:{{" for kind in kinds]
@@ -84,6 +92,8 @@ class Keys:
 
 def _require_utf8(field: str, name: str) -> None:
     """Refuse what no server takes; it would fail as whatever `str.encode` raises, on the way to one."""
+    if not isinstance(name, str):
+        raise InvalidRecord(field=field, reason=f"must be a str, is {type(name).__name__}")
     try:
         name.encode()
     except UnicodeEncodeError as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
+from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.cache.clock import ServerClock
 from qts_data.cache.wire import Refusal, Wire, pack
-from qts_data.errors import CacheError, CacheTimeout, CacheUnavailable
+from qts_data.errors import CacheClosed, CacheError, CacheTimeout, CacheUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -23,7 +23,10 @@ _TIME: Final = pack("TIME")
 
 
 class Link:
-    """One shared connection to one server at a time.
+    """One shared connection to one server at a time, in the event loop that uses it.
+
+    In the next loop, after the first has ended, the next call makes a connection of its own. After `close` no call
+    makes one.
 
     Args:
         locate: Says where the server is; asked before each connection.
@@ -58,6 +61,8 @@ class Link:
         self._lost = on_lost
         self._wire: Wire | None = None
         self._connecting: asyncio.Task[Wire] | None = None
+        self._attempt: object = None
+        self._closed = False
         self._background: set[asyncio.Future[Any]] = set()
         self.clock = ServerClock()
 
@@ -70,11 +75,12 @@ class Link:
         """Send packed commands; the answer, or the list of them. A `Refusal` is an answer.
 
         Raises:
-            CacheTimeout: No answer in time; all that were waiting are told, and the connection is dropped.
+            CacheTimeout: No answer in time; all that were waiting get this error, and the connection is dropped.
             CacheUnavailable: No connection, or it was lost.
+            CacheClosed: The link was closed.
         """
         wire = self._wire
-        if wire is None:
+        if wire is None or wire.loop is not get_running_loop():
             return self._connect_and_call(payload, answers)
         if time.monotonic() - self.clock.sampled_at > _CLOCK_SECONDS:
             self._keep_time(wire)
@@ -86,20 +92,28 @@ class Link:
             self._wire.drop(reason)
 
     async def close(self) -> None:
-        """End the connection, or the making of it."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            with contextlib.suppress(asyncio.CancelledError, CacheError):
-                await self._connecting
-        self.drop(CacheUnavailable("the cache was closed"))
+        """End the connection, or the making of it; no call makes another."""
+        self._closed = True
+        making, self._connecting = self._connecting, None
+        if making is not None and making.get_loop() is get_running_loop():
+            making.cancel()
+            await asyncio.wait([making])
+        self.drop(self._closed_error())
         # The loop closes the socket in its next turn; it may be the last.
         await asyncio.sleep(0)
 
+    def _closed_error(self) -> CacheClosed:
+        return CacheClosed("the cache was closed, and stays closed", incident=self)
+
     async def _connect_and_call(self, payload: bytes, answers: int) -> Any:
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
+        if self._closed:
+            raise self._closed_error()
+        self._leave_other_loop(loop)
         deadline = loop.time() + self._timeout
         if self._connecting is None:
-            self._connecting = loop.create_task(self._connect())
+            self._attempt = object()
+            self._connecting = loop.create_task(self._connect(self._attempt))
             self._connecting.add_done_callback(_looked_at)
         # The connection is for all: nobody's cancellation, and nobody's impatience, ends the making of it.
         making = self._connecting
@@ -109,7 +123,7 @@ class Link:
             window = (id(self), int(loop.time() / self._timeout))
             raise CacheTimeout(f"no connection to Redis within {self._timeout * 1000:g} ms", incident=window)
         if making.cancelled():
-            raise CacheUnavailable("the cache was closed")
+            raise self._closed_error()
         failure = making.exception()
         if isinstance(failure, CacheError):
             raise type(failure)(str(failure), incident=failure.incident) from failure
@@ -121,7 +135,24 @@ class Link:
         except TimeoutError as error:
             raise CacheTimeout(f"no answer of Redis within {self._timeout * 1000:g} ms", incident=making) from error
 
-    async def _connect(self) -> Wire:
+    def _leave_other_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let go of a connection of another event loop, which has ended.
+
+        Raises:
+            CacheUnavailable: That loop still runs, in another thread.
+        """
+        wire, making = self._wire, self._connecting
+        others = [wire.loop] if wire is not None else []
+        others += [making.get_loop()] if making is not None else []
+        for other in others:
+            if other is not loop and other.is_running():
+                raise CacheUnavailable("the connection to Redis belongs to an event loop of another thread")
+        if wire is not None and wire.loop is not loop:
+            wire.drop(CacheUnavailable("the event loop of the connection has ended"))
+        if making is not None and making.get_loop() is not loop:
+            self._connecting = None
+
+    async def _connect(self, attempt: object) -> Wire:
         try:
             try:
                 async with asyncio.timeout(self._connect_timeout):
@@ -132,10 +163,11 @@ class Link:
             except (OSError, UnicodeError) as error:
                 raise CacheUnavailable(f"no connection to Redis: {error}", incident=error) from error
         finally:
-            self._connecting = None
+            if self._attempt is attempt:
+                self._connecting = None
 
     async def _handshake(self, address: Address) -> Wire:
-        loop = asyncio.get_running_loop()
+        loop = get_running_loop()
 
         def make() -> Wire:
             return Wire(self._connect_timeout, self._on_push, self._forget)
@@ -161,6 +193,9 @@ class Link:
         except BaseException:
             wire.drop(CacheUnavailable("the handshake with Redis did not end"))
             raise
+        if self._closed:
+            wire.drop(self._closed_error())
+            raise self._closed_error()
         if not wire.alive:
             raise CacheUnavailable(f"Redis at {address} closed the connection", incident=wire)
         wire.be_patient_for(self._timeout)

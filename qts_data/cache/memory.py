@@ -27,6 +27,8 @@ class _Kept:
     expires_at: float
     gone_at: float
     tombstone: bool = False
+    until_read_after: float | None = None
+    """Of a tombstone without a version of its own: values that were read later are taken, whatever their version."""
 
 
 class MemoryCache(Cache):
@@ -113,15 +115,21 @@ class MemoryCache(Cache):
         read_at = time if write.read_at is None else write.read_at
         version = version_text(math.floor(read_at * 1e6)) if write.version is None else write.version
         there = self._alive(write.key)
-        if there is not None and there.version > version:
-            return False
+        if there is not None and not (write.tombstone and write.version is None):
+            newer = there.version > version
+            if there.until_read_after is not None:
+                # Versions of another scale say nothing against the time of an invalidation.
+                newer = read_at <= there.until_read_after and (newer or write.version is not None)
+            if newer:
+                return False
         self._kept.pop(write.key, None)
         expires_at = read_at + write.ttl_ms / 1000
         gone_at = expires_at + write.stale_ms / 1000
         if gone_at <= time:
             return False
         value = None if write.value is None or write.tombstone else dict(write.value)
-        self._kept[write.key] = _Kept(value, version, read_at, expires_at, gone_at, write.tombstone)
+        until = time if write.tombstone and write.version is None else None
+        self._kept[write.key] = _Kept(value, version, read_at, expires_at, gone_at, write.tombstone, until)
         return True
 
     def _forget(self, key: str) -> bool:

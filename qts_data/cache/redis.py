@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import hashlib
 import math
 import time
+import zlib
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +14,7 @@ from qts_data.cache.keys import Keys
 from qts_data.cache.near import NEAR_TYPES
 from qts_data.cache.port import MISSING, BookSides, Cache, Entry, Missing, now, version_text
 from qts_data.cache.routing import ClusterRoute, LinkMaker, SingleRoute
+from qts_data.cache.scripts import GET_BOOK_SHA, SCRIPTS, SET_BOOK_SHA, SET_SHA
 from qts_data.cache.wire import Refusal, pack
 from qts_data.contracts import HealthStatus
 from qts_data.errors import CacheError, CacheUnavailable
@@ -28,66 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisCache"]
 
-
-# Names of our own begin with an underscore: _ver fences, _at is when the value was read and _exp when it may be
-# served no longer, both in milliseconds of the server's clock. Effects are replicated, not the script, so TIME is
-# allowed before a write. A key of another type is somebody's mistake, and is replaced.
-_SET: Final = """\
-local time = redis.call('TIME')
-local ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local version = ARGV[1]
-if version == '' then version = string.format('%019.0f', time[1] * 1000000 + time[2]) end
-local there = redis.pcall('HGET', KEYS[1], '_ver')
-if type(there) == 'string' and there > version then return {0, time[1], time[2]} end
-redis.call('DEL', KEYS[1])
-if tonumber(ARGV[2]) <= ms then return {0, time[1], time[2]} end
-redis.call('HSET', KEYS[1], '_ver', version, '_exp', ARGV[3], '_at', ARGV[4])
-for i = 5, #ARGV, 1000 do
-  redis.call('HSET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
-end
-redis.call('PEXPIREAT', KEYS[1], ARGV[2])
-return {1, time[1], time[2]}
-"""
-
-_SET_BOOK: Final = """\
-local time = redis.call('TIME')
-local ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local there = redis.pcall('HGET', KEYS[3], '_ver')
-if type(there) == 'string' and there > ARGV[1] then return {0, time[1], time[2]} end
-redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
-if tonumber(ARGV[2]) <= ms then return {0, time[1], time[2]} end
-local at = 6
-for side = 1, 2 do
-  local last = at + 2 * tonumber(ARGV[3 + side]) - 1
-  for i = at, last, 1000 do
-    redis.call('ZADD', KEYS[side], unpack(ARGV, i, math.min(i + 999, last)))
-  end
-  at = last + 1
-  redis.call('PEXPIREAT', KEYS[side], ARGV[2])
-end
-redis.call('HSET', KEYS[3], '_ver', ARGV[1], '_exp', ARGV[2], '_at', ARGV[3])
-if at <= #ARGV then redis.call('HSET', KEYS[3], unpack(ARGV, at)) end
-redis.call('PEXPIREAT', KEYS[3], ARGV[2])
-return {1, time[1], time[2]}
-"""
-
-# One script, because between two commands another process may replace the book: bids of one, asks of another.
-_GET_BOOK: Final = """\
-local meta = redis.call('HGETALL', KEYS[3])
-if #meta == 0 then return {} end
-local last = tonumber(ARGV[1]) - 1
-return {meta, redis.call('ZREVRANGE', KEYS[1], 0, last), redis.call('ZRANGE', KEYS[2], 0, last)}
-"""
-
-_SCRIPTS: Final = (_SET, _SET_BOOK, _GET_BOOK)
-_LOAD: Final = [pack("SCRIPT", "LOAD", script) for script in _SCRIPTS]
-_SET_SHA, _SET_BOOK_SHA, _GET_BOOK_SHA = (hashlib.sha1(script.encode()).hexdigest() for script in _SCRIPTS)  # noqa: S324
+_LOAD: Final = [pack("SCRIPT", "LOAD", script) for script in SCRIPTS]
 _PING: Final = pack("PING")
 _ASKING: Final = pack("ASKING")
 _MOST_ATTEMPTS: Final = 6
 _NONE: Final = "_none"
 _TOMBSTONE: Final = "_gone"
-_OURS: Final = {_NONE, _TOMBSTONE, "_ver", "_exp", "_at"}
+_CLOCK_TOLERANCE_SECONDS: Final = 0.005
+"""How far an entry's time may be ahead of now: our bounds of the server's clock are no better."""
 
 
 class RedisCache(Cache):
@@ -130,7 +79,7 @@ class RedisCache(Cache):
             link, answer = await self._ask(key, _always(payload))
         else:
             answer = await link.call(payload)
-        return self._entry(answer, link, now(), stale=stale)
+        return self._entry(key, answer, link, now(), stale=stale)
 
     async def lookup_many(self, keys: Sequence[str], *, stale: bool = False) -> list[Entry | Missing]:
         """The same for many keys, in their order, in one round trip to each server.
@@ -145,7 +94,9 @@ class RedisCache(Cache):
             return await _together([self.lookup(key, stale=stale) for key in keys])
         answers = await link.call(b"".join([pack("HGETALL", key) for key in keys]), len(keys))
         time_now = now()
-        return [self._entry(answer, link, time_now, stale=stale) for answer in answers]
+        return [
+            self._entry(key, answer, link, time_now, stale=stale) for key, answer in zip(keys, answers, strict=True)
+        ]
 
     async def set_many(self, writes: Sequence[Write]) -> list[bool]:
         """Write each value; says of each whether it was taken.
@@ -167,11 +118,12 @@ class RedisCache(Cache):
         def command(link: Link) -> bytes:
             at = math.floor((link.clock.low + read_at) * 1000)
             words: list[str | bytes | int] = [
-                *("EVALSHA", _SET_BOOK_SHA, 3, write.bid_key, write.ask_key, write.meta_key),
+                *("EVALSHA", SET_BOOK_SHA, 3, write.bid_key, write.ask_key, write.meta_key),
                 *(write.version, at + write.ttl_ms, at, len(write.bids), len(write.asks)),
             ]
+            tag = _tag(write.meta_key, write.version)
             for price, size in (*write.bids, *write.asks):
-                words += (price, f"{price}:{size}")
+                words += (price, f"{price}:{size}:{tag}")
             for name, text in write.fields.items():
                 words += (name, text)
             return pack(*words)
@@ -181,7 +133,7 @@ class RedisCache(Cache):
 
     async def get_book(self, bid_key: str, ask_key: str, meta_key: str, *, levels: int) -> BookSides | Missing:
         """The best levels of both sides, of one and the same write."""
-        payload = pack("EVALSHA", _GET_BOOK_SHA, 3, bid_key, ask_key, meta_key, levels)
+        payload = pack("EVALSHA", GET_BOOK_SHA, 3, bid_key, ask_key, meta_key, levels)
         link, answer = await self._ask(meta_key, _always(payload))
         if isinstance(answer, Refusal):
             if "WRONGTYPE" in str(answer):
@@ -190,14 +142,20 @@ class RedisCache(Cache):
         if not answer:
             return MISSING
         flat, bids, asks = answer
-        meta = self._entry(dict(zip(flat[::2], flat[1::2], strict=True)), link, now(), stale=False)
-        if not isinstance(meta, Entry):
+        meta = self._entry(meta_key, dict(zip(flat[::2], flat[1::2], strict=True)), link, now(), stale=False)
+        if not isinstance(meta, Entry) or meta.value is None:
             return MISSING
         # A score is a double: where it cannot tell two prices apart, the text can.
         try:
-            return BookSides(meta, _levels(bids, descending=True), _levels(asks, descending=False))
-        except ArithmeticError:
+            sides = dict(meta.value)
+            counts = [min(int(number), levels) for number in sides.pop("_sides").split(":")]
+            if [len(bids), len(asks)] != counts:
+                return MISSING
+            tag = _tag(meta_key, meta.version)
+            found = _levels(bids, tag, descending=True), _levels(asks, tag, descending=False)
+        except (ArithmeticError, KeyError, ValueError):
             return MISSING
+        return BookSides(meta._replace(value=sides), *found)
 
     async def drop_all(self, patterns: Sequence[str]) -> int:
         """Remove every key that begins with one of these, by SCAN; returns how many there were."""
@@ -257,14 +215,14 @@ class RedisCache(Cache):
 
     async def _set(self, write: Write) -> bool:
         def command(link: Link) -> bytes:
-            server = link.clock.low + read_at
-            at = math.floor(server * 1000)
+            micros = math.floor((link.clock.low + read_at) * 1e6)
+            at = micros // 1000
             expires = at + write.ttl_ms
             version = write.version
             if version is None:
-                version = "" if write.tombstone else version_text(math.floor(server * 1e6))
+                version = "" if write.tombstone else version_text(micros)
             words: list[str | bytes | int] = [
-                *("EVALSHA", _SET_SHA, 1, write.key, version, expires + write.stale_ms, expires, at)
+                *("EVALSHA", SET_SHA, 1, write.key, version, expires + write.stale_ms, expires, at)
             ]
             if write.tombstone:
                 words += (_TOMBSTONE, "1")
@@ -316,7 +274,7 @@ class RedisCache(Cache):
             link, asking = elsewhere
         return link, answer
 
-    def _entry(self, answer: Any, link: Link, time_now: float, *, stale: bool) -> Entry | Missing:
+    def _entry(self, key: str, answer: Any, link: Link, time_now: float, *, stale: bool) -> Entry | Missing:
         if not answer:
             return MISSING
         if isinstance(answer, Refusal):
@@ -324,14 +282,16 @@ class RedisCache(Cache):
                 return MISSING
             raise self._refused(answer, link)
         try:
-            version = answer.pop("_ver")
+            own_key, version = answer.pop("_key"), answer.pop("_ver")
             high = link.clock.high
             read_at = int(answer.pop("_at")) / 1000 - high
             expires_at = int(answer.pop("_exp")) / 1000 - high
-        except (KeyError, ValueError):
-            return MISSING  # somebody else's hash
-        if _TOMBSTONE in answer or (expires_at <= time_now and not stale):
+        except (KeyError, ValueError, OverflowError):
+            return MISSING  # another program's hash, or one that was edited by hand
+        if own_key != key or _TOMBSTONE in answer or (expires_at <= time_now and not stale):
             return MISSING
+        if read_at > time_now + _CLOCK_TOLERANCE_SECONDS:
+            return MISSING  # edited, or of a server whose clock was ahead: its age is not known
         return Entry(None if _NONE in answer else answer, version, read_at, expires_at)
 
     def _number(self, answer: Any, link: Link) -> int:
@@ -369,6 +329,16 @@ def _always(payload: bytes) -> Callable[[Link], bytes]:
     return lambda _: payload
 
 
-def _levels(members: Sequence[str], *, descending: bool) -> tuple[tuple[str, str], ...]:
-    found = [(price, size) for price, _, size in (member.partition(":") for member in members)]
+def _tag(meta_key: str, version: str) -> str:
+    """Mark the levels of one write of one book: sides that were copied, or are of two writes, do not go together."""
+    return f"{zlib.crc32(f'{meta_key} {version}'.encode(errors='surrogateescape')):08x}"
+
+
+def _levels(members: Sequence[str], tag: str, *, descending: bool) -> tuple[tuple[str, str], ...]:
+    found = []
+    for member in members:
+        price, size, own_tag = member.split(":")
+        if own_tag != tag:
+            raise ValueError(member)
+        found.append((price, size))
     return tuple(sorted(found, key=lambda level: Decimal(level[0]), reverse=descending))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from qts_data.cache.link import Link
 from qts_data.cache.servers import Address, find_master, first_address, login, slot_of
 from qts_data.cache.wire import Refusal, pack
-from qts_data.errors import CacheError, CacheUnavailable
+from qts_data.errors import CacheClosed, CacheError, CacheUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -118,6 +118,7 @@ class ClusterRoute:
     def __init__(self, maker: LinkMaker) -> None:
         self._maker = maker
         self._seed = first_address(maker.config)
+        self._closed = False
         self._links: dict[Address, Link] = {}
         self._map: list[Address | None] = []
         self._refreshing: asyncio.Task[None] | None = None
@@ -166,23 +167,27 @@ class ClusterRoute:
         return [self._link(address) for address in dict.fromkeys(filter(None, self._map))]
 
     async def close(self) -> None:
-        """End every link."""
-        if self._refreshing is not None:
+        """End every link; no other is made."""
+        self._closed = True
+        if self._refreshing is not None and self._refreshing.get_loop() is asyncio.get_running_loop():
             self._refreshing.cancel()
-        for link in self._links.values():
+        for link in list(self._links.values()):
             await link.close()
 
     def _link(self, address: Address) -> Link:
         link = self._links.get(address)
         if link is None:
+            if self._closed:
+                raise CacheClosed("the cache was closed, and stays closed", incident=self)
             if len(self._links) >= self._maker.config.max_connections:
                 raise CacheUnavailable(f"the cluster has more servers than max_connections = {len(self._links)}")
             link = self._links[address] = self._maker.link(address)
         return link
 
     def _refresh(self) -> asyncio.Task[None]:
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.get_running_loop().create_task(self._read_map())
+        loop = asyncio.get_running_loop()
+        if self._refreshing is None or self._refreshing.done() or self._refreshing.get_loop() is not loop:
+            self._refreshing = loop.create_task(self._read_map())
             self._refreshing.add_done_callback(lambda task: task.cancelled() or task.exception())
         return self._refreshing
 

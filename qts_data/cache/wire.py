@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -37,12 +38,15 @@ class Wire(asyncio.Protocol):
         timeout_seconds: Longest wait for an answer.
         on_push: Called with each message that nobody asked for, in its place among the answers.
         on_lost: Called once when the connection is gone.
+
+    Attributes:
+        loop: The event loop that it belongs to.
     """
 
     def __init__(
         self, timeout_seconds: float, on_push: Callable[[list[Any]], None], on_lost: Callable[[Wire], None]
     ) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = self._loop = asyncio.get_running_loop()
         self._timeout = timeout_seconds
         self._on_push = on_push
         self._on_lost = on_lost
@@ -104,13 +108,17 @@ class Wire(asyncio.Protocol):
         if self._watch is not None:
             self._watch.cancel()
             self._watch = None
-        if self._transport is not None:
-            self._transport.abort()
         self._out.clear()
         waiting, self._waiting = self._waiting, deque()
-        for future, _, _ in waiting:
-            if not future.done():
-                future.set_exception(self._same(reason))
+        if self._loop.is_closed():
+            # No task is left that waits, and the loop takes no call any more.
+            _close_socket(self._transport)
+        else:
+            if self._transport is not None:
+                self._transport.abort()
+            for future, _, _ in waiting:
+                if not future.done():
+                    future.set_exception(self._same(reason))
         self._on_lost(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -175,3 +183,15 @@ class Wire(asyncio.Protocol):
     def _same(reason: CacheError) -> CacheError:
         """An error of its own for each caller: a traceback must not grow by those of others."""
         return type(reason)(str(reason), incident=reason.incident)
+
+
+def _close_socket(transport: Any) -> None:
+    """Close the socket of a transport whose event loop is closed; asyncio has no public way to do it."""
+    if transport is None:
+        return
+    with contextlib.suppress(RuntimeError):
+        transport.abort()
+    sock = getattr(transport, "_sock", None)
+    if sock is not None:
+        sock.close()
+        transport._sock = None  # noqa: SLF001 - or its finalizer warns of a socket that is closed

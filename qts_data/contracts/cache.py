@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from qts_data.errors import ConfigurationError
+from qts_data.errors import ConfigurationError, InvalidRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +22,12 @@ __all__ = [
     "CacheType",
     "OperatingState",
     "SafetyState",
+    "check_milliseconds",
+    "member",
 ]
+
+_E = TypeVar("_E", bound=enum.StrEnum)
+_MOST_MILLISECONDS: Final = 366 * 86_400_000
 
 
 class CacheType(enum.StrEnum):
@@ -66,6 +72,39 @@ class OperatingState(enum.StrEnum):
     AGGRESSIVE = "AGGRESSIVE"
     BALANCED = "BALANCED"
     DEFENSIVE = "DEFENSIVE"
+
+
+def member(kind: type[_E], field_name: str, value: object) -> _E:
+    """Read a member of an enumeration, which may be given as its text.
+
+    Raises:
+        InvalidRecord: The value names no member.
+    """
+    try:
+        return kind(cast("str", value))
+    except (ValueError, TypeError) as error:
+        names = ", ".join(one.value for one in kind)
+        raise InvalidRecord(field=field_name, reason=f"{value!r} is none of {names}") from error
+
+
+def check_milliseconds(name: str, value: object, *, least: int = 1) -> None:
+    """Refuse a duration that is not a whole number of milliseconds, up to a year.
+
+    Raises:
+        ConfigurationError: Names the value.
+    """
+    _check_whole(name, value, least=least, most=_MOST_MILLISECONDS, unit=" milliseconds")
+
+
+def _check_whole(name: str, value: object, *, least: int, most: int, unit: str = "") -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigurationError(f"{name} must be a whole number of {least} to {most}{unit}, is {value!r}")
+
+
+def _check_seconds(name: str, value: Any, *, least: float = 0.0) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < least or (not least and name != "breaker_recovery_seconds" and value == 0):
+        raise ConfigurationError(f"{name} must be a finite number of seconds above zero, is {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,37 +167,59 @@ class CacheConfig:
 
     def __post_init__(self) -> None:
         """Refuse what would fail later, or never."""
-        for name in ("max_connections", "socket_timeout_seconds", "connect_timeout_seconds", "breaker_threshold"):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"{name} must be above zero, is {getattr(self, name)}")
-        if self.breaker_recovery_seconds < 0 or self.near_entries < 0:
-            raise ConfigurationError("breaker_recovery_seconds and near_entries must not be below zero")
-        if any(character in self.prefix for character in "{}*?[]\\") or not self.prefix.isprintable():
+        for name in ("socket_timeout_seconds", "connect_timeout_seconds", "breaker_recovery_seconds"):
+            _check_seconds(name, getattr(self, name))
+        for name, least, most in _WHOLE:
+            _check_whole(name, getattr(self, name), least=least, most=most)
+        if not isinstance(self.prefix, str) or not self.prefix.isprintable() or set(self.prefix) & set("{}*?[]\\"):
             raise ConfigurationError(f"prefix {self.prefix!r} holds a character of hash tags or patterns: {{}}*?[]\\")
-        ttls = {kind.name: milliseconds for kind, milliseconds in self.ttl_ms.items()}
-        if self.defensive_position_ttl_ms is not None:
-            ttls["POSITION in DEFENSIVE"] = self.defensive_position_ttl_ms
-        for name, milliseconds in ttls.items():
-            if milliseconds < 1:
-                raise ConfigurationError(f"the TTL of {name} must be 1 ms or more, is {milliseconds}")
+        self._check_ttls()
         if bool(self.sentinels) != bool(self.sentinel_master):
             raise ConfigurationError("sentinels and sentinel_master come together")
         if self.cluster and (self.sentinels or self.db):
             raise ConfigurationError("a Redis Cluster has no Sentinels and no database but 0")
 
+    def _check_ttls(self) -> None:
+        ttls: dict[CacheType, int] = {}
+        for kind, milliseconds in self.ttl_ms.items():
+            try:
+                ttls[CacheType(kind)] = milliseconds
+            except ValueError as error:
+                names = ", ".join(one.value for one in CacheType)
+                raise ConfigurationError(f"ttl_ms names {kind!r}, which is none of {names}") from error
+            check_milliseconds(f"the TTL of {CacheType(kind).name}", milliseconds)
+        # A copy: the caller may go on to change its own.
+        object.__setattr__(self, "ttl_ms", ttls)
+        if self.defensive_position_ttl_ms is not None:
+            check_milliseconds("the TTL of POSITION in DEFENSIVE", self.defensive_position_ttl_ms)
+
     def ttl(self, kind: CacheType, state: OperatingState = OperatingState.BALANCED) -> int:
         """Milliseconds for which a value of this type may be served in a state of the engine."""
         milliseconds = self.ttl_ms.get(kind, DEFAULT_TTL_MS[kind])
-        if state is OperatingState.AGGRESSIVE and kind is CacheType.PRICE:
+        if state == OperatingState.AGGRESSIVE and kind == CacheType.PRICE:
             return min(milliseconds, AGGRESSIVE_PRICE_TTL_MS)
-        if state is OperatingState.DEFENSIVE and kind is CacheType.POSITION:
+        if state == OperatingState.DEFENSIVE and kind == CacheType.POSITION:
             return self.defensive_position_ttl_ms or min(milliseconds, DEFAULT_TTL_MS[kind])
         return milliseconds
 
     @property
     def longest_ttl_ms(self) -> int:
         """Milliseconds after which nothing that was written by this configuration is served any more."""
-        return max(self.ttl(kind, state) for kind in CacheType for state in OperatingState)
+        return max(self.longest_ttl_of(kind) for kind in CacheType)
+
+    def longest_ttl_of(self, kind: CacheType) -> int:
+        """Milliseconds for which a value of this type may be served at most, whatever the engine's state."""
+        return max(self.ttl(kind, state) for state in OperatingState)
+
+
+_WHOLE: Final = (
+    ("port", 1, 65_535),
+    ("db", 0, 2**31 - 1),
+    ("max_connections", 1, 2**31 - 1),
+    ("breaker_threshold", 1, 2**31 - 1),
+    ("near_entries", 0, 2**31 - 1),
+)
+"""Fields that are whole numbers, with the least and the greatest of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,22 +230,28 @@ class CacheStats:
         hits: Reads that the cache answered, the near cache included.
         near_hits: Those of them that did not leave the process.
         misses: Reads that it could not answer, though it could be asked.
-        errors: Calls that failed or timed out.
-        skipped: Calls that were not made, because the breaker was open or the cache disabled.
+        too_old: Those misses whose price or book was there, but older than its life, counted from `quoted_at`.
+        foreign: Those misses whose entry could not be read, or belonged to another key.
+        unanswered: Reads that found the cache disabled or failing; a precheck is four reads.
+        errors: Calls that failed or timed out, reads and writes.
+        skipped: Calls that were not made, because the breaker was open or the cache disabled; reads and writes.
         refused: Writes that came too late: a newer value was there.
     """
 
     hits: int = 0
     near_hits: int = 0
     misses: int = 0
+    too_old: int = 0
+    foreign: int = 0
+    unanswered: int = 0
     errors: int = 0
     skipped: int = 0
     refused: int = 0
 
     @property
     def hit_rate(self) -> float:
-        """Hits / (hits + misses + errors + skipped); 0.0 before the first read."""
-        reads = self.hits + self.misses + self.errors + self.skipped
+        """Hits / (hits + misses + unanswered); writes do not count; 0.0 before the first read."""
+        reads = self.hits + self.misses + self.unanswered
         return self.hits / reads if reads else 0.0
 
 
@@ -193,8 +260,8 @@ class CacheEvent:
     """Something that the engine should hear of.
 
     Attributes:
-        name: `CACHE_DEGRADED`, `CACHE_RECOVERED`, `METRIC_RECORD`, or what stands for the first by
-            `CacheConfig.degraded_event`.
+        name: `CACHE_DEGRADED`, `CACHE_RECOVERED`, `CACHE_CROWDED`, `METRIC_RECORD`, or the name that
+            `CacheConfig.degraded_event` gives to the first.
         priority: 0 is the most urgent, 3 the least.
         detail: Figures and reasons, by name.
     """

@@ -214,13 +214,15 @@ class Precheck:
     """Everything that is looked at before an order, read together.
 
     Attributes:
-        quote: Last price with its age; None means unavailable.
+        quote: Last price with its age; None means unavailable, or too old.
         position: The account's position; None means that there is none.
         risk: The account's limits; None means that there are none.
         strategy: The strategy's parameters; None means that there are none.
+        quote_age_seconds: Age of the last price that the cache holds, even of one that is too old; None without one.
     """
 
     quote: Reading[Quote] | None
     position: Position | None
     risk: RiskLimits | None
     strategy: StrategyParameters | None
+    quote_age_seconds: float | None = None

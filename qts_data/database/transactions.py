@@ -209,28 +209,35 @@ class Transactions(Generic[_Writer, _Reader]):
         self._late: set[asyncio.Task[None]] = set()
         self._writer = writer
         self._reader = reader
-        self._refusal: str | None = None
+        self._refusals: dict[object, str] = {}
 
     @property
     def engine(self) -> AsyncEngine:
         """The engine, for what has no method here."""
         return self._engine
 
-    def refuse_writes(self, reason: str | None) -> None:
-        """Begin no writing transaction and commit none from now on; None allows both again.
+    def refuse_writes(self, reason: str | None, *, by: object = None) -> None:
+        """Begin no writing transaction and commit none from now on.
 
-        What is committing at this moment is not held up.
+        Writes are refused for as long as any caller refuses them. A commit that is under way is not held up.
+
+        Args:
+            reason: For the error's message; None withdraws the refusal of this caller, and no other one.
+            by: The caller, such as a cache manager; hashable.
         """
-        self._refusal = reason
+        if reason is None:
+            self._refusals.pop(by, None)
+        else:
+            self._refusals[by] = reason
 
     def require_writable(self) -> None:
-        """Say that nothing may be written.
+        """Raise if writes are refused.
 
         Raises:
-            WritesRefused: `refuse_writes` has said so.
+            WritesRefused: A caller of `refuse_writes` has not withdrawn its refusal.
         """
-        if self._refusal is not None:
-            raise WritesRefused(self._refusal)
+        if self._refusals:
+            raise WritesRefused("; ".join(dict.fromkeys(self._refusals.values())))
 
     async def dispose(self) -> None:
         """Close every connection of the pool."""

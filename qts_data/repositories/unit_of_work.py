@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from qts_data.database.transactions import Scope, Transactions, WriteScope
 from qts_data.repositories.configs import (
@@ -38,6 +38,9 @@ BookedListener: TypeAlias = "Callable[[BookedFill, float], None]"
 """Told after a COMMIT what it booked, and a `time.monotonic()` at which nothing newer had been committed."""
 ChangedListener: TypeAlias = "Callable[[str, str], None]"
 """Told of the account and the symbol of a position that may be another one from now on."""
+
+
+_L = TypeVar("_L")
 
 
 class Reader(Scope):
@@ -196,21 +199,28 @@ class Database(Transactions[UnitOfWork, Reader]):
         self._changed: list[ChangedListener] = []
         super().__init__(url, config, writer=self._unit_of_work, reader=Reader)
 
-    def on_booked(self, listener: BookedListener) -> None:
-        """Tell somebody about everything that transactions and fill writers of this database book, after each COMMIT.
+    def on_booked(self, listener: BookedListener) -> Callable[[], None]:
+        """Call a listener with each booking of this database's transactions and fill writers, after its COMMIT.
 
         Args:
-            listener: Called in the turn of the event loop in which the commit is known, before whoever booked goes on.
-        """
-        self._booked.append(listener)
+            listener: Called in the turn of the event loop in which the commit is known, before the booking caller
+                goes on.
 
-    def on_changed(self, listener: ChangedListener) -> None:
-        """Tell somebody about positions that changed by no booking, or by one of which nobody knows the outcome.
-
-        That is: valuations and restorations by transactions of this database, after their COMMIT; and whatever was in
-        a COMMIT that got no answer.
+        Returns:
+            Removes the listener; a second call does nothing.
         """
-        self._changed.append(listener)
+        return _add(self._booked, listener)
+
+    def on_changed(self, listener: ChangedListener) -> Callable[[], None]:
+        """Call a listener with positions that changed by no booking, or by one of unknown outcome.
+
+        That is: valuations and restorations by transactions of this database, after their COMMIT; and all positions
+        of a COMMIT that got no answer.
+
+        Returns:
+            Removes the listener; a second call does nothing.
+        """
+        return _add(self._changed, listener)
 
     def _unit_of_work(self, connection: AsyncConnection) -> UnitOfWork:
         return UnitOfWork(connection, self._booked, self._changed)
@@ -230,3 +240,16 @@ class Database(Transactions[UnitOfWork, Reader]):
             listeners=self._booked,
             in_doubt=self._changed,
         )
+
+
+def _add(listeners: list[_L], listener: _L) -> Callable[[], None]:
+    listeners.append(listener)
+    left = [listener]
+
+    def remove() -> None:
+        if left:
+            left.clear()
+            place = next(place for place, one in enumerate(listeners) if one is listener)
+            del listeners[place]
+
+    return remove

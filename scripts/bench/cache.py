@@ -140,7 +140,9 @@ async def fill(manager: CacheManager) -> None:
     for number in range(TASKS):
         other = dataclasses.replace(HELD, symbol=f"S{number}")
         await aside.store(keys.position(other.symbol), plan, other, started)
-    await manager.push_price(Quote(symbol=SYMBOL, price=Decimal(71600), quoted_at=NOW, bid=Decimal(1), ask=Decimal(2)))
+    # A price lives from its own time on.
+    at = dt.datetime.now(dt.UTC)
+    await manager.push_price(Quote(symbol=SYMBOL, price=Decimal(71600), quoted_at=at, bid=Decimal(1), ask=Decimal(2)))
 
     async def risk(_: str) -> RiskLimits:
         return LIMITS

@@ -128,6 +128,21 @@ async def test_an_invalidation_up_to_a_version_refuses_older_rows_and_takes_that
     assert await cache.set("k", {"a": "5"}, ttl_ms=LONG, version=version_text(5))
 
 
+async def test_a_versioned_row_read_after_an_invalidation_is_taken(cache: Cache) -> None:
+    """Its version is of another scale than the invalidation's time."""
+    for _ in range(2):
+        read_at = time.monotonic()
+        await cache.invalidate("k", ttl_ms=LONG)
+        assert not await cache.set("k", {"a": "old"}, ttl_ms=LONG, version=version_text(7), read_at=read_at)
+        await asyncio.sleep(0.01)
+        assert await cache.set("k", {"a": "new"}, ttl_ms=LONG, version=version_text(5))
+        assert await cache.get("k") == {"a": "new"}
+        assert not await cache.set("k", {"a": "older"}, ttl_ms=LONG, version=version_text(4))
+    await cache.set("k", {"a": "ahead"}, ttl_ms=LONG, version="9" * 19)
+    await cache.invalidate("k", ttl_ms=LONG)
+    assert not await cache.get("k")
+
+
 async def test_a_stale_value_is_returned_only_to_who_asks_for_it(cache: Cache) -> None:
     assert await cache.set_many([Write("k", {"a": "1"}, 20, stale_ms=LONG)]) == [True]
     await asyncio.sleep(0.025)

@@ -157,17 +157,38 @@ def test_a_floor_rises_and_never_falls_and_goes_when_nothing_older_can_be_left()
     assert made.find("k") is None
 
 
-def test_more_floors_than_are_kept_make_it_blind_and_not_wrong() -> None:
-    clock = Clock()
-    made = Committed(10, most=3, clock=clock)
-    for n in range(4):
-        made.note(f"k{n}", "1")
-    assert len(made) == 3
-    assert made.blind
+def test_more_floors_than_kept_distrust_their_kind_only() -> None:
+    """Values of that kind that were read before the newest evicted floor; later ones, and other kinds, are trusted."""
+    clock, events = Clock(), []
+    made = Committed(10, most=3, clock=clock, on_crowded=lambda *event: events.append(event))
+    made.note("pos:{other}", "1")
+    for n in range(5):
+        clock.time += 1
+        made.note(f"ord:{{{n}}}", "1")
+    assert len(made) == 4
+    assert made.forgotten_at("ord:{any}") == made.forgotten == 102.0
+    assert made.forgotten_at("pos:{other}") == float("-inf")
+    assert events == [("ord", 10)]
     clock.time += 10
-    assert not made.blind
-    made.note("k9", "1")
+    made.note("ord:{9}", "1")
+    assert len(made) == 2
+    assert made.find("pos:{other}") is None
     assert len(made) == 1
+
+
+def test_floors_of_a_kind_live_as_long_as_its_values() -> None:
+    clock = Clock()
+    made = Committed(1_000, clock=clock)
+    made.begin("pos", 1)
+    made.begin("ord", 86_400)
+    for key in ("pos:{a}", "ord:{a}", "else:{a}"):
+        made.distrust(key)
+    clock.time += 1
+    assert (made.find("pos:{a}"), made.kept_for("pos:{b}")) == (None, 1)
+    assert made.find("ord:{a}") is not None
+    clock.time += 999
+    assert made.find("else:{a}") is None
+    assert made.find("ord:{a}") is not None
 
 
 def test_a_longer_ttl_lengthens_floors_and_tells_of_those_that_have_gone() -> None:
@@ -178,30 +199,17 @@ def test_a_longer_ttl_lengthens_floors_and_tells_of_those_that_have_gone() -> No
     made.distrust("k")
     clock.time += 2
     assert made.find("gone") is None
-    assert made.forgotten_at == 100.0
+    assert made.forgotten_at("k") == 100.0
     made.keep_for(600)
     clock.time += 597
     assert made.find("k") is not None
     clock.time += 1
     assert made.find("k") is None
-    assert made.forgotten_at == 109.0
+    assert made.forgotten_at("k") == 109.0
     made.keep_for(5)
     made.distrust("k")
     clock.time += 599
     assert made.find("k") is not None
-
-
-def test_floors_that_were_too_many_matter_for_longer_where_values_live_longer() -> None:
-    clock = Clock()
-    made = Committed(10, most=1, clock=clock)
-    for name in "ab":
-        made.distrust(name)
-    clock.time += 11
-    assert not made.blind
-    made.keep_for(60)
-    assert made.blind
-    clock.time += 49
-    assert not made.blind
 
 
 # Near cache

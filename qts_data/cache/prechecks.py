@@ -1,0 +1,63 @@
+"""The values that are looked at before an order, read together in one round trip."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from qts_data.cache.port import MISSING
+from qts_data.contracts.live import Precheck
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from qts_data.cache.aside import CacheAside, Plan
+    from qts_data.cache.loaders import Loaders
+    from qts_data.cache.market import LiveMarket
+    from qts_data.cache.plans import Plans
+
+__all__ = ["precheck_together"]
+
+
+async def precheck_together(
+    aside: CacheAside,
+    market: LiveMarket,
+    plans: Plans,
+    loaders: Loaders,
+    *,
+    names: tuple[str, str, str, str],
+    wanted: tuple[str, str, str],
+) -> Precheck:
+    """Read price, position, limits and parameters by one call of the cache; load the missing ones.
+
+    Args:
+        aside: Cache, breaker and fences.
+        market: Judges the price.
+        plans: How the others are cached.
+        loaders: Where the others come from.
+        names: The keys of all four.
+        wanted: Symbol, account and strategy.
+    """
+    symbol, account, strategy_id = wanted
+    entries = await aside.guarded(aside.cache.lookup_many, names, reads=len(names))
+    quote, age = None, None
+    found: list[Any] = [MISSING, MISSING, MISSING]
+    if entries is not None:
+        quote, age = market.price_of(symbol, entries[0])
+        accept = aside.accept
+        found = [
+            accept(names[1], plans.position, entries[1]),
+            accept(names[2], plans.risk, entries[2]),
+            accept(names[3], plans.strategy, entries[3]),
+        ]
+    if MISSING in found:
+        loads: list[tuple[str, Plan[Any], Callable[[], Awaitable[Any]]]] = [
+            (names[1], plans.position, lambda: loaders.position(symbol, account)),
+            (names[2], plans.risk, lambda: loaders.risk(account)),
+            (names[3], plans.strategy, lambda: loaders.strategy(strategy_id)),
+        ]
+        missing = [place for place in range(3) if found[place] is MISSING]
+        loaded = await asyncio.gather(*(aside.load(*loads[place]) for place in missing))
+        for place, value in zip(missing, loaded, strict=True):
+            found[place] = value
+    return Precheck(quote=quote, quote_age_seconds=age, position=found[0], risk=found[1], strategy=found[2])
