@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fixtures.fix_cli",
     "tests.fixtures.fix_proxy",
     "tests.fixtures.fix_sheets",
+    "tests.fixtures.fix_times",
 ]
 
 # A test that asserts on wall time fails on a machine that is busy with something else.

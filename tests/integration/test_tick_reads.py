@@ -205,6 +205,7 @@ async def test_volumes_beyond_what_a_bar_holds_are_named(market: Database) -> No
         assert len(await reader.ticks.bars("B", time, end, "1m")) == 1
 
 
+@pytest.mark.usefixtures("implausible_times")
 @pytest.mark.parametrize("interval", list(BAR_INTERVALS))
 async def test_no_closed_bar_can_still_be_changed_by_time(market: Database, interval: BarInterval) -> None:
     now = dt.datetime.now(dt.UTC)
