@@ -20,7 +20,7 @@ from rich.table import Table
 
 from qts_data import bootstrap
 from qts_data.cli.output import console, fail, notes
-from qts_data.contracts.instants import start_of_day, utc_of_local
+from qts_data.contracts.instants import start_of_day, utc, utc_of_local
 from qts_data.errors import InvalidRecord, QtsDataError
 from qts_data.settings import load_settings
 
@@ -197,12 +197,13 @@ def _end_of_day(text: str, zone: zoneinfo.ZoneInfo) -> dt.datetime | None:
         day = dt.date.fromisoformat(text)
     except ValueError:
         return None
-    return start_of_day("--as-of", day + dt.timedelta(days=1), zone) - dt.timedelta(microseconds=1)
+    end = start_of_day("--as-of", day + dt.timedelta(days=1), zone)
+    return (end - dt.timedelta(microseconds=1)).astimezone(zone)
 
 
 def _moment(text: str, zone: zoneinfo.ZoneInfo) -> dt.datetime:
     given = dt.datetime.fromisoformat(text)
-    return given.astimezone(dt.UTC) if given.tzinfo is not None else utc_of_local("--as-of", given, zone)
+    return utc("--as-of", given) if given.tzinfo is not None else utc_of_local("--as-of", given, zone).astimezone(zone)
 
 
 def _plain(record: Position | BookedEntry | Mismatch | Verification) -> dict[str, Any]:

@@ -301,9 +301,9 @@ async def test_every_digit_and_character_comes_back_as_it_was(
             TickFactory.build(price=price, volume=volume, bid=bid, source=source, symbol="S\\'\"" + source[:5])
             for price, volume, bid, source in values
         ]
-    async with async_database.connect() as connection:
-        await TickRepository(connection).ingest(ticks, batch_size=7)
-        rows = (await connection.execute(sa.text("SELECT * FROM tick_data"))).all()
-        await connection.rollback()
+        async with async_database.connect() as connection:
+            await TickRepository(connection).ingest(ticks, batch_size=7)
+            rows = (await connection.execute(sa.text("SELECT * FROM tick_data"))).all()
+            await connection.rollback()
     stored = sorted((row.symbol, row.time, row.source, row.price, row.volume, row.bid) for row in rows)
     assert stored == sorted((t.symbol, t.time, t.source, t.price, t.volume, t.bid) for t in ticks)

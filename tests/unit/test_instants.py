@@ -23,6 +23,7 @@ from qts_data.errors import InvalidRecord
 from qts_data.importers import ReadOptions, read_file
 from qts_data.repositories.outbox import OutboxStatus
 from tests.fixtures.factories import FillFactory, TickFactory
+from tests.fixtures.repeated_hours import REPEATED, twice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,13 +31,6 @@ if TYPE_CHECKING:
 
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
-REPEATED = {
-    "America/New_York": dt.datetime(2024, 11, 3, 1, 30),  # noqa: DTZ001 - the test gives it a zone
-    "America/Havana": dt.datetime(2024, 11, 3, 0, 0),  # noqa: DTZ001
-    "Europe/Berlin": dt.datetime(2024, 10, 27, 2, 30),  # noqa: DTZ001
-    "Asia/Seoul": dt.datetime(1988, 10, 9, 2, 30),  # noqa: DTZ001 - Korea had summer time then
-}
-"""A local time that each zone's clocks showed twice; in Havana it is midnight."""
 _FILL = FillFactory.build()
 _OUTBOX = OutboxStatus(
     active=True, until=None, pending=0, dead=0, delivered=0, delivered_at=None, lag=None, failures=0, last_error=None
@@ -46,11 +40,6 @@ _BY_NAME: dict[str, object] = {
     "execution_id": "E1", "reverses": "E0", "bids": (), "asks": (), "kind": "day", "entry": _FILL, "outbox": _OUTBOX,
 }  # fmt: skip
 _BY_TYPE: dict[str, object] = {"str": "X1", "Decimal": Decimal(1), "int": 1, "bool": True, "float": 1.0, "Any": None}
-
-
-def twice(zone: str) -> list[dt.datetime]:
-    """Both instants of the repeated local time, in the zone."""
-    return [REPEATED[zone].replace(tzinfo=ZoneInfo(zone), fold=fold) for fold in (0, 1)]
 
 
 def records_with_instants() -> Iterator[type[Any]]:
