@@ -16,6 +16,7 @@ from qts_data.adapters import DataSourceAdapter, GoogleSheetsAdapter, HybridAdap
 from qts_data.adapters.csv_files import CsvImportReport, CsvKind, CsvMapping, import_csv
 from qts_data.adapters.moving import Move
 from qts_data.contracts import CacheConfig, CacheType, RiskLimits, SafetyState, StrategyParameters
+from qts_data.contracts.instants import utc_fields
 from qts_data.contracts.leniency import allow_any_time, any_time_allowed
 from qts_data.database import migrations, roles
 from qts_data.database.embedded import EmbeddedServer
@@ -499,6 +500,10 @@ class ImportReport:
     ingest: IngestReport
     refresh: RefreshReport
     cutoff: dt.datetime | None
+
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "cutoff")
 
 
 async def import_ticks(
