@@ -43,7 +43,7 @@ def _configure(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    # A command that needs the settings says what is wrong with them.
+    # A command that needs the settings names the wrong ones itself.
     with contextlib.suppress(ConfigurationError):
         allow_any_time(load_settings().allow_implausible_times)
 

@@ -77,7 +77,7 @@ class LedgerEntry:
     Raises:
         InvalidRecord: A field is of the wrong type or cannot be stored to the last digit, `amount` is not
             qty x price, or there is not exactly one of `execution_id` and `idempotency_key`. Or the time is implausible
-            (see `any_time`), a name or id looks like another one, or a currency is no code.
+            (see `any_time`), a name or id looks like another one, or a currency is not a code.
     """
 
     timestamp: dt.datetime

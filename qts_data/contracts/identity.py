@@ -62,7 +62,7 @@ def check_characters(field: str, value: str) -> None:
 
 
 def check_identifier(field: str, value: str, *, shortest: int, longest: int) -> None:
-    """Refuse a text that is no name or id of this length, or that looks like another one.
+    """Refuse a text that cannot be a name or id of this length, or that looks like another one.
 
     Args:
         field: Name for the message.
@@ -109,7 +109,7 @@ def names_of(field: str, names: str | Iterable[str]) -> list[str]:
 
 
 def check_currency(field: str, value: str) -> None:
-    """Refuse a text that is no currency code, such as `KRW`, `USDT` or `1INCH`.
+    """Refuse a text other than a currency code, such as `KRW`, `USDT` or `1INCH`.
 
     Raises:
         InvalidRecord: It is none: 2 to 12 of the letters A to Z and the digits.
@@ -120,7 +120,7 @@ def check_currency(field: str, value: str) -> None:
     if not any_text_allowed():
         raise InvalidRecord(
             field=field,
-            reason=f"{shown(ascii(value) if not value.isascii() else repr(value))} is no currency code of 2 to 12 "
+            reason=f"{shown(ascii(value) if not value.isascii() else repr(value))} is not a currency code of 2 to 12 "
             "capital letters and digits, such as KRW, USD or USDT",
         )
 

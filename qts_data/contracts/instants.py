@@ -208,7 +208,7 @@ def latest_plausible() -> dt.datetime:
 
 
 def _is_ahead(value: dt.datetime) -> bool:
-    """Ask the clock only for what is later than all it has confirmed."""
+    """Compare with the clock, which is read only for a time later than all that it has confirmed."""
     return value > _Bounds.latest and value > latest_plausible()
 
 

@@ -102,7 +102,7 @@ def test_a_name_that_is_taken_is_its_own_bare_form(text: str) -> None:
     assert text == _bare(text)
 
 
-def test_questions_refuse_odd_names_and_take_a_lone_text_as_one_name() -> None:
+def test_questions_refuse_odd_names_and_take_a_lone_text() -> None:
     assert names_of("symbol", "005930") == ["005930"]
     assert names_of("symbol", ("A", "B")) == ["A", "B"]
     check_asked(symbol="A" * 1_000, account=None, source="")
@@ -145,7 +145,7 @@ def test_a_name_of_a_currency_in_a_table_becomes_its_code(said: str, code: str) 
 
 
 @pytest.mark.parametrize("said", ["$", "¥", "동전", "К\u200bRW", "КRW", "1,000", "!"])
-def test_a_currency_of_which_there_are_several_or_none_is_refused(said: str) -> None:
+def test_a_currency_that_is_ambiguous_or_unknown_is_refused(said: str) -> None:
     with pytest.raises(InvalidRecord, match=r"T_Ledger!.* currency: .*; write its code"):
         fill_of(said)
     with pytest.raises(InvalidRecord, match=r"^currency: "):

@@ -139,7 +139,7 @@ def test_a_day_that_no_clock_showed_is_refused() -> None:
 
 @given(zone=st.timezones(), day=st.dates(dt.date(1850, 1, 1), dt.date(2150, 1, 1)))
 @example(zone=ZoneInfo("America/Toronto"), day=dt.date(1919, 3, 31))
-def test_the_start_of_a_day_is_of_that_day_and_what_is_before_is_not(zone: ZoneInfo, day: dt.date) -> None:
+def test_the_start_of_a_day_is_its_first_instant(zone: ZoneInfo, day: dt.date) -> None:
     try:
         start = start_of_day("date", day, zone)
     except InvalidRecord:
@@ -208,7 +208,7 @@ def test_the_bounds_of_events_and_of_bars(instant: dt.datetime, *, event: bool, 
     assert stored_bar(time=instant, symbol="A", source="", tick_count=0, **figures).time == instant
 
 
-def test_any_time_ends_with_its_block_and_the_process_wide_one_when_said() -> None:
+def test_any_time_ends_with_its_block() -> None:
     old = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     with any_time():
         assert plausible("time", old) == old

@@ -338,7 +338,7 @@ def read_currency(field: str, cell: Cell) -> str:
         found = text.upper()
     if found is None:
         several = _MARKS.get(text)
-        hint = f"may be any of {', '.join(sorted(several))}" if several else "is no currency that is known here"
+        hint = f"may be any of {', '.join(sorted(several))}" if several else "names no currency that is known here"
         raise InvalidRecord(field=field, reason=f"{_shown(text)} {hint}; write its code, such as KRW or USD")
     return found
 

@@ -159,7 +159,7 @@ class BarReads:
                 on their way; as long as the feed is behind.
 
         Raises:
-            InvalidRecord: An instant has no time zone, a symbol is none, or there is no such interval; `grace` is given
+            InvalidRecord: An instant has no time zone, a symbol cannot be one, or there is no such interval; `grace` is given
                 alone; days that do not begin on hours
                 of UTC are asked for from a time whose minutes are no longer kept; or the volume of a bar is more than
                 a bar can hold.

@@ -293,7 +293,7 @@ def _line(tick: TickData) -> bytes:
 def _tick(line: bytes, path: Path, number: int) -> TickData:
     try:
         time, symbol, price, volume, source, seq, bid, ask = json.loads(line)
-        # Accepted before: what was allowed then need not be allowed now.
+        # The writer accepted it, perhaps under a permission that this process lacks.
         with as_stored():
             return TickData(
                 time=dt.datetime.fromisoformat(time),
