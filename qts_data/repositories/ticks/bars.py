@@ -159,10 +159,9 @@ class BarReads:
                 on their way; as long as the feed is behind.
 
         Raises:
-            InvalidRecord: An instant has no time zone, a symbol cannot be one, or there is no such interval; `grace` is given
-                alone; days that do not begin on hours
-                of UTC are asked for from a time whose minutes are no longer kept; or the volume of a bar is more than
-                a bar can hold.
+            InvalidRecord: An instant has no time zone, a symbol cannot be one, there is no such interval, or `grace` is
+                given alone. Days that do not begin on hours of UTC are asked for from a time whose minutes are no
+                longer kept. The volume of a bar is more than a bar can hold.
             ConfigurationError: There is no such time zone.
         """
         with translated_errors():
