@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import qts_data
-from qts_data.contracts import OHLCV, LedgerEntry, Reversal, TickData, allow_any_time, any_time
+from qts_data.contracts import OHLCV, LedgerEntry, Reversal, allow_any_time, any_time
 from qts_data.contracts.instants import plausible, plausible_bar, start_of_day, utc, utc_of_local
 from qts_data.contracts.market import stored_bar
 from qts_data.errors import InvalidRecord
@@ -66,7 +66,7 @@ def made(record: type[Any], instant: dt.datetime) -> Any:
         elif field.name in _BY_NAME:
             values[field.name] = _BY_NAME[field.name]
         else:
-            empty = () if kind.startswith("tuple") else {} if kind.startswith("dict") else None
+            empty: object = () if kind.startswith("tuple") else {} if kind.startswith("dict") else None
             values[field.name] = _BY_TYPE.get(kind, empty)
     return record(**values)
 
@@ -241,7 +241,7 @@ def test_a_file_of_seconds_read_as_less_is_refused_row_by_row(tmp_path: Path, un
     assert [(one.row, one.field) for one in bad] == [(2, "time"), (3, "time")]
     assert all(says in one.reason and "--any-time" in one.reason for one in bad)
     with any_time():
-        ticks: list[TickData] = list(read_file("csv", path, options, None))
+        ticks = list(read_file("csv", path, options, None))
     assert [tick.time.year for tick in ticks] == [1970, 1970]
 
 
