@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qts_data.contracts.checks import (
     MAX_SOURCE_LENGTH,
@@ -16,7 +16,6 @@ from qts_data.contracts.checks import (
 )
 from qts_data.contracts.identity import is_plain
 from qts_data.contracts.instants import plausible, plausible_bar
-from qts_data.contracts.leniency import as_stored
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from decimal import Decimal
 
-__all__ = ["OHLCV", "TickData", "stored_bar", "stored_tick"]
+__all__ = ["OHLCV", "TickData", "stored_tick"]
 
 
 _LONGEST = MAX_SYMBOL_LENGTH
@@ -190,13 +189,3 @@ class OHLCV:
         for field, price in (("open", self.open), ("close", self.close)):
             if not self.low <= price <= self.high:
                 raise InvalidRecord(field=field, reason=f"{price} is not between low {self.low} and high {self.high}")
-
-
-def stored_bar(**fields: Any) -> OHLCV:
-    """Return a bar as a table holds it, whenever it began and whatever its symbol looks like.
-
-    Raises:
-        InvalidRecord: No bar could hold these figures.
-    """
-    with as_stored():
-        return OHLCV(**fields)

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
+from qts_data.contracts import OHLCV
 from qts_data.contracts.identity import names_of
 from qts_data.contracts.instants import utc
-from qts_data.contracts.market import stored_bar
+from qts_data.contracts.leniency import as_stored
 from qts_data.database.errors import translated_errors
 from qts_data.repositories.bar_upsert import BarTable, UpsertReport, upsert_bars
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
-
-    from qts_data.contracts import OHLCV
 
 __all__ = ["DailyBarReads", "DailyBarRepository"]
 
@@ -47,20 +46,21 @@ class DailyBarReads:
         names = names_of("symbol", symbols)
         with translated_errors():
             rows = await self._connection.execute(statement, {"symbols": names, "start": start, "end": end})
-        return [
-            stored_bar(
-                time=row.time,
-                symbol=row.symbol,
-                source="",
-                open=row.open,
-                high=row.high,
-                low=row.low,
-                close=row.close,
-                volume=row.volume,
-                tick_count=0,
-            )
-            for row in rows
-        ]
+        with as_stored():
+            return [
+                OHLCV(
+                    time=row.time,
+                    symbol=row.symbol,
+                    source="",
+                    open=row.open,
+                    high=row.high,
+                    low=row.low,
+                    close=row.close,
+                    volume=row.volume,
+                    tick_count=0,
+                )
+                for row in rows
+            ]
 
     async def list_symbols(self) -> list[str]:
         """Symbols that have bars, in their order."""

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import qts_data
 from qts_data.contracts import OHLCV, LedgerEntry, Reversal, allow_any_time, any_time
 from qts_data.contracts.instants import plausible, plausible_bar, start_of_day, utc, utc_of_local
-from qts_data.contracts.market import stored_bar
+from qts_data.contracts.leniency import as_stored
 from qts_data.errors import InvalidRecord
 from qts_data.importers import ReadOptions, read_file
 from qts_data.repositories.outbox import OutboxStatus
@@ -205,7 +205,8 @@ def test_the_bounds_of_events_and_of_bars(instant: dt.datetime, *, event: bool, 
             make()
         with any_time():
             make()
-    assert stored_bar(time=instant, symbol="A", source="", tick_count=0, **figures).time == instant
+    with as_stored():
+        assert OHLCV(time=instant, symbol="A", source="", tick_count=0, **figures).time == instant
 
 
 def test_any_time_ends_with_its_block() -> None:

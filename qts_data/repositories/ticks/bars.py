@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import sqlalchemy as sa
 
+from qts_data.contracts import OHLCV
 from qts_data.contracts.identity import check_asked, names_of
 from qts_data.contracts.instants import utc, utc_or_none
-from qts_data.contracts.market import stored_bar
+from qts_data.contracts.leniency import as_stored
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.repositories.ticks.refresh import continuous_aggregates
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
-
-    from qts_data.contracts import OHLCV
 
 __all__ = ["BAR_INTERVALS", "VENDOR_MINUTES", "BarInterval", "BarReads", "BarSource", "on_hours_since"]
 
@@ -229,12 +228,14 @@ async def _select_bars(
         closed=_CLOSED.format(end=bar_end) if closed_only else "",
     )
     rows = await connection.execute(sa.text(statement), parameters)
-    return [_bar(row) for row in rows]
+    # Once for all rows: whatever is stored can be read.
+    with as_stored():
+        return [_bar(row) for row in rows]
 
 
 def _bar(row: sa.Row[Any]) -> OHLCV:
     try:
-        return stored_bar(
+        return OHLCV(
             time=row.bucket,
             symbol=row.symbol,
             source=row.source,
