@@ -19,6 +19,9 @@ if TYPE_CHECKING:
         Reversal,
         RiskLimit,
         TickData,
+        allow_any_time,
+        any_text,
+        any_time,
     )
     from qts_data.database.engine import DatabaseConfig
     from qts_data.errors import (
@@ -57,6 +60,9 @@ __all__ = [
     "TickData",
     "TransactionConflict",
     "UnitOfWork",
+    "allow_any_time",
+    "any_text",
+    "any_time",
 ]
 
 _PLACES: Final = (

@@ -16,6 +16,8 @@ from qts_data.adapters import DataSourceAdapter, GoogleSheetsAdapter, HybridAdap
 from qts_data.adapters.csv_files import CsvImportReport, CsvKind, CsvMapping, import_csv
 from qts_data.adapters.moving import Move
 from qts_data.contracts import CacheConfig, CacheType, RiskLimits, SafetyState, StrategyParameters
+from qts_data.contracts.instants import utc_fields
+from qts_data.contracts.leniency import allow_any_time, any_time_allowed
 from qts_data.database import migrations, roles
 from qts_data.database.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, async_engine, engine, parse_url
@@ -284,6 +286,8 @@ def set_trading_zone(settings: Settings) -> None:
 
 def database(settings: Settings) -> Database:
     """The configured database; nothing connects before the first use."""
+    if settings.allow_implausible_times:
+        allow_any_time()
     return Database(
         database_url(settings),
         DatabaseConfig(
@@ -506,6 +510,10 @@ class ImportReport:
     refresh: RefreshReport
     cutoff: dt.datetime | None
 
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "cutoff")
+
 
 async def import_ticks(
     settings: Settings, ticks: Iterable[TickData], progress: Callable[[int], None] | None = None
@@ -557,7 +565,9 @@ async def import_tick_file(
     # What is made of the content depends on the name where that says the symbol.
     options = with_symbol(layout, path, options)
     try:
-        batch = BatchId.of_file(path, layout, replace(options, quotes=None))
+        # What was refused for its time before is to be read again.
+        facts = ("any time",) if any_time_allowed() else ()
+        batch = BatchId.of_file(path, layout, replace(options, quotes=None), *facts)
         if options.quotes is not None:
             batch = BatchId.of_file(options.quotes, batch.stream)
     except OSError as error:

@@ -92,6 +92,8 @@ class Settings(BaseSettings):
         sheets_timeout_seconds: `QTS_SHEETS_TIMEOUT_SECONDS`, longest wait for an answer.
         sheets_reads_per_minute: `QTS_SHEETS_READS_PER_MINUTE`; Google allows a service account 60, a project 300.
         sheets_writes_per_minute: `QTS_SHEETS_WRITES_PER_MINUTE`, the same for writes.
+        allow_implausible_times: `QTS_ALLOW_IMPLAUSIBLE_TIMES`, whether commands take times of before 1980 and of more
+            than a day ahead.
         book_account: `QTS_BOOK_ACCOUNT`, of rows of sheets and files that name none.
         book_market: `QTS_BOOK_MARKET`, the same for the market.
         book_currency: `QTS_BOOK_CURRENCY`, the same for the currency.
@@ -155,6 +157,7 @@ class Settings(BaseSettings):
     sheets_timeout_seconds: float = Field(default=30.0, gt=0)
     sheets_reads_per_minute: int = Field(default=60, ge=1)
     sheets_writes_per_minute: int = Field(default=60, ge=1)
+    allow_implausible_times: bool = False
     book_account: str = "main"
     book_market: str = "KRX"
     book_currency: str = "KRW"

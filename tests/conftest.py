@@ -15,6 +15,7 @@ pytest_plugins = [
     "tests.fixtures.fix_lean",
     "tests.fixtures.fix_proxy",
     "tests.fixtures.fix_sheets",
+    "tests.fixtures.fix_times",
 ]
 
 # A test that asserts on wall time fails on a machine that is busy with something else.

@@ -7,7 +7,9 @@ from decimal import Context
 from typing import TYPE_CHECKING, Final
 
 from qts_data.contracts import BookedFill, Position, round_money
-from qts_data.contracts.checks import check_aware, check_price
+from qts_data.contracts.checks import check_price
+from qts_data.contracts.identity import check_asked
+from qts_data.contracts.instants import plausible, utc_or_none
 from qts_data.errors import InvalidRecord, StaleWrite
 from qts_data.repositories.accounting import FLAT, Holding, Trade, apply
 from qts_data.repositories.booking import require_same_instrument
@@ -50,9 +52,8 @@ def entries_between(
     Raises:
         InvalidRecord: `start` or `end` has no time zone.
     """
-    for name, instant in (("start", start), ("end", end)):
-        if instant is not None:
-            check_aware(name, instant)
+    check_asked(symbol=symbol)
+    start, end = utc_or_none("start", start), utc_or_none("end", end)
     return [
         entry
         for entry in entries
@@ -78,7 +79,7 @@ def check_valuation(held: Position, given: Position) -> None:
     if given.mark_price is None or given.marked_at is None:
         raise InvalidRecord(field="mark_price", reason="give mark_price and marked_at: nothing else can be set")
     check_price("mark_price", given.mark_price)
-    check_aware("marked_at", given.marked_at)
+    plausible("marked_at", given.marked_at)
 
 
 def valued(held: Position, given: Position, at: dt.datetime) -> Position:

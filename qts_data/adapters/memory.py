@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from qts_data.adapters.book import book, entries_between, valued
 from qts_data.adapters.port import DataSourceAdapter, Fetched
 from qts_data.contracts import HealthStatus
-from qts_data.contracts.checks import check_aware
+from qts_data.contracts.identity import check_asked
+from qts_data.contracts.instants import utc
 from qts_data.errors import NotFound
 from qts_data.repositories.booking import require_same_fill
 
@@ -44,11 +45,13 @@ class InMemoryAdapter(DataSourceAdapter):
 
     async def fetch_positions(self, account: str | None = None) -> Fetched[Position]:
         """See `DataSourceAdapter`."""
+        check_asked(account=account)
         held = [self._positions[key] for key in sorted(self._positions) if account in {None, key[0]}]
         return Fetched(held, source=self.name)
 
     async def fetch_position(self, symbol: str, account: str = "main") -> Position | None:
         """See `DataSourceAdapter`."""
+        check_asked(symbol=symbol, account=account)
         return self._positions.get((account, symbol))
 
     async def update_position(self, position: Position) -> Position:
@@ -86,16 +89,16 @@ class InMemoryAdapter(DataSourceAdapter):
         self, symbol: str, start: dt.datetime, end: dt.datetime, interval: BarInterval
     ) -> Fetched[OHLCV]:
         """See `DataSourceAdapter`."""
-        check_aware("start", start)
-        check_aware("end", end)
+        check_asked(symbol=symbol)
+        start, end = utc("start", start), utc("end", end)
         bars = self._bars.get(interval, {})
         found = [bars[key] for key in sorted(bars, key=lambda key: key[1]) if key[0] == symbol]
         return Fetched((bar for bar in found if start <= bar.time < end), source=self.name)
 
     async def fetch_tick_data(self, symbol: str, start: dt.datetime, end: dt.datetime) -> Fetched[TickData]:
         """See `DataSourceAdapter`."""
-        check_aware("start", start)
-        check_aware("end", end)
+        check_asked(symbol=symbol)
+        start, end = utc("start", start), utc("end", end)
         found = (tick for tick in self._ticks if tick.symbol == symbol and start <= tick.time < end)
         return Fetched(found, source=self.name)
 

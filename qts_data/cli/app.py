@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,8 @@ from qts_data import bootstrap
 from qts_data.cli import book, db, dev, gaps, importing, importing_csv, migrate, show
 from qts_data.cli.demo import run_demo
 from qts_data.cli.output import console
+from qts_data.contracts import allow_any_time
+from qts_data.errors import ConfigurationError
 from qts_data.settings import load_settings
 
 __all__ = ["app"]
@@ -40,6 +43,9 @@ def _configure(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    # A command that needs the settings names the wrong ones itself.
+    with contextlib.suppress(ConfigurationError):
+        allow_any_time(load_settings().allow_implausible_times)
 
 
 @app.command()

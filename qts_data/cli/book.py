@@ -20,6 +20,7 @@ from rich.table import Table
 
 from qts_data import bootstrap
 from qts_data.cli.output import console, fail, notes
+from qts_data.contracts.instants import start_of_day, utc, utc_of_local
 from qts_data.errors import InvalidRecord, QtsDataError
 from qts_data.settings import load_settings
 
@@ -190,22 +191,19 @@ def _instant(text: str) -> dt.datetime:
         raise InvalidRecord(field="--as-of", reason=f"{text!r} is outside the years 1 to 9999 in UTC") from error
 
 
-def _end_of_day(text: str, zone: dt.tzinfo) -> dt.datetime | None:
+def _end_of_day(text: str, zone: zoneinfo.ZoneInfo) -> dt.datetime | None:
     """The last microsecond of a day; None if the text is no date alone."""
     try:
         day = dt.date.fromisoformat(text)
     except ValueError:
         return None
-    midnight = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), zone)
-    # By the clock it would not be where midnight comes after an hour that comes twice.
-    return (midnight.astimezone(dt.UTC) - dt.timedelta(microseconds=1)).astimezone(zone)
+    end = start_of_day("--as-of", day + dt.timedelta(days=1), zone)
+    return (end - dt.timedelta(microseconds=1)).astimezone(zone)
 
 
-def _moment(text: str, zone: dt.tzinfo) -> dt.datetime:
+def _moment(text: str, zone: zoneinfo.ZoneInfo) -> dt.datetime:
     given = dt.datetime.fromisoformat(text)
-    moment = given if given.tzinfo is not None else given.replace(tzinfo=zone)
-    moment.astimezone(dt.UTC)  # refused here, and not by whoever compares it
-    return moment
+    return utc("--as-of", given) if given.tzinfo is not None else utc_of_local("--as-of", given, zone).astimezone(zone)
 
 
 def _plain(record: Position | BookedEntry | Mismatch | Verification) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from qts_data import bootstrap
 from qts_data.cli.output import console, notes
+from qts_data.contracts.instants import start_of_day, utc_of_local
 from qts_data.settings import load_settings
 
 __all__ = ["app"]
@@ -24,7 +25,7 @@ FOUND = 3
 Symbol = Annotated[str, typer.Argument(help="The instrument.")]
 Calendar = Annotated[str, typer.Option(help="Exchange whose sessions count, such as XKRX or XNYS, or 24/7.")]
 Source = Annotated[str | None, typer.Option(help="Only of this feed; all feeds together by default.")]
-_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"]
+_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M%z"]
 Start = Annotated[dt.datetime, typer.Option("--from", formats=_FORMATS, help="Start, in QTS_TRADING_TIME_ZONE.")]
 End = Annotated[dt.datetime, typer.Option("--to", formats=_FORMATS, help="End, exclusive.")]
 
@@ -46,8 +47,8 @@ def list_(
         bootstrap.list_gaps(
             settings,
             symbol,
-            start.replace(tzinfo=zone),
-            end.replace(tzinfo=zone),
+            _instant("--from", start, zone),
+            _instant("--to", end, zone),
             calendar,
             source=source,
             at_least=dt.timedelta(minutes=at_least),
@@ -77,7 +78,7 @@ def sign_off(
     zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
     asyncio.run(
         bootstrap.sign_off_gap(
-            settings, symbol, start.replace(tzinfo=zone), end.replace(tzinfo=zone), reason, source=source
+            settings, symbol, _instant("--from", start, zone), _instant("--to", end, zone), reason, source=source
         )
     )
     console.print(f"signed off: {symbol} from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} {zone.key}")
@@ -101,6 +102,15 @@ def stale(
         table.add_row(feed.symbol, feed.source or "-", _shown(feed.last, zone), f"{silent:,}")
     console.print(table)
     raise typer.Exit(FOUND)
+
+
+def _instant(option: str, given: dt.datetime, zone: zoneinfo.ZoneInfo) -> dt.datetime:
+    """The instant that an option means; a date alone is the start of that day."""
+    if given.tzinfo is not None:
+        return given.astimezone(dt.UTC)
+    if given.time() == dt.time():
+        return start_of_day(option, given.date(), zone)
+    return utc_of_local(option, given, zone)
 
 
 def _shown(instant: dt.datetime, zone: dt.tzinfo) -> str:

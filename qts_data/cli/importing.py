@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import datetime as dt
 from enum import StrEnum
@@ -14,6 +15,7 @@ import typer
 
 from qts_data import bootstrap
 from qts_data.cli.output import console, notes, progress_of
+from qts_data.contracts import any_time
 from qts_data.errors import ConfigurationError
 from qts_data.importers import FORMATS, ReadOptions
 from qts_data.settings import load_settings
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from qts_data.errors import InvalidRecord
 
-__all__ = ["app", "print_import"]
+__all__ = ["AnyTime", "allowing", "app", "print_import"]
 
 app = typer.Typer(help="Files into tables.", no_args_is_help=True)
 
@@ -48,6 +50,13 @@ Strict = Annotated[bool, typer.Option("--strict", help="Load all rows or, with a
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and check the file, load nothing.")]
 RejectsFile = Annotated[
     Path | None, typer.Option(help="Where bad rows go, with their number and reason; FILE.rejects.csv here by default.")
+]
+AnyTime = Annotated[
+    bool,
+    typer.Option(
+        "--any-time",
+        help="Take times that look like another unit: of before 1980 (bars of days: 1900) and of the future.",
+    ),
 ]
 
 
@@ -75,6 +84,7 @@ def ticks(
     dry_run: DryRun = False,
     keep: Annotated[bool, typer.Option("--keep", help="Load into tick_history, which retention leaves alone.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Load the file even if it is in.")] = False,
+    all_times: AnyTime = False,
 ) -> None:
     """Load trades. A file that is in is not loaded again; after an interruption the same command goes on."""
     options = ReadOptions(
@@ -87,7 +97,7 @@ def ticks(
         time_format=time_format,
         delimiter=delimiter,
     )
-    with _Rejects(file, rejects, strict=strict) as refused:
+    with allowing(all_times=all_times), _Rejects(file, rejects, strict=strict) as refused:
         if dry_run:
             _print_dry_run(layout.value, file, options, refused)
         else:
@@ -121,10 +131,11 @@ def bars(
     rejects: RejectsFile = None,
     strict: Strict = False,
     dry_run: DryRun = False,
+    all_times: AnyTime = False,
 ) -> None:
     """Insert bars of vendors, of minutes or days, and correct those that have changed."""
     options = ReadOptions(symbol=symbol, date=None if date is None else date.date(), source=source, time_zone=time_zone)
-    with _Rejects(file, rejects, strict=strict) as refused:
+    with allowing(all_times=all_times), _Rejects(file, rejects, strict=strict) as refused:
         if dry_run:
             _print_dry_run(layout.value, file, options, refused)
         else:
@@ -144,6 +155,11 @@ def bars(
                 f"unchanged {report.unchanged:,}"
             )
     refused.end()
+
+
+def allowing(*, all_times: bool) -> contextlib.AbstractContextManager[None]:
+    """Return the block in which a file is read."""
+    return any_time() if all_times else contextlib.nullcontext()
 
 
 def print_import(report: bootstrap.ImportReport) -> None:

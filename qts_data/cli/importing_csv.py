@@ -12,6 +12,7 @@ import typer
 
 from qts_data import bootstrap
 from qts_data.adapters.csv_files import CsvReject
+from qts_data.cli.importing import AnyTime, allowing
 from qts_data.cli.output import console, notes, progress_of
 from qts_data.errors import ConfigurationError
 from qts_data.settings import load_settings
@@ -41,6 +42,7 @@ def csv(
     ] = None,
     all_or_nothing: Annotated[bool, typer.Option("--all-or-nothing", help="With a bad row, import none.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all of it, and take it back.")] = False,
+    all_times: AnyTime = False,
 ) -> None:
     """Import a ledger, positions or daily bars by the rules of live data: a fill goes through the book.
 
@@ -49,7 +51,7 @@ def csv(
     target = rejects or Path(f"{file.name}.rejects.csv")
     if target.resolve() == file.resolve():
         raise ConfigurationError(f"the bad rows would overwrite {file}; give another --rejects")
-    with progress_of(file.name, notes) as show:
+    with allowing(all_times=all_times), progress_of(file.name, notes) as show:
         report = asyncio.run(
             bootstrap.import_csv_file(
                 load_settings(),

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from qts_data import bootstrap
 from qts_data.cli.output import console, notes
+from qts_data.contracts.instants import start_of_day
 from qts_data.errors import ConfigurationError
 from qts_data.repositories import BAR_INTERVALS
 from qts_data.settings import load_settings
@@ -110,8 +111,8 @@ def bars(
     settings = load_settings()
     zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
     day = (date or dt.datetime.now(zone)).date()
-    start = dt.datetime.combine(day, dt.time(), zone)
-    end = dt.datetime.combine(day + dt.timedelta(days=1), dt.time(), zone)
+    start = start_of_day("--date", day, zone)
+    end = start_of_day("--date", day + dt.timedelta(days=1), zone)
     length = cast("BarInterval", interval.value)
     found = asyncio.run(bootstrap.list_bars(settings, symbol, start, end, length, of=of))
     if not found:

@@ -29,6 +29,7 @@ from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
 from qts_data.contracts.config import ConfigChange, ParameterValue, RiskLimit, StrategyParameter
 from qts_data.contracts.execution import ExecutionLog, HourlyExecutionMetrics, StageLatency
 from qts_data.contracts.health import HealthStatus
+from qts_data.contracts.leniency import allow_any_time, any_text, any_time
 from qts_data.contracts.live import (
     BookLevel,
     OrderBook,
@@ -83,5 +84,8 @@ __all__ = [
     "StrategyParameters",
     "StrategyPerformance",
     "TickData",
+    "allow_any_time",
+    "any_text",
+    "any_time",
     "round_money",
 ]

@@ -7,15 +7,10 @@ from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import TYPE_CHECKING, Final, Literal
 
-from qts_data.contracts.checks import (
-    check_amount,
-    check_aware,
-    check_positive,
-    check_price,
-    check_symbol,
-    check_text,
-    shown,
-)
+from qts_data.contracts.checks import check_amount, check_positive, check_price, check_symbol, shown
+from qts_data.contracts.identity import check_currency, check_identifier
+from qts_data.contracts.instants import plausible, utc_fields
+from qts_data.contracts.leniency import as_stored
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
@@ -62,13 +57,13 @@ class LedgerEntry:
     """One fill: a trade of the account as the broker reported it.
 
     Attributes:
-        timestamp: When the broker filled the order.
+        timestamp: When the broker filled the order; kept in UTC.
         symbol: Instrument, 1 to 64 characters.
         market: Where it trades, such as `KRX` or `BINANCE`.
         side: `BUY` or `SELL`.
         qty: Filled quantity, above 0, at most 8 decimal places.
         price: Fill price in `currency`, 0 or more, at most 8 decimal places.
-        currency: Currency of price and amount, such as `KRW` or `USDT`.
+        currency: Code of the currency of price and amount, such as `KRW` or `USDT`.
         broker: Broker or exchange that reported the fill.
         account: Account that traded.
         execution_id: The broker's id of this execution (FIX tag 17, ExecID).
@@ -81,7 +76,8 @@ class LedgerEntry:
 
     Raises:
         InvalidRecord: A field is of the wrong type or cannot be stored to the last digit, `amount` is not
-            qty x price, or there is not exactly one of `execution_id` and `idempotency_key`.
+            qty x price, or there is not exactly one of `execution_id` and `idempotency_key`. Or the time is implausible
+            (see `any_time`), a name or id looks like another one, or a currency is not a code.
     """
 
     timestamp: dt.datetime
@@ -103,10 +99,11 @@ class LedgerEntry:
 
     def __post_init__(self) -> None:
         """Refuse what the ledger would refuse, or would store as something else."""
-        check_aware("timestamp", self.timestamp)
+        object.__setattr__(self, "timestamp", plausible("timestamp", self.timestamp))
         check_symbol(self.symbol)
-        for field in ("market", "currency", "broker", "account"):
-            check_text(field, getattr(self, field), shortest=1, longest=_MAX_NAME_LENGTH)
+        for field in ("market", "broker", "account"):
+            check_identifier(field, getattr(self, field), shortest=1, longest=_MAX_NAME_LENGTH)
+        check_currency("currency", self.currency)
         if not isinstance(self.side, str) or self.side not in {"BUY", "SELL"}:
             raise InvalidRecord(field="side", reason=f"must be BUY or SELL, is {self.side!r}")
         check_positive("qty", self.qty)
@@ -118,7 +115,7 @@ class LedgerEntry:
         if self.fee_currency is None:
             object.__setattr__(self, "fee_currency", self.currency)
         else:
-            check_text("fee_currency", self.fee_currency, shortest=1, longest=_MAX_NAME_LENGTH)
+            check_currency("fee_currency", self.fee_currency)
         product = round_money(_EXACT.multiply(self.qty, self.price))
         if self.amount is None:
             object.__setattr__(self, "amount", product)
@@ -138,7 +135,7 @@ class LedgerEntry:
         for field in ("idempotency_key", "strategy_tag", "order_id"):
             value = getattr(self, field)
             if value is not None:
-                check_text(field, value, shortest=1, longest=_MAX_ID_LENGTH)
+                check_identifier(field, value, shortest=1, longest=_MAX_ID_LENGTH)
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -155,7 +152,8 @@ class LedgerEntry:
 
         A broker's stream and its history often give the same fill with timestamps of different precision.
         """
-        return replace(self, timestamp=other.timestamp) == other
+        with as_stored():
+            return replace(self, timestamp=other.timestamp) == other
 
     def __str__(self) -> str:
         """For messages: what was traded, where, and under which id."""
@@ -193,9 +191,9 @@ class Reversal:
 
     def __post_init__(self) -> None:
         """Refuse what the ledger could not hold."""
-        check_aware("timestamp", self.timestamp)
+        object.__setattr__(self, "timestamp", plausible("timestamp", self.timestamp))
         for field in ("broker", "account"):
-            check_text(field, getattr(self, field), shortest=1, longest=_MAX_NAME_LENGTH)
+            check_identifier(field, getattr(self, field), shortest=1, longest=_MAX_NAME_LENGTH)
         _check_execution_id(self.execution_id)
         _check_stored_id("reverses", self.reverses)
         if self.execution_id == self.reverses:
@@ -217,7 +215,8 @@ class Reversal:
 
     def same_content(self, other: Reversal | Correction) -> bool:
         """Whether two reports agree in all but the time."""
-        return isinstance(other, Reversal) and replace(self, timestamp=other.timestamp) == other
+        with as_stored():
+            return isinstance(other, Reversal) and replace(self, timestamp=other.timestamp) == other
 
     def __str__(self) -> str:
         """For messages."""
@@ -247,7 +246,7 @@ class Correction:
             value = getattr(self.entry, field)
             if value is not None:
                 # The entry that makes room has to have an id, too.
-                check_text(field, value, shortest=1, longest=_MAX_ID_LENGTH - len(_REVERSAL))
+                check_identifier(field, value, shortest=1, longest=_MAX_ID_LENGTH - len(_REVERSAL))
         if self.entry.stored_execution_id == self.corrects:
             raise InvalidRecord(field="corrects", reason="a report cannot correct itself")
 
@@ -292,24 +291,26 @@ def _plain(value: Decimal) -> str:
 def _opposite(
     fill: LedgerEntry, timestamp: dt.datetime, *, execution_id: str | None = None, idempotency_key: str | None = None
 ) -> LedgerEntry:
-    return replace(
-        fill,
-        timestamp=timestamp,
-        side="SELL" if fill.side == "BUY" else "BUY",
-        fee=_EXACT.minus(fill.fee),
-        execution_id=execution_id,
-        idempotency_key=idempotency_key,
-    )
+    # The fill may be older than a rule that it breaks.
+    with as_stored():
+        return replace(
+            fill,
+            timestamp=timestamp,
+            side="SELL" if fill.side == "BUY" else "BUY",
+            fee=_EXACT.minus(fill.fee),
+            execution_id=execution_id,
+            idempotency_key=idempotency_key,
+        )
 
 
 def _check_stored_id(field: str, value: str) -> None:
     """An id as the ledger keeps it: that of a broker, or a marked idempotency key."""
     marked = isinstance(value, str) and value.startswith(IDEMPOTENCY_PREFIX)
-    check_text(field, value, shortest=1, longest=_MAX_ID_LENGTH + (len(IDEMPOTENCY_PREFIX) if marked else 0))
+    check_identifier(field, value, shortest=1, longest=_MAX_ID_LENGTH + (len(IDEMPOTENCY_PREFIX) if marked else 0))
 
 
 def _check_execution_id(value: str) -> None:
-    check_text("execution_id", value, shortest=1, longest=_MAX_ID_LENGTH)
+    check_identifier("execution_id", value, shortest=1, longest=_MAX_ID_LENGTH)
     if value.startswith(IDEMPOTENCY_PREFIX):
         raise InvalidRecord(
             field="execution_id", reason=f"begins with {IDEMPOTENCY_PREFIX!r}, which marks idempotency keys"
@@ -355,6 +356,10 @@ class Position:
     last_ledger_id: int
     updated_at: dt.datetime
 
+    def __post_init__(self) -> None:
+        """Keep instants in UTC."""
+        utc_fields(self, "marked_at", "updated_at")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookedEntry:
@@ -383,6 +388,10 @@ class BookedEntry:
     position_cost_basis: Decimal
     position_realized_pnl: Decimal
     recorded_at: dt.datetime
+
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "recorded_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from decimal import Context, Decimal, Inexact, InvalidOperation
+from typing import TYPE_CHECKING
 
+from qts_data.contracts.identity import check_characters, check_identifier, shown
+from qts_data.contracts.instants import utc
 from qts_data.errors import InvalidRecord
+
+if TYPE_CHECKING:
+    import datetime as dt
 
 __all__ = [
     "MAX_SOURCE_LENGTH",
     "MAX_SYMBOL_LENGTH",
     "check_amount",
-    "check_aware",
     "check_count",
     "check_decimal",
     "check_full_minute",
@@ -32,13 +36,6 @@ MAX_SOURCE_LENGTH = 64
 """Longest name of a feed, in characters; it is part of a key, and an index entry has a size limit."""
 
 _MAX_BIGINT = 2**63 - 1
-_SHOWN_CHARACTERS = 60
-
-
-def shown(value: object) -> str:
-    """The value for a message; a number of a million digits must not make a message of a million."""
-    text = str(value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
 def check_text(field: str, value: str, *, shortest: int, longest: int) -> None:
@@ -47,57 +44,31 @@ def check_text(field: str, value: str, *, shortest: int, longest: int) -> None:
         raise InvalidRecord(field=field, reason=f"must be a str, is {type(value).__name__}")
     if not shortest <= len(value) <= longest:
         raise InvalidRecord(field=field, reason=f"must have {shortest} to {longest} characters, has {len(value)}")
-    # Whatever is printable is neither NUL nor a surrogate, the two that PostgreSQL's TEXT refuses.
-    if not value.isprintable():
-        _refuse_characters(field, value)
+    check_characters(field, value)
 
 
 def check_storable(field: str, value: str) -> None:
     """Refuse what TEXT in a UTF-8 database cannot hold; it may have any length."""
     if not isinstance(value, str):
         raise InvalidRecord(field=field, reason=f"must be a str, is {type(value).__name__}")
-    if not value.isprintable():
-        _refuse_characters(field, value)
-
-
-def _refuse_characters(field: str, value: str) -> None:
-    if "\0" in value:
-        raise InvalidRecord(field=field, reason=f"{shown(ascii(value))} holds a NUL character")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidRecord(field=field, reason=f"{shown(ascii(value))} holds half a surrogate pair")
+    check_characters(field, value)
 
 
 def check_symbol(symbol: str) -> None:
     """Refuse what is no symbol of 1 to 64 characters."""
-    check_text("symbol", symbol, shortest=1, longest=MAX_SYMBOL_LENGTH)
+    check_identifier("symbol", symbol, shortest=1, longest=MAX_SYMBOL_LENGTH)
 
 
 def check_source(source: str) -> None:
     """Refuse what is no name of a feed; '' is one."""
-    check_text("source", source, shortest=0, longest=MAX_SOURCE_LENGTH)
-
-
-def check_aware(field: str, value: dt.datetime) -> None:
-    """Refuse what is no instant: a naive datetime means another moment on every machine."""
-    if not isinstance(value, dt.datetime):
-        raise InvalidRecord(field=field, reason=f"must be a datetime, is {type(value).__name__}")
-    if value.tzinfo is None or value.utcoffset() is None:
-        raise InvalidRecord(field=field, reason=f"{value!s} has no time zone; give an aware instant")
-    try:
-        value.astimezone(dt.UTC)
-    except OverflowError as error:
-        raise InvalidRecord(field=field, reason=f"{value!s} is outside the years 1 to 9999 in UTC") from error
-    # A pandas.Timestamp is a datetime with more digits than the table has.
-    if value.__class__ is not dt.datetime and getattr(value, "nanosecond", None):
-        raise InvalidRecord(field=field, reason=f"{value!s} has a fraction of a microsecond")
+    check_identifier("source", source, shortest=0, longest=MAX_SOURCE_LENGTH)
 
 
 def check_full_minute(field: str, value: dt.datetime) -> None:
     """Refuse an instant at which no minute begins; in UTC, because zones of old are seconds away from it."""
-    check_aware(field, value)
-    utc = value.astimezone(dt.UTC)
-    if utc.second or utc.microsecond:
-        raise InvalidRecord(field=field, reason=f"{utc.isoformat()} is no full minute")
+    instant = utc(field, value)
+    if instant.second or instant.microsecond:
+        raise InvalidRecord(field=field, reason=f"{instant.isoformat()} is no full minute")
 
 
 def check_decimal(field: str, value: Decimal, *, integer_digits: int, places: int) -> None:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from qts_data.contracts.checks import check_storable, check_text, shown
+from qts_data.contracts.instants import utc_fields
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
@@ -48,6 +49,10 @@ class StrategyParameter:
     description: str | None
     updated_at: dt.datetime
 
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "updated_at")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskLimit:
@@ -64,6 +69,10 @@ class RiskLimit:
     value: Decimal
     description: str | None
     updated_at: dt.datetime
+
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "updated_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +96,10 @@ class ConfigChange:
     value_type: ValueType
     changed_by: str
     changed_at: dt.datetime
+
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "changed_at")
 
 
 def parameter_to_text(name: str, value: ParameterValue) -> tuple[str, ValueType]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qts_data.contracts.checks import check_aware, check_decimal, check_symbol, check_text, shown
+from qts_data.contracts.checks import check_decimal, check_symbol, shown
+from qts_data.contracts.identity import check_identifier
+from qts_data.contracts.instants import plausible, utc_fields
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ class ExecutionLog:
         error_code: What went wrong, if it did.
 
     Raises:
-        InvalidRecord: A field is of the wrong type or cannot be stored.
+        InvalidRecord: A field is of the wrong type or cannot be stored, the time is implausible (see `any_time`), or a
+            name or id looks like another one.
     """
 
     time: dt.datetime
@@ -45,17 +48,17 @@ class ExecutionLog:
 
     def __post_init__(self) -> None:
         """Refuse what the table would refuse, or would store as something else."""
-        check_aware("time", self.time)
+        object.__setattr__(self, "time", plausible("time", self.time))
         check_symbol(self.symbol)
-        check_text("order_id", self.order_id, shortest=1, longest=_MAX_ID_LENGTH)
-        check_text("stage", self.stage, shortest=1, longest=_MAX_NAME_LENGTH)
+        check_identifier("order_id", self.order_id, shortest=1, longest=_MAX_ID_LENGTH)
+        check_identifier("stage", self.stage, shortest=1, longest=_MAX_NAME_LENGTH)
         check_decimal("latency_ms", self.latency_ms, integer_digits=7, places=3)
         if self.latency_ms < 0:
             raise InvalidRecord(field="latency_ms", reason=f"{shown(self.latency_ms)} is below zero")
         if not isinstance(self.success, bool):
             raise InvalidRecord(field="success", reason=f"must be a bool, is {type(self.success).__name__}")
         if self.error_code is not None:
-            check_text("error_code", self.error_code, shortest=1, longest=_MAX_ID_LENGTH)
+            check_identifier("error_code", self.error_code, shortest=1, longest=_MAX_ID_LENGTH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,3 +105,7 @@ class HourlyExecutionMetrics:
     p99_latency_ms: Decimal
     success_count: int
     failure_count: int
+
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "hour")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qts_data.contracts.instants import utc_fields
+
 if TYPE_CHECKING:
     import datetime as dt
 
@@ -28,3 +30,7 @@ class HealthStatus:
     detail: str
     latency_seconds: float | None
     checked_at: dt.datetime
+
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "checked_at")

@@ -9,7 +9,9 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from qts_data.contracts.checks import check_aware, check_price, check_symbol, check_text, check_volume
+from qts_data.contracts.checks import check_price, check_symbol, check_volume
+from qts_data.contracts.identity import check_identifier
+from qts_data.contracts.instants import plausible
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
@@ -55,7 +57,7 @@ class Quote:
     def __post_init__(self) -> None:
         """Refuse what is no quote."""
         check_symbol(self.symbol)
-        check_aware("quoted_at", self.quoted_at)
+        object.__setattr__(self, "quoted_at", plausible("quoted_at", self.quoted_at))
         for name, value in (("price", self.price), ("bid", self.bid), ("ask", self.ask)):
             if value is not None or name == "price":
                 check_price(name, value)  # type: ignore[arg-type]
@@ -101,7 +103,7 @@ class OrderBook:
     def __post_init__(self) -> None:
         """Put the levels in order."""
         check_symbol(self.symbol)
-        check_aware("quoted_at", self.quoted_at)
+        object.__setattr__(self, "quoted_at", plausible("quoted_at", self.quoted_at))
         for side, descending in (("bids", True), ("asks", False)):
             levels = [level for level in getattr(self, side) if level.size]
             levels.sort(key=lambda level: level.price, reverse=descending)
@@ -152,9 +154,10 @@ class OrderState:
 
     def __post_init__(self) -> None:
         """Refuse what could not be read back."""
-        check_text("order_id", self.order_id, shortest=1, longest=_LONGEST_ID)
+        check_identifier("order_id", self.order_id, shortest=1, longest=_LONGEST_ID)
+        check_identifier("account", self.account, shortest=1, longest=_LONGEST_ID)
         check_symbol(self.symbol)
-        check_aware("updated_at", self.updated_at)
+        object.__setattr__(self, "updated_at", plausible("updated_at", self.updated_at))
         for name in ("qty", "filled_qty"):
             check_price(name, getattr(self, name))
         if self.price is not None:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qts_data.contracts.checks import (
     MAX_SOURCE_LENGTH,
     MAX_SYMBOL_LENGTH,
-    check_aware,
     check_count,
     check_price,
     check_source,
     check_symbol,
     check_volume,
 )
+from qts_data.contracts.identity import is_plain
+from qts_data.contracts.instants import plausible, plausible_bar
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable
     from decimal import Decimal
 
 __all__ = ["OHLCV", "TickData", "stored_tick"]
+
+
+_LONGEST = MAX_SYMBOL_LENGTH
 
 
 # The constructor is written by hand: the generated one of a frozen class spends longer on
@@ -32,7 +36,7 @@ class TickData:
     """One trade of one symbol at one feed.
 
     Attributes:
-        time: Instant of the trade, aware.
+        time: Instant of the trade, aware; kept in UTC.
         symbol: Instrument, 1 to 64 characters.
         price: Trade price in the symbol's quote currency, at most 8 decimal places. May be negative
             (futures and spreads trade below zero).
@@ -45,7 +49,7 @@ class TickData:
 
     Raises:
         InvalidRecord: A field is of the wrong type, or the table would refuse it or store it as
-            something else.
+            something else. Or the time is implausible (see `any_time`), or a name looks like another one.
     """
 
     time: dt.datetime
@@ -70,13 +74,17 @@ class TickData:
         ask: Decimal | None = None,
     ) -> None:
         # The conditions let the ordinary value through at once; the checks have the last word.
-        if symbol.__class__ is not str or not symbol.isprintable() or not 0 < len(symbol) <= MAX_SYMBOL_LENGTH:
+        if (
+            symbol.__class__ is not str
+            or not symbol.isascii()
+            or not symbol.isalnum()
+            or len(symbol) > MAX_SYMBOL_LENGTH
+        ):
             check_symbol(symbol)
-        if time.__class__ is not dt.datetime or time.tzinfo is not dt.UTC:
-            check_aware("time", time)
+        time = plausible("time", time)
         check_price("price", price)
         check_volume("volume", volume)
-        if source.__class__ is not str or not source.isprintable() or len(source) > MAX_SOURCE_LENGTH:
+        if source.__class__ is not str or (source and not is_plain(source)) or len(source) > MAX_SOURCE_LENGTH:
             check_source(source)
         if seq is not None:
             check_count("seq", seq)
@@ -141,7 +149,7 @@ class OHLCV:
     """One bar: open, high, low, close and volume of a half-open interval.
 
     Attributes:
-        time: Start of the interval, aware; the bar covers [time, time + interval).
+        time: Start of the interval, aware and kept in UTC; the bar covers [time, time + interval).
         symbol: Instrument, 1 to 64 characters.
         source: Feed the bar was built from, at most 64 characters; '' for the only one.
         open: First price, at most 8 decimal places, like high, low and close.
@@ -153,7 +161,8 @@ class OHLCV:
 
     Raises:
         InvalidRecord: A field is of the wrong type or cannot be stored, or the prices are out of order:
-            open and close lie between low and high.
+            open and close lie between low and high. Or the time is implausible: before 1900, in the first two months
+            of 1970, or to come (see `any_time`).
     """
 
     time: dt.datetime
@@ -170,7 +179,7 @@ class OHLCV:
         """Refuse what the table would refuse, or worse, would store as something else."""
         check_symbol(self.symbol)
         check_source(self.source)
-        check_aware("time", self.time)
+        object.__setattr__(self, "time", plausible_bar("time", self.time))
         check_price("open", self.open)
         check_price("high", self.high)
         check_price("low", self.low)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qts_data.contracts.instants import utc_fields
+
 if TYPE_CHECKING:
     import datetime as dt
     from decimal import Decimal
@@ -59,6 +61,10 @@ class HourlyPnl(_Pnl):
 
     hour: dt.datetime
     symbol: str
+
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "hour")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

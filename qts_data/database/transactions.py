@@ -289,6 +289,8 @@ class Transactions(Generic[_Writer, _Reader]):
     async def reader(self, *, snapshot: bool = False) -> AsyncIterator[_Reader]:
         """A transaction that the server lets only read.
 
+        Each statement sees the commits before it, so two answers of one reader may differ.
+
         Args:
             snapshot: Every statement sees the database as it was at the first one (REPEATABLE READ).
         """

@@ -19,9 +19,10 @@ import re
 from typing import TYPE_CHECKING
 
 from qts_data.contracts import OHLCV
+from qts_data.contracts.instants import start_of_day
 from qts_data.errors import InvalidRecord
 from qts_data.importers.lean_trade import read_lines, wrong_width
-from qts_data.importers.rows import Refuse, each_row, read_decimal, read_text, utc_of, zone_of
+from qts_data.importers.rows import Refuse, each_row, read_decimal, read_text, zone_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ def read_daily(path: Path, options: ReadOptions, refuse: Refuse | None) -> Itera
             is malformed.
     """
     zone = zone_of(options.time_zone or "Asia/Seoul")
-    time = utc_of(dt.datetime.combine(options.date or _date_of(path), dt.time()), zone)
+    time = start_of_day("date", options.date or _date_of(path), zone)
     source = "krx" if options.source is None else options.source
     lines = read_lines(path, max_line_bytes=_MAX_LINE_BYTES)
     header = next(lines, b"")

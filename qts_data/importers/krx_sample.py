@@ -29,6 +29,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, TypeAlias
 
 from qts_data.contracts import TickData
+from qts_data.contracts.checks import check_source, check_symbol
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
@@ -165,7 +166,8 @@ def generate_day(
     days = []
     for symbol in symbols:
         # Names and base prices are refused here, not when the first tick is taken.
-        TickData(time=opening, symbol=symbol, price=Decimal(1), volume=Decimal(1), source=source)
+        check_symbol(symbol)
+        check_source(source)
         base = (base_prices or {}).get(symbol, _usual_base_price(symbol))
         price_limits(base)
         chance = _Chance(f"{seed}/{date.isoformat()}/{symbol}")

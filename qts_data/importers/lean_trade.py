@@ -33,6 +33,7 @@ from typing import IO, TYPE_CHECKING, TypeVar
 from zoneinfo import ZoneInfo
 
 from qts_data.contracts import TickData
+from qts_data.contracts.checks import check_source, check_symbol
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.rows import shown_bytes as _shown
 
@@ -101,7 +102,8 @@ def read_ticks(
         ConfigurationError: There is no such time zone.
     """
     # What all rows share is refused before the file is opened: it is no fault of row 1.
-    TickData(time=_EPOCH, symbol=symbol, source=source, price=Decimal(0), volume=Decimal(0))
+    check_symbol(symbol)
+    check_source(source)
     return _ticks(path, symbol, source, wall_clock(date, time_zone), refuse)
 
 

@@ -9,6 +9,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from zoneinfo import ZoneInfo
 
+from qts_data.contracts.instants import UNIT_HINT, utc_of_local
+from qts_data.contracts.leniency import any_time_allowed
 from qts_data.errors import ConfigurationError, InvalidRecord
 
 if TYPE_CHECKING:
@@ -97,8 +99,10 @@ def check_plausible(tick: TickData) -> TickData:
         raise InvalidRecord(field="price", reason=f"{tick.price} is not above zero")
     if tick.bid is not None and tick.ask is not None and tick.bid > tick.ask:
         raise InvalidRecord(field="bid", reason=f"{tick.bid} is above the ask {tick.ask}")
-    if tick.time > dt.datetime.now(dt.UTC) + _AHEAD:
-        raise InvalidRecord(field="time", reason=f"{tick.time.isoformat()} is in the future")
+    if tick.time > dt.datetime.now(dt.UTC) + _AHEAD and not any_time_allowed():
+        raise InvalidRecord(
+            field="time", reason=f"{tick.time.isoformat()} is in the future; if it is right, give --any-time"
+        )
     return tick
 
 
@@ -121,18 +125,7 @@ def utc_of(local: dt.datetime, zone: ZoneInfo) -> dt.datetime:
         InvalidRecord: They leapt over it, or showed it twice: a guess would be wrong by an hour; or it is outside the
             years 1 to 9999 in UTC.
     """
-    aware = local.replace(tzinfo=zone)
-    try:
-        utc = aware.astimezone(dt.UTC)
-    except OverflowError as error:
-        raise InvalidRecord(
-            field="time", reason=f"{local} in {zone.key} is outside the years 1 to 9999 in UTC"
-        ) from error
-    if utc.astimezone(zone).replace(tzinfo=None) != local:
-        raise InvalidRecord(field="time", reason=f"the clocks of {zone.key} leapt over {local}")
-    if aware.replace(fold=1).utcoffset() != aware.utcoffset():
-        raise InvalidRecord(field="time", reason=f"the clocks of {zone.key} showed {local} twice")
-    return utc
+    return utc_of_local("time", local, zone)
 
 
 def instant_of(microseconds: int) -> dt.datetime:
@@ -144,7 +137,9 @@ def instant_of(microseconds: int) -> dt.datetime:
     try:
         return _EPOCH + dt.timedelta(microseconds=microseconds)
     except OverflowError as error:
-        raise InvalidRecord(field="time", reason=f"{microseconds} us is outside the years 1 to 9999") from error
+        raise InvalidRecord(
+            field="time", reason=f"{microseconds} us since 1970 is outside the years 1 to 9999; {UNIT_HINT}"
+        ) from error
 
 
 def shown_bytes(text: bytes) -> str:

@@ -8,8 +8,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from qts_data.contracts import ConfigChange, RiskLimit, StrategyParameter
-from qts_data.contracts.checks import check_price, check_storable, check_text
+from qts_data.contracts.checks import check_price, check_storable
 from qts_data.contracts.config import parameter_from_text, parameter_to_text
+from qts_data.contracts.identity import check_asked, check_identifier
 from qts_data.database.errors import translated_errors
 from qts_data.errors import NotFound
 from qts_data.models import ConfigChange as Change
@@ -52,17 +53,20 @@ class StrategyReader:
 
     async def find_parameter(self, strategy_id: str, param_name: str) -> StrategyParameter | None:
         """One parameter, or None."""
+        check_asked(strategy_id=strategy_id, param_name=param_name)
         found = await self._list(_parameter.strategy_id == strategy_id, _parameter.param_name == param_name)
         return found[0] if found else None
 
     async def list_parameters(self, strategy_id: str | None = None) -> list[StrategyParameter]:
         """Parameters of one strategy or of all, in order of strategy and name."""
+        check_asked(strategy_id=strategy_id)
         return await self._list(*([] if strategy_id is None else [_parameter.strategy_id == strategy_id]))
 
     async def list_changes(
         self, strategy_id: str, param_name: str | None = None, *, limit: int = 100
     ) -> list[ConfigChange]:
         """How parameters of a strategy changed, the latest first."""
+        check_asked(strategy_id=strategy_id, param_name=param_name)
         where = [_change.config == "strategies", _change.key == strategy_id]
         if param_name is not None:
             where.append(_change.param_name == param_name)
@@ -99,10 +103,10 @@ class StrategyRepository(StrategyReader):
         Raises:
             InvalidRecord: Names the parameter and the reason; nothing was set.
         """
-        check_text("strategy_id", strategy_id, shortest=1, longest=_MAX_KEY_LENGTH)
+        check_identifier("strategy_id", strategy_id, shortest=1, longest=_MAX_KEY_LENGTH)
         rows = []
         for name, value in parameters.items():
-            check_text("param_name", name, shortest=1, longest=_MAX_KEY_LENGTH)
+            check_identifier("param_name", name, shortest=1, longest=_MAX_KEY_LENGTH)
             text, value_type = parameter_to_text(name, value)
             description = (descriptions or {}).get(name)
             _check_description(description)
@@ -147,6 +151,7 @@ class RiskConfigReader:
 
     async def find_limit(self, config_key: str) -> RiskLimit | None:
         """The same, or None."""
+        check_asked(config_key=config_key)
         found = await self._list(_limit.config_key == config_key)
         return found[0] if found else None
 
@@ -156,6 +161,7 @@ class RiskConfigReader:
 
     async def list_changes(self, config_key: str, *, limit: int = 100) -> list[ConfigChange]:
         """How a limit changed, the latest first."""
+        check_asked(config_key=config_key)
         return await _changes(self._connection, [_change.config == "risk_configs", _change.key == config_key], limit)
 
     async def _list(self, *where: sa.ColumnElement[bool]) -> list[RiskLimit]:
@@ -174,7 +180,7 @@ class RiskConfigRepository(RiskConfigReader):
         Raises:
             InvalidRecord: The value cannot be stored to the last digit, or a text not at all.
         """
-        check_text("config_key", config_key, shortest=1, longest=_MAX_KEY_LENGTH)
+        check_identifier("config_key", config_key, shortest=1, longest=_MAX_KEY_LENGTH)
         check_price("value", value)
         _check_description(description)
         row = {"config_key": config_key, "value": value, "description": description}

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from qts_data.contracts import OHLCV
-from qts_data.contracts.checks import check_aware
+from qts_data.contracts.identity import names_of
+from qts_data.contracts.instants import utc
+from qts_data.contracts.leniency import as_stored
 from qts_data.database.errors import translated_errors
 from qts_data.repositories.bar_upsert import BarTable, UpsertReport, upsert_bars
 
@@ -36,29 +38,29 @@ class DailyBarReads:
         Raises:
             InvalidRecord: `start` or `end` has no time zone.
         """
-        check_aware("start", start)
-        check_aware("end", end)
+        start, end = utc("start", start), utc("end", end)
         statement = sa.text(
             f"SELECT symbol, time, {_VALUES} FROM ohlcv_1d WHERE symbol = ANY(:symbols) AND time >= :start "
             "AND time < :end ORDER BY time, symbol"
         )
-        names = [symbols] if isinstance(symbols, str) else list(symbols)
+        names = names_of("symbol", symbols)
         with translated_errors():
             rows = await self._connection.execute(statement, {"symbols": names, "start": start, "end": end})
-        return [
-            OHLCV(
-                time=row.time,
-                symbol=row.symbol,
-                source="",
-                open=row.open,
-                high=row.high,
-                low=row.low,
-                close=row.close,
-                volume=row.volume,
-                tick_count=0,
-            )
-            for row in rows
-        ]
+        with as_stored():
+            return [
+                OHLCV(
+                    time=row.time,
+                    symbol=row.symbol,
+                    source="",
+                    open=row.open,
+                    high=row.high,
+                    low=row.low,
+                    close=row.close,
+                    volume=row.volume,
+                    tick_count=0,
+                )
+                for row in rows
+            ]
 
     async def list_symbols(self) -> list[str]:
         """Symbols that have bars, in their order."""

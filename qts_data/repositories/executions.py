@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 
 from qts_data.contracts import ExecutionLog, HourlyExecutionMetrics, StageLatency
-from qts_data.contracts.checks import check_aware
+from qts_data.contracts.identity import check_asked
+from qts_data.contracts.instants import utc
+from qts_data.contracts.leniency import as_stored
 from qts_data.database.errors import translated_errors
 from qts_data.database.pipeline import driver_connection
 from qts_data.models import HOURLY_EXECUTION_METRICS
@@ -34,10 +36,12 @@ class ExecutionLogReader:
 
     async def list_stages(self, order_id: str, *, limit: int = 1000) -> list[ExecutionLog]:
         """The stages of an order, the earliest first."""
+        check_asked(order_id=order_id)
         statement = sa.select(Row.__table__).where(_log.order_id == order_id).order_by(_log.time).limit(limit)
         with translated_errors():
             rows = (await self._connection.execute(statement)).mappings()
-            return [ExecutionLog(**row) for row in rows]
+            with as_stored():
+                return [ExecutionLog(**row) for row in rows]
 
     async def stage_latency(
         self, start: dt.datetime, end: dt.datetime, *, stage: str | None = None, symbol: str | None = None
@@ -50,7 +54,8 @@ class ExecutionLogReader:
         Raises:
             InvalidRecord: `start` or `end` has no time zone.
         """
-        _check_range(start, end)
+        start, end = utc("start", start), utc("end", end)
+        check_asked(stage=stage, symbol=symbol)
         ms = _log.latency_ms
 
         def percentile(share: float, name: str) -> sa.Label[Decimal]:
@@ -86,7 +91,8 @@ class ExecutionLogReader:
         Raises:
             InvalidRecord: `start` or `end` has no time zone.
         """
-        _check_range(start, end)
+        start, end = utc("start", start), utc("end", end)
+        check_asked(stage=stage)
         metric = HOURLY_EXECUTION_METRICS.c
         statement = (
             sa.select(
@@ -123,8 +129,3 @@ class ExecutionLogRepository(ExecutionLogReader):
                     await copy.write_row([getattr(log, column) for column in _COLUMNS])
                     count += 1
         return count
-
-
-def _check_range(start: dt.datetime, end: dt.datetime) -> None:
-    check_aware("start", start)
-    check_aware("end", end)

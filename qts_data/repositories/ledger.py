@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, overload
 import sqlalchemy as sa
 
 from qts_data.contracts import BookedFill, Correction, LedgerEntry, RejectedEntry, Reversal
-from qts_data.contracts.checks import check_aware
+from qts_data.contracts.identity import check_asked
+from qts_data.contracts.instants import utc
 from qts_data.database.errors import translated_errors
 from qts_data.database.pipeline import driver_connection
 from qts_data.database.streaming import streamed
@@ -65,7 +66,12 @@ class LedgerReader:
             return [booked_entry(row) for row in await self._connection.execute(statement)]
 
     async def find_entry(self, broker: str, account: str, execution_id: str) -> BookedEntry | None:
-        """What is booked under an execution id (or, as `key:...`, under an idempotency key)."""
+        """What is booked under an execution id (or, as `key:...`, under an idempotency key).
+
+        Raises:
+            InvalidRecord: No entry can have such a name or id.
+        """
+        check_asked(broker=broker, account=account, execution_id=execution_id)
         return await self._first(
             _ROW.where(_entry.broker == broker, _entry.account == account, _entry.execution_id == execution_id)
         )
@@ -97,7 +103,7 @@ class LedgerReader:
             limit: At most so many.
 
         Raises:
-            InvalidRecord: `start` or `end` has no time zone.
+            InvalidRecord: `start` or `end` has no time zone, or no entry can have such a name.
         """
         statement = _filtered(account, symbol, strategy_tag, start, end).where(_entry.id > after_id).limit(limit)
         if newest_first:
@@ -117,7 +123,7 @@ class LedgerReader:
         """The same without a bound, a few thousand at a time.
 
         Raises:
-            InvalidRecord: `start` or `end` has no time zone.
+            InvalidRecord: `start` or `end` has no time zone, or no entry can have such a name.
         """
         statement = _filtered(account, symbol, strategy_tag, start, end)
         async with streamed(self._connection, statement) as rows:
@@ -300,16 +306,15 @@ def _filtered(
     start: dt.datetime | None,
     end: dt.datetime | None,
 ) -> sa.Select[*tuple[Any, ...]]:
+    check_asked(account=account, symbol=symbol, strategy_tag=strategy_tag)
     statement = _ROW.order_by(_entry.id)
     for column, value in ((_entry.account, account), (_entry.symbol, symbol), (_entry.strategy_tag, strategy_tag)):
         if value is not None:
             statement = statement.where(column == value)
     if start is not None:
-        check_aware("start", start)
-        statement = statement.where(_entry.timestamp >= start)
+        statement = statement.where(_entry.timestamp >= utc("start", start))
     if end is not None:
-        check_aware("end", end)
-        statement = statement.where(_entry.timestamp < end)
+        statement = statement.where(_entry.timestamp < utc("end", end))
     return statement
 
 

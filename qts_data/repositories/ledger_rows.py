@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from qts_data.contracts import IDEMPOTENCY_PREFIX, BookedEntry, BookedFill, LedgerEntry, Position, Side
 from qts_data.contracts.checks import check_amount, check_price
+from qts_data.contracts.leniency import as_stored
 from qts_data.repositories.accounting import Holding, realized_between
 
 if TYPE_CHECKING:
@@ -203,9 +204,8 @@ def booked_entry(row: Sequence[str | None]) -> BookedEntry:
         strategy_tag, order_id, broker, execution_id, reverses_id, corrects_id, realized_pnl, position_qty,
         position_avg_price, position_cost_basis, position_realized_pnl, recorded_at,
     ) = row  # fmt: skip
-    return BookedEntry(
-        id=int(cast("str", ledger_id)),
-        entry=LedgerEntry(
+    with as_stored():
+        entry = LedgerEntry(
             timestamp=instant(timestamp),
             account=cast("str", account),
             symbol=cast("str", symbol),
@@ -221,7 +221,10 @@ def booked_entry(row: Sequence[str | None]) -> BookedEntry:
             order_id=order_id,
             broker=cast("str", broker),
             **stored_id(cast("str", execution_id)),
-        ),
+        )
+    return BookedEntry(
+        id=int(cast("str", ledger_id)),
+        entry=entry,
         reverses_id=None if reverses_id is None else int(reverses_id),
         corrects_id=None if corrects_id is None else int(corrects_id),
         realized_pnl=decimal(realized_pnl),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from qts_data.contracts.checks import check_full_minute
+from qts_data.contracts.instants import plausible
 from qts_data.repositories.bar_upsert import BarTable, UpsertReport, upsert_bars
 from qts_data.repositories.ticks.bars import VENDOR_MINUTES, BarReads
 
@@ -43,11 +44,13 @@ class MinuteBarRepository(MinuteBarReads):
             progress: Called now and then with the number of bars so far.
 
         Raises:
-            InvalidRecord: Names the row of a bar that does not begin on a full minute, or of one that comes twice
-                among 5,000 bars, with different figures: which of them is right?
+            InvalidRecord: Names the row of a bar that does not begin on a full minute or is implausibly old (see
+                `any_time`), or of one that comes twice among 5,000 bars, with different figures: which of them is
+                right?
         """
         return await upsert_bars(self._connection, _TABLE, bars, check=_check, progress=progress)
 
 
 def _check(bar: OHLCV) -> None:
     check_full_minute("time", bar.time)
+    plausible("time", bar.time)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import sqlalchemy as sa
 
+from qts_data.contracts.identity import check_asked
+from qts_data.contracts.instants import utc_fields, utc_or_none
 from qts_data.database.errors import translated_errors
 
 if TYPE_CHECKING:
@@ -102,6 +104,10 @@ class OutboxStatus:
     failures: int
     last_error: str | None
 
+    def __post_init__(self) -> None:
+        """Keep instants in UTC."""
+        utc_fields(self, "until", "delivered_at")
+
     @property
     def empty(self) -> bool:
         """Whether everything is delivered."""
@@ -131,6 +137,7 @@ class Outbox:
         Args:
             until: When that ends by itself; None for never.
         """
+        until = utc_or_none("until", until)
         await self._run(
             "INSERT INTO outbox_destinations (name, active, until) VALUES (:destination, true, :until) "
             "ON CONFLICT (name) DO UPDATE SET active = true, until = excluded.until",
@@ -143,6 +150,7 @@ class Outbox:
 
     async def add_position(self, account: str, symbol: str) -> None:
         """Have a new valuation delivered, if anybody is fed."""
+        check_asked(account=account, symbol=symbol)
         await self._run(
             "INSERT INTO outbox (destination, kind, account, symbol) SELECT name, 'position', :account, :symbol "
             "FROM outbox_destinations WHERE name = :destination AND active AND (until IS NULL OR until > now())",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import sqlalchemy as sa
 
 from qts_data.contracts import DailyMetrics, DailyPnl, HourlyPnl, StrategyPerformance
-from qts_data.contracts.checks import check_aware
+from qts_data.contracts.identity import check_asked
+from qts_data.contracts.instants import utc
 from qts_data.database.errors import translated_errors
 from qts_data.errors import InvalidRecord
 from qts_data.models import VIEWS
@@ -67,8 +68,7 @@ class PnlReader:
         Raises:
             InvalidRecord: `start` or `end` has no time zone.
         """
-        check_aware("start", start)
-        check_aware("end", end)
+        start, end = utc("start", start), utc("end", end)
         hour = _VIEWS["hourly_pnl"].c.hour
         return await self._ask(
             "hourly_pnl", HourlyPnl, hour >= start, hour < end, account=account, symbol=symbol, currency=currency
@@ -120,6 +120,7 @@ class PnlReader:
     async def _ask(
         self, view: str, record: Callable[..., _Record], *where: sa.ColumnElement[Any], **equal: str | None
     ) -> list[_Record]:
+        check_asked(**equal)
         table = _VIEWS[view]
         keys = [column for column in table.c if column.key in _KEYS]
         statement = sa.select(table).where(*where).order_by(*keys)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import sqlalchemy as sa
 
 from qts_data.contracts import Position
-from qts_data.contracts.checks import check_amount, check_aware, check_decimal, check_price, check_storable
+from qts_data.contracts.checks import check_amount, check_decimal, check_price
+from qts_data.contracts.identity import check_asked
+from qts_data.contracts.instants import plausible
 from qts_data.database.errors import translated_errors
 from qts_data.database.pipeline import Pipeline, driver_connection
 from qts_data.database.streaming import streamed
@@ -87,16 +89,17 @@ class PositionReader:
         """The same, or None if the account has never traded it.
 
         Raises:
-            InvalidRecord: No text of the database could be this symbol or account.
+            InvalidRecord: No position can have this symbol or account.
         """
-        check_storable("symbol", symbol)
-        check_storable("account", account)
+        check_asked(symbol=symbol, account=account)
         found = await self._rows(_ALL.where(_position.account == account, _position.symbol == symbol))
         return found[0] if found else None
 
     async def list_by_key(self, keys: Iterable[tuple[str, str]]) -> list[Position]:
         """Positions by account and symbol, in that order; those that are not there are left out."""
         pairs = list(keys)
+        for account, symbol in pairs:
+            check_asked(account=account, symbol=symbol)
         accounts, symbols = ([pair[place] for pair in pairs] for place in (0, 1))
         given = (
             sa.func.unnest(sa.cast(accounts, sa.ARRAY(sa.Text)), sa.cast(symbols, sa.ARRAY(sa.Text)))
@@ -131,7 +134,7 @@ class PositionReader:
         """
         statement = _filtered(account, market, strategy_tag, open_only=open_only).limit(limit)
         if symbol is not None:
-            check_storable("symbol", symbol)
+            check_asked(symbol=symbol)
             statement = statement.where(_position.symbol == symbol)
         if after is not None:
             statement = statement.where(sa.tuple_(_position.account, _position.symbol) > sa.tuple_(*after))
@@ -213,14 +216,13 @@ class PositionRepository(PositionReader):
             The positions that were valued.
 
         Raises:
-            InvalidRecord: A value or what follows from it cannot be stored, `at` has no time zone, or accounts hold
-                the symbol in several currencies and `account` is not given; nothing was valued.
+            InvalidRecord: A value or what follows from it cannot be stored, `at` is naive or implausible (see
+                `any_time`), or accounts hold the symbol in several currencies and `account` is not given; nothing was
+                valued.
         """
-        check_storable("symbol", symbol)
-        if account is not None:
-            check_storable("account", account)
+        check_asked(symbol=symbol, account=account)
         check_price("price", price)
-        check_aware("at", at)
+        at = plausible("at", at)
         if equity is not None:
             check_amount("equity", equity)
             if equity <= 0:
@@ -277,9 +279,9 @@ def _filtered(account: str | None, market: str | None, strategy_tag: str | None,
     statement = _ALL.order_by(_position.account, _position.symbol)
     for column, value in ((_position.account, account), (_position.market, market)):
         if value is not None:
-            check_storable(column.key, value)
+            check_asked(**{column.key: value})
             statement = statement.where(column == value)
     if strategy_tag is not None:
-        check_storable("strategy_tag", strategy_tag)
+        check_asked(strategy_tag=strategy_tag)
         statement = statement.where(_traded_by(strategy_tag))
     return statement.where(_position.qty != 0) if open_only else statement

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import sqlalchemy as sa
 
-from qts_data.contracts.checks import check_aware
+from qts_data.contracts.instants import utc
 from qts_data.database.streaming import streamed
 from qts_data.errors import InvalidRecord
 from qts_data.models import LedgerEntry as Entry
@@ -85,7 +85,7 @@ async def rebuild(
     """The positions that the ledger makes, in order of account and symbol; see `PositionReader.rebuild_positions`."""
     statement = _ROW
     if as_of is not None:
-        check_aware("as_of", as_of)
+        as_of = utc("as_of", as_of)
         # A later correction counts not, but one that corrects it may: the two are of one trade.
         statement = statement.where((_entry[by] <= as_of) | _entry.corrects_id.is_not(None))
     made: dict[tuple[str, str], _Folded] = {}

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
 from qts_data.contracts import Correction, LedgerEntry, Reversal
+from qts_data.contracts.leniency import as_stored
 from qts_data.database.pipeline import Pipeline, Statement, array
 from qts_data.errors import InvalidRecord, LedgerConflict
 from qts_data.repositories.accounting import Fold, Trade
@@ -209,6 +210,11 @@ def _text(value: object) -> str | None:
 
 def report_of(row: Sequence[str | None]) -> Report:
     """A row of pending_reports, in the order of `PENDING_COLUMNS`."""
+    with as_stored():
+        return _report_of(row)
+
+
+def _report_of(row: Sequence[str | None]) -> Report:
     broker, account, execution_id, refers_to, timestamp, symbol, market, side, qty, price, amount, fee, *rest = row
     currency, fee_currency, strategy_tag, order_id = rest
     stored = cast("str", execution_id)

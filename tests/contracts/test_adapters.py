@@ -18,6 +18,7 @@ from qts_data.errors import InvalidRecord, LedgerConflict, NotFound, NotSupporte
 from qts_data.importers.book import LAYOUTS, row_of
 from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory, TickFactory
+from tests.fixtures.repeated_hours import REPEATED, twice
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -210,3 +211,21 @@ async def test_health_says_that_all_is_well(source: Source) -> None:
     status = await source.adapter.health_check()
     assert status.healthy, status.detail
     assert status.latency_seconds is not None
+
+
+@pytest.mark.parametrize("zone", REPEATED)
+async def test_a_range_in_the_repeated_hour_is_that_of_utc(source: Source, zone: str) -> None:
+    """By the wall clock of the zone, such a range is empty or turned round."""
+    first, second = twice(zone)
+    early, late = (moment.astimezone(dt.UTC) for moment in (first, second))
+    for moment in (first, second):
+        await source.adapter.append_ledger(fill("BUY", "1", "1", timestamp=moment))
+    figures: dict[str, Any] = dict.fromkeys(("open", "high", "low", "close", "volume"), Decimal(1))
+    if source.workbook is None or source.database is not None:
+        bars = [OHLCV(time=moment, symbol="005930", source="", tick_count=0, **figures) for moment in (first, second)]
+        await source.add(bars=bars, ticks=[TickFactory.build(time=moment) for moment in (first, second)])
+        for start, end in ((first, second), (early, late)):
+            assert [bar.time for bar in await source.adapter.fetch_ohlcv("005930", start, end, "1d")] == [early]
+            assert [tick.time for tick in await source.adapter.fetch_tick_data("005930", start, end)] == [early]
+    for start, end in ((first, second), (early, late)):
+        assert [entry.timestamp for entry in await source.adapter.fetch_ledger(start=start, end=end)] == [early]

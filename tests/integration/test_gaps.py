@@ -186,3 +186,13 @@ def test_the_command_lists_signs_off_and_finds_silence(
     assert (run.returncode, run.stdout.strip()) == (0, "no gaps of 005930")
     run = qts_data("gaps", "stale", **environment)
     assert (run.returncode, run.stderr.strip()) == (0, "no feed is stale")
+
+
+async def test_sign_offs_that_meet_within_a_minute_explain_it(market: Database) -> None:
+    start = dt.datetime(2026, 11, 20, 1, tzinfo=dt.UTC)
+    end, middle = start + dt.timedelta(hours=1), start + dt.timedelta(minutes=30, seconds=20)
+    async with market.transaction() as uow:
+        await uow.tick_history.sign_off_gap("005930", start, middle, "halt")
+        assert [gap.minutes for gap in await uow.tick_history.gaps("005930", start, end, "24/7")] == [30]
+        await uow.tick_history.sign_off_gap("005930", middle, end, "halt")
+        assert await uow.tick_history.gaps("005930", start, end, "24/7") == []

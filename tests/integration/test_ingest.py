@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qts_data.contracts import TickData
+from qts_data.contracts import TickData, any_text
 from qts_data.database.engine import DatabaseConfig
 from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError
 from qts_data.importers.lean_trade import read_ticks
@@ -325,7 +325,7 @@ async def test_pieces_go_behind_ticks_with_a_seq_of_their_own(database_: Databas
     ]  # fmt: skip
 
 
-@pytest.mark.usefixtures("as_columns")
+@pytest.mark.usefixtures("as_columns", "implausible_times")
 async def test_the_last_instants_that_there_are_can_be_loaded(database_: Database) -> None:
     last = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
     times = [last, last - dt.timedelta(minutes=30)]
@@ -485,6 +485,12 @@ def place(tick: TickData) -> tuple[dt.datetime, bytes, int | None]:
 async def test_every_digit_goes_in_as_columns_and_comes_out_as_columns_and_records(
     database_: Database, values: list[tuple[Any, ...]], batch_size: int
 ) -> None:
+    # What is stored may be older than the rules for names.
+    with any_text():
+        await _goes_in_and_comes_out(database_, values, batch_size)
+
+
+async def _goes_in_and_comes_out(database_: Database, values: list[tuple[Any, ...]], batch_size: int) -> None:
     ticks = [
         TickData(
             time=START + dt.timedelta(microseconds=micros),

@@ -279,7 +279,7 @@ def test_minutes_become_columns_after_sixty_days_and_never_go(database: Engine) 
 
 
 @pytest_asyncio.fixture
-async def wandering(market: Database) -> Database:
+async def wandering(market: Database, implausible_times: None) -> Database:  # noqa: ARG001
     """Ticks around now and, as a vendor's, the minutes that are made of them."""
     chance = random.Random(11)
     now = dt.datetime.now(dt.UTC)

@@ -205,6 +205,7 @@ async def test_volumes_beyond_what_a_bar_holds_are_named(market: Database) -> No
         assert len(await reader.ticks.bars("B", time, end, "1m")) == 1
 
 
+@pytest.mark.usefixtures("implausible_times")
 @pytest.mark.parametrize("interval", list(BAR_INTERVALS))
 async def test_no_closed_bar_can_still_be_changed_by_time(market: Database, interval: BarInterval) -> None:
     now = dt.datetime.now(dt.UTC)
@@ -335,3 +336,29 @@ async def test_the_latest_tick_of_each_symbol_in_one_round_trip(market: Database
         assert list(found) == ["B", "A"]
         assert [(int(tick.price), tick.source, tick.seq) for tick in found.values()] == [(1, "y", 1), (3, "y", 1)]
         assert (await reader.ticks.latest(["A"], source="x"))["A"].source == "x"
+
+
+async def test_reads_say_what_is_wrong_with_a_question(market: Database) -> None:
+    start = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+    minute = dt.timedelta(minutes=1)
+    await load(market, [TickFactory.build(symbol="A", time=start + number * minute) for number in range(5)])
+    end = start + 5 * minute
+    async with market.reader() as reader:
+        assert list(await reader.ticks.latest("A")) == ["A"]
+        assert list(await reader.ticks.latest(["A"])) == ["A"]
+        for ask in (reader.ticks.bars([5930], start, end, "1m"), reader.ticks.latest([5930])):  # type: ignore[list-item]
+            with pytest.raises(InvalidRecord, match="symbol: must be a str, is int"):
+                await ask
+        with pytest.raises(InvalidRecord, match="symbol: 'A ' ends with a blank"):
+            await reader.ticks.ticks("A ", start, end)
+        with pytest.raises(InvalidRecord, match="grace: is given without closed_only or as_of"):
+            await reader.ticks.bars("A", start, end, "1m", grace=minute)
+
+
+async def test_as_of_alone_leaves_out_what_was_not_closed(market: Database) -> None:
+    start = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+    minute = dt.timedelta(minutes=1)
+    await load(market, [TickFactory.build(symbol="A", time=start + number * minute) for number in range(5)])
+    async with market.reader() as reader:
+        found = await reader.ticks.bars("A", start, start + 5 * minute, "1m", as_of=start + 3 * minute)
+    assert [bar.time for bar in found] == [start, start + minute, start + 2 * minute]

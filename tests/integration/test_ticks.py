@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qts_data.contracts import OHLCV, TickData
+from qts_data.contracts import OHLCV, TickData, any_text
 from qts_data.database.engine import async_engine
 from qts_data.errors import InvalidRecord
 from qts_data.importers.lean_bars import read_bars
@@ -295,13 +295,15 @@ numbers = st.decimals(allow_nan=False, allow_infinity=False, min_value=-99999999
 async def test_every_digit_and_character_comes_back_as_it_was(
     async_database: AsyncEngine, values: list[tuple[Decimal, Decimal, Decimal | None, str]]
 ) -> None:
-    ticks = [
-        TickFactory.build(price=price, volume=volume, bid=bid, source=source, symbol="S\\'\"" + source[:5])
-        for price, volume, bid, source in values
-    ]
-    async with async_database.connect() as connection:
-        await TickRepository(connection).ingest(ticks, batch_size=7)
-        rows = (await connection.execute(sa.text("SELECT * FROM tick_data"))).all()
-        await connection.rollback()
+    # What is stored may be older than the rules for names.
+    with any_text():
+        ticks = [
+            TickFactory.build(price=price, volume=volume, bid=bid, source=source, symbol="S\\'\"" + source[:5])
+            for price, volume, bid, source in values
+        ]
+        async with async_database.connect() as connection:
+            await TickRepository(connection).ingest(ticks, batch_size=7)
+            rows = (await connection.execute(sa.text("SELECT * FROM tick_data"))).all()
+            await connection.rollback()
     stored = sorted((row.symbol, row.time, row.source, row.price, row.volume, row.bid) for row in rows)
     assert stored == sorted((t.symbol, t.time, t.source, t.price, t.volume, t.bid) for t in ticks)

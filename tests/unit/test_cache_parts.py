@@ -19,7 +19,7 @@ from qts_data.cache.committed import Committed
 from qts_data.cache.keys import Keys
 from qts_data.cache.near import NearCache
 from qts_data.cache.port import now
-from qts_data.contracts import CacheType, OrderState, Quote, RiskLimits, StrategyParameters
+from qts_data.contracts import CacheType, OrderState, Quote, RiskLimits, StrategyParameters, any_time
 from qts_data.errors import InvalidRecord
 from tests.fixtures.cache_rows import position
 
@@ -324,12 +324,13 @@ def test_positions_come_back_to_the_last_digit(
 
 @given(money, money, instants)
 def test_quotes_and_orders_come_back(price: Decimal, bid: Decimal, at: dt.datetime) -> None:
-    quote = Quote(symbol="S", price=price, bid=bid, quoted_at=at)
-    assert QUOTE.decode(QUOTE.encode(quote)) == quote
-    order = OrderState(
-        order_id="1", symbol="S", account="main", side="BUY", qty=price, filled_qty=bid, status="NEW", updated_at=at
-    )
-    assert ORDER.decode(ORDER.encode(order)) == order
+    with any_time():
+        quote = Quote(symbol="S", price=price, bid=bid, quoted_at=at)
+        assert QUOTE.decode(QUOTE.encode(quote)) == quote
+        order = OrderState(
+            order_id="1", symbol="S", account="main", side="BUY", qty=price, filled_qty=bid, status="NEW", updated_at=at
+        )
+        assert ORDER.decode(ORDER.encode(order)) == order
 
 
 parameters = st.one_of(st.text(), st.integers(), st.booleans(), money, st.lists(st.integers() | st.text(), max_size=3))
@@ -356,11 +357,18 @@ def test_an_instant_of_another_zone_comes_back_as_the_same_in_utc() -> None:
     assert QUOTE.decode(fields).quoted_at == seoul
 
 
+def test_a_position_of_another_zone_is_read_in_utc() -> None:
+    fields = POSITION.encode(position(1))
+    elsewhere = json.loads(fields["json"]) | {"updated_at": "2026-11-20T09:00:00+09:00"}
+    found = POSITION.decode(fields | {"json": json.dumps(elsewhere)}).updated_at
+    assert (found, found.tzinfo) == (dt.datetime(2026, 11, 20, tzinfo=dt.UTC), dt.UTC)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"qty": "x"}, {"qty": "Infinity"}, {"qty": "NaN"}, {"qty": None}, {"last_ledger_id": "1.5"},
-        {"updated_at": "2026-11-20T00:00:00"}, {"updated_at": "2026-11-20T00:00:00+09:00"},
+        {"updated_at": "2026-11-20T00:00:00"}, {"updated_at": "9999-12-31T23:00:00-09:00"},
     ],
 )  # fmt: skip
 def test_fields_of_another_layout_are_foreign(change: dict[str, object]) -> None:

@@ -7,6 +7,7 @@ import html
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from qts_data.contracts.instants import utc_fields
 from qts_data.errors import DataConsistencyError
 
 if TYPE_CHECKING:
@@ -93,6 +94,10 @@ class ConsistencyReport:
     seconds: float
     tolerances: dict[str, str]
     tables: tuple[TableReport, ...]
+
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "verified_at")
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -20,6 +20,7 @@ from qts_data.adapters.moving.copy import copy_all
 from qts_data.adapters.moving.plan import opened_before, plan
 from qts_data.adapters.moving.references import booked_in
 from qts_data.contracts import IDEMPOTENCY_PREFIX
+from qts_data.contracts.instants import utc_fields
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, QtsDataError
 
@@ -80,6 +81,10 @@ class MoveStatus:
     mismatches: int | None
     outbox: OutboxStatus
     rollback_until: dt.datetime | None
+
+    def __post_init__(self) -> None:
+        """Keep instants in UTC."""
+        utc_fields(self, "phase_since", "verified_at", "rollback_until")
 
 
 class Move:

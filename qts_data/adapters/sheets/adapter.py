@@ -12,7 +12,8 @@ from qts_data.adapters.port import DataSourceAdapter, Fetched
 from qts_data.adapters.sheets.sheets import Workbook
 from qts_data.adapters.sheets.writer import BookWriter, Line
 from qts_data.contracts import HealthStatus
-from qts_data.contracts.checks import check_aware
+from qts_data.contracts.identity import check_asked
+from qts_data.contracts.instants import utc
 from qts_data.errors import NotFound, NotSupported, QtsDataError
 from qts_data.importers.book import Defaults
 from qts_data.repositories.booking import require_same_fill
@@ -60,6 +61,7 @@ class GoogleSheetsAdapter(DataSourceAdapter):
         Raises:
             InvalidRecord: A row cannot be read; names the sheet, the cell and the reason.
         """
+        check_asked(account=account)
         found: list[Position] = await self.workbook.records("positions")
         held = [position for position in found if account in {None, position.account}]
         if any(position.last_ledger_id for position in held):
@@ -80,6 +82,7 @@ class GoogleSheetsAdapter(DataSourceAdapter):
 
     async def fetch_position(self, symbol: str, account: str = "main") -> Position | None:
         """See `DataSourceAdapter`."""
+        check_asked(symbol=symbol)
         for position in await self.fetch_positions(account):
             if position.symbol == symbol:
                 return position
@@ -165,8 +168,8 @@ class GoogleSheetsAdapter(DataSourceAdapter):
         self, symbol: str, start: dt.datetime, end: dt.datetime, interval: BarInterval
     ) -> Fetched[OHLCV]:
         """See `DataSourceAdapter`; the sheet History has days only."""
-        check_aware("start", start)
-        check_aware("end", end)
+        check_asked(symbol=symbol)
+        start, end = utc("start", start), utc("end", end)
         if interval != "1d":
             raise NotSupported(f"a spreadsheet has bars of 1d, not of {interval}")
         bars: list[OHLCV] = await self.workbook.records("daily_bars")

@@ -27,6 +27,7 @@ __all__ = [
     "column_letters",
     "currency_signs",
     "is_empty",
+    "read_currency",
     "read_date",
     "read_id",
     "read_instant",
@@ -57,6 +58,13 @@ _MARKS: Final = {
     "₩": _WON, "원": _WON, "€": frozenset({"EUR"}), "£": frozenset({"GBP"}), "$": _DOLLARS,
     "¥": frozenset({"CNH", "CNY", "JPY"}), "KRW": _WON, "USD": frozenset({"USD"}),
 }  # fmt: skip
+# One meaning each: in Korea a dollar without a country is that of the United States, but the sign is that of many.
+_CURRENCY_NAMES: Final = {
+    "₩": "KRW", "원": "KRW", "원화": "KRW", "won": "KRW",
+    "달러": "USD", "미국달러": "USD", "미달러": "USD", "us$": "USD",
+    "€": "EUR", "유로": "EUR", "£": "GBP", "파운드": "GBP", "엔": "JPY", "엔화": "JPY", "위안": "CNY", "위안화": "CNY",
+}  # fmt: skip
+_CURRENCY: Final = re.compile(r"[A-Z0-9]{2,12}")
 # Thousands begin with a digit that counts: 0,500 is how half of Europe writes one half.
 _NUMBER: Final = re.compile(r"([+-]?)([1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 # What number formats and exports make of an id: 2.02611E+15, 117057.0, 117,057.
@@ -316,6 +324,23 @@ def _check_krx_code(field: str, text: str) -> None:
         reason=f"{_shown(text)} is no code of KRX: six digits or capital letters, such as 005930; a number format may "
         "have changed it; enter it as plain text",
     )
+
+
+def read_currency(field: str, cell: Cell) -> str:
+    """Return a currency's code: of `krw`, `원` and `₩` it is KRW.
+
+    Raises:
+        InvalidRecord: The cell holds no code and no name or sign of one currency alone.
+    """
+    text = _read_narrow(field, cell)
+    found = _CURRENCY_NAMES.get(text.casefold())
+    if found is None and text.isascii() and _CURRENCY.fullmatch(text.upper()):
+        found = text.upper()
+    if found is None:
+        several = _MARKS.get(text)
+        hint = f"may be any of {', '.join(sorted(several))}" if several else "names no currency that is known here"
+        raise InvalidRecord(field=field, reason=f"{_shown(text)} {hint}; write its code, such as KRW or USD")
+    return found
 
 
 def read_side(field: str, cell: Cell) -> str:

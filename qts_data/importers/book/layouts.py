@@ -15,7 +15,7 @@ __all__ = ["DAILY_BARS", "LAYOUTS", "LEDGER", "POSITIONS", "RISK_LIMITS", "STRAT
 _SYMBOL = Column("symbol", "symbol", ("ticker", "code", "종목코드", "종목", "심볼"), required=True, blank=False)
 _ACCOUNT = Column("account", "id", ("계좌", "계좌번호"))
 _MARKET = Column("market", "text", ("exchange", "시장", "거래소"))
-_CURRENCY = Column("currency", "text", ("ccy", "통화"))
+_CURRENCY = Column("currency", "currency", ("ccy", "통화"))
 _DESCRIPTION = Column("description", "text", ("note", "설명", "비고"))
 _UPDATED_AT = Column("updated_at", "instant", ("last updated", "수정일시", "업데이트"))
 
@@ -37,7 +37,7 @@ LEDGER = Layout(
         Column("amount", "number", ("금액", "체결금액", "거래금액")),
         Column("fee", "number", ("commission", "fees", "수수료"), blank=False),
         _CURRENCY,
-        Column("fee_currency", "text", ("수수료통화",)),
+        Column("fee_currency", "currency", ("수수료통화",)),
         Column("strategy_tag", "text", ("strategy", "전략")),
         Column("order_id", "id", ("order no", "주문번호")),
         Column("broker", "text", ("증권사", "브로커")),

@@ -20,10 +20,12 @@ from qts_data.contracts import (
     StrategyParameter,
     round_money,
 )
-from qts_data.contracts.checks import check_amount, check_price, check_symbol, check_text
+from qts_data.contracts.checks import check_amount, check_price, check_symbol
 from qts_data.contracts.config import parameter_from_text, parameter_to_text
+from qts_data.contracts.identity import check_currency, check_identifier
+from qts_data.contracts.instants import plausible, start_of_day
 from qts_data.errors import InvalidRecord
-from qts_data.importers.book.cells import cell_of_decimal, clean
+from qts_data.importers.book.cells import cell_of_decimal, clean, read_currency
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,6 +60,10 @@ class Defaults:
     market: str = "KRX"
     currency: str = "KRW"
     broker: str = "sheet"
+
+    def __post_init__(self) -> None:
+        """Put the currency's code for its name."""
+        object.__setattr__(self, "currency", read_currency("currency", self.currency))
 
     @property
     def zone(self) -> zoneinfo.ZoneInfo:
@@ -142,7 +148,10 @@ class RecordMaker:
     def _position(self, values: Mapping[str, Any]) -> Position:
         def text(name: str, otherwise: str) -> str:
             found = values.get(name) or otherwise
-            check_text(name, found, shortest=1, longest=64)
+            if name == "currency":
+                check_currency(name, found)
+            else:
+                check_identifier(name, found, shortest=1, longest=64)
             return str(found)
 
         qty, average = values["qty"], values["avg_price"]
@@ -151,6 +160,8 @@ class RecordMaker:
         check_price("avg_price", average)
         if average < 0:
             raise InvalidRecord(field="avg_price", reason=f"{average:f} is below zero; give a short its sign in qty")
+        if values.get("marked_at") is not None:
+            plausible("marked_at", values["marked_at"])
         product = round_money(_exact.multiply(qty, average))
         check_amount("cost_basis", product)  # the amount of the fill that would open it
         cost = values.get("cost_basis")
@@ -178,13 +189,8 @@ class RecordMaker:
         )
 
     def _bar(self, values: Mapping[str, Any]) -> OHLCV:
-        midnight = dt.datetime.combine(values["date"], dt.time(), self._defaults.zone)
-        try:
-            begins = midnight.astimezone(dt.UTC)
-        except OverflowError as error:
-            raise InvalidRecord(field="date", reason=f"{values['date']} is outside the years 1 to 9999") from error
         return OHLCV(
-            time=begins,
+            time=start_of_day("date", values["date"], self._defaults.zone),
             symbol=values["symbol"],
             source="",
             open=values["open"],
@@ -197,14 +203,14 @@ class RecordMaker:
 
     def _parameter(self, values: Mapping[str, Any]) -> StrategyParameter:
         name, value, kind = values["param_name"], values["value"], values.get("value_type")
-        check_text("param_name", name, shortest=1, longest=256)
+        check_identifier("param_name", name, shortest=1, longest=256)
         if kind is not None:
             kind = kind.casefold()
             if kind not in {"string", "int", "decimal", "bool", "json"}:
                 raise InvalidRecord(field="value_type", reason=f"{kind!r} is none of string, int, decimal, bool, json")
             value = parameter_from_text("value", _text_of(value), kind)
         strategy = values.get("strategy_id") or SYSTEM_STRATEGY
-        check_text("strategy_id", strategy, shortest=1, longest=256)
+        check_identifier("strategy_id", strategy, shortest=1, longest=256)
         parameter_to_text("value", value)
         return StrategyParameter(
             strategy_id=strategy,
@@ -216,7 +222,7 @@ class RecordMaker:
 
     @staticmethod
     def _limit(values: Mapping[str, Any]) -> RiskLimit:
-        check_text("config_key", values["config_key"], shortest=1, longest=256)
+        check_identifier("config_key", values["config_key"], shortest=1, longest=256)
         check_price("value", values["value"])
         return RiskLimit(
             config_key=values["config_key"],

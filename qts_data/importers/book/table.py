@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Column", "Header", "Kind", "Layout", "Row", "read_rows"]
 
-Kind: TypeAlias = Literal["number", "ratio", "text", "id", "symbol", "side", "instant", "date", "value", "count"]
+Kind: TypeAlias = Literal[
+    "number", "ratio", "text", "id", "symbol", "currency", "side", "instant", "date", "value", "count"
+]
 
 _NO_COLUMNS: Final[Mapping[str, str]] = MappingProxyType({})
 _PERCENT: Final = frozenset("%‰")
@@ -226,15 +228,22 @@ class _Reading:
     def _check_currency(self, column: Column, cell: Cell, beside: frozenset[str] | None) -> None:
         """Refuse a currency sign, in the cell or above it, that is not of the currency of the amount."""
         field = column.field
-        currency = self._text("currency", self.currency)
+        currency = self._currency("currency", self.currency)
         whose = "row's currency"
         if field == "fee":
-            currency, whose = self._text("fee_currency", currency), "fee's currency"
+            currency, whose = self._currency("fee_currency", currency), "fee's currency"
         for what, meant in ((f"{cell!r} is", beside), ("the header says", self.header.signs.get(field))):
-            if meant is not None and currency.upper() not in meant:
+            if meant is not None and currency not in meant:
                 raise InvalidRecord(
                     field=field, reason=f"{what} an amount of {_either(meant)}, the {whose} is {currency}"
                 )
+
+    def _currency(self, name: str, otherwise: str) -> str:
+        said = self._text(name, otherwise)
+        try:
+            return cells.read_currency(name, said)
+        except InvalidRecord:
+            return said  # its own column complains
 
     def _text(self, name: str, otherwise: str) -> str:
         place = self.header.places.get(name)
@@ -261,6 +270,7 @@ def _anything(name: str, cell: Cell) -> Any:
 _READERS: Final[Mapping[Kind, Callable[[str, Cell], Any]]] = MappingProxyType(
     {
         "side": cells.read_side,
+        "currency": cells.read_currency,
         "count": _count,
         "value": _anything,
         "text": cells.read_plain,

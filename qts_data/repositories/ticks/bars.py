@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import sqlalchemy as sa
 
 from qts_data.contracts import OHLCV
-from qts_data.contracts.checks import check_aware
+from qts_data.contracts.identity import check_asked, names_of
+from qts_data.contracts.instants import utc, utc_or_none
+from qts_data.contracts.leniency import as_stored
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.repositories.ticks.refresh import continuous_aggregates
@@ -150,21 +152,22 @@ class BarReads:
                 or after `as_of`. A tick that arrives after the end of its bar still changes it, and so does a
                 vendor's correction. The report of the load has the minutes that were changed in `changed`, but not
                 those that had no tick yet and come after all that had one: these may be part of a longer bar.
-            as_of: With `closed_only`: the instant to look from, for what a strategy knew then.
-            grace: With `closed_only`: how long after its end a bar may still be waiting for ticks that are on
-                their way; as long as the feed is behind.
+            as_of: Leave out every bar that had not ended by this instant: what a strategy knew then. It implies
+                `closed_only`.
+            grace: With `closed_only` or `as_of`: how long after its end a bar may still be waiting for ticks that are
+                on their way; as long as the feed is behind.
 
         Raises:
-            InvalidRecord: An instant has no time zone, or there is no such interval; days that do not begin on hours
-                of UTC are asked for from a time whose minutes are no longer kept; or the volume of a bar is more than
-                a bar can hold.
+            InvalidRecord: An instant has no time zone, a symbol cannot be one, there is no such interval, or `grace` is
+                given alone. Days that do not begin on hours of UTC are asked for from a time whose minutes are no
+                longer kept. The volume of a bar is more than a bar can hold.
             ConfigurationError: There is no such time zone.
         """
         with translated_errors():
             return await _select_bars(
                 self._connection,
                 self._made_of,
-                [symbols] if isinstance(symbols, str) else symbols,
+                names_of("symbol", symbols),
                 start,
                 end,
                 interval=interval,
@@ -190,11 +193,13 @@ async def _select_bars(
     as_of: dt.datetime | None,
     grace: dt.timedelta,
 ) -> list[OHLCV]:
-    for field, instant in (("start", start), ("end", end), ("as_of", as_of)):
-        if instant is not None:
-            check_aware(field, instant)
+    start, end, as_of = utc("start", start), utc("end", end), utc_or_none("as_of", as_of)
     if interval not in BAR_INTERVALS:
         raise InvalidRecord(field="interval", reason=f"{interval!r} is none of {', '.join(BAR_INTERVALS)}")
+    check_asked(source=source)
+    closed_only = closed_only or as_of is not None
+    if grace and not closed_only:
+        raise InvalidRecord(field="grace", reason="is given without closed_only or as_of, and would change nothing")
     if grace < dt.timedelta(0):
         raise InvalidRecord(field="grace", reason=f"{grace} is below zero")
     chosen = BAR_INTERVALS[interval]
@@ -223,7 +228,9 @@ async def _select_bars(
         closed=_CLOSED.format(end=bar_end) if closed_only else "",
     )
     rows = await connection.execute(sa.text(statement), parameters)
-    return [_bar(row) for row in rows]
+    # Once for all rows: whatever is stored can be read.
+    with as_stored():
+        return [_bar(row) for row in rows]
 
 
 def _bar(row: sa.Row[Any]) -> OHLCV:
@@ -302,6 +309,7 @@ def on_hours_since(name: str, start: dt.datetime, end: dt.datetime) -> dt.dateti
         zone = zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ConfigurationError(f"there is no time zone {name!r}") from error
+    start, end = utc("start", start), utc("end", end)
     first = min(max(start, _ZONES_BEGIN), _ZONES_REPEAT - _YEAR)
     probe = max(min(_at_most(end, _TWO_WEEKS), _ZONES_REPEAT), first)
     on_hours = dt.datetime.max.replace(tzinfo=dt.UTC)

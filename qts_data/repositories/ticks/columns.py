@@ -12,6 +12,8 @@ from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.contracts.checks import check_count, check_price, check_source, check_symbol, check_volume, shown
+from qts_data.contracts.instants import EARLIEST, latest_plausible, plausible
+from qts_data.contracts.leniency import any_time_allowed
 from qts_data.errors import InvalidRecord
 from qts_data.extras import require
 
@@ -27,6 +29,9 @@ MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
 # Of its own: the caller's may round.
 _EXACT: Final = Context(prec=40, traps=[Inexact, InvalidOperation])
 _EIGHT_PLACES: Final = Decimal("0.00000001")
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
+_FIRST_PLAUSIBLE: Final = (EARLIEST - _EPOCH) // _MICROSECOND
 _MAX_PRICE: Final = 10**18
 _MAX_VOLUME: Final = 10**28
 _EARLIEST: Final = int(dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()) * 1_000_000
@@ -243,7 +248,22 @@ def _times(array: Array, faults: _Faults) -> Array:
             field="time", reason=f"{int(raw[index])} {kind.unit} is outside the years 1 to 9999"
         ),
     )
+    if not any_time_allowed():
+        _refuse_implausible(micros, faults)
     return micros
+
+
+def _refuse_implausible(micros: Array, faults: _Faults) -> None:
+    latest = (latest_plausible() - _EPOCH) // _MICROSECOND
+
+    def complain(index: int) -> InvalidRecord:
+        try:
+            plausible("time", _EPOCH + int(micros[index]) * _MICROSECOND)
+        except InvalidRecord as error:
+            return error
+        raise AssertionError(index)
+
+    faults.add((micros < _FIRST_PLAUSIBLE) | (micros > latest), complain)
 
 
 def _counts(array: Array, faults: _Faults) -> tuple[Array, Array]:

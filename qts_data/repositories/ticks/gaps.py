@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import sqlalchemy as sa
 
-from qts_data.contracts.checks import check_aware, check_source, check_symbol
+from qts_data.contracts.checks import check_source, check_symbol
+from qts_data.contracts.identity import check_asked
+from qts_data.contracts.instants import utc, utc_fields, utc_or_none
 from qts_data.errors import InvalidRecord
 from qts_data.repositories.ticks.refresh import retention_cutoff
+from qts_data.repositories.ticks.reports import TimeRange, merged
 from qts_data.repositories.ticks.sessions import minute_after, minute_of, sessions_between, trading_minutes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -77,6 +80,10 @@ class Gap:
     end: dt.datetime
     minutes: int
 
+    def __post_init__(self) -> None:
+        """Keep instants in UTC."""
+        utc_fields(self, "start", "end")
+
 
 @dataclass(frozen=True, slots=True)
 class StaleFeed:
@@ -93,6 +100,10 @@ class StaleFeed:
     source: str
     last: dt.datetime
     silent: dt.timedelta
+
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "last")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +128,10 @@ class SignedOff:
     by: str
     at: dt.datetime
 
+    def __post_init__(self) -> None:
+        """Keep instants in UTC."""
+        utc_fields(self, "start", "end", "at")
+
 
 async def find_gaps(
     connection: AsyncConnection,
@@ -131,7 +146,8 @@ async def find_gaps(
 ) -> list[Gap]:
     """The work of `TickReads.gaps`."""
     check_symbol(symbol)
-    _check_range(start, end)
+    check_asked(source=source)
+    start, end = _range(start, end)
     if at_least < _MINUTE:
         raise InvalidRecord(field="at_least", reason=f"{at_least} is shorter than a minute")
     cutoff = await retention_cutoff(connection, "ohlcv_1m" if table == "tick_data" else table)
@@ -150,10 +166,11 @@ async def find_gaps(
         minute_of(instant) for instant in await connection.scalars(sa.text(_PRESENT[table]), window | {"feed": source})
     }
     feeds = [EVERY_FEED] if source is None else [source, EVERY_FEED]
-    explained = [
-        (row.start_time, row.end_time)
+    # Together: two that meet within a minute explain that minute, which neither of them covers.
+    explained = merged(
+        TimeRange(row.start_time, row.end_time)
         for row in await connection.execute(sa.text(_SIGNED_OFF), window | {"feeds": feeds})
-    ]
+    )
     found = itertools.chain.from_iterable(
         _gaps_of(session, range(first, last), present, explained) for session in sessions
     )
@@ -165,7 +182,7 @@ async def find_gaps(
 
 
 def _gaps_of(
-    session: Session, asked: range, present: set[int], explained: Iterable[tuple[dt.datetime, dt.datetime]]
+    session: Session, asked: range, present: set[int], explained: Sequence[TimeRange]
 ) -> Iterator[tuple[Literal["day", "minutes"], int, int, int]]:
     """Kind, first minute, last minute and trading minutes of each gap in a session."""
     wanted = [minute for minute in session.minutes if minute in asked]
@@ -173,7 +190,7 @@ def _gaps_of(
         minute
         for minute in wanted
         if minute not in present
-        and not any(start <= _instant(minute) and _instant(minute + 1) <= end for start, end in explained)
+        and not any(span.start <= _instant(minute) and _instant(minute + 1) <= span.end for span in explained)
     }
     if len(missing) == len(session.minutes):
         yield "day", session.minutes[0], session.minutes[-1], len(missing)
@@ -194,9 +211,7 @@ async def find_stale(
     as_of: dt.datetime | None,
 ) -> list[StaleFeed]:
     """The work of `TickReads.stale_feeds`; `feeds` are symbol, source and last tick."""
-    if as_of is not None:
-        check_aware("as_of", as_of)
-    now: dt.datetime = as_of or await connection.scalar(sa.text("SELECT now()"))
+    now: dt.datetime = utc_or_none("as_of", as_of) or await connection.scalar(sa.text("SELECT now()"))
     since = now - alive_within
     trading = await asyncio.to_thread(trading_minutes, calendar, since, now)
     found = []
@@ -212,7 +227,7 @@ async def sign_off(
 ) -> None:
     """The work of `TickRepository.sign_off_gap`."""
     check_symbol(symbol)
-    _check_range(start, end)
+    start, end = _range(start, end)
     if source is not None:
         check_source(source)
         if source == EVERY_FEED:
@@ -235,7 +250,8 @@ async def list_signed_off(
     connection: AsyncConnection, symbol: str, start: dt.datetime, end: dt.datetime
 ) -> list[SignedOff]:
     """The work of `TickReads.list_signed_off_gaps`."""
-    _check_range(start, end)
+    check_symbol(symbol)
+    start, end = _range(start, end)
     statement = sa.text(_SIGNED_OFF.replace("source = ANY(:feeds)", "true"))
     return [
         SignedOff(
@@ -255,8 +271,9 @@ def _instant(minute: int) -> dt.datetime:
     return _EPOCH + minute * _MINUTE
 
 
-def _check_range(start: dt.datetime, end: dt.datetime) -> None:
-    check_aware("start", start)
-    check_aware("end", end)
+def _range(start: dt.datetime, end: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
+    """Return both in UTC; by the clock of a zone, the second 01:10 of a night would stand before its first 01:30."""
+    start, end = utc("start", start), utc("end", end)
     if start >= end:
         raise InvalidRecord(field="start", reason=f"{start.isoformat()} is not before {end.isoformat()}")
+    return start, end

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-from qts_data.contracts import TickData
-from qts_data.contracts.checks import check_aware
+from qts_data.contracts.identity import check_asked, names_of
+from qts_data.contracts.instants import utc, utc_fields
+from qts_data.contracts.market import stored_tick
 from qts_data.database.errors import translated_errors
 from qts_data.repositories.ticks.bars import BarReads
 from qts_data.repositories.ticks.gaps import find_gaps, find_stale, list_signed_off
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from qts_data.contracts import TickData
     from qts_data.repositories.ticks.gaps import Gap, SignedOff, StaleFeed
     from qts_data.repositories.ticks.reports import TickTable
 
@@ -66,6 +68,10 @@ class SymbolSummary:
     first: dt.datetime
     last: dt.datetime
 
+    def __post_init__(self) -> None:
+        """Keep instants in UTC."""
+        utc_fields(self, "first", "last")
+
 
 class TickReads(BarReads):
     """Questions about one table of ticks, in the transaction of one connection.
@@ -93,10 +99,10 @@ class TickReads(BarReads):
             (`as_pandas`), or piece by piece.
 
         Raises:
-            InvalidRecord: `start` or `end` has no time zone.
+            InvalidRecord: `start` or `end` has no time zone, or a name is none.
         """
-        check_aware("start", start)
-        check_aware("end", end)
+        start, end = utc("start", start), utc("end", end)
+        check_asked(symbol=symbol, source=source)
         return TickQuery(self._connection, self._table, symbol, start, end, source)
 
     def stream_ticks(
@@ -105,26 +111,21 @@ class TickReads(BarReads):
         """The same one by one, in bounded memory; close the iterator to use the connection before its end."""
         return self.ticks(symbol, start, end, source=source).stream_records()
 
-    async def latest(self, symbols: Sequence[str], *, source: str | None = None) -> dict[str, TickData]:
+    async def latest(self, symbols: str | Sequence[str], *, source: str | None = None) -> dict[str, TickData]:
         """The last tick of each symbol that has one, in one round trip.
 
         Args:
-            symbols: The instruments.
+            symbols: One instrument or several.
             source: Only of this feed; without it, of two feeds at the same instant the later name.
         """
+        asked = names_of("symbol", symbols)
+        check_asked(source=source)
         statement = sa.text(_LATEST.format(table=self._table))
         with translated_errors():
-            rows = await self._connection.execute(statement, {"symbols": list(symbols), "feed": source})
+            rows = await self._connection.execute(statement, {"symbols": asked, "feed": source})
         return {
-            row.symbol: TickData(
-                time=row.time,
-                symbol=row.symbol,
-                price=row.price,
-                volume=row.volume,
-                source=row.source,
-                seq=row.seq,
-                bid=row.bid,
-                ask=row.ask,
+            row.symbol: stored_tick(
+                utc("time", row.time), row.symbol, row.price, row.volume, row.source, row.seq, row.bid, row.ask
             )
             for row in rows
         }

@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from qts_data.contracts.instants import utc_fields
+
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable
@@ -64,10 +66,18 @@ class BatchId:
 
 @dataclass(frozen=True, slots=True, order=True)
 class TimeRange:
-    """The instants of [start, end)."""
+    """The instants of [start, end), kept in UTC.
+
+    Raises:
+        InvalidRecord: An instant has no time zone.
+    """
 
     start: dt.datetime
     end: dt.datetime
+
+    def __post_init__(self) -> None:
+        """Ranges are compared and sorted: in a zone, the wall clock would decide."""
+        utc_fields(self, "start", "end")
 
 
 def merged(ranges: Iterable[TimeRange]) -> list[TimeRange]:
@@ -83,12 +93,16 @@ def merged(ranges: Iterable[TimeRange]) -> list[TimeRange]:
 
 @dataclass(frozen=True, slots=True, order=True)
 class BarRange:
-    """Minutes of a symbol and feed that start in [start, end)."""
+    """Minutes of a symbol and feed that start in [start, end), kept in UTC."""
 
     symbol: str
     source: str
     start: dt.datetime
     end: dt.datetime
+
+    def __post_init__(self) -> None:
+        """Keep instants in UTC."""
+        utc_fields(self, "start", "end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +140,10 @@ class IngestReport:
     doomed: int = 0
     changed: tuple[BarRange, ...] = ()
     stale: tuple[TimeRange, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Keep instants in UTC."""
+        utc_fields(self, "first", "last", "cutoff")
 
     def __add__(self, other: IngestReport) -> IngestReport:
         """Both loads as one."""

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING
 
+from qts_data.contracts.instants import utc
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.repositories.ticks import bookkeeping
@@ -194,7 +195,7 @@ class TickRepository(TickReads):
             start: Aware instant, or the ranges, such as `IngestReport.stale`; the end of a range is not in it.
             end: Aware instant; its bar is refreshed too.
         """
-        ranges = [TimeRange(start, _just_after(end))] if end is not None else start  # type: ignore[arg-type]
+        ranges = [TimeRange(start, _just_after(utc("end", end)))] if end is not None else start  # type: ignore[arg-type]
         with translated_errors():
             return await refresh_aggregates(self._connection, ranges)  # type: ignore[arg-type]
 

@@ -8,6 +8,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, Final
 
+from qts_data.contracts.instants import utc
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.extras import require
 
@@ -50,6 +51,7 @@ def sessions_between(calendar: str, start: dt.datetime, end: dt.datetime) -> lis
         ConfigurationError: There is no such calendar, or the extra `calendars` is not installed.
         InvalidRecord: The calendar does not reach so far.
     """
+    start, end = utc("start", start), utc("end", end)
     if start >= end:
         return []
     known = _calendar(calendar, start, end)

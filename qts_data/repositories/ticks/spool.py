@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Final
 
 from qts_data.contracts import TickData
+from qts_data.contracts.leniency import as_stored
 from qts_data.errors import ConfigurationError, InvalidRecord
 
 if TYPE_CHECKING:
@@ -292,16 +293,18 @@ def _line(tick: TickData) -> bytes:
 def _tick(line: bytes, path: Path, number: int) -> TickData:
     try:
         time, symbol, price, volume, source, seq, bid, ask = json.loads(line)
-        return TickData(
-            time=dt.datetime.fromisoformat(time),
-            symbol=symbol,
-            price=Decimal(price),
-            volume=Decimal(volume),
-            source=source,
-            seq=seq,
-            bid=None if bid is None else Decimal(bid),
-            ask=None if ask is None else Decimal(ask),
-        )
+        # The writer accepted it, perhaps under a permission that this process lacks.
+        with as_stored():
+            return TickData(
+                time=dt.datetime.fromisoformat(time),
+                symbol=symbol,
+                price=Decimal(price),
+                volume=Decimal(volume),
+                source=source,
+                seq=seq,
+                bid=None if bid is None else Decimal(bid),
+                ask=None if ask is None else Decimal(ask),
+            )
     except (ValueError, TypeError, ArithmeticError, InvalidRecord) as error:
         raise ConfigurationError(
             f"{path}:{number} holds no tick ({error}); the spool is damaged: set the line right, or move this file and "

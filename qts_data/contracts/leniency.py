@@ -1,0 +1,83 @@
+"""What may pass the checks of records for a while: unlikely times, and texts that no new record may hold.
+
+A context variable reaches the tasks and threads that asyncio starts in the block, and nothing beside them. Never yield
+from an async generator inside such a block: its caller would inherit the permission.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextvars import Token
+
+__all__ = ["allow_any_time", "any_text", "any_text_allowed", "any_time", "any_time_allowed", "as_stored"]
+
+_TIME: Final[ContextVar[bool]] = ContextVar("any_time", default=False)
+_TEXT: Final[ContextVar[bool]] = ContextVar("any_text", default=False)
+
+
+class _Process:
+    any_time = False
+
+
+@contextlib.contextmanager
+def any_time() -> Iterator[None]:
+    """Allow times outside the plausible range in this block, and in tasks and threads that asyncio starts in it.
+
+    Backtests with a clock of their own and loads of old histories use it.
+    """
+    token = _TIME.set(True)
+    try:
+        yield
+    finally:
+        _TIME.reset(token)
+
+
+def allow_any_time(allowed: bool = True) -> None:
+    """Allow times outside the plausible range in the whole process, or refuse them again."""
+    _Process.any_time = allowed
+
+
+def any_time_allowed() -> bool:
+    """Tell whether times outside the plausible range are allowed here."""
+    return _Process.any_time or _TIME.get()
+
+
+@contextlib.contextmanager
+def any_text() -> Iterator[None]:
+    """Allow names and ids that hold blanks at an end, invisible characters or a form other than NFC in this block.
+
+    It is for reading, and taking back, what such names were given to before they were refused.
+    """
+    token = _TEXT.set(True)
+    try:
+        yield
+    finally:
+        _TEXT.reset(token)
+
+
+def any_text_allowed() -> bool:
+    """Tell whether names and ids of any form are allowed here."""
+    return _TEXT.get()
+
+
+class as_stored:  # noqa: N801 - it stands where a function would, and a generator would take three times as long
+    """Make records of rows that a table already holds: whatever is stored can be read."""
+
+    __slots__ = ("_text", "_time")
+
+    _time: Token[bool]
+    _text: Token[bool]
+
+    def __enter__(self) -> Self:
+        self._time = _TIME.set(True)
+        self._text = _TEXT.set(True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _TEXT.reset(self._text)
+        _TIME.reset(self._time)
