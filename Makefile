@@ -27,9 +27,8 @@ demo: $(STAMP) ## Ticks become bars in a real PostgreSQL: start, migrate, load, 
 demo-migration: $(STAMP) ## A small book moves from a Google Sheets stand-in to the database, with the proof
 	@$(BIN)/qts-data migrate demo
 
-# A test at a time for each process, the longest first; the order of the files is kept.
 N ?= 2
-PYTEST = $(BIN)/python -m pytest -n $(N) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS) $(T)
+PYTEST = $(BIN)/python -m pytest -n $(N) $(PYTEST_ARGS) $(T)
 
 test: $(STAMP) ## Run the tests, or those of T=tests/...; N=2 processes (QTS_TEST_DATABASE_URL: another server)
 	$(PYTEST)

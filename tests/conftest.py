@@ -9,6 +9,7 @@ from tests.fixtures.effort import amount
 
 pytest_plugins = [
     "tests.fixtures.fix_left_out",
+    "tests.fixtures.fix_scheduling",
     "tests.fixtures.fix_server",
     "tests.fixtures.fix_redis",
     "tests.fixtures.fix_cli",
@@ -27,9 +28,3 @@ def pytest_configure(config: pytest.Config) -> None:
     """Refuse what two processes cannot share."""
     if os.environ.get("QTS_TEST_REDIS_URL") and (getattr(config.option, "numprocesses", None) or 0) > 1:
         raise pytest.UsageError("QTS_TEST_REDIS_URL names one database, and each process would empty it: set N=0")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest tests: at the end of a run all its processes have work."""
-    items.sort(key=lambda item: not (item.get_closest_marker("soak") or item.get_closest_marker("xdist_group")))

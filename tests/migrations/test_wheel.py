@@ -22,9 +22,6 @@ from tests.fixtures.linked import link_requirements
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-# One process builds the wheel and its environment, for all tests of the module.
-pytestmark = pytest.mark.xdist_group("wheel")
-
 
 def run(*arguments: str | Path, cwd: Path, **variables: str) -> str:
     process = subprocess.run(
