@@ -23,6 +23,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from qts_data.database.errors import connecting, translate, translate_commit
 from qts_data.errors import (
+    ConfigurationError,
     DatabaseError,
     DatabaseUnavailable,
     InvalidRecord,
@@ -30,6 +31,7 @@ from qts_data.errors import (
     QtsDataError,
     TransactionConflict,
     UniqueViolated,
+    WriterClosed,
 )
 from qts_data.repositories.accounting import Holding
 from qts_data.repositories.booking import Booking
@@ -37,7 +39,7 @@ from qts_data.repositories.next_fill import NextFill, Remembered
 from qts_data.repositories.reports import settle_reports
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
@@ -95,6 +97,9 @@ class FillWriter:
         self._broken = False  # the connection is to be given back
 
     async def __aenter__(self) -> Self:
+        if self._task is not None or self._closing:
+            state = "is closed" if self._closing else "is open already"
+            raise ConfigurationError(f"the fill writer {state}; a writer is entered once, make another one")
         self._task = asyncio.create_task(self._work(), name="fill writer")
         return self
 
@@ -102,12 +107,25 @@ class FillWriter:
         await self.close()
 
     async def close(self) -> None:
-        """Book what waits, then let the connection go; goes on by itself if the task that closes is cancelled."""
+        """Book what waits, then let the connection go; goes on by itself if the task that closes is cancelled.
+
+        A second call waits for the same end. A writer that was never entered takes nothing afterwards.
+
+        Raises:
+            WriterClosed: The task of the writer was cancelled; those who waited for their fills got the same.
+        """
         self._closing = True
         self._wake.set()
         if self._task is not None:
-            await asyncio.shield(self._task)
-            self._task = None
+            await asyncio.wait([self._task])
+            if self._task.cancelled():
+                raise self._ended()
+            if (error := self._task.exception()) is not None:
+                raise error
+
+    @staticmethod
+    def _ended() -> WriterClosed:
+        return WriterClosed("the fill writer was cancelled; fills that waited were not booked")
 
     async def record_fill(self, entry: LedgerEntry) -> BookedFill:
         """Book a fill and wait until it is committed; the rules are those of `LedgerRepository.record_fill`.
@@ -120,12 +138,15 @@ class FillWriter:
             WritesRefused: Nothing may be written now; nothing of the group was booked.
             OutcomeUnknown: The connection was lost during COMMIT; send the fill again.
             DatabaseUnavailable: No server answers; nothing of the group was booked.
+            WriterClosed: The writer was not entered, or is closed, or its task was cancelled before the fill was sent.
         """
         if self._closing or self._task is None:
-            raise DatabaseUnavailable("the fill writer is closed")
+            raise WriterClosed(f"the fill writer {'is closed' if self._closing else 'was not entered'}")
         self._inside += 1
         try:
             async with self._room:
+                if self._task.done():  # it was cancelled while this call waited for room
+                    raise self._ended()
                 booked: asyncio.Future[BookedFill] = asyncio.get_running_loop().create_future()
                 if not self._send_alone(entry, booked):
                     self._waiting.append((entry, booked))
@@ -207,10 +228,12 @@ class FillWriter:
                     await self._book([entry for entry, _ in group], [booked for _, booked in group])
                 self._working = False
         finally:
-            # Only a writer that is cancelled leaves anybody here.
+            # Only a writer that is cancelled leaves any here.
             self._closing = True
             for _, booked in self._waiting:
-                booked.cancel()
+                if not booked.done():
+                    booked.set_exception(self._ended())
+            self._waiting.clear()
             await self._release()
 
     async def _book(self, entries: list[LedgerEntry], answers: list[asyncio.Future[BookedFill]]) -> None:
@@ -229,8 +252,10 @@ class FillWriter:
                 _answer(answers, dict.fromkeys(range(len(answers)), error), {})
             return
         except BaseException:
-            for answer in answers:
-                answer.cancel()
+            # The connection is closed by now, maybe in the middle of a COMMIT.
+            error = OutcomeUnknown("the fill writer was cancelled while the fill was booked; send it again")
+            self._doubt(error, entries)
+            _answer(answers, dict.fromkeys(range(len(answers)), error), {})
             raise
         _answer(answers, booking.errors, results)
 
@@ -238,15 +263,14 @@ class FillWriter:
         if isinstance(error, OutcomeUnknown):
             for account, symbol in {(entry.account, entry.symbol) for entry in entries}:
                 for listener in self._in_doubt:
-                    listener(account, symbol)
+                    with _logged(listener):
+                        listener(account, symbol)
 
     def _tell(self, results: dict[int, BookedFill], held_at: float) -> None:
         for listener in self._listeners:
             for booked in results.values():
-                try:
+                with _logged(listener):
                     listener(booked, held_at)
-                except Exception:  # noqa: BLE001 - whatever it is, the fills are committed
-                    _log.exception("a listener failed after fills had been committed: %r", listener)
 
     async def _attempt(self, entries: list[LedgerEntry]) -> tuple[Booking, dict[int, BookedFill]]:
         conflicts = 0
@@ -352,6 +376,14 @@ class FillWriter:
                 if driver is not None and driver.closed:
                     await greenlet_spawn(lease.invalidate)
                 await greenlet_spawn(lease.close)
+
+
+@contextlib.contextmanager
+def _logged(listener: object) -> Iterator[None]:
+    try:
+        yield
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a CancelledError, too, is the listener's own
+        _log.exception("a listener failed after fills had been committed: %r", listener)
 
 
 def _answer(
