@@ -113,6 +113,7 @@ class FileContent:
         aside: Numbers that were set aside by hand.
         damages: By the place of a record, counted from 1, what is wrong there; 0 is the head.
         sealed_at: Number behind its last tick, by its seal; None without one.
+        sealed_from: Bytes before its seal.
         end: Bytes up to the end of the last whole record.
     """
 
@@ -121,6 +122,7 @@ class FileContent:
     aside: set[int] = field(default_factory=set)
     damages: list[tuple[int, str]] = field(default_factory=list)
     sealed_at: int | None = None
+    sealed_from: int = 0
     end: int = 0
 
 
@@ -241,7 +243,7 @@ def _check_seal(  # noqa: PLR0917
         found.damages.append(
             (place, f"the file does not fit its seal, which closes {number:,} ticks in {length:,} bytes")
         )
-    found.sealed_at = number
+    found.sealed_at, found.sealed_from = number, offset
 
 
 def _record_at(data: bytes, offset: int, seed: int) -> tuple[int | None, int, bytes]:
