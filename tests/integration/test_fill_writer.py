@@ -12,7 +12,14 @@ import pytest_asyncio
 import sqlalchemy as sa
 
 from qts_data.contracts import BookedFill, Reversal
-from qts_data.errors import CheckViolated, DatabaseUnavailable, InvalidRecord, LedgerConflict, OutcomeUnknown, WriterClosed
+from qts_data.errors import (
+    CheckViolated,
+    DatabaseUnavailable,
+    InvalidRecord,
+    LedgerConflict,
+    OutcomeUnknown,
+    WriterClosed,
+)
 from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.waiting import eventually, waits_for_a_transaction
