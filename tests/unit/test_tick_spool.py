@@ -1,4 +1,4 @@
-"""Files of ticks that are not in the database yet: what a crash leaves, what a disk refuses, what was damaged."""
+"""Files of ticks that are not in the database yet: after a crash, on a full disk, and damaged."""
 
 from __future__ import annotations
 

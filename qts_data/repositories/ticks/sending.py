@@ -99,7 +99,7 @@ class Sender:
 
         async def attempt() -> IngestReport | None:
             nonlocal held, numbering
-            # The numbers of an attempt before were rolled back; the server knows what is stored.
+            # The numbers of an attempt before were rolled back; those of the table count.
             now = held or await prepared(group.ticks, live_numbering())
             held, numbering = None, now.numbering
             return await self._once(now, stream, before, at_most)
@@ -132,7 +132,7 @@ class Sender:
                 return await repository.ingest_group(group, stream=stream, before=before, at_most=at_most)
             except DatabaseError as error:
                 if error.sqlstate == _READ_ONLY:
-                    # A server that has become a standby stays one: the next attempt is to ask who is the primary now.
+                    # A server that has become a standby stays one: the next attempt is to look for the primary anew.
                     await uow.connection.invalidate()
                 raise
 

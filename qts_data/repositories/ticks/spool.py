@@ -87,7 +87,7 @@ class Spool:
             stream: A name that no stream had before.
 
         Returns:
-            What is left, the oldest first.
+            Streams of earlier writers, the oldest first.
 
         Raises:
             SpoolInUse: Another writer holds the spool.
@@ -161,7 +161,7 @@ class Spool:
         await self._refusing(lambda: self._remove_left(left, missing))
 
     async def set_aside(self, left: Left, missing: Sequence[Damage]) -> None:
-        """Keep the damaged files of a stream, with the reasons, before what is whole of them is sent.
+        """Keep the damaged files of a stream, with the reasons, before their whole records are sent.
 
         Raises:
             SpoolRefused: The disk refused.

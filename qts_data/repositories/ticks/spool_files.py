@@ -72,7 +72,7 @@ class Segment:
             try:
                 self._write(bytes(len(block)), self._offset)
             except OSError as again:
-                raise OSError(errno.EIO, f"{error}, and what was written could not be cleared: {again}") from error
+                raise OSError(errno.EIO, f"{error}, and the bytes written could not be cleared: {again}") from error
             raise
         self._offset += len(block)
         self._checksum = zlib.crc32(block, self._checksum)
@@ -135,7 +135,7 @@ def write_list(path: Path, table: str, streams: Sequence[Listed]) -> None:
 
 
 def read_list(path: Path) -> tuple[str, list[Listed]] | None:
-    """Read the table and the streams; None if the file is no list of this format, or is damaged."""
+    """Read the table and the streams; None if the file has another format, or is damaged."""
     try:
         body, checksum = path.read_bytes()[: 1 << 20].decode().split("\n")
         if int(checksum) != zlib.crc32(body.encode()):
@@ -170,7 +170,7 @@ def keep(path: Path, directory: Path, reasons: Sequence[str]) -> Path:
 
 
 def note(directory: Path, reasons: Sequence[str]) -> None:
-    """Add sentences to the list of what is damaged; those that are in it already are not repeated."""
+    """Add sentences to the list of damages, each once."""
     directory.mkdir(exist_ok=True)
     path = directory / "reasons.txt"
     known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []

@@ -1,4 +1,4 @@
-"""The bytes of a spool: records with length, number and checksum, and how to find what is whole in a damaged file.
+"""The bytes of a spool: records with length, number and checksum, and how to find the whole ones in a damaged file.
 
 A file is a record HEAD, records TICK, and at its end a record SEAL with the length and checksum of all before it. While
 a file is being written there are zeros behind its last record: its place on the disk is taken beforehand, so that a
@@ -79,7 +79,7 @@ class Damage(NamedTuple):
         record: Place of the first record concerned in its file, counted from 1; 0 where no record is known.
         first: Number of the first tick of the stream that is concerned.
         end: Number after the last one; None where that is not known.
-        reason: What is wrong, for a person.
+        reason: The fault, for a person.
     """
 
     file: str
@@ -111,7 +111,7 @@ class FileContent:
         head: Its first record; None if that is damaged.
         ticks: Records that are whole, in the order of the file.
         aside: Numbers that were set aside by hand.
-        damages: By the place of a record, counted from 1, what is wrong there; 0 is the head.
+        damages: By the place of a record, counted from 1, the fault there; 0 is the head.
         sealed_at: Number behind its last tick, by its seal; None without one.
         sealed_from: Bytes before its seal.
         end: Bytes up to the end of the last whole record.

@@ -24,7 +24,7 @@ _LONGEST_HEAD: Final = 65_536
 
 
 def old_head(path: Path, name: str) -> tuple[str, str | None, str] | None:
-    """Read the stream, its table and why it was refused; None if this is no head of the old formats."""
+    """Read the stream, its table and why it was refused; None if this is not a head of the old formats."""
     try:
         text = path.read_bytes()[:_LONGEST_HEAD].decode()
         if re.fullmatch(re.escape(name) + "/[0-9a-f-]+", text):

@@ -35,7 +35,7 @@ class Left:
         position: Ticks that the spool had taken before it.
         ticks: By number, in order.
         places: By number, file and record for a person.
-        damages: What is missing or cannot be read.
+        damages: Parts that are missing or cannot be read.
         files: Its files, and of each the damages in it.
         end: Number behind the last tick that is known.
         listed: Files that were begun.
@@ -191,7 +191,7 @@ def _head_by_name(left: Left, path: Path, content: FileContent) -> Head:
 
 
 def _take_file(left: Left, head: Head, path: Path, content: FileContent) -> int:
-    """Take the ticks of a file, and name what is missing; returns the number behind its last one."""
+    """Take the ticks of a file, and name the missing ones; returns the number behind its last one."""
     known = {one.number for one in content.ticks} | content.aside
     reasons = list(content.damages)
     for before, one in zip([None, *content.ticks], content.ticks, strict=False):

@@ -66,7 +66,7 @@ class TickWriter:
         group_seconds: Longest time a tick waits for its group to fill.
         bound: Most ticks that are taken and not committed, those found in the spool not counted.
         at_bound: What `write` does there.
-        durability: What is certain when `write` has returned.
+        durability: The guarantee that holds when `write` has returned.
         spool: Directory for ticks that are not committed yet; a writer of the same name that starts later sends
             those that it finds there first. Held by one writer at a time.
         on_group: Called with the report of each group after its commit, for the bars that late ticks changed. A plain
@@ -75,7 +75,7 @@ class TickWriter:
             server may lose the groups of its last moments (three times wal_writer_delay, 0.6 s), in whole groups.
 
     Raises:
-        ConfigurationError: A bound is no positive number, `SPOOLED` without `spool`, or `on_group` is a coroutine
+        ConfigurationError: A bound is not a positive number, `SPOOLED` without `spool`, or `on_group` is a coroutine
             function.
     """
 
@@ -158,14 +158,14 @@ class TickWriter:
         self._task = asyncio.create_task(self._run(), name=f"tick writer {self._name}")
 
     async def write(self, tick: TickData) -> None:
-        """Take a tick; what is certain when this returns is the writer's durability.
+        """Take a tick; the writer's durability says what this guarantees when it returns.
 
         A call that is cancelled while it waits for room has not taken the tick. One that is cancelled later, while it
         waits for the disk or the database (`SPOOLED`, `COMMITTED`), has: the tick goes in as if nothing had happened,
         and writing it again would store it twice.
 
         Raises:
-            InvalidRecord: It is no TickData; nothing was taken.
+            InvalidRecord: It is not TickData; nothing was taken.
             TickQueueFull: The queue is full and the policy is to raise; the tick was not taken.
             SpoolRefused: The disk refused; the tick was not taken, and may be written again when there is room.
                 Ticks that were taken before stay taken.
@@ -200,7 +200,7 @@ class TickWriter:
         await self._until_stored(self._counts.accepted)
 
     async def close(self) -> None:
-        """Commit what was taken, however long the database is away, and end. No tick is taken any more.
+        """Commit every tick that was taken, however long the database is away, and end. No tick is taken any more.
 
         A second call waits for the same end. A call that is cancelled leaves the writer closing by itself.
 

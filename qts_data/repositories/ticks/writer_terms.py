@@ -17,9 +17,9 @@ _REMEMBERED_LAGS: Final = 10_000
 
 
 class Durability(enum.StrEnum):
-    """What is certain when `write` has returned.
+    """The guarantee that holds when `write` has returned.
 
-    QUEUED: The tick is in this process's memory; a crash of the process loses what is not committed yet, at most
+    QUEUED: The tick is in this process's memory; a crash of the process loses its uncommitted ticks, at most
         the bound of the queue. The default: a feed is not slowed by the disk.
     SPOOLED: The tick is in a file on this machine, flushed to the disk; a crash of the process or of the machine
         loses nothing. Needs `spool`.
