@@ -39,7 +39,7 @@ class Segment:
     """
 
     def __init__(self, directory: Path, name: str, head: Head) -> None:
-        self.head = head
+        self.head = head = head._replace(size=_SEGMENT_BYTES)
         self.path = directory / file_name(name, head)
         self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | _AT_ONCE, 0o644)
         try:

@@ -62,6 +62,7 @@ class Head(NamedTuple):
         ordinal: Number of the file in its stream, from 0.
         first: Number of its first tick.
         position: Ticks that the spool had taken before this stream, since it was last empty.
+        size: Bytes that the file has while it is written; without a seal and shorter, it was cut.
     """
 
     stream: str
@@ -69,6 +70,7 @@ class Head(NamedTuple):
     ordinal: int
     first: int
     position: int
+    size: int = 0
 
 
 class Damage(NamedTuple):
@@ -114,6 +116,7 @@ class FileContent:
         damages: By the place of a record, counted from 1, the fault there; 0 is the head.
         sealed_at: Number behind its last tick, by its seal; None without one.
         sealed_from: Bytes before its seal.
+        torn: Whether records may be missing behind the last whole one, so that their number is not known.
         end: Bytes up to the end of the last whole record.
     """
 
@@ -123,6 +126,7 @@ class FileContent:
     damages: list[tuple[int, str]] = field(default_factory=list)
     sealed_at: int | None = None
     sealed_from: int = 0
+    torn: bool = False
     end: int = 0
 
 
@@ -193,6 +197,7 @@ def read(data: bytes, stream: str | None = None) -> FileContent:
         if kind is None or kind == Kind.HEAD:
             place += 1
             found.damages.append((place, "its length or checksum does not fit"))
+            found.torn = True
             offset = _next_marker(data, offset + 1)
             continue
         if kind == Kind.SEAL:
@@ -200,8 +205,14 @@ def read(data: bytes, stream: str | None = None) -> FileContent:
         else:
             place += 1
             _take(kind, number, payload, place, offset, found)
+            found.torn = False
         offset += _RECORD.size + len(payload)
         found.end = offset
+    if found.head is None:
+        found.torn = True
+    elif found.sealed_at is None and len(data) < found.head.size:
+        found.damages.append((place + 1, f"the file is cut: it has {len(data):,} of {found.head.size:,} bytes"))
+        found.torn = True
     return found
 
 
@@ -220,14 +231,15 @@ def _take(  # noqa: PLR0917
 def _read_head(data: bytes, found: FileContent) -> None:
     kind, ordinal, payload = _record_at(data, 0, 0)
     try:
-        version, stream, table, again, first, position = payload.decode().split(_SEPARATOR)
+        version, stream, table, again, first, position, size = payload.decode().split(_SEPARATOR)
         if kind == Kind.HEAD and version == _VERSION and int(again) == ordinal:
-            found.head = Head(stream, table, ordinal, int(first), int(position))
+            found.head = Head(stream, table, ordinal, int(first), int(position), int(size))
             found.end = _RECORD.size + len(payload)
             return
     except ValueError:
         pass
     found.damages.append((0, "its head is damaged"))
+    found.torn = True
     found.end = _next_marker(data, 1)
     while found.end < len(data) and data[found.end + 4 : found.end + 5] == bytes([Kind.HEAD]):
         found.end = _next_marker(data, found.end + 1)

@@ -89,9 +89,10 @@ def scan(directory: Path, name: str, table: str) -> Scan:
     head = directory / f"{name}.stream"
     if head.exists():
         _take_list(head, name, table, streams, found)
-    for stream, contents in _contents(directory, name, found).items():
-        _refuse_other_tables(contents, table)
-        _put_in_order(streams.setdefault(stream, Left(stream)), contents)
+    contents = _contents(directory, name, found)
+    for stream in contents.keys() | streams.keys():  # also those of the list whose files are all gone
+        _refuse_other_tables(contents.get(stream, []), table)
+        _put_in_order(streams.setdefault(stream, Left(stream)), contents.get(stream, []))
     for stream, files in _old_files(directory, name).items():
         read_lines(streams.setdefault(stream, Left(stream)), files)
     found.left = sorted(streams.values(), key=lambda one: (one.position, one.end, one.stream))
@@ -207,7 +208,7 @@ def _take_file(left: Left, head: Head, path: Path, content: FileContent) -> int:
     if content.sealed_at is not None:
         end = max(end, content.sealed_at)
     left.damages += _holes(path, head.first, end, known, content)
-    torn = content.sealed_at is None and content.damages and content.damages[-1][0] > len(content.ticks)
+    torn = content.torn and content.sealed_at is None
     for place, reason in reasons:
         # Behind the last whole record of a file without a seal, it is not known how many there were.
         is_last = torn and (place, reason) == content.damages[-1]
