@@ -11,6 +11,7 @@ All ticks that arrive while a block is on its way make the next one: many writer
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import re
@@ -215,11 +216,11 @@ class Spool:
             if self._failure is not None:
                 raise self._failure
             written = await self._in_thread(lambda: self._write_block(block, first))
-        except OSError as error:
-            refused = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, every caller that waits has to get it
+            refused = error if isinstance(error, OSError) else OSError(errno.EIO, repr(error))
             written = self._next - first
-            if error.errno not in _FULL:
-                self._failure = error
+            if refused.errno not in _FULL:
+                self._failure = refused
         self._outstanding -= len(some)
         on_disk, rest = some[:written], some[written:]
         if self._on_disk is not None and on_disk:
@@ -282,10 +283,19 @@ class Spool:
     def _leave(self) -> None:
         if self._segment is not None:
             self._segment.close()
+            self._unlist()
             self._segment.path.unlink(missing_ok=True)
             self._segment = None
         if self._lock is not None:
             self._lock.release()
+
+    def _unlist(self) -> None:
+        """Take the own stream, which has no tick, out of the list of files."""
+        with contextlib.suppress(OSError):
+            if self._left:
+                write_list(self._head, self._table, listed(self._left))
+            else:
+                self._head.unlink(missing_ok=True)
 
     def _next_segment(self) -> Segment:
         head = Head(self._stream.stream, self._table, self._stream.files, self._next, self._stream.position)

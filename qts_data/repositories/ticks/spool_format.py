@@ -137,7 +137,7 @@ def encode_tick(tick: TickData) -> bytes:
         time = time.astimezone(_UTC)
     seq, bid, ask = tick.seq, tick.bid, tick.ask
     return (
-        f"{time:%Y-%m-%dT%H:%M:%S.%f}\x1f{tick.symbol}\x1f{tick.price}\x1f{tick.volume}\x1f{tick.source}\x1f"
+        f"{time.isoformat(timespec='microseconds')}\x1f{tick.symbol}\x1f{tick.price}\x1f{tick.volume}\x1f{tick.source}\x1f"
         f"{'' if seq is None else seq}\x1f{'' if bid is None else bid}\x1f{'' if ask is None else ask}"
     ).encode()
 
@@ -145,7 +145,7 @@ def encode_tick(tick: TickData) -> bytes:
 def _decoded_tick(payload: bytes) -> TickData:
     time, symbol, price, volume, source, seq, bid, ask = payload.decode().split(_SEPARATOR)
     return TickData(
-        time=dt.datetime.fromisoformat(time).replace(tzinfo=_UTC),
+        time=dt.datetime.fromisoformat(time),
         symbol=symbol,
         price=Decimal(price),
         volume=Decimal(volume),
