@@ -254,9 +254,9 @@ class FillWriter:
             return
         except BaseException:
             # The connection is closed by now, maybe in the middle of a COMMIT.
-            error = OutcomeUnknown("the fill writer was cancelled while the fill was booked; send it again")
-            self._doubt(error, entries)
-            answer_all(answers, dict.fromkeys(range(len(answers)), error), {})
+            unknown = OutcomeUnknown("the fill writer was cancelled while the fill was booked; send it again")
+            self._doubt(unknown, entries)
+            answer_all(answers, dict.fromkeys(range(len(answers)), unknown), {})
             raise
         answer_all(answers, booking.errors, results)
 

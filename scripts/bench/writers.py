@@ -1,6 +1,6 @@
 """How fast do many feeders go through TickWriter, beside psycopg's COPY and a commit for each tick?
 
-    python scripts/bench/writers.py [--rows 40000] [--rounds 3] [--url URL] [--spool DIRECTORY]
+    python -m scripts.bench.writers [--rows 40000] [--rounds 3] [--url URL] [--spool DIRECTORY]
 
 Each round measures every work once on an emptied table, with the same rows, so that all of them see the same machine.
 `psycopg COPY` writes rows of Python values with `write_row` and commits once. The feeders of a TickWriter write one
@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-from market import COLUMNS, Bench, Line, commit_each, database, made, ratio, records, table_of
 
 from qts_data.database.engine import DatabaseConfig
 from qts_data.repositories import Database, Durability, TickWriter
+from scripts.bench.market import COLUMNS, Bench, Line, commit_each, database, made, ratio, records, table_of
 
 if TYPE_CHECKING:
     from qts_data.contracts import TickData

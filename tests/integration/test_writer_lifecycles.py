@@ -119,7 +119,7 @@ async def test_group_listener_errors_are_logged_only(market: Database, caplog: p
     async with TickWriter(market, on_group=cancels, group_seconds=0) as writer:
         await writer.write(tick(0))
         await writer.flush()
-    async with TickWriter(market, on_group=lambda _: late()) as writer:  # type: ignore[arg-type, return-value]
+    async with TickWriter(market, on_group=lambda _: late()) as writer:  # type: ignore[arg-type]
         await writer.write(tick(1))
     assert await prices(market) == [0, 1]
     assert "on_group of live failed" in caplog.text
@@ -204,7 +204,7 @@ async def test_second_process_waits_for_the_first(
         await TickWriter(market, name="two", spool=tmp_path).start()
     if killed:
         first.kill()
-    await first.communicate()
+    await first.communicate(b"")
     async with TickWriter(market, name="two", spool=tmp_path, durability=Durability.SPOOLED) as writer:
         for price in range(20):
             await writer.write(tick(price, "B"))
@@ -343,15 +343,15 @@ async def test_fill_writer_calls_in_any_order_end(market: Database, calls: list[
     fills: list[asyncio.Task[Any]] = []
     listeners = len(market._booked)  # noqa: SLF001 - they are to be as many afterwards
 
-    def fill() -> None:
+    def fill(_: int) -> asyncio.Task[Any]:
         entry = FillFactory.build(symbol=symbol, side="BUY", qty=Decimal(1), price=Decimal(1))
-        fills.append(asyncio.create_task(writer.record_fill(entry), name=entry.execution_id))
+        return asyncio.create_task(writer.record_fill(entry), name=entry.execution_id)
 
     do: dict[str, Callable[[], object]] = {
         "enter": lambda: running.append(asyncio.create_task(writer.__aenter__())),
         "close": lambda: running.append(asyncio.create_task(writer.close())),
-        "fill": fill,
-        "burst": lambda: [fill() for _ in range(6)],
+        "fill": lambda: fills.append(fill(0)),
+        "burst": lambda: fills.extend(map(fill, range(6))),
         "fail": lambda: market.refuse_writes(FAIL),
         "normal": lambda: market.refuse_writes(None),
         "cancel": lambda: (running or fills) and chance.choice([*running, *fills]).cancel(),

@@ -213,8 +213,6 @@ class Spool:
         written = 0
         refused: OSError | None = None
         try:
-            if self._failure is not None:
-                raise self._failure
             written = await self._in_thread(lambda: self._write_block(block, first))
         except Exception as error:  # noqa: BLE001 - whatever it is, every caller that waits has to get it
             refused = error if isinstance(error, OSError) else OSError(errno.EIO, repr(error))
@@ -315,6 +313,8 @@ class Spool:
 
     def _write_block(self, block: list[bytes], first: int) -> int:
         """Write records in as few flushes as the files allow; returns how many."""
+        if self._failure is not None:
+            raise self._failure
         start = 0
         while start < len(block):
             segment = self._segment or self._next_segment()
