@@ -16,7 +16,7 @@ import errno
 import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from qts_data.errors import ConfigurationError, SpoolRefused, WriterClosed
 from qts_data.repositories.ticks.spool_files import Listed, Segment, keep, note, sync_directory, write_list
@@ -25,11 +25,13 @@ from qts_data.repositories.ticks.spool_lock import SpoolLock
 from qts_data.repositories.ticks.spool_scan import Left, listed, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from qts_data.contracts import TickData
     from qts_data.repositories.ticks.spool_format import Damage
+
+    _Waiting: TypeAlias = tuple[TickData, bytes, asyncio.Future[None] | None]
 
 __all__ = ["Spool"]
 
@@ -66,6 +68,8 @@ class Spool:
         self._directory = directory
         self._name = name
         self._table = table
+        self._head = directory / f"{name}.stream"
+        self._aside = directory / f"{name}.damaged"
         self._on_disk = on_disk
         self._lock: SpoolLock | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -75,9 +79,10 @@ class Spool:
         self._next = 0  # number of the next tick that is given to the disk
         self._segment: Segment | None = None
         self._full: list[tuple[int, Path]] = []  # files before the current one, with the number behind their ticks
-        self._waiting: list[tuple[TickData, bytes, asyncio.Future[None] | None]] = []
+        self._waiting: list[_Waiting] = []
         self._outstanding = 0
-        self._flushing: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._refused: OSError | None = None  # of a flush that no caller waited for; the next one is given it
         self._failure: OSError | None = None
 
@@ -97,13 +102,12 @@ class Spool:
         """
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"spool {self._name}")
         try:
-            return await self._in_thread(lambda: self._open(stream))
-        except BaseException as error:
+            with _refused(self._directory):
+                return await self._in_thread(lambda: self._open(stream))
+        except BaseException:
             await self._in_thread(self._leave)
             self._thread.shutdown(wait=False)
             self._thread = None
-            if isinstance(error, OSError):
-                raise _refusal(error, self._directory) from error
             raise
 
     @property
@@ -140,10 +144,14 @@ class Spool:
     def _append(self, tick: TickData, written: asyncio.Future[None] | None) -> None:
         if self._failure is not None:
             raise _refusal(self._failure, self._directory) from self._failure
+        if self._thread is None:
+            raise WriterClosed(f"the spool {self._directory} of {self._name} is closed")
         self._waiting.append((tick, encode_tick(tick), written))
         self._outstanding += 1
-        if self._flushing is None:
-            self._flushing = asyncio.get_running_loop().create_task(self._flush(), name=f"spool {self._name}")
+        if self._idle.is_set():
+            self._idle.clear()
+            # After the other tasks of this turn, so that their ticks come into the same block.
+            asyncio.get_running_loop().call_soon(self._begin)
 
     def place(self, number: int) -> str:
         """File and record of a tick of the own stream, counted from 1, for a person."""
@@ -159,7 +167,8 @@ class Spool:
         Raises:
             SpoolRefused: The disk refused to set a damaged file aside; nothing was removed.
         """
-        await self._refusing(lambda: self._remove_left(left, missing))
+        with _refused(self._directory):
+            await self._in_thread(lambda: self._remove_left(left, missing))
 
     async def set_aside(self, left: Left, missing: Sequence[Damage]) -> None:
         """Keep the damaged files of a stream, with the reasons, before their whole records are sent.
@@ -167,7 +176,8 @@ class Spool:
         Raises:
             SpoolRefused: The disk refused.
         """
-        await self._refusing(lambda: self._keep(left, missing))
+        with _refused(self._directory):
+            await self._in_thread(lambda: self._keep(left, missing))
 
     async def forget(self, stored: int) -> None:
         """Remove full files of the own stream whose ticks are all stored.
@@ -179,8 +189,7 @@ class Spool:
 
     async def flush(self) -> None:
         """Wait until every tick so far is on the disk, or was refused."""
-        while self._flushing is not None:
-            await asyncio.wait([self._flushing])
+        await self._idle.wait()
 
     async def close(self, *, empty: bool) -> None:
         """Flush, close the files and let the next writer in; a second call does nothing.
@@ -199,26 +208,32 @@ class Spool:
         finally:
             thread.shutdown(wait=False)
 
-    async def _flush(self) -> None:
-        try:
-            while self._waiting:
-                some, self._waiting = self._waiting, []
-                await self._write(some)
-        finally:
-            self._flushing = None
+    # Callbacks and no task: while groups are prepared each turn of the loop takes milliseconds, and a block is to
+    # come to the disk and back in as few of them as possible.
 
-    async def _write(self, some: list[tuple[TickData, bytes, asyncio.Future[None] | None]]) -> None:
+    def _begin(self) -> None:
+        """Give all ticks that wait to the thread as one block."""
+        some, self._waiting = self._waiting, []
+        if not some or self._thread is None:
+            self._idle.set()
+            return
         first, seed = self._next, self._seed
         block = [record(Kind.TICK, number, payload, seed) for number, (_, payload, _) in enumerate(some, start=first)]
-        written = 0
-        refused: OSError | None = None
-        try:
-            written = await self._in_thread(lambda: self._write_block(block, first))
-        except Exception as error:  # noqa: BLE001 - whatever it is, every caller that waits has to get it
-            refused = error if isinstance(error, OSError) else OSError(errno.EIO, repr(error))
-            written = self._next - first
-            if refused.errno not in _FULL:
-                self._failure = refused
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            refused: OSError | None = None
+            try:
+                self._write_block(block, first)
+            except Exception as error:  # noqa: BLE001 - whatever it is, every caller that waits has to get it
+                refused = error if isinstance(error, OSError) else OSError(errno.EIO, repr(error))
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(self._end, some, self._next - first, refused)
+
+        self._thread.submit(work)
+
+    def _end(self, some: list[_Waiting], written: int, refused: OSError | None) -> None:
+        """Let the callers of a block go on, and begin the next one."""
         self._outstanding -= len(some)
         on_disk, rest = some[:written], some[written:]
         if self._on_disk is not None and on_disk:
@@ -227,9 +242,13 @@ class Spool:
             if future is not None and not future.done():
                 future.set_result(None)
         if refused is not None:
+            if refused.errno not in _FULL:
+                self._failure = refused
             self._refuse(rest, refused)
+        # Behind the callers, whose next ticks come into the same block.
+        asyncio.get_running_loop().call_soon(self._begin)
 
-    def _refuse(self, rest: list[tuple[TickData, bytes, asyncio.Future[None] | None]], error: OSError) -> None:
+    def _refuse(self, rest: list[_Waiting], error: OSError) -> None:
         _log.error("the disk refused %d ticks of the spool %s of %s: %s", len(rest), self._directory, self._name, error)
         for _, _, future in rest:
             if future is None:
@@ -253,12 +272,6 @@ class Spool:
         if cancelled is not None and running.exception() is None:
             raise cancelled
         return running.result()
-
-    async def _refusing(self, work: Callable[[], None]) -> None:
-        try:
-            await self._in_thread(work)
-        except OSError as error:
-            raise _refusal(error, self._directory) from error
 
     # From here on everything runs in the thread.
 
@@ -373,14 +386,14 @@ class Spool:
             if self._lock is not None:
                 self._lock.release()
 
-    @property
-    def _head(self) -> Path:
-        return self._directory / f"{self._name}.stream"
-
-    @property
-    def _aside(self) -> Path:
-        return self._directory / f"{self._name}.damaged"
-
 
 def _refusal(error: OSError, directory: Path) -> SpoolRefused:
     return SpoolRefused(f"the disk of the spool {directory} refused: {error}", errno=error.errno)
+
+
+@contextlib.contextmanager
+def _refused(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _refusal(error, directory) from error
