@@ -417,7 +417,7 @@ async def test_a_disk_that_refuses_the_spool_neither_loses_nor_doubles_a_tick(
 async def test_what_was_spooled_by_the_way_survives_up_to_its_end(
     market: Database, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability
 ) -> None:
-    monkeypatch.setattr("qts_data.repositories.ticks.spool_files._SEGMENT_BYTES", 1_200)
+    monkeypatch.setattr("qts_data.repositories.ticks.spool_files._SEGMENT_BYTES", 900)
     async with Database(proxy.url) as away:
         await proxy.stop()
         writer = TickWriter(away, spool=tmp_path, durability=durability)
