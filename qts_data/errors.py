@@ -11,7 +11,11 @@ An engine catches by class, never by message text:
 * deploy or migrate - `SchemaMismatch`;
 * ask somebody else - `NotSupported`;
 * compare and repair - `DataConsistencyError`;
-* wait for the engine to leave FAIL or LOCKDOWN - `WritesRefused`.
+* wait for the engine to leave FAIL or LOCKDOWN - `WritesRefused`;
+* wait for room in a queue - `TickQueueFull`;
+* open another writer - `WriterClosed`;
+* wait for the end of another process - `SpoolInUse`;
+* look at the local disk - `SpoolRefused`, which is an `OSError`, too.
 
 The manager of the cache raises one `CacheError` only: `CacheClosed`, after `close`. A cache itself raises all of them.
 """
@@ -42,10 +46,14 @@ __all__ = [
     "SchemaMismatch",
     "SourceRefused",
     "SourceUnavailable",
+    "SpoolInUse",
+    "SpoolRefused",
     "StaleWrite",
     "StatementTimeout",
+    "TickQueueFull",
     "TransactionConflict",
     "UniqueViolated",
+    "WriterClosed",
     "WritesRefused",
 ]
 
@@ -218,6 +226,34 @@ class SchemaMismatch(DatabaseError):
 
 class WritesRefused(QtsDataError):
     """The engine's safety state allows no writes."""
+
+
+class TickQueueFull(QtsDataError):
+    """The writer's queue is at its bound; the tick was not taken."""
+
+    retryable = True
+
+
+class WriterClosed(ConfigurationError):
+    """The writer is not open: it was not started, or it is closed, or it was abandoned."""
+
+
+class SpoolInUse(ConfigurationError):
+    """Another writer holds the spool; it is free when that one ends."""
+
+    retryable = True
+
+
+class SpoolRefused(QtsDataError, OSError):
+    """The local disk refused the spool.
+
+    Attributes:
+        errno: The system's number of the error, or None.
+    """
+
+    def __init__(self, message: str | None = None, *, errno: int | None = None) -> None:
+        super().__init__(*(() if message is None else (message,)))
+        self.errno = errno
 
 
 class CacheError(QtsDataError):

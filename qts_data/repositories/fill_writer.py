@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import select
 import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final, Self, cast
@@ -23,21 +21,23 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from qts_data.database.errors import connecting, translate, translate_commit
 from qts_data.errors import (
-    DatabaseError,
+    ConfigurationError,
     DatabaseUnavailable,
     InvalidRecord,
     OutcomeUnknown,
     QtsDataError,
     TransactionConflict,
     UniqueViolated,
+    WriterClosed,
 )
 from qts_data.repositories.accounting import Holding
 from qts_data.repositories.booking import Booking
+from qts_data.repositories.fill_answers import answer_all, has_something_to_say, is_refusal, logged
 from qts_data.repositories.next_fill import NextFill, Remembered
 from qts_data.repositories.reports import settle_reports
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FillWriter"]
 
-_log = logging.getLogger(__name__)
 _ATTEMPTS: Final = 8
 _REMEMBERED: Final = 10_000
 """Positions that a writer remembers, the last ones that it booked."""
@@ -86,6 +85,7 @@ class FillWriter:
         self._room = asyncio.Semaphore(max_waiting)
         self._wake = asyncio.Event()
         self._closing = False
+        self._dead = False  # the task takes nothing more
         self._lease: PoolProxiedConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._remembered: OrderedDict[tuple[str, str], Remembered] = OrderedDict()
@@ -95,6 +95,9 @@ class FillWriter:
         self._broken = False  # the connection is to be given back
 
     async def __aenter__(self) -> Self:
+        if self._task is not None or self._closing:
+            state = "is closed" if self._closing else "is open already"
+            raise ConfigurationError(f"the fill writer {state}; a writer is entered once, make another one")
         self._task = asyncio.create_task(self._work(), name="fill writer")
         return self
 
@@ -102,12 +105,25 @@ class FillWriter:
         await self.close()
 
     async def close(self) -> None:
-        """Book what waits, then let the connection go; goes on by itself if the task that closes is cancelled."""
+        """Book what waits, then let the connection go; goes on by itself if the task that closes is cancelled.
+
+        A second call waits for the same end. A writer that was never entered takes nothing afterwards.
+
+        Raises:
+            WriterClosed: The task of the writer was cancelled; those who waited for their fills got the same.
+        """
         self._closing = True
         self._wake.set()
         if self._task is not None:
-            await asyncio.shield(self._task)
-            self._task = None
+            await asyncio.wait([self._task])
+            if self._task.cancelled():
+                raise self._ended()
+            if (error := self._task.exception()) is not None:
+                raise error
+
+    @staticmethod
+    def _ended() -> WriterClosed:
+        return WriterClosed("the fill writer was cancelled; fills that waited were not booked")
 
     async def record_fill(self, entry: LedgerEntry) -> BookedFill:
         """Book a fill and wait until it is committed; the rules are those of `LedgerRepository.record_fill`.
@@ -120,12 +136,15 @@ class FillWriter:
             WritesRefused: Nothing may be written now; nothing of the group was booked.
             OutcomeUnknown: The connection was lost during COMMIT; send the fill again.
             DatabaseUnavailable: No server answers; nothing of the group was booked.
+            WriterClosed: The writer was not entered, or is closed, or its task was cancelled before the fill was sent.
         """
         if self._closing or self._task is None:
-            raise DatabaseUnavailable("the fill writer is closed")
+            raise WriterClosed(f"the fill writer {'is closed' if self._closing else 'was not entered'}")
         self._inside += 1
         try:
             async with self._room:
+                if self._dead:  # it was cancelled while this call waited for room
+                    raise self._ended()
                 booked: asyncio.Future[BookedFill] = asyncio.get_running_loop().create_future()
                 if not self._send_alone(entry, booked):
                     self._waiting.append((entry, booked))
@@ -142,7 +161,7 @@ class FillWriter:
             return False
         remembered = self._remembered.get((entry.account, entry.symbol))
         driver: psycopg.AsyncConnection[Any] | None = self._lease.driver_connection
-        if remembered is None or driver is None or driver.lock.locked() or _has_something_to_say(self._lease):
+        if remembered is None or driver is None or driver.lock.locked() or has_something_to_say(self._lease):
             return False
         held_at = time.monotonic()
         self._require_writable()
@@ -207,10 +226,15 @@ class FillWriter:
                     await self._book([entry for entry, _ in group], [booked for _, booked in group])
                 self._working = False
         finally:
-            # Only a writer that is cancelled leaves anybody here.
-            self._closing = True
+            self._closing = self._dead = True
+            while self._flying:
+                self._wake.clear()
+                await self._wake.wait()
+            # Only a writer that is cancelled leaves any here.
             for _, booked in self._waiting:
-                booked.cancel()
+                if not booked.done():
+                    booked.set_exception(self._ended())
+            self._waiting.clear()
             await self._release()
 
     async def _book(self, entries: list[LedgerEntry], answers: list[asyncio.Future[BookedFill]]) -> None:
@@ -220,33 +244,34 @@ class FillWriter:
             booking, results = await self._attempt(entries)
             self._tell(results, held_at)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told to those who wait, not to the writer
-            if len(entries) > 1 and _is_refusal(error):
+            if len(entries) > 1 and is_refusal(error):
                 # The server refused one of them, and does not say which: each has to stand for itself.
                 for entry, answer in zip(entries, answers, strict=True):
                     await self._book([entry], [answer])
             else:
                 self._doubt(error, entries)
-                _answer(answers, dict.fromkeys(range(len(answers)), error), {})
+                answer_all(answers, dict.fromkeys(range(len(answers)), error), {})
             return
         except BaseException:
-            for answer in answers:
-                answer.cancel()
+            # The connection is closed by now, maybe in the middle of a COMMIT.
+            unknown = OutcomeUnknown("the fill writer was cancelled while the fill was booked; send it again")
+            self._doubt(unknown, entries)
+            answer_all(answers, dict.fromkeys(range(len(answers)), unknown), {})
             raise
-        _answer(answers, booking.errors, results)
+        answer_all(answers, booking.errors, results)
 
     def _doubt(self, error: Exception, entries: Iterable[LedgerEntry]) -> None:
         if isinstance(error, OutcomeUnknown):
             for account, symbol in {(entry.account, entry.symbol) for entry in entries}:
                 for listener in self._in_doubt:
-                    listener(account, symbol)
+                    with logged(listener):
+                        listener(account, symbol)
 
     def _tell(self, results: dict[int, BookedFill], held_at: float) -> None:
         for listener in self._listeners:
             for booked in results.values():
-                try:
+                with logged(listener):
                     listener(booked, held_at)
-                except Exception:  # noqa: BLE001 - whatever it is, the fills are committed
-                    _log.exception("a listener failed after fills had been committed: %r", listener)
 
     async def _attempt(self, entries: list[LedgerEntry]) -> tuple[Booking, dict[int, BookedFill]]:
         conflicts = 0
@@ -333,7 +358,7 @@ class FillWriter:
             return await self._driver()
 
     async def _driver(self) -> Driver:
-        if self._lease is not None and _has_something_to_say(self._lease):
+        if self._lease is not None and has_something_to_say(self._lease):
             # A server says nothing unasked but that it goes: with nothing on the way, nothing is in doubt yet.
             await greenlet_spawn(self._lease.invalidate)
             await self._release()
@@ -352,31 +377,3 @@ class FillWriter:
                 if driver is not None and driver.closed:
                     await greenlet_spawn(lease.invalidate)
                 await greenlet_spawn(lease.close)
-
-
-def _answer(
-    answers: Sequence[asyncio.Future[BookedFill]], errors: Mapping[int, Exception], results: Mapping[int, BookedFill]
-) -> None:
-    """Tell those who still wait what became of their fills, by their places."""
-    for index, answer in enumerate(answers):
-        if not answer.done():
-            if (refused := errors.get(index)) is not None:
-                answer.set_exception(refused)
-            else:
-                answer.set_result(results[index])
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether the server did not want something in what it was sent, and booked nothing."""
-    return isinstance(error, DatabaseError) and not isinstance(
-        error, DatabaseUnavailable | TransactionConflict | OutcomeUnknown
-    )
-
-
-def _has_something_to_say(lease: PoolProxiedConnection) -> bool:
-    driver: psycopg.AsyncConnection[Any] | None = lease.driver_connection
-    if driver is None or driver.closed:
-        return True
-    look = select.poll()
-    look.register(driver.fileno(), select.POLLIN)
-    return bool(look.poll(0))

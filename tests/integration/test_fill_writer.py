@@ -12,7 +12,14 @@ import pytest_asyncio
 import sqlalchemy as sa
 
 from qts_data.contracts import BookedFill, Reversal
-from qts_data.errors import CheckViolated, DatabaseUnavailable, InvalidRecord, LedgerConflict, OutcomeUnknown
+from qts_data.errors import (
+    CheckViolated,
+    DatabaseUnavailable,
+    InvalidRecord,
+    LedgerConflict,
+    OutcomeUnknown,
+    WriterClosed,
+)
 from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.waiting import eventually, waits_for_a_transaction
@@ -312,7 +319,7 @@ async def test_closing_books_what_waits_and_takes_nothing_more(book: Database) -
         waiting: list[asyncio.Task[BookedFill]] = [asyncio.create_task(writer.record_fill(buy())) for _ in range(10)]
         await asyncio.sleep(0)
     assert [(await one).position.qty for one in waiting] == list(range(1, 11))
-    with pytest.raises(DatabaseUnavailable, match="closed"):
+    with pytest.raises(WriterClosed, match="closed"):
         await writer.record_fill(buy())
     assert await quantity(book) == 10
 

@@ -1,260 +1,382 @@
-"""Files of ticks that are not in the database yet: what a crash leaves, what a disk refuses, what is no spool."""
+"""Files of ticks that are not in the database yet: after a crash, on a full disk, and damaged."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
+import errno
 import json
 import os
+import random
 import subprocess
 import sys
+import tempfile
+import zlib
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from qts_data.errors import ConfigurationError
+from qts_data.errors import ConfigurationError, NotFound, QtsDataError, SpoolInUse, SpoolRefused
+from qts_data.repositories.ticks import spool_files, spool_format
 from qts_data.repositories.ticks.spool import Spool
+from qts_data.repositories.ticks.spool_repair import set_aside
 from tests.fixtures.factories import TickFactory
 
 if TYPE_CHECKING:
-    from qts_data.contracts import TickData
+    from collections.abc import AsyncIterator, Callable
 
-SIZE = 5
+    from qts_data.contracts import TickData
+    from qts_data.repositories.ticks.spool_scan import Left
+
+EXAMPLES = int(os.environ.get("QTS_TEST_SPOOL_EXAMPLES", "40"))
+MARKER = b"\xfe\xfftk"
+BYTES = 700  # of a file: five ticks
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+AT = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
 
 
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qts_data.repositories.ticks.spool._SEGMENT_TICKS", SIZE)
+    monkeypatch.setattr(spool_files, "_SEGMENT_BYTES", BYTES)
 
 
 def tick(number: int) -> TickData:
-    return TickFactory.build(time=dt.datetime(2026, 11, 20, tzinfo=dt.UTC), price=Decimal(number + 1))
+    return TickFactory.build(
+        time=AT, price=Decimal(number + 1), volume=Decimal(1), bid=Decimal(1) if number % 2 else None
+    )
 
 
-def filled(directory: Path, count: int) -> Spool:
+async def filled(directory: Path, count: int, stream: str = "live/0f") -> Spool:
     spool = Spool(directory, "live")
-    spool.open("live/0f")
-    for number in range(count):
-        spool.append(tick(number))
+    await spool.open(stream)
+    await asyncio.gather(*(spool.append(tick(number)) for number in range(count)))
     return spool
 
 
-def found(directory: Path) -> list[int]:
-    return [int(one.price) - 1 for one in Spool(directory, "live").open("live/1f").ticks]
+@contextlib.asynccontextmanager
+async def reopened(directory: Path, stream: str = "live/1f") -> AsyncIterator[list[Left]]:
+    spool = Spool(directory, "live")
+    yield await spool.open(stream)
+    await spool.close(empty=False)
+
+
+async def found(directory: Path) -> list[int]:
+    async with reopened(directory) as left:
+        return [int(one.price) - 1 for stream in left for one in stream.ticks.values()]
 
 
 def files(directory: Path) -> list[Path]:
-    return sorted(directory.glob("*.ticks"))
+    return sorted(directory.glob("live.0f.*.spool"))
 
 
 def names(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir()]
+    return sorted(path.name for path in directory.iterdir())
 
 
-def open_files(directory: Path) -> int:
-    """Handles of this process to files of a directory, removed ones too."""
-    links = []
-    for handle in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            links.append(str(handle.readlink()))
-    return sum(link.startswith(f"{directory}/") for link in links)
+async def test_spool_closed_empty_leaves_no_file(tmp_path: Path) -> None:
+    spool = await filled(tmp_path, 20)
+    assert len(files(tmp_path)) > 2
+    await spool.close(empty=True)
+    assert names(tmp_path) == []
 
 
-_CRASH = """
-import datetime as dt, os, sys
-from decimal import Decimal
+async def test_spool_reopened_keeps_every_field_and_order(tmp_path: Path) -> None:
+    spool = await filled(tmp_path, 20)
+    await spool.close(empty=False)
+    async with reopened(tmp_path) as left:
+        assert [(one.stream, one.position, one.end, one.missing(0)) for one in left] == [("live/0f", 0, 20, [])]
+        kept = left[0].ticks
+    assert [(number, one.price, one.bid) for number, one in kept.items()] == [
+        (number, tick(number).price, tick(number).bid) for number in range(20)
+    ]
+    # Also the stream of the second writer, which took nothing, and the ticks before it.
+    async with reopened(tmp_path, "live/2f") as left:
+        assert [(one.stream, one.position, len(one.ticks)) for one in left] == [("live/0f", 0, 20), ("live/1f", 20, 0)]
+
+
+async def test_spool_forgets_full_files_that_are_stored(tmp_path: Path) -> None:
+    spool = await filled(tmp_path, 20)
+    first, *rest = files(tmp_path)
+    await spool.forget(4)
+    assert len(files(tmp_path)) == 1 + len(rest)
+    await spool.forget(20)
+    assert files(tmp_path) == rest[-1:]
+    await spool.close(empty=False)
+    async with reopened(tmp_path) as left:
+        assert left[0].missing(20) == []
+        (damage,) = left[0].missing(0)  # a table that has none of them: they are missed
+    assert str(damage).startswith(f"{rest[-1]}: record 0: the files before it are missing, which held 0 to ")
+    assert first.name not in names(tmp_path)
+
+
+async def test_spool_held_by_a_writer_refuses_the_second(tmp_path: Path) -> None:
+    spool = await filled(tmp_path, 1)
+    with pytest.raises(SpoolInUse, match=rf"spool {tmp_path}/live is in use by process {os.getpid()} on .* since 20"):
+        await Spool(tmp_path, "live").open("live/1f")
+    other = Spool(tmp_path, "live2")  # another feed in the same directory
+    await other.open("live2/1f")
+    await other.close(empty=True)
+    await spool.close(empty=False)
+    assert await found(tmp_path) == [0]
+
+
+_HOLD = """
+import asyncio, sys
 from pathlib import Path
 from qts_data.contracts import TickData
 from qts_data.repositories.ticks.spool import Spool
-spool = Spool(Path(sys.argv[1]), "live")
-spool.open("live/0f")
-for number in range(20_500):
-    time = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
-    spool.append(TickData(time=time, symbol="X", price=Decimal(number + 1), volume=Decimal(1)))
-os._exit(1)
+async def main():
+    spool = Spool(Path(sys.argv[1]), "live")
+    await spool.open("live/0f")
+    from tests.unit.test_tick_spool import tick
+    await asyncio.gather(*(spool.append(tick(number)) for number in range(3)))
+    print("held", flush=True)
+    sys.stdin.read()
+asyncio.run(main())
 """
 
 
-def test_a_crash_cuts_off_the_end_and_the_spool_can_be_opened(tmp_path: Path) -> None:
-    assert subprocess.run([sys.executable, "-c", _CRASH, str(tmp_path)], check=False).returncode == 1
-    numbers = found(tmp_path)
-    assert 20_000 <= len(numbers) < 20_500
-    assert numbers == list(range(len(numbers)))
+async def test_spool_of_a_killed_process_is_free_and_whole(tmp_path: Path) -> None:
+    with subprocess.Popen(  # noqa: ASYNC220 - it is waited for by its first line
+        [sys.executable, "-c", _HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    ) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(SpoolInUse, match=f"in use by process {holder.pid} on"):
+            await Spool(tmp_path, "live").open("live/1f")
+        holder.kill()
+    assert await found(tmp_path) == [0, 1, 2]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for open files")
-async def test_files_that_are_full_or_gone_are_not_held_open(tmp_path: Path) -> None:
-    spool = filled(tmp_path, 20 * SIZE)
-    assert open_files(tmp_path) == 1
-    spool.forget(20 * SIZE)
-    assert open_files(tmp_path) == 1
-    assert len(files(tmp_path)) == 1
-    await spool.close(empty=True)
-    assert (open_files(tmp_path), names(tmp_path)) == (0, [])
+async def test_spool_start_cancelled_lets_the_lock_go(tmp_path: Path) -> None:
+    opening = asyncio.create_task(Spool(tmp_path, "live").open("live/0f"))
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert await found(tmp_path) == []
 
 
-async def test_a_full_file_is_on_the_disk_before_the_next_one_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    on_disk: list[int] = []  # lines of the files that were flushed
-    real = os.fsync
+async def test_full_disk_refuses_new_ticks_and_keeps_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = await filled(tmp_path, 3)
+    real = os.pwrite
 
-    def watched(handle: int) -> None:
-        real(handle)
-        on_disk.append(os.fstat(handle).st_size)
+    def full(handle: int, data: bytes, offset: int) -> int:
+        if any(data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(handle, data, offset)
 
-    spool = filled(tmp_path, SIZE)
-    monkeypatch.setattr(os, "fsync", watched)
-    spool.append(tick(SIZE))
-    (first, second) = files(tmp_path)
-    assert on_disk[0] == first.stat().st_size > 0
-    assert second.stat().st_size == 0
-    await spool.sync(SIZE + 1)
-    assert second.stat().st_size > 0
-    await spool.close(empty=False)
-    assert found(tmp_path) == list(range(SIZE + 1))
-
-
-async def test_a_flush_that_failed_is_not_tried_again_and_nothing_more_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spool = filled(tmp_path, 3)
-    await spool.sync(3)
-    spool.append(tick(3))
-
-    def refuses(_: int) -> None:
-        monkeypatch.undo()
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", refuses)
+    monkeypatch.setattr(os, "pwrite", full)
     for _ in range(2):
-        with pytest.raises(OSError, match="No space left"):
-            await spool.sync(4)
-    with pytest.raises(OSError, match="No space left"):
-        spool.append(tick(4))
-    await spool.sync(3)  # these are safe
-    await spool.close(empty=False)
-    assert found(tmp_path) == [0, 1, 2, 3]
-
-
-async def test_a_full_file_that_cannot_be_flushed_ends_the_spool(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spool = filled(tmp_path, SIZE)
-
-    def refuses(_: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "fsync", refuses)
-    with pytest.raises(OSError, match="Input/output"):
-        spool.append(tick(SIZE))
+        with pytest.raises(SpoolRefused, match="No space left") as refused:
+            await spool.append(tick(90))
+        assert refused.value.errno == errno.ENOSPC
     monkeypatch.undo()
-    with pytest.raises(OSError, match="Input/output"):
-        spool.append(tick(SIZE))
-    assert len(files(tmp_path)) == 1
+    monkeypatch.setattr(spool_files, "_SEGMENT_BYTES", BYTES)
+    await asyncio.gather(*(spool.append(tick(number)) for number in range(3, 12)))
     await spool.close(empty=False)
+    assert await found(tmp_path) == list(range(12))
 
 
-async def test_a_tick_for_which_no_file_could_be_begun_may_be_written_again(tmp_path: Path) -> None:
-    spool = filled(tmp_path, SIZE)
-    in_the_way = tmp_path / f"live.0f.{SIZE:020}.ticks"
-    in_the_way.mkdir()
-    for _ in range(2):
-        with pytest.raises(IsADirectoryError):
-            spool.append(tick(SIZE))
-    in_the_way.rmdir()
-    for number in range(SIZE, 3 * SIZE):
-        spool.append(tick(number))
+async def test_broken_disk_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = await filled(tmp_path, 3)
+
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pwrite", broken)
+    with pytest.raises(SpoolRefused, match="Input/output"):
+        await spool.append(tick(3))
+    monkeypatch.undo()
+    with pytest.raises(SpoolRefused, match="Input/output"):
+        spool.append(tick(3))
     await spool.close(empty=False)
-    assert found(tmp_path) == list(range(3 * SIZE))
+    assert await found(tmp_path) == [0, 1, 2]
 
 
-async def test_a_file_that_cannot_be_removed_yet_is_removed_later(tmp_path: Path) -> None:
-    spool = filled(tmp_path, 3 * SIZE)
-    (first, *_) = files(tmp_path)
-    first.rename(tmp_path / "kept")
-    first.mkdir()  # which unlink refuses, whoever asks
-    spool.forget(3 * SIZE)
-    assert len(files(tmp_path)) == 3
-    first.rmdir()
-    (tmp_path / "kept").rename(first)
-    spool.forget(3 * SIZE)
-    assert len(files(tmp_path)) == 1
-    await spool.close(empty=True)
-
-
-async def test_a_missing_file_is_said_with_what_to_do(tmp_path: Path) -> None:
-    await filled(tmp_path, 3 * SIZE).close(empty=False)
-    _, second, third = files(tmp_path)
-    second.unlink()
-    with pytest.raises(ConfigurationError, match=rf"{third.name} does not .* at tick 5 and not at 10; .* elsewhere"):
-        found(tmp_path)
-    third.unlink()
-    assert found(tmp_path) == list(range(SIZE))
-
-
-async def test_the_head_carries_format_and_table_and_another_table_is_refused(tmp_path: Path) -> None:
-    spool = filled(tmp_path, 3)
+async def test_file_in_the_way_is_not_overwritten(tmp_path: Path) -> None:
+    spool = await filled(tmp_path, 1)
+    (first,) = files(tmp_path)
+    in_the_way = [tmp_path / f"live.0f.000001.{number:020}.spool" for number in range(1, 9)]
+    for path in in_the_way:
+        path.write_bytes(b"of another program")
+    with pytest.raises(SpoolRefused, match="File exists"):
+        await asyncio.gather(*(spool.append(tick(number)) for number in range(1, 9)))
     await spool.close(empty=False)
-    head = tmp_path / "live.stream"
-    assert json.loads(head.read_text()) == {"format": 2, "stream": "live/0f", "table": "tick_data"}
-    with pytest.raises(ConfigurationError, match="into tick_data, not into tick_history: start one for tick_data"):
-        Spool(tmp_path, "live", table="tick_history").open("live/1f")
-    assert found(tmp_path) == [0, 1, 2]
+    assert {path.read_bytes() for path in in_the_way} == {b"of another program"}
+    assert first.exists()
 
 
-async def test_a_head_of_the_first_format_is_read_and_gets_the_table(tmp_path: Path) -> None:
-    await filled(tmp_path, 3).close(empty=False)
-    head = tmp_path / "live.stream"
-    head.write_text("live/0f")
-    assert [int(one.price) for one in Spool(tmp_path, "live", table="tick_history").open("live/1f").ticks] == [1, 2, 3]
-    assert json.loads(head.read_text()) == {"format": 2, "stream": "live/0f", "table": "tick_history"}
+async def test_spool_of_another_table_is_refused(tmp_path: Path) -> None:
+    await (await filled(tmp_path, 3)).close(empty=False)
+    for _ in range(2):  # by the list of files, then by the files
+        with pytest.raises(ConfigurationError, match="into tick_data, not into tick_history: start one for tick_data"):
+            await Spool(tmp_path, "live", table="tick_history").open("live/1f")
+        (tmp_path / "live.stream").unlink(missing_ok=True)
+    assert await found(tmp_path) == [0, 1, 2]
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        (b"", "is damaged, or no file of ours"),
-        (b"other/0f", "is damaged, or no file of ours"),
-        (b"\xff", "is damaged, or no file of ours"),
-        (b"[]", "is damaged, or no file of ours"),
-        (b"{}", "is damaged, or no file of ours"),
-        (b'{"format": 3}', "is of format 3; this version knows 1 and 2"),
-    ],
-)
-def test_a_head_that_is_none_is_refused_with_its_path(tmp_path: Path, text: bytes, reason: str) -> None:
-    (tmp_path / "live.stream").write_bytes(text)
-    with pytest.raises(ConfigurationError, match=rf"live\.stream {reason}"):
-        found(tmp_path)
-    assert (tmp_path / "live.stream").read_bytes() == text
+@pytest.mark.parametrize("head", [None, b"", b"\xff", b"[]", b"live/abc", b"[" * 60_000, b'{"format": 9}'])
+async def test_head_lost_or_foreign_deletes_nothing(tmp_path: Path, head: bytes | None) -> None:
+    await (await filled(tmp_path, 12)).close(empty=False)
+    path = tmp_path / "live.stream"
+    if head is None:
+        path.unlink()
+    else:
+        path.write_bytes(head)
+    assert await found(tmp_path) == list(range(12))
+    kept = tmp_path / "live.damaged" / "live.stream"
+    if head is not None and head != b"live/abc":  # a head of the first format, of a stream without files
+        assert kept.read_bytes() == head
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (b'"005930"', b'"005930'),
-        (b", null]", b", null, 1]"),
-        (b"]\n", b"]\0\0\n"),
-        (b'"005930"', b"5930"),
-        (b'"2026-', b'"x026-'),
-        (b'"2026-11-20T00:00:00+00:00"', b"7"),
-        (b'"3"', b'"x"'),
-        (b'"3"', b'"NaN"'),
-        (b"[", b"\xff"),
-        (b"]\n", b"]\n7\n"),
-    ],
-)
-async def test_a_line_that_is_no_tick_is_refused_with_its_path_and_number(
-    tmp_path: Path, old: bytes, new: bytes
+def _as_lines(count: int) -> bytes:
+    row = [AT.isoformat(), "005930", "1", "1", "", None, None, None]
+    return b"".join(json.dumps([*row[:2], str(number + 1), *row[3:]]).encode() + b"\n" for number in range(count))
+
+
+@pytest.mark.parametrize("head", [None, b"live/0f", b'{"format": 2, "stream": "live/0f", "table": "tick_data"}'])
+async def test_spool_of_an_old_format_is_read(tmp_path: Path, head: bytes | None) -> None:
+    if head is not None:
+        (tmp_path / "live.stream").write_bytes(head)
+    (tmp_path / f"live.0f.{0:020}.ticks").write_bytes(_as_lines(5))
+    (tmp_path / f"live.0f.{5:020}.ticks").write_bytes(_as_lines(3) + b"[" * 2_000 + b"\n" + b'["2026-11-20T00:0')
+    async with reopened(tmp_path) as left:
+        assert [int(one.price) for one in left[0].ticks.values()] == [1, 2, 3, 4, 5, 1, 2, 3]
+        assert [(one.record, one.first, one.end) for one in left[0].missing(0)] == [(4, 8, 9), (5, 9, None)]
+    assert sum(name.endswith(".ticks") for name in names(tmp_path)) == 2
+
+
+async def test_old_spool_refused_before_is_refused_by_name(tmp_path: Path) -> None:
+    head = {"format": 2, "stream": "live/0f", "table": "tick_data", "broken": "the spool has lost its end"}
+    (tmp_path / "live.stream").write_text(json.dumps(head))
+    with pytest.raises(ConfigurationError, match=r"live\.stream says: the spool has lost its end"):
+        await found(tmp_path)
+
+
+FAULTS = [
+    "truncate",
+    "flip",
+    "remove",
+    "copy",
+    "swap records",
+    "swap files",
+    "double record",
+    "foreign head",
+    "no head",
+]
+
+
+def _records(path: Path) -> list[bytes]:
+    data = path.read_bytes().rstrip(b"\0")
+    parts = data.split(MARKER)[1:]
+    return [MARKER + part for part in parts]
+
+
+def _damage(  # noqa: C901 - one branch a fault
+    directory: Path, fault: str, pick: Callable[[int], int]
 ) -> None:
-    await filled(tmp_path, 8).close(empty=False)
+    spools = files(directory)
+    if not spools:
+        return
+    path = spools[pick(len(spools))]
+    data = bytearray(path.read_bytes())
+    records = _records(path)
+    if fault == "truncate":
+        path.write_bytes(data[: pick(len(data) + 1)])
+    elif fault == "flip" and data:
+        data[pick(len(data))] ^= 1 << pick(8)
+        path.write_bytes(data)
+    elif fault == "remove":
+        path.unlink()
+    elif fault == "copy":
+        path.with_name(f"live.0f.{pick(9):06}.{pick(30):020}.spool").write_bytes(data)
+    elif fault in {"swap records", "double record"} and records:
+        one, other = pick(len(records)), pick(len(records))
+        if fault == "double record":
+            records.insert(one, records[other])
+        else:
+            records[one], records[other] = records[other], records[one]
+        path.write_bytes(b"".join(records))
+    elif fault == "swap files":
+        other_path = spools[pick(len(spools))]
+        path.write_bytes(other_path.read_bytes())
+        other_path.write_bytes(data)
+    elif fault == "foreign head":
+        (directory / "live.stream").write_bytes(b"live/" + b"ab" * pick(9))
+    elif fault == "no head":
+        (directory / "live.stream").unlink(missing_ok=True)
+
+
+@settings(max_examples=EXAMPLES)
+@given(st.integers(1, 25), st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(0, 2**32)), max_size=3))
+async def test_damaged_spool_gives_or_names_every_tick(count: int, faults: list[tuple[str, int]]) -> None:
+    """An accepted tick is found once, unchanged, or a damage names its place; only lost lists may hide lost files."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool_files, "_SEGMENT_BYTES", BYTES)
+        directory = Path(name)
+        await (await filled(directory, count)).close(empty=False)
+        for fault, seed in faults:
+            _damage(directory, fault, random.Random(seed).randrange)
+        hidden = {"foreign head", "no head"} & {fault for fault, _ in faults} and {"remove", "copy", "swap files"} & {
+            fault for fault, _ in faults
+        }
+        async with reopened(directory) as left:
+            for stream in left:
+                if stream.stream != "live/0f":
+                    assert not stream.ticks
+                    continue
+                damages = stream.missing(0)
+                for number in range(count):
+                    named = any(one.first <= number and (one.end is None or number < one.end) for one in damages)
+                    if number in stream.ticks:
+                        expected = tick(number)
+                        assert (stream.ticks[number].price, stream.ticks[number].bid) == (expected.price, expected.bid)
+                    else:
+                        assert named or hidden, (number, damages)
+                assert set(stream.ticks) <= set(range(count))
+            if not hidden:
+                assert any(stream.stream == "live/0f" for stream in left)
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_any_bytes_are_read_without_an_error(data: bytes, framed: bool) -> None:
+    if framed:
+        data = spool_format.record(spool_format.Kind.TICK, 3, data, spool_format.seed_of("live/0f"))
+    content = spool_format.read(data, "live/0f")
+    assert content.head is None
+    assert content.damages
+
+
+def test_checksums_cover_number_stream_and_kind() -> None:
+    seed = spool_format.seed_of("live/0f")
+    whole = spool_format.record(2, 5, b"payload", seed)
+    others = [spool_format.record(2, 6, b"payload", seed), spool_format.record(4, 5, b"payload", seed)]
+    others.append(spool_format.record(2, 5, b"payload", zlib.crc32(b"live/1f")))
+    assert len({one[17:21] for one in [whole, *others]}) == 4
+
+
+async def test_record_set_aside_is_kept_and_not_sent(tmp_path: Path) -> None:
+    spool = await filled(tmp_path, 7)
     first, *_ = files(tmp_path)
-    lines = first.read_bytes().splitlines(keepends=True)
-    assert old in lines[2]
-    lines[2] = lines[2].replace(old, new, 1)
-    first.write_bytes(b"".join(lines))
-    number = 4 if new == b"]\n7\n" else 3
-    with pytest.raises(ConfigurationError, match=rf"{first.name}:{number} holds no tick \(.*set the line right"):
-        found(tmp_path)
+    with pytest.raises(SpoolInUse):
+        set_aside(first, 2, reason="held by a writer")
+    await spool.close(empty=False)
+    with pytest.raises(NotFound, match="no record 99"):
+        set_aside(first, 99, reason="")
+    assert set_aside(first, 2, reason="another tick is stored").price == 2
+    async with reopened(tmp_path) as left:
+        assert (list(left[0].ticks), left[0].missing(0)) == ([0, 2, 3, 4, 5, 6], [])
+    reasons = (tmp_path / "live.damaged" / "reasons.txt").read_text()
+    assert reasons == f"{first}: record 2: set aside by hand: another tick is stored\n"
+
+
+async def test_spool_names_that_are_no_file_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(QtsDataError, match="a spool's name"):
+        Spool(tmp_path, "../x")

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from qts_data.repositories.ticks.reports import BatchId, TickTable
     from qts_data.repositories.ticks.tally import Tally
 
-__all__ = ["add_days", "add_to_stream", "advance", "claim", "find", "find_parts", "finish", "last_stored", "recount"]
+__all__ = [
+    "add_days",
+    "add_to_stream",
+    "advance",
+    "claim",
+    "find",
+    "find_parts",
+    "finish",
+    "last_stored",
+    "recount",
+    "stood",
+]
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _EPOCH_DAY: Final = dt.date(1970, 1, 1)
@@ -125,6 +136,14 @@ async def advance(connection: AsyncConnection, relation: TickTable, stream: str,
     if stood < after:
         await connection.execute(sa.update(_batches).where(row).values(received=after, recorded_at=sa.func.now()))
     return stood
+
+
+async def stood(connection: AsyncConnection, relation: TickTable, stream: str) -> int:
+    """Count the ticks of a stream of groups that are stored."""
+    c = _batches.c
+    row = sa.and_(c.relation == relation, c.stream == stream, c.part == 0)
+    found: int | None = await connection.scalar(sa.select(c.received).where(row))
+    return found or 0
 
 
 async def add_to_stream(connection: AsyncConnection, relation: TickTable, stream: str, report: IngestReport) -> None:

@@ -125,7 +125,7 @@ class TickRepository(TickReads):
             None if all of them were in.
 
         Raises:
-            ConfigurationError: More than that are in: the sender has forgotten some, and gives their numbers to others.
+            ConfigurationError: More than that are stored: another sender uses the name, such as a copy of the process.
             InvalidRecord: The table holds another tick under the same key.
             QtsDataError: The database refused; roll the transaction back.
         """
@@ -135,8 +135,8 @@ class TickRepository(TickReads):
             )
             if stood > at_most:
                 raise ConfigurationError(
-                    f"{stood:,} ticks of {stream} are in {self._table}, and only {at_most:,} of them are known here: "
-                    "the spool has lost its end; move its files elsewhere and start again"
+                    f"{stood:,} ticks of {stream} are in {self._table}, and this writer has sent {at_most:,}: another "
+                    "process sends under the same name, such as a copy of this machine; stop one, and start again"
                 )
             known = max(0, stood - before)
             if known >= len(group.ticks):

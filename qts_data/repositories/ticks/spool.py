@@ -1,312 +1,399 @@
-"""Ticks on the local disk until they are in the database."""
+"""Ticks on the local disk until they are in the database.
+
+A writer's own stream is new at each start, and its numbers begin at 0. What earlier writers left keeps its stream, so
+that `ingest_batches` says how much of it is stored; the numbers of a damaged file are never given to other ticks.
+
+    append ... append -> one block -> pwrite (O_DSYNC) in a thread -> `on_disk`, and every caller that waits goes on
+
+All ticks that arrive while a block is on its way make the next one: many writers share one flush.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
-import json
+import errno
 import logging
-import os
 import re
-from dataclasses import dataclass
-from decimal import Decimal
-from typing import IO, TYPE_CHECKING, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-from qts_data.contracts import TickData
-from qts_data.contracts.leniency import as_stored
-from qts_data.errors import ConfigurationError, InvalidRecord
+from qts_data.errors import ConfigurationError, SpoolRefused, WriterClosed
+from qts_data.repositories.ticks.spool_files import Listed, Segment, keep, note, sync_directory, write_list
+from qts_data.repositories.ticks.spool_format import Head, Kind, encode_tick, record, seed_of
+from qts_data.repositories.ticks.spool_lock import SpoolLock
+from qts_data.repositories.ticks.spool_scan import Left, listed, scan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["Found", "Spool"]
+    from qts_data.contracts import TickData
+    from qts_data.repositories.ticks.spool_format import Damage
+
+    _Waiting: TypeAlias = tuple[TickData, bytes, asyncio.Future[None] | None]
+
+__all__ = ["Spool"]
 
 _log = logging.getLogger(__name__)
-_SEGMENT_TICKS: Final = 20_000
-# Of the head and of the lines. The first one's head is the name of the stream and nothing else.
-_FORMAT: Final = 2
+_T = TypeVar("_T")
 _NAME: Final = re.compile(r"[0-9A-Za-z._-]{1,64}")
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What an earlier writer left.
-
-    Attributes:
-        stream: Name of the ticks in `ingest_batches`; a new one if there were none.
-        base: Ticks of the stream that were forgotten, because they are committed.
-        ticks: Those after them, in order; some may be committed too.
-    """
-
-    stream: str
-    base: int
-    ticks: list[TickData]
+# After these the disk has not taken a byte that counts, and may take the next one. After others it is not asked again.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Spool:
-    """Files of ticks, one line each; a file is removed when all of its ticks are committed.
-
-    A file is whole before the next one is begun, so that a crash cuts off ticks at the end of the stream only.
+    """Files of ticks; a file is removed when the database has all of its ticks.
 
     Args:
         directory: Where; it is made if it is not there.
         name: Name of the feed, part of the files' names.
         table: Where the ticks are to go; a spool of another table is refused.
+        on_disk: Called with ticks that have just come to the disk, in their order, before their `append` returns.
 
     Raises:
         ConfigurationError: The name cannot be part of a file's name.
     """
 
-    def __init__(self, directory: Path, name: str, *, table: str = "tick_data") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        table: str = "tick_data",
+        on_disk: Callable[[Sequence[TickData]], None] | None = None,
+    ) -> None:
         if not _NAME.fullmatch(name):
             raise ConfigurationError(f"a spool's name has letters, digits, dots and dashes, not {name!r}")
         self._directory = directory
         self._name = name
         self._table = table
-        self._token = ""
-        self._file: IO[bytes] | None = None
-        self._flushing: IO[bytes] | None = None  # a thread works on it: not to be closed by anybody else
-        self._failure: OSError | None = None  # of a flush: nobody knows what of the files is on the disk
-        self._written = 0  # ticks of the stream that are in files
-        self._synced = 0
-        self._segments: list[tuple[int, Path]] = []  # number of ticks before it, and the file
-        self._syncing: asyncio.Task[None] | None = None
+        self._head = directory / f"{name}.stream"
+        self._aside = directory / f"{name}.damaged"
+        self._on_disk = on_disk
+        self._lock: SpoolLock | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._left: list[Left] = []
+        self._stream = Listed("", 0, 0)
+        self._seed = 0
+        self._next = 0  # number of the next tick that is given to the disk
+        self._segment: Segment | None = None
+        self._full: list[tuple[int, Path]] = []  # files before the current one, with the number behind their ticks
+        self._waiting: list[_Waiting] = []
+        self._outstanding = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._refused: OSError | None = None  # of a flush that no caller waited for; the next one is given it
+        self._failure: OSError | None = None
 
-    def open(self, stream: str) -> Found:
-        """Read what is there; where nothing is, begin with a stream of this name, which must be new.
+    async def open(self, stream: str) -> list[Left]:
+        """Take the lock, read what earlier writers left, and begin the files of a stream.
 
-        Raises:
-            ConfigurationError: What is there is damaged, of another program, or of another table; the message names
-                the file, and the line.
-        """
-        self._directory.mkdir(parents=True, exist_ok=True)
-        if self._head.exists():
-            stream = self._read_head()
-        # Also where one is: one of the first format gets the table written in.
-        self._write_head(stream)
-        self._token = stream.rpartition("/")[2]
-        pattern = re.compile(re.escape(self._name) + r"\.([0-9a-f-]+)\.(\d{20})\.ticks")
-        files = []
-        for path in sorted(self._directory.iterdir()):
-            match = pattern.fullmatch(path.name)
-            if match is None:
-                continue
-            if match[1] == self._token:
-                files.append((int(match[2]), path))
-            else:
-                path.unlink()  # of a stream that was committed whole: its head is gone
-        base = files[0][0] if files else 0
-        ticks: list[TickData] = []
-        for first, path in files:
-            if first != base + len(ticks):
-                raise ConfigurationError(
-                    f"{path} does not follow the file before it, which ends at tick {base + len(ticks):,} and not at "
-                    f"{first:,}; the spool is damaged; move this file and all behind it elsewhere to go on without them"
-                )
-            # What follows the last line end was being written when the power went: nobody was told that it is safe.
-            lines = path.read_bytes().split(b"\n")[:-1]
-            ticks += [_tick(line, path, number) for number, line in enumerate(lines, start=1)]
-        self._written = self._synced = base + len(ticks)
-        self._segments = files
-        return Found(stream, base, ticks)
+        Args:
+            stream: A name that no stream had before.
 
-    def place(self, number: int) -> str:
-        """File and line of a tick of the stream, counted from 0, for a person."""
-        first, path = max(segment for segment in self._segments if segment[0] <= number)
-        return f"{path}:{number - first + 1}"
-
-    def refuse(self, stream: str, reason: str) -> None:
-        """Let no later writer go on with these files, until somebody has moved them away."""
-        self._write_head(stream, broken=reason)
-
-    def append(self, tick: TickData) -> None:
-        """Write a tick into the current file; not yet to the disk.
+        Returns:
+            Streams of earlier writers, the oldest first.
 
         Raises:
-            OSError: The disk refused, and the tick is in no file.
+            SpoolInUse: Another writer holds the spool.
+            ConfigurationError: It belongs to a writer into another table.
+            SpoolRefused: The disk refused.
         """
-        if self._failure is not None:
-            raise self._failure
-        if self._file is None or self._written - self._segments[-1][0] >= _SEGMENT_TICKS:
-            self._file = self._next_file()
-        self._file.write(_line(tick))
-        self._written += 1
-
-    async def sync(self, number: int) -> None:
-        """Wait until the first so many ticks of the stream are on the disk; many waiters share one flush.
-
-        Raises:
-            OSError: The disk refused, now or earlier. After a failed flush the system may have dropped what was to be
-                written, and a second one would succeed without it: so there is none, and nothing more is taken.
-        """
-        while self._synced < number:
-            if self._failure is not None:
-                raise self._failure
-            if self._syncing is None or self._syncing.done():
-                self._syncing = asyncio.create_task(self._flush())
-            await asyncio.shield(self._syncing)
-
-    def forget(self, committed: int) -> None:
-        """Remove files whose ticks are all committed; what the disk refuses to remove is tried again the next time."""
-        while len(self._segments) > 1 and self._segments[1][0] <= committed:
-            try:
-                self._segments[0][1].unlink(missing_ok=True)
-            except OSError as error:
-                _log.warning("%s is not needed any more and cannot be removed: %s", self._segments[0][1], error)
-                return
-            # Not before: a file that stays while the next one goes would look like a damaged spool.
-            self._segments.pop(0)
-
-    async def close(self, *, empty: bool) -> None:
-        """Close the files; if everything is committed, leave nothing behind."""
-        if self._syncing is not None and not self._syncing.done():
-            await asyncio.wait([self._syncing])
-        if empty:
-            self._synced = self._written
-        elif self._failure is None:
-            # Somebody may still wait for this; who hears of a failure is the one who waits.
-            with contextlib.suppress(OSError):
-                await self._flush()
-        # What is committed, or was refused before, needs no place on the disk.
-        with contextlib.suppress(*([OSError] if empty or self._failure is not None else [])):
-            if self._file is not None:
-                self._file.close()
-        self._file = None
-        if empty:
-            # The head first: files without it are known to be committed.
-            self._head.unlink(missing_ok=True)
-            for _, path in self._segments:
-                path.unlink(missing_ok=True)
-            self._segments = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"spool {self._name}")
+        try:
+            with _refused(self._directory):
+                return await self._in_thread(lambda: self._open(stream))
+        except BaseException:
+            await self._in_thread(self._leave)
+            self._thread.shutdown(wait=False)
+            self._thread = None
+            raise
 
     @property
-    def _head(self) -> Path:
-        return self._directory / f"{self._name}.stream"
+    def position(self) -> int:
+        """Ticks that the spool had taken before this writer, since it was last empty."""
+        return self._stream.position
 
-    def _read_head(self) -> str:
-        """Name of the stream."""
+    @property
+    def waiting(self) -> int:
+        """Ticks on their way to the disk."""
+        return self._outstanding
+
+    def append(self, tick: TickData) -> asyncio.Future[None]:
+        """Give a tick to the next block; the future ends when it is on the disk.
+
+        Raises:
+            SpoolRefused: The disk has failed; nothing more is taken.
+        """
+        written = asyncio.get_running_loop().create_future()
+        self._append(tick, written)
+        return written
+
+    def follow(self, tick: TickData) -> None:
+        """Give a tick to the next block, and wait for nothing.
+
+        Raises:
+            SpoolRefused: The disk refused an earlier one; this one is not taken.
+        """
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            raise _refusal(refused, self._directory) from refused
+        self._append(tick, None)
+
+    def _append(self, tick: TickData, written: asyncio.Future[None] | None) -> None:
+        if self._failure is not None:
+            raise _refusal(self._failure, self._directory) from self._failure
+        if self._thread is None:
+            raise WriterClosed(f"the spool {self._directory} of {self._name} is closed")
+        self._waiting.append((tick, encode_tick(tick), written))
+        self._outstanding += 1
+        if self._idle.is_set():
+            self._idle.clear()
+            # After the other tasks of this turn, so that their ticks come into the same block.
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def place(self, number: int) -> str:
+        """File and record of a tick of the own stream, counted from 1, for a person."""
+        for end, path in self._full:
+            if number < end:
+                return f"{path}:{number - int(path.name.rsplit('.', 2)[1]) + 1}"
+        segment = self._segment
+        return str(self._directory) if segment is None else f"{segment.path}:{number - segment.head.first + 1}"
+
+    async def drained(self, left: Left, missing: Sequence[Damage]) -> None:
+        """Remove the files of a stream, whose ticks are stored or set aside.
+
+        Raises:
+            SpoolRefused: The disk refused to set a damaged file aside; nothing was removed.
+        """
+        with _refused(self._directory):
+            await self._in_thread(lambda: self._remove_left(left, missing))
+
+    async def set_aside(self, left: Left, missing: Sequence[Damage]) -> None:
+        """Keep the damaged files of a stream, with the reasons, before their whole records are sent.
+
+        Raises:
+            SpoolRefused: The disk refused.
+        """
+        with _refused(self._directory):
+            await self._in_thread(lambda: self._keep(left, missing))
+
+    async def forget(self, stored: int) -> None:
+        """Remove full files of the own stream whose ticks are all stored.
+
+        What the disk refuses to remove is tried again the next time.
+        """
+        if self._full and self._full[0][0] <= stored:
+            await self._in_thread(lambda: self._forget(stored))
+
+    async def flush(self) -> None:
+        """Wait until every tick so far is on the disk, or was refused."""
+        await self._idle.wait()
+
+    async def close(self, *, empty: bool) -> None:
+        """Flush, close the files and let the next writer in; a second call does nothing.
+
+        Args:
+            empty: The table has every tick, so that no file is needed any more.
+        """
+        if self._thread is None:
+            return
+        await self.flush()
+        thread, self._thread = self._thread, None
         try:
-            text = self._head.read_bytes().decode()
-            if re.fullmatch(re.escape(self._name) + "/[0-9a-f-]+", text):
-                return text
-            head = json.loads(text)
-            version, stream, table = head["format"], head.get("stream"), head.get("table")
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise ConfigurationError(
-                f"{self._head} is damaged, or no file of ours; move it and the files {self._name}.*.ticks elsewhere to "
-                "go on without what they hold"
-            ) from error
-        if version != _FORMAT or not isinstance(stream, str):
-            raise ConfigurationError(f"{self._head} is of format {version}; this version knows 1 and {_FORMAT}")
-        if head.get("broken"):
-            raise ConfigurationError(f"{self._head} says: {head['broken']}")
-        if table != self._table:
-            raise ConfigurationError(
-                f"{self._head} belongs to a writer into {table}, not into {self._table}: start one for {table} to send "
-                "what waits there, or give this feed another name"
-            )
-        return stream
-
-    def _write_head(self, stream: str, **more: str) -> None:
-        new = self._head.with_suffix(".new")
-        with new.open("wb") as file:
-            file.write(json.dumps({"format": _FORMAT, "stream": stream, "table": self._table} | more).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._head)
-        _sync_directory(self._directory)
-
-    def _next_file(self) -> IO[bytes]:
-        if self._file is not None:
-            self._finish(self._file)
-            self._file = None
-        path = self._directory / f"{self._name}.{self._token}.{self._written:020}.ticks"
-        file = path.open("wb")
-        if not self._segments or self._segments[-1][0] != self._written:
-            self._segments.append((self._written, path))
-        return file
-
-    def _finish(self, file: IO[bytes]) -> None:
-        """Make a full file whole, before there is one behind it."""
-        file.flush()
-        # Here and not in a thread: the next tick must wait for it. It comes once in thousands of ticks.
-        try:
-            _sync(file, self._directory)
+            await asyncio.wrap_future(thread.submit(self._close, empty=empty))
         except OSError as error:
-            self._failure = error
-            raise
-        if file is not self._flushing:
-            file.close()
-
-    async def _flush(self) -> None:
-        file, written = self._file, self._written
-        try:
-            if file is not None:
-                self._flushing = file
-                file.flush()
-                await asyncio.to_thread(_sync, file, self._directory)
-            if self._failure is not None:  # the system tells an error once, whoever asks first
-                raise self._failure
-        except OSError as error:
-            self._failure = error
-            raise
+            _log.warning("the spool %s of %s could not be closed: %s", self._directory, self._name, error)
         finally:
-            self._flushing = None
-            if file is not None and file is not self._file:
-                file.close()
-        self._synced = written
+            thread.shutdown(wait=False)
+
+    # Callbacks and no task: while groups are prepared each turn of the loop takes milliseconds, and a block is to
+    # come to the disk and back in as few of them as possible.
+
+    def _begin(self) -> None:
+        """Give all ticks that wait to the thread as one block."""
+        some, self._waiting = self._waiting, []
+        if not some or self._thread is None:
+            self._idle.set()
+            return
+        first, seed = self._next, self._seed
+        block = [record(Kind.TICK, number, payload, seed) for number, (_, payload, _) in enumerate(some, start=first)]
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            refused: OSError | None = None
+            try:
+                self._write_block(block, first)
+            except Exception as error:  # noqa: BLE001 - whatever it is, every caller that waits has to get it
+                refused = error if isinstance(error, OSError) else OSError(errno.EIO, repr(error))
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(self._end, some, self._next - first, refused)
+
+        self._thread.submit(work)
+
+    def _end(self, some: list[_Waiting], written: int, refused: OSError | None) -> None:
+        """Let the callers of a block go on, and begin the next one."""
+        self._outstanding -= len(some)
+        on_disk, rest = some[:written], some[written:]
+        if self._on_disk is not None and on_disk:
+            self._on_disk([tick for tick, _, _ in on_disk])
+        for _, _, future in on_disk:
+            if future is not None and not future.done():
+                future.set_result(None)
+        if refused is not None:
+            if refused.errno not in _FULL:
+                self._failure = refused
+            self._refuse(rest, refused)
+        # Behind the callers, whose next ticks come into the same block.
+        asyncio.get_running_loop().call_soon(self._begin)
+
+    def _refuse(self, rest: list[_Waiting], error: OSError) -> None:
+        _log.error("the disk refused %d ticks of the spool %s of %s: %s", len(rest), self._directory, self._name, error)
+        for _, _, future in rest:
+            if future is None:
+                # It is in memory and will be stored; only its place in the files stays free.
+                self._next += 1
+                self._refused = error
+            elif not future.done():
+                future.set_exception(_refusal(error, self._directory))
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        """Run in the spool's thread, to its end, also when the caller is cancelled."""
+        if self._thread is None:
+            raise WriterClosed(f"the spool {self._directory} of {self._name} is closed")
+        running = asyncio.wrap_future(self._thread.submit(work))
+        cancelled: asyncio.CancelledError | None = None
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None and running.exception() is None:
+            raise cancelled
+        return running.result()
+
+    # From here on everything runs in the thread.
+
+    def _open(self, stream: str) -> list[Left]:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._lock = SpoolLock(self._directory / f"{self._name}.lock")
+        found = scan(self._directory, self._name, self._table)
+        self._left = found.left
+        for path, damage in found.damages:
+            kept = keep(path, self._aside, [str(damage)])
+            _log.error("%s; it is kept as %s", damage, kept)
+            if path != self._head:
+                path.unlink()
+        position = max([0, *(left.position + left.end for left in found.left)])
+        self._stream = Listed(stream, 0, position)
+        self._seed = seed_of(stream)
+        self._next_segment()
+        return found.left
+
+    def _leave(self) -> None:
+        if self._segment is not None:
+            self._segment.close()
+            self._unlist()
+            self._segment.path.unlink(missing_ok=True)
+            self._segment = None
+        if self._lock is not None:
+            self._lock.release()
+
+    def _unlist(self) -> None:
+        """Take the own stream, which has no tick, out of the list of files."""
+        with contextlib.suppress(OSError):
+            if self._left:
+                write_list(self._head, self._table, listed(self._left))
+            else:
+                self._head.unlink(missing_ok=True)
+
+    def _next_segment(self) -> Segment:
+        head = Head(self._stream.stream, self._table, self._stream.files, self._next, self._stream.position)
+        new = Segment(self._directory, self._name, head)
+        try:
+            write_list(self._head, self._table, [*listed(self._left), self._stream._replace(files=head.ordinal + 1)])
+        except OSError:
+            new.close()
+            new.path.unlink(missing_ok=True)
+            raise
+        self._stream = self._stream._replace(files=head.ordinal + 1)
+        old, self._segment = self._segment, new
+        if old is not None:
+            self._full.append((self._next, old.path))
+            old.seal(self._next)
+        return new
+
+    def _write_block(self, block: list[bytes], first: int) -> int:
+        """Write records in as few flushes as the files allow; returns how many."""
+        if self._failure is not None:
+            raise self._failure
+        start = 0
+        while start < len(block):
+            segment = self._segment or self._next_segment()
+            end, size = start, 0
+            while end < len(block) and size + len(block[end]) <= segment.room:
+                size += len(block[end])
+                end += 1
+            if end > start:
+                segment.append(b"".join(block[start:end]))
+                self._next = first + end
+                start = end
+            if start < len(block):
+                self._next_segment()
+        return len(block)
+
+    def _forget(self, stored: int) -> None:
+        while self._full and self._full[0][0] <= stored:
+            path = self._full[0][1]
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                _log.warning("%s is not needed any more and cannot be removed: %s", path, error)
+                return
+            # Not before: a file that stays while the next one goes would look like a damaged spool.
+            self._full.pop(0)
+        sync_directory(self._directory)
+
+    def _keep(self, left: Left, missing: Sequence[Damage]) -> None:
+        for path in left.files:
+            reasons = [str(one) for one in missing if one.file == str(path)]
+            if reasons:
+                keep(path, self._aside, reasons)
+        note(self._aside, [str(one) for one in missing])
+
+    def _remove_left(self, left: Left, missing: Sequence[Damage]) -> None:
+        if missing:
+            self._keep(left, missing)
+        self._left.remove(left)
+        # The list first: a file that it does not know is read all the same.
+        write_list(self._head, self._table, [*listed(self._left), self._stream])
+        for path in left.files:
+            path.unlink(missing_ok=True)
+        sync_directory(self._directory)
+
+    def _close(self, *, empty: bool) -> None:
+        try:
+            if self._segment is not None:
+                self._segment.seal(self._next)
+            if empty and not self._left and self._segment is not None:
+                self._head.unlink(missing_ok=True)
+                for path in [*(path for _, path in self._full), self._segment.path]:
+                    path.unlink(missing_ok=True)
+                sync_directory(self._directory)
+        finally:
+            self._segment = None
+            if self._lock is not None:
+                self._lock.release()
 
 
-def _sync(file: IO[bytes], directory: Path) -> None:
-    os.fsync(file.fileno())
-    # The name of a new file is on the disk when its directory is.
-    _sync_directory(directory)
+def _refusal(error: OSError, directory: Path) -> SpoolRefused:
+    return SpoolRefused(f"the disk of the spool {directory} refused: {error}", errno=error.errno)
 
 
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
+@contextlib.contextmanager
+def _refused(directory: Path) -> Iterator[None]:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _line(tick: TickData) -> bytes:
-    return (
-        json.dumps(
-            [
-                tick.time.astimezone(dt.UTC).isoformat(),
-                tick.symbol,
-                str(tick.price),
-                str(tick.volume),
-                tick.source,
-                tick.seq,
-                None if tick.bid is None else str(tick.bid),
-                None if tick.ask is None else str(tick.ask),
-            ]
-        ).encode()
-        + b"\n"
-    )
-
-
-def _tick(line: bytes, path: Path, number: int) -> TickData:
-    try:
-        time, symbol, price, volume, source, seq, bid, ask = json.loads(line)
-        # The writer accepted it, perhaps under a permission that this process lacks.
-        with as_stored():
-            return TickData(
-                time=dt.datetime.fromisoformat(time),
-                symbol=symbol,
-                price=Decimal(price),
-                volume=Decimal(volume),
-                source=source,
-                seq=seq,
-                bid=None if bid is None else Decimal(bid),
-                ask=None if ask is None else Decimal(ask),
-            )
-    except (ValueError, TypeError, ArithmeticError, InvalidRecord) as error:
-        raise ConfigurationError(
-            f"{path}:{number} holds no tick ({error}); the spool is damaged: set the line right, or move this file and "
-            "all behind it elsewhere to go on without them"
-        ) from error
+        yield
+    except OSError as error:
+        raise _refusal(error, directory) from error
