@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from qts_data.repositories import BarInterval, IngestReport
     from qts_data.timescale import Edition
 
-EXAMPLES: Final = int(os.environ.get("QTS_MODEL_EXAMPLES", "5"))
-STEPS: Final = int(os.environ.get("QTS_MODEL_STEPS", "12"))
+EXAMPLES: Final = int(os.environ.get("QTS_MODEL_EXAMPLES", "3"))
+STEPS: Final = int(os.environ.get("QTS_MODEL_STEPS", "10"))
 ZONE: Final = "Asia/Seoul"
 MINUTE: Final = dt.timedelta(minutes=1)
 HOUR: Final = dt.timedelta(hours=1)
@@ -380,7 +380,8 @@ def test_bars_equal_the_ticks_and_closed_bars_stay(world: World) -> None:
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             deadline=None,
-            phases=[Phase.explicit, Phase.generate, *([] if os.environ.get("NOSHRINK") else [Phase.shrink])],
+            # To shrink takes minutes; the steps that failed are printed anyway.
+            phases=[Phase.explicit, Phase.generate],
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 from decimal import Decimal
@@ -96,7 +97,10 @@ async def test_ticks_after_an_import_of_today_are_in_all_bars(
     file = tmp_path / "today.csv"
     lines = [f"{tick.time.isoformat()},A,100,1" for tick in ticks("A", now - dt.timedelta(seconds=10), 100, 100)]
     file.write_text("\n".join(["time,symbol,price,volume", *lines]))
-    run = qts_data("import", "ticks", str(file), "--format", "csv", QTS_DATABASE_URL=text(database_url))
+    # The command has an event loop of its own.
+    run = await asyncio.to_thread(
+        qts_data, "import", "ticks", str(file), "--format", "csv", QTS_DATABASE_URL=text(database_url)
+    )
     assert (run.returncode, "late" in run.stderr) == (0, False), run.stderr
     async with Database(database_url) as database:
         await load(database, ticks("A", now + dt.timedelta(seconds=5), 5, 500))
