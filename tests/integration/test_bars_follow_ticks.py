@@ -67,7 +67,7 @@ class Bar(NamedTuple):
     low: int
     close: int
     volume: int
-    count: int
+    ticks: int
 
 
 class World:
@@ -132,7 +132,7 @@ class BarsFollowTicks(RuleBasedStateMachine):
         self.files = 0
         # Hours whose bars a refresh has to make: their ticks came when the hour was materialized already.
         self.pending: set[dt.datetime] = set()
-        self.given: dict[tuple[str, str, dt.datetime], Bar] = {}
+        self.given: dict[tuple[BarInterval, str, dt.datetime], Bar] = {}
         self.marks = self.world.run(self.world.watermarks())
 
     # Steps
@@ -335,8 +335,8 @@ def bar_of(bar: OHLCV) -> Bar:
     return Bar(int(bar.open), int(bar.high), int(bar.low), int(bar.close), int(bar.volume), bar.tick_count)
 
 
-def end_of(length: str, time: dt.datetime) -> dt.datetime:
-    return time + (DAY if length == "1d" else BAR_INTERVALS[length].length)  # type: ignore[index]
+def end_of(length: BarInterval, time: dt.datetime) -> dt.datetime:
+    return time + (DAY if length == "1d" else BAR_INTERVALS[length].length)
 
 
 def bars_of_polars(ticks: list[TickData], length: str) -> Iterator[tuple[tuple[str, dt.datetime], Bar]]:
