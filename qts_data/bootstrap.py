@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import time
 from contextvars import ContextVar
@@ -45,7 +46,6 @@ from qts_data.timescale.errors import ServerNotSupported
 from qts_data.timescale.status import FeatureState, State, feature_states
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from pathlib import Path
 
@@ -524,8 +524,9 @@ async def import_ticks(
         InvalidRecord: Names the row, the field and the reason; nothing was loaded.
         QtsDataError: The database refused; nothing was loaded.
     """
+    max_ahead = dt.timedelta(seconds=settings.tick_max_ahead_seconds)
     async with tick_repository(settings) as repository:
-        ingest = await repository.ingest(ticks, progress=progress)
+        ingest = await repository.ingest(ticks, progress=progress, max_ahead=max_ahead)
     async with tick_repository(settings, autocommit=True) as repository:
         refresh = await repository.refresh_bars(ingest.stale)
         return ImportReport(ingest, refresh, ingest.cutoff)
@@ -573,16 +574,24 @@ async def import_tick_file(
     except OSError as error:
         raise InvalidRecord(field="file", reason=f"{error.filename}: {error.strerror}") from error
     table: TickTable = "tick_history" if keep else "tick_data"
+    max_ahead = dt.timedelta(seconds=settings.tick_max_ahead_seconds)
     ticks = cast("Iterator[TickData]", read_file(layout, path, options, refuse))
     if refuse is None:
         async with tick_repository(settings, table=table) as repository:
             # Not the name of a part: the first one may be in, of an import that was interrupted.
             whole = BatchId.of_whole(batch.stream)
-            ingest = await repository.ingest(ticks, batch=whole, again=again, progress=progress)
+            ingest = await repository.ingest(ticks, batch=whole, again=again, progress=progress, max_ahead=max_ahead)
     else:
         async with checked_database(settings) as database_:
             ingest = await load_in_parts(
-                database_, ticks, stream=batch.stream, table=table, again=again, rejected=rejected, progress=progress
+                database_,
+                ticks,
+                stream=batch.stream,
+                table=table,
+                again=again,
+                rejected=rejected,
+                progress=progress,
+                max_ahead=max_ahead,
             )
     async with tick_repository(settings, autocommit=True, table=table) as repository:
         refresh = RefreshReport() if keep else await repository.refresh_bars(ingest.stale)

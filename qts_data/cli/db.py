@@ -57,7 +57,7 @@ def adopt(
     """Use what the server can do by now: after Apache became Community, or TimescaleDB was installed.
 
     Tables become hypertables with their rows, views become continuous aggregates, policies are added. Tables are locked
-    while their rows move.
+    while their rows move. Bars that were materialized before they were over are withdrawn, and computed again.
     """
     done = bootstrap.adopt(load_settings(), allow_data_loss=allow_data_loss)
     for function, name in done:

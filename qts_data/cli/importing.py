@@ -177,6 +177,12 @@ def print_import(report: bootstrap.ImportReport) -> None:
         )
         more = f" and {len(loaded.changed) - 3:,} more" if len(loaded.changed) > 3 else ""
         notes.print(f"note: {loaded.late:,} ticks were late and changed bars: {changed}{more}", soft_wrap=True)
+    if loaded.ahead:
+        notes.print(
+            f"note: {loaded.ahead:,} ticks lie ahead of the server's clock, the last at "
+            f"{loaded.last:%Y-%m-%d %H:%M:%S} UTC; no closed bar holds them before that",
+            soft_wrap=True,
+        )
     for name, bars in report.refresh.kept.items():
         notes.print(
             f"note: {bars:,} bars of {name} in this range outlived their rows and were left as they are, with the "

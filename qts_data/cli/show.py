@@ -30,7 +30,7 @@ __all__ = ["bars", "print_bars", "print_check", "print_status"]
 
 Interval = StrEnum("Interval", {name: name for name in BAR_INTERVALS})  # type: ignore[misc]
 _MINUTE = Interval("1m")
-_STYLES = {State.ACTIVE: "green", State.DEGRADED: "yellow", State.MISSING: "red"}
+_STYLES = {State.ACTIVE: "green", State.DEGRADED: "yellow", State.MISSING: "red", State.AHEAD: "red"}
 
 
 def print_status(found: bootstrap.Status, configured_zone: str) -> None:
@@ -85,6 +85,8 @@ def _advice(found: bootstrap.Status, configured_zone: str) -> list[str]:
         )
     if any(feature.state is State.MISSING for feature in found.features):
         advice.append("the server can do what is missing; run qts-data db adopt")
+    if any(feature.state is State.AHEAD for feature in found.features):
+        advice.append("bars ahead of the server's clock are materialized; run qts-data db adopt to set them back")
     if found.server.timescaledb is not None and found.server.timescaledb < SAFE_TIMESCALEDB:
         safe = ".".join(map(str, SAFE_TIMESCALEDB))
         advice.append(f"TimescaleDB {found.server.timescaledb_text} lacks security fixes of {safe}")

@@ -9,7 +9,7 @@ from alembic.autogenerate import produce_migrations
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
-from qts_data.timescale import ddl
+from qts_data.timescale import ddl, watermark
 from qts_data.timescale.autogenerate import PLUGIN_NAME
 from qts_data.timescale.catalog import first_bucket, is_continuous_aggregate, view_grants
 from qts_data.timescale.declarations import declarations_of
@@ -42,10 +42,11 @@ def adopt(
     """Give a database what is declared, what its server can do, and what it does not have.
 
     Tables become hypertables with their rows, while they are locked; plain views that stand for continuous aggregates
-    become these, with their privileges, and are filled from all that is there. An aggregate with rows is not filled,
-    for a refresh deletes those whose source is gone. Policies come last: none of them may drop a row before it is in
-    its aggregate. What was done stays done if this ends early, and the next call goes on. What is there and differs
-    from the declarations is left alone.
+    become these, with their privileges, and are filled from all that is there, up to a bucket before the running one.
+    An aggregate with rows is not filled, for a refresh deletes those whose source is gone. Buckets that are
+    materialized and not over are withdrawn, for they hide the rows that follow. Policies come last: none of them may
+    drop a row before it is in its aggregate. If this ends early, the finished steps stay, and the next call goes on.
+    Existing objects that differ from the declarations are left alone.
 
     Args:
         connection: In no transaction; several are made on it. No other migration may run meanwhile.
@@ -90,9 +91,10 @@ def adopt(
         # A call that ended early may have made it and not filled it; then it has no policy yet, and no rows.
         started = {(one.schema, one.name) for one in policies if isinstance(one, AddRefreshPolicyOp)} - made
         made |= {(schema, name) for schema, name in started if first_bucket(connection, name, schema=schema) is None}
-    if continuous and made:
-        aggregates = declarations_of(metadata).continuous_aggregates.values()
-        _fill(connection, [one for one in aggregates if (one.schema, one.name) in made])
+    aggregates = list(declarations_of(metadata).continuous_aggregates.values()) if continuous else []
+    _fill(connection, [one for one in aggregates if (one.schema, one.name) in made])
+    with connection.begin():
+        done += [("set_back_watermark", name) for name in watermark.set_back(connection, aggregates)]
     with connection.begin():
         run(policies)
     return done
@@ -114,14 +116,14 @@ def _drop_stand_ins(
     return grants
 
 
-def _fill(connection: Connection, aggregates: Iterable[ContinuousAggregate]) -> None:
+def _fill(connection: Connection, aggregates: list[ContinuousAggregate]) -> None:
+    if not aggregates:
+        return
     # The server refuses to refresh inside a transaction.
     connection.execution_options(isolation_level="AUTOCOMMIT")
     try:
         for one in aggregates:
-            # An open start deletes buckets whose source is gone: only for an aggregate that has none.
-            name = ddl.literal(ddl.qualified(one.name, one.schema))
-            connection.exec_driver_sql(f"CALL refresh_continuous_aggregate({name}, NULL, NULL)")
+            watermark.fill(connection, one)
     finally:
         connection.rollback()
         connection.execution_options(isolation_level=connection.default_isolation_level)

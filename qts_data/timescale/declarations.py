@@ -155,7 +155,8 @@ class RefreshPolicy:
     Attributes:
         start: Age of the window's older end. Never open: a refresh that reaches ticks which retention has
             dropped deletes their bars.
-        end: Age of the window's younger end; `"0 seconds"` is now, and what is below lies ahead.
+        end: Age of the window's younger end; `"0 seconds"` is now, a negative age lies ahead. A real-time aggregate
+            refuses a negative age: a materialized bucket that is not over would hide the rows that follow.
         every: Time between two runs.
     """
 
@@ -569,6 +570,11 @@ def _check_refresh(name: str, policy: RefreshPolicy, declared: ContinuousAggrega
         raise DeclarationError(
             f"{name}: the refresh window from {policy.start} to {policy.end} ago is shorter than two buckets "
             f"of {declared.bucket}"
+        )
+    if policy.end.shortest < 0 and not declared.materialized_only:
+        raise DeclarationError(
+            f"{name}: the refresh window from {policy.start} to {policy.end} ago ends ahead of the clock; a "
+            "materialized bucket that is not over hides the rows that follow in it"
         )
     source = declared.source
     # A refresh over rows that retention has dropped deletes their buckets, in silence. Chunks are dropped

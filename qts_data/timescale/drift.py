@@ -15,6 +15,7 @@ from qts_data.timescale.declarations import declarations_of, order_item
 from qts_data.timescale.edition import Edition, Feature, probe
 from qts_data.timescale.normal_form import normal_forms
 from qts_data.timescale.reflection import read_views, reflect
+from qts_data.timescale.watermark import find_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -94,6 +95,8 @@ def find_drift(connection: Connection, metadata: sa.MetaData) -> list[Difference
             differences += _aggregate(item, definition, found[item.schema].aggregates.get(item.name), view)
         else:
             differences += _view(item, definition, view)
+    if edition.has(Feature.CONTINUOUS_AGGREGATES):
+        differences += _ahead(connection, aggregates)
     for dropped in declared.dropped_aggregates.values():
         if dropped.name in found[dropped.schema].aggregates or dropped.name in views[dropped.schema]:
             differences.append(Difference(dropped.name, "continuous aggregate", NOTHING, "there"))
@@ -167,6 +170,17 @@ def _aggregate(
     yield from _policy(wanted.name, "columnstore policy", after, found.convert)
     yield from _refresh(wanted, found)
     yield from _policy(wanted.name, "retention policy", wanted.retention, found.retention)
+
+
+def _ahead(connection: Connection, aggregates: Iterable[ContinuousAggregate]) -> Iterator[Difference]:
+    """Watermarks ahead of the clock, which hide the rows that come before them."""
+    ahead: dict[str | None, dict[str, str]] = {}
+    for one in aggregates:
+        if one.schema not in ahead:
+            ahead[one.schema] = find_ahead(connection, schema=one.schema)
+        if one.name in ahead[one.schema]:
+            found = f"up to {ahead[one.schema][one.name]} UTC; qts-data db adopt sets it back"
+            yield Difference(one.name, "watermark", "not ahead of the server's clock", found)
 
 
 def _view(wanted: ContinuousAggregate, definition: str | None, found: ReflectedView | None) -> Iterator[Difference]:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from qts_data.timescale.declarations import declarations_of
 from qts_data.timescale.edition import Edition, Feature, probe
+from qts_data.timescale.watermark import find_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +30,8 @@ class State(enum.StrEnum):
     """The edition has no such feature; the reason says what stands in for it."""
     MISSING = "missing"
     """The edition has it, the database does not."""
+    AHEAD = "ahead"
+    """Buckets that are not over are materialized, and hide the rows that follow in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,12 @@ class _Catalog:
     columnstores: frozenset[str]
     aggregates: frozenset[str]
     jobs: dict[tuple[str, str], int]
+    ahead: dict[str, str]
 
     @classmethod
     def read(cls, connection: Connection, edition: Edition) -> _Catalog:
         if edition is Edition.POSTGRESQL:
-            return cls(frozenset(), frozenset(), frozenset(), {})
+            return cls(frozenset(), frozenset(), frozenset(), {}, {})
         tables = connection.execute(
             sa.text(
                 "SELECT hypertable_name AS name, compression_enabled AS columnstore "
@@ -84,6 +88,7 @@ class _Catalog:
             frozenset(row.name for row in (*tables, *aggregates) if row.columnstore),
             frozenset(row.name for row in aggregates),
             {(row.proc_name, row.hypertable_name): row.scheduled for row in jobs},
+            find_ahead(connection) if aggregates else {},
         )
 
 
@@ -129,6 +134,8 @@ def _of_aggregate(item: ContinuousAggregate, catalog: _Catalog, edition: Edition
         present=item.name in catalog.aggregates,
         instead="a plain view, computed at each query",
     )
+    if item.name in catalog.ahead:
+        state, reason = State.AHEAD, f"materialized up to {catalog.ahead[item.name]} UTC: later rows are hidden"
     yield FeatureState(item.name, f"continuous aggregate, buckets of {item.bucket}", state, reason)
     # A plain view is always current: no refresh is missing there, and nothing is kept that could be dropped.
     if not edition.has(Feature.CONTINUOUS_AGGREGATES):

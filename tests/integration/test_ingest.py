@@ -303,13 +303,57 @@ async def test_late_ticks_are_named_with_the_bars_they_change(database_: Databas
 async def test_ticks_of_a_minute_that_is_not_over_are_not_late(database_: Database) -> None:
     async with database_.reader() as reader:
         now: dt.datetime = await reader.connection.scalar(sa.text("SELECT now()"))
-    # A minute that does not end while this runs.
+    # Minutes that do not end while this runs.
     minute = now.replace(second=0, microsecond=0) + dt.timedelta(minutes=30)
-    for second in (20, 10):
-        report = await ingest(database_, [TickFactory.build(time=minute + dt.timedelta(seconds=second))])
-        assert (report.late, report.changed) == (0, ())
-    report = await ingest(database_, [TickFactory.build(time=minute - dt.timedelta(seconds=1))])
-    assert report.late == 1
+    for second in (20, 10, -1):
+        report = await ingest(
+            database_, [TickFactory.build(time=minute + dt.timedelta(seconds=second))], max_ahead=None
+        )
+        assert (report.late, report.ahead, report.changed) == (0, 1, ())
+    report = await ingest(database_, [TickFactory.build(time=now - dt.timedelta(minutes=2))])
+    assert (report.late, report.ahead) == (1, 0)
+
+
+@pytest.mark.usefixtures("as_columns")
+async def test_a_tick_too_far_ahead_is_refused_with_its_row(database_: Database) -> None:
+    async with database_.reader() as reader:
+        now: dt.datetime = await reader.connection.scalar(sa.text("SELECT now()"))
+    ticks = [TickFactory.build(time=now + dt.timedelta(seconds=seconds)) for seconds in (-5, 20, 3600)]
+    with pytest.raises(InvalidRecord, match=r"row 3: time: .* ahead of the server's clock; at most 0:01:00 are taken"):
+        await ingest(database_, ticks)
+    assert await stored(database_, "005930") == []
+    report = await ingest(database_, ticks, max_ahead=dt.timedelta(hours=2))
+    assert (report.inserted, report.last) == (3, ticks[2].time)
+    assert report.ahead in {1, 2}
+
+
+async def test_rows_too_far_ahead_are_rejected_beside_good_ones(database_: Database) -> None:
+    now = dt.datetime.now(dt.UTC)
+    ticks = [TickFactory.build(time=now + dt.timedelta(seconds=seconds)) for seconds in (3600, -5, 7200)]
+    rejected: list[InvalidRecord] = []
+    report = await ingest(database_, as_table(ticks), reject=rejected.append)
+    assert (report.received, report.inserted, report.rejected) == (3, 1, 2)
+    assert [(one.row, one.field) for one in rejected] == [(1, "time"), (3, "time")]
+
+
+async def test_a_first_import_in_parts_has_no_late_ticks(database_: Database) -> None:
+    """Parts end within a minute, an hour and a day."""
+    ticks = [at(second, 1) for second in range(0, 3 * 86_400, 1_777)]
+    ticks += [at(3 * 86_400 + second, 1) for second in range(100)]
+    report = await load_in_parts(database_, ticks, stream="sorted", part_size=7)
+    assert (report.inserted, report.late, report.changed) == (len(ticks), 0, ())
+    again = await load_in_parts(database_, [at(50.5, 2)], stream="another")
+    assert (again.late, again.changed[0].start) == (1, START)
+
+
+@pytest.mark.parametrize(("seconds", "late"), [(3_599, 1), (3_600, 1), (14_400, 1), (15 * 3600 - 1, 1), (15 * 3600, 0)])
+async def test_a_new_minute_of_a_closed_longer_bar_is_late(database_: Database, seconds: int, late: int) -> None:
+    """The minute had no tick and comes after all that had one; the trading day in Seoul ends at 15:00 UTC."""
+    await ingest(database_, [at(0, 1)])
+    report = await ingest(database_, [at(seconds, 1)])
+    minute = START + dt.timedelta(seconds=seconds // 60 * 60)
+    changed = (BarRange("005930", "test", minute, minute + dt.timedelta(minutes=1)),)
+    assert (report.late, report.changed) == (late, changed if late else ())
 
 
 @pytest.mark.usefixtures("as_columns")
@@ -329,11 +373,12 @@ async def test_pieces_go_behind_ticks_with_a_seq_of_their_own(database_: Databas
 async def test_the_last_instants_that_there_are_can_be_loaded(database_: Database) -> None:
     last = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
     times = [last, last - dt.timedelta(minutes=30)]
-    report = await ingest(database_, [TickFactory.build(time=time) for time in times])
+    report = await ingest(database_, [TickFactory.build(time=time) for time in times], max_ahead=None)
     assert report.stale == (TimeRange(last.replace(minute=0, second=0, microsecond=0), last),)
     assert (report.first, report.last) == (times[1], times[0])
-    report = await ingest(database_, [TickFactory.build(time=last - dt.timedelta(minutes=10))])
-    assert report.late == 1
+    report = await ingest(database_, [TickFactory.build(time=last - dt.timedelta(minutes=10))], max_ahead=None)
+    # No bar of that time has been given as closed.
+    assert (report.late, report.ahead) == (0, 1)
     autocommit = database_.engine.execution_options(isolation_level="AUTOCOMMIT")
     async with autocommit.connect() as connection:
         assert (await TickRepository(connection).refresh_bars(report.stale)).kept == {}

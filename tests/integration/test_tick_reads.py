@@ -37,7 +37,8 @@ async def market(database_url: URL) -> AsyncIterator[Database]:
 
 async def load(database: Database, ticks: list[TickData], table: TickTable = "tick_data") -> None:
     async with database.transaction() as uow:
-        report = await (uow.ticks if table == "tick_data" else uow.tick_history).ingest(ticks)
+        repository = uow.ticks if table == "tick_data" else uow.tick_history
+        report = await repository.ingest(ticks, max_ahead=None)
     autocommit = database.engine.execution_options(isolation_level="AUTOCOMMIT")
     async with autocommit.connect() as connection:
         await TickRepository(connection).refresh_bars(report.stale)

@@ -12,6 +12,7 @@ from qts_data.database.engine import engine
 from qts_data.timescale import (
     AggregateIndex,
     Columnstore,
+    DeclarationError,
     RefreshPolicy,
     continuous_aggregate,
     dropped_continuous_aggregate,
@@ -158,7 +159,12 @@ def test_a_window_that_ends_now_or_ahead_is_reflected(empty_database: URL, end: 
     migrate_and_back(
         empty_database, levels("minutes", refresh=[RefreshPolicy.of(start="3 days", end="1 minute", every="1 hour")])
     )
-    clean(empty_database, levels("minutes", refresh=[RefreshPolicy.of(start="3 days", end=end, every="1 hour")]))
+    refresh = [RefreshPolicy.of(start="3 days", end=end, every="1 hour")]
+    if end.startswith("-"):
+        with pytest.raises(DeclarationError, match="ends ahead of the clock"):
+            levels("minutes", refresh=refresh)
+    else:
+        clean(empty_database, levels("minutes", refresh=refresh))
 
 
 ALTERS = {

@@ -150,12 +150,12 @@ class BarReads:
             time_zone: Whose days `1d` means; the database's trading time zone by default.
             closed_only: Leave out every bar that time can still change: its end lies after the server's clock,
                 or after `as_of`. A tick that arrives after the end of its bar still changes it, and so does a
-                vendor's correction. The report of the load has the minutes that were changed in `changed`, but not
-                those that had no tick yet and come after all that had one: these may be part of a longer bar.
+                vendor's correction. The report of the load counts such ticks in `late` and has their minutes in
+                `changed`, for bars up to the day of the database's trading zone.
             as_of: Leave out every bar that had not ended by this instant: what a strategy knew then. It implies
                 `closed_only`.
             grace: With `closed_only` or `as_of`: how long after its end a bar may still be waiting for ticks that are
-                on their way; as long as the feed is behind.
+                on their way; as long as the feed is behind, and loads take to commit.
 
         Raises:
             InvalidRecord: An instant has no time zone, a symbol cannot be one, there is no such interval, or `grace` is

@@ -207,22 +207,22 @@ _ADD_DAYS: Final = """
                           ELSE excluded.first_time END,
         last_time = CASE WHEN d.chunk = excluded.chunk THEN greatest(d.last_time, excluded.last_time)
                          ELSE excluded.last_time END
-    RETURNING clock_timestamp()
+    RETURNING clock_timestamp() AS now, qts_trading_zone() AS zone
 """
 
 
 async def add_days(connection: AsyncConnection, relation: TickTable, tally: Tally) -> None:
-    """Add what a load has inserted, and tell the tally what time it is on the server.
+    """Add the inserted ticks of a load to those of their days, and give the tally the server's clock.
 
-    At the end of the load, so that others wait for the rows as short as can be.
+    Call it at the end of the load, so that others wait for the rows as short as can be.
     """
-    now: dt.datetime | None = None
+    clock: sa.Row[Any] | None = None
     statement = sa.text(_ADD_DAYS.format(relation=relation))
     keys = sorted(tally.days)
     for start in range(0, len(keys), _DAYS_OF_A_STATEMENT):
         some = keys[start : start + _DAYS_OF_A_STATEMENT]
         counts = [tally.days[key] for key in some]
-        now = await connection.scalar(
+        found = await connection.execute(
             statement,
             {
                 "relation": relation,
@@ -234,8 +234,9 @@ async def add_days(connection: AsyncConnection, relation: TickTable, tally: Tall
                 "lasts": [instant(last) for _, _, last in counts],
             },
         )
-    if now is not None:
-        tally.at(now)
+        clock = found.first()
+    if clock is not None:
+        tally.at(clock.now, clock.zone)
 
 
 _RECOUNT: Final = """

@@ -20,6 +20,8 @@ from qts_data.extras import require
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qts_data.repositories.ticks.latest import LatestTime
+
     Array = Any
     """A NumPy or Arrow array; neither library is there for everybody."""
 
@@ -35,6 +37,8 @@ _FIRST_PLAUSIBLE: Final = (EARLIEST - _EPOCH) // _MICROSECOND
 _MAX_PRICE: Final = 10**18
 _MAX_VOLUME: Final = 10**28
 _EARLIEST: Final = int(dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()) * 1_000_000
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND: Final = dt.timedelta(microseconds=1)
 _LATEST: Final = int(dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()) * 1_000_000 + 999_999
 
 
@@ -111,6 +115,7 @@ def read_columns(
     first_row: int = 1,
     source: str | None = None,
     reject: Callable[[InvalidRecord], None] | None = None,
+    latest: LatestTime | None = None,
 ) -> tuple[Columns, int]:
     """Check a record batch.
 
@@ -120,6 +125,7 @@ def read_columns(
         first_row: Number of its first row in the input.
         source: Feed of rows whose batch has no column `source`; '' if None.
         reject: Takes the complaint about each bad row, in order; None raises the first.
+        latest: Refuses later rows; None takes any.
 
     Returns:
         The good rows, in order, and the number of bad ones.
@@ -145,6 +151,8 @@ def read_columns(
         check_source(source or "")
         sources, feed = [source or ""], numpy.zeros(size, dtype=numpy.int32)
     time = _times(batch.column("time"), faults)
+    if latest is not None:
+        _refuse_ahead(time, latest, faults)
     nothing = pyarrow.nulls(size)
     seq, has_seq = _counts(batch.column("seq") if "seq" in names else nothing, faults)
     price, has_price = _decimals("price", batch.column("price"), _MAX_PRICE, check_price, faults)
@@ -264,6 +272,14 @@ def _refuse_implausible(micros: Array, faults: _Faults) -> None:
         raise AssertionError(index)
 
     faults.add((micros < _FIRST_PLAUSIBLE) | (micros > latest), complain)
+
+
+def _refuse_ahead(time: Array, latest: LatestTime, faults: _Faults) -> None:
+    limit = latest.at_present()
+    faults.add(
+        time > (limit - _EPOCH) // _MICROSECOND,
+        lambda index: latest.complaint(_EPOCH + int(time[index]) * _MICROSECOND, limit),
+    )
 
 
 def _counts(array: Array, faults: _Faults) -> tuple[Array, Array]:

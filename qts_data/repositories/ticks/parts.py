@@ -8,10 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qts_data.repositories.ticks import bookkeeping
+from qts_data.repositories.ticks.latest import MAX_AHEAD
 from qts_data.repositories.ticks.reports import BatchId, IngestReport
 from qts_data.repositories.ticks.sources import Numbering
+from qts_data.repositories.ticks.tally import Baseline
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Iterable
 
     from qts_data.contracts import TickData
@@ -33,8 +36,11 @@ async def load_in_parts(
     again: bool = False,
     rejected: Callable[[], int] = lambda: 0,
     progress: Callable[[int], None] | None = None,
+    max_ahead: dt.timedelta | None = MAX_AHEAD,
 ) -> IngestReport:
     """Load a source part by part, each in its transaction, and go on where an earlier attempt ended.
+
+    All parts that this call loads count as one load: ticks are late for bars that were there before the call.
 
     The ticks of parts that are in are counted, not loaded: those that follow in the same instant get the same
     numbers as in an attempt without an interruption.
@@ -48,6 +54,7 @@ async def load_in_parts(
         again: Load parts that are in once more.
         rejected: Says at the end how many rows the reader of the source has refused.
         progress: Called with the number of ticks so far.
+        max_ahead: A tick further ahead of the server's clock is refused; None takes any.
 
     Raises:
         InvalidRecord: A tick is bad, or the table holds another one under the same key.
@@ -58,6 +65,7 @@ async def load_in_parts(
         return known
     finished = {} if again else await _finished_parts(database, table, stream)
     numbering = Numbering()
+    baseline = Baseline()
     report: IngestReport | None = None
     offset = 0
     source = _Source(ticks)
@@ -67,7 +75,16 @@ async def load_in_parts(
             held = await _taken(source, part_size)
             if not held:
                 break
-            done = await _load(database, held, BatchId(stream, offset), table, again=again, numbering=numbering)
+            done = await _load(
+                database,
+                held,
+                BatchId(stream, offset),
+                table,
+                again=again,
+                numbering=numbering,
+                baseline=baseline,
+                max_ahead=max_ahead,
+            )
             if done.known:
                 # Somebody else has loaded it meanwhile, and maybe in parts of another size.
                 source.put_back(held)
@@ -103,7 +120,15 @@ async def _finished_parts(database: Database, table: TickTable, stream: str) -> 
 
 
 async def _load(
-    database: Database, held: list[TickData], batch: BatchId, table: TickTable, *, again: bool, numbering: Numbering
+    database: Database,
+    held: list[TickData],
+    batch: BatchId,
+    table: TickTable,
+    *,
+    again: bool,
+    numbering: Numbering,
+    baseline: Baseline,
+    max_ahead: dt.timedelta | None,
 ) -> IngestReport:
     """Load a part that is not in; nothing is numbered if it is."""
     async with database.transaction() as uow:
@@ -112,7 +137,9 @@ async def _load(
         if known is not None and known.received:
             return known
         repository = uow.ticks if table == "tick_data" else uow.tick_history
-        return await repository.ingest(held, batch=batch, again=True, numbering=numbering)
+        return await repository.ingest(
+            held, batch=batch, again=True, numbering=numbering, baseline=baseline, max_ahead=max_ahead
+        )
 
 
 class _Source:

@@ -1,4 +1,10 @@
-"""Continuous aggregates of ticks: bring them up to date without deleting what outlived its ticks."""
+"""Continuous aggregates of ticks: bring them up to date without deleting bars that outlived their ticks.
+
+An aggregate has a watermark, the end of its youngest bucket. A query takes what lies before it from the aggregate, and
+computes only the rest from the ticks. So a bucket that is materialized before it is over hides every tick that follows
+in it, and one far ahead hides the new ticks of all symbols. Therefore a refresh ends with a bucket that is over, and
+leaves it a further bucket's length for the ticks that are on their way, as the policies do.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-__all__ = ["continuous_aggregates", "refresh_aggregates", "retention_cutoff"]
+__all__ = ["clock_and_cutoff", "continuous_aggregates", "refresh_aggregates", "retention_cutoff"]
 
 _HOUR: Final = dt.timedelta(hours=1)
 # The last one that a datetime can hold has no end that one can hold.
@@ -64,6 +70,21 @@ _ENDANGERED: Final = {
 }
 
 
+# A bucket before the watermark is computed by no query: once over, it is refreshed without further waiting.
+_REFRESHABLE: Final = """
+    SELECT a.user_view_name AS name,
+           date_bin(w.width,
+                    greatest(now() - w.width,
+                             least(now(), _timescaledb_functions.to_timestamp(
+                                              _timescaledb_functions.cagg_watermark(a.mat_hypertable_id)))),
+                    TIMESTAMPTZ '2000-01-03 00:00:00+00') AS until
+      FROM _timescaledb_catalog.continuous_agg AS a
+      JOIN (VALUES ('ohlcv_1m', INTERVAL '1 minute'), ('ohlcv_1h', INTERVAL '1 hour')) AS w (name, width)
+        ON w.name = a.user_view_name
+     WHERE a.user_view_schema = current_schema()
+"""
+
+
 async def refresh_aggregates(connection: AsyncConnection, ranges: Iterable[TimeRange]) -> RefreshReport:
     """The work of `TickRepository.refresh_bars`."""
     refreshed: dict[str, None] = {}
@@ -72,6 +93,7 @@ async def refresh_aggregates(connection: AsyncConnection, ranges: Iterable[TimeR
     names = [name for name in _ENDANGERED if name in existing]
     if not names:
         return RefreshReport()
+    until = {row.name: row.until for row in await connection.execute(sa.text(_REFRESHABLE))}
     for span in merged(map(_whole_hours, ranges)):
         # Both questions before the first refresh: minutes made of the ticks that came late could add up to as much
         # as the hour lost.
@@ -83,15 +105,18 @@ async def refresh_aggregates(connection: AsyncConnection, ranges: Iterable[TimeR
                 kept[name] = kept.get(name, 0) + sum(row.bars for row in found)
         for part in _without(span, endangered):
             for name in names:
-                await connection.execute(
-                    sa.text(
-                        f"CALL refresh_continuous_aggregate('{name}', CAST(:start AS timestamptz), "
-                        "CAST(:end AS timestamptz))"
-                    ),
-                    _window(part),
-                )
-                refreshed[name] = None
+                over = TimeRange(part.start, min(part.end, until[name]))
+                if over.start < over.end:
+                    await _refresh(connection, name, over)
+                    refreshed[name] = None
     return RefreshReport(tuple(refreshed), kept)
+
+
+async def _refresh(connection: AsyncConnection, name: str, span: TimeRange) -> None:
+    await connection.execute(
+        sa.text(f"CALL refresh_continuous_aggregate('{name}', CAST(:start AS timestamptz), CAST(:end AS timestamptz))"),
+        {"start": span.start, "end": span.end},
+    )
 
 
 def _window(span: TimeRange) -> dict[str, object]:
@@ -135,11 +160,15 @@ async def continuous_aggregates(connection: AsyncConnection) -> set[str]:
     return set(names)
 
 
-async def retention_cutoff(connection: AsyncConnection, relation: str) -> dt.datetime | None:
-    """Instant before which the server will drop rows of a table by itself; None if it keeps them."""
-    found = await connection.scalar(sa.text("SELECT to_regclass('timescaledb_information.jobs') IS NOT NULL"))
-    if not found:
-        return None
+async def clock_and_cutoff(connection: AsyncConnection, relation: str) -> tuple[dt.datetime, dt.datetime | None]:
+    """The server's clock, and the instant before which it will drop rows of a table; None if it keeps them."""
+    now, jobs = (
+        await connection.execute(
+            sa.text("SELECT clock_timestamp(), to_regclass('timescaledb_information.jobs') IS NOT NULL")
+        )
+    ).one()
+    if not jobs:
+        return now, None
     cutoff: dt.datetime | None = await connection.scalar(
         sa.text(
             "SELECT now() - CAST(config ->> 'drop_after' AS interval) FROM timescaledb_information.jobs "
@@ -148,4 +177,10 @@ async def retention_cutoff(connection: AsyncConnection, relation: str) -> dt.dat
         ),
         {"relation": relation},
     )
+    return now, cutoff
+
+
+async def retention_cutoff(connection: AsyncConnection, relation: str) -> dt.datetime | None:
+    """Instant before which the server will drop rows of a table by itself; None if it keeps them."""
+    _, cutoff = await clock_and_cutoff(connection, relation)
     return cutoff

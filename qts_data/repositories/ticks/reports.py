@@ -115,14 +115,16 @@ class IngestReport:
         duplicate: Ticks that were there already, with the same key and the same content.
         first: Instant of the earliest tick, None without any.
         last: Instant of the latest tick, None without any.
-        late: Inserted ticks of a minute before the one of the last tick that was stored of their symbol and
-            feed, or of that minute itself if it was over on the server's clock at the end of the load: their bars
-            may have been seen as closed. A tick of a later minute is not late, however long ago that minute was.
+        late: Inserted ticks of a bar that may have been given as closed. At the end of the load, the bar was over on
+            the server's clock; before the load, its symbol and feed had a tick in it or after it. The bar may be of
+            any length up to the day of the database's trading zone. The parts of a source that `load_in_parts`
+            loads count as one load. A tick of a later bar is not late, however long ago that bar was.
         rejected: Rows that were refused.
         known: Whether the batch was in already; then nothing was loaded, and the counts are those of that time.
         cutoff: Instant before which the server drops ticks by itself; None if it keeps them.
         doomed: Inserted ticks from before the cutoff, which retention drops at its next run.
-        changed: The minutes that late ticks changed.
+        ahead: Inserted ticks of minutes that had not begun on the server's clock at the end of the load.
+        changed: The minutes of the late ticks; every closed bar that holds one of them has changed.
         stale: Hours that hold inserted ticks; their bars are right once they are refreshed, by the policies
             or by `refresh_bars`. Of a batch that was in: all from its first tick to its last, for whoever loaded it
             may have ended before the refresh.
@@ -138,6 +140,7 @@ class IngestReport:
     known: bool = False
     cutoff: dt.datetime | None = None
     doomed: int = 0
+    ahead: int = 0
     changed: tuple[BarRange, ...] = ()
     stale: tuple[TimeRange, ...] = ()
 
@@ -160,6 +163,7 @@ class IngestReport:
             known=self.known and other.known,
             cutoff=other.cutoff or self.cutoff,
             doomed=self.doomed + other.doomed,
+            ahead=self.ahead + other.ahead,
             changed=tuple(sorted({*self.changed, *other.changed})),
             stale=tuple(merged((*self.stale, *other.stale))),
         )

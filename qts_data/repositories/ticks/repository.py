@@ -12,12 +12,13 @@ from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.repositories.ticks import bookkeeping
 from qts_data.repositories.ticks.gaps import sign_off
 from qts_data.repositories.ticks.groups import live_numbering, prepared
+from qts_data.repositories.ticks.latest import MAX_AHEAD, LatestTime
 from qts_data.repositories.ticks.loading import Span, append, insert_new
 from qts_data.repositories.ticks.reads import TickReads
-from qts_data.repositories.ticks.refresh import refresh_aggregates, retention_cutoff
+from qts_data.repositories.ticks.refresh import clock_and_cutoff, refresh_aggregates
 from qts_data.repositories.ticks.reports import TimeRange
 from qts_data.repositories.ticks.sources import Numbering, ahead, batches_of
-from qts_data.repositories.ticks.tally import Tally
+from qts_data.repositories.ticks.tally import Baseline, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -46,6 +47,8 @@ class TickRepository(TickReads):
         reject: Callable[[InvalidRecord], None] | None = None,
         batch_size: int | None = None,
         progress: Callable[[int], None] | None = None,
+        max_ahead: dt.timedelta | None = MAX_AHEAD,
+        baseline: Baseline | None = None,
     ) -> IngestReport:
         """Load ticks by COPY; what is there already is not doubled.
 
@@ -71,6 +74,9 @@ class TickRepository(TickReads):
                 first bad row ends the load.
             batch_size: Rows that are held and sorted by the key at a time.
             progress: Called after each batch with the number of rows so far.
+            max_ahead: A tick further ahead of the server's clock is a bad row; None takes any. What lies ahead is
+                counted in the report, and in no closed bar before its time.
+            baseline: Shared by the parts of one source, so that none counts as late for ticks of the part before.
 
         Raises:
             InvalidRecord: A row is bad, or the table holds another tick under the same key; names both.
@@ -85,6 +91,7 @@ class TickRepository(TickReads):
                 known = await bookkeeping.claim(self._connection, self._table, batch, again=again)
                 if known is not None and numbering is None:
                     return known
+            now, cutoff = await clock_and_cutoff(self._connection, self._table)
             following = batches_of(
                 ticks,
                 batch_size=batch_size,
@@ -92,12 +99,14 @@ class TickRepository(TickReads):
                 split=continues,
                 source=source,
                 reject=reject,
+                # Ticks that are in were taken at their time.
+                latest=None if known is not None or max_ahead is None else LatestTime(now, max_ahead),
             )
             if known is not None:
                 # What follows in the same instants goes behind it.
                 await _count(following)
                 return known
-            tally = Tally(await retention_cutoff(self._connection, self._table))
+            tally = Tally(cutoff, baseline)
             duplicates = False
             async with contextlib.aclosing(ahead(following)) as following_ones:
                 async for batches, rejected in following_ones:
@@ -189,6 +198,9 @@ class TickRepository(TickReads):
         the other hours are refreshed. Nothing tells a tick that somebody deleted by hand from one that retention
         dropped: after that, `CALL refresh_continuous_aggregate` yourself.
 
+        Nothing is made of a bar that is not over on the server's clock: what a continuous aggregate holds of it
+        would hide the ticks that follow. Queries compute such bars from the ticks.
+
         The connection must be in autocommit mode: the server refuses a refresh inside a transaction.
 
         Args:
@@ -203,7 +215,7 @@ class TickRepository(TickReads):
         """Load a batch and count it; returns how many of it were there already."""
         unseen = batch.pairs() - tally.stored.keys()
         if unseen:
-            tally.stored |= await bookkeeping.last_stored(self._connection, self._table, unseen)
+            tally.meet(await bookkeeping.last_stored(self._connection, self._table, unseen))
         before = tally.inserted
         if behind and batch.counted:
             inserted = await append(self._connection, self._table, batch, _shared(batch, tally))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import itertools
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from qts_data.repositories.ticks.batch import Batch
     from qts_data.repositories.ticks.columns import Columns
+    from qts_data.repositories.ticks.latest import LatestTime
     from qts_data.repositories.ticks.records import Row
 
 __all__ = ["ArrowStream", "Numbering", "Ticks", "ahead", "batches_of"]
@@ -29,6 +31,7 @@ _ROWS_OF_A_TURN: Final = 256
 # Sorting holds everybody else up: ten thousand records take a few milliseconds. NumPy sorts in a thread.
 _RECORDS_OF_A_BATCH: Final = 10_000
 _ROWS_OF_A_BATCH: Final = 32_768
+_NO_LIMIT: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 class ArrowStream(Protocol):
@@ -75,6 +78,7 @@ def batches_of(
     split: bool,
     source: str | None,
     reject: Callable[[InvalidRecord], None] | None,
+    latest: LatestTime | None = None,
 ) -> Callable[[], Awaitable[tuple[list[Batch], int] | None]]:
     """A function that gives the next batches and the number of rows refused on the way; None at the end.
 
@@ -85,14 +89,23 @@ def batches_of(
         split: Ticks with a seq of the feed's own, and those without, come in batches of their own.
         source: Feed of columns that do not name one.
         reject: Takes complaints about bad rows of columns; None raises the first.
+        latest: Refuses later ticks; None takes any.
     """
     if hasattr(ticks, "__arrow_c_stream__") or hasattr(ticks, "__arrow_c_array__"):
         return _ColumnBatches(
-            ticks, batch_size or _ROWS_OF_A_BATCH, numbering.columns, split=split, source=source, reject=reject
+            ticks,
+            batch_size or _ROWS_OF_A_BATCH,
+            numbering.columns,
+            split=split,
+            source=source,
+            reject=reject,
+            latest=latest,
         ).next
     if is_installed("pyarrow"):
-        return _RecordColumnBatches(ticks, batch_size or _RECORDS_OF_A_BATCH, numbering.columns, split).next
-    return _RecordBatches(ticks, batch_size or _RECORDS_OF_A_BATCH, numbering.records, split).next
+        return _RecordColumnBatches(
+            _checked(ticks, latest), batch_size or _RECORDS_OF_A_BATCH, numbering.columns, split
+        ).next
+    return _RecordBatches(_checked(ticks, latest), batch_size or _RECORDS_OF_A_BATCH, numbering.records, split).next
 
 
 async def ahead(following: Callable[[], Awaitable[_T | None]]) -> AsyncGenerator[_T, None]:
@@ -110,8 +123,8 @@ async def ahead(following: Callable[[], Awaitable[_T | None]]) -> AsyncGenerator
 
 
 class _RecordBatches:
-    def __init__(self, ticks: Iterable[TickData], batch_size: int, ordinals: Ordinals, split: bool) -> None:
-        self._ticks = _checked(ticks)
+    def __init__(self, ticks: Iterator[TickData], batch_size: int, ordinals: Ordinals, split: bool) -> None:
+        self._ticks = ticks
         self._batch_size = batch_size
         self._ordinals = ordinals
         self._split = split
@@ -137,8 +150,8 @@ class _RecordBatches:
 
 
 class _RecordColumnBatches:
-    def __init__(self, ticks: Iterable[TickData], batch_size: int, ordinals: ColumnOrdinals, split: bool) -> None:
-        self._ticks = _checked(ticks)
+    def __init__(self, ticks: Iterator[TickData], batch_size: int, ordinals: ColumnOrdinals, split: bool) -> None:
+        self._ticks = ticks
         self._batch_size = batch_size
         self._ordinals = ordinals
         self._split = split
@@ -168,10 +181,16 @@ def _column_batches(columns: Columns, ordinals: ColumnOrdinals, *, split: bool) 
     return [ColumnBatch(part) for part in parts if len(part)]
 
 
-def _checked(ticks: Iterable[TickData]) -> Iterator[TickData]:
+def _checked(ticks: Iterable[TickData], latest: LatestTime | None) -> Iterator[TickData]:
+    limit = _NO_LIMIT if latest is None else latest.at_present()
     for row, tick in enumerate(ticks, start=1):
         if not isinstance(tick, TickData):
             raise InvalidRecord(field="tick", reason=f"is {type(tick).__name__}; give TickData or columns", row=row)
+        if tick.time > limit and latest is not None:
+            # The clock is asked only by a tick that seems to be too late.
+            limit = latest.at_present()
+            if tick.time > limit:
+                raise latest.complaint(tick.time, limit).at(row)
         yield tick
 
 
@@ -185,6 +204,7 @@ class _ColumnBatches:
         split: bool,
         source: str | None,
         reject: Callable[[InvalidRecord], None] | None,
+        latest: LatestTime | None,
     ) -> None:
         pyarrow = require("pyarrow")
         if hasattr(ticks, "__arrow_c_stream__"):
@@ -197,6 +217,7 @@ class _ColumnBatches:
         self._split = split
         self._source = source
         self._reject = reject
+        self._latest = latest
         self._row = 1
 
     async def next(self) -> tuple[list[Batch], int] | None:
@@ -206,7 +227,9 @@ class _ColumnBatches:
         batch = next(self._slices, None)
         if batch is None:
             return None
-        columns, rejected = read_columns(batch, first_row=self._row, source=self._source, reject=self._reject)
+        columns, rejected = read_columns(
+            batch, first_row=self._row, source=self._source, reject=self._reject, latest=self._latest
+        )
         self._row += len(batch)
         return _column_batches(columns, self._ordinals, split=self._split), rejected
 

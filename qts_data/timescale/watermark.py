@@ -1,0 +1,130 @@
+"""How far continuous aggregates are materialized, and how to set that back.
+
+A query takes what lies before the watermark of an aggregate from its materialized rows, and computes only the rest.
+So a watermark beyond the server's clock hides rows that come later: those of a bucket that was materialized before
+it was over, or, after one row with a wrong clock, those of all groups.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from qts_data.timescale import ddl
+from qts_data.timescale.declarations import ContinuousAggregate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.engine import Connection
+
+__all__ = ["fill", "find_ahead", "set_back"]
+
+# Text, because the last instants of the server are beyond those of a datetime.
+_AHEAD: Final = """
+    SELECT a.user_view_name AS name,
+           CAST(_timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(a.mat_hypertable_id))
+                AT TIME ZONE 'UTC' AS text) AS watermark
+      FROM _timescaledb_catalog.continuous_agg AS a
+      JOIN _timescaledb_catalog.hypertable AS h ON h.id = a.mat_hypertable_id
+      JOIN timescaledb_information.dimensions AS d
+        ON (d.hypertable_schema, d.hypertable_name, d.dimension_number) = (h.schema_name, h.table_name, 1)
+     WHERE a.user_view_schema = {schema} AND NOT a.materialized_only AND d.column_type = CAST('timestamptz' AS regtype)
+       AND _timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(a.mat_hypertable_id)) > now()
+"""
+_ROWS: Final = """
+    SELECT format('%I.%I', h.schema_name, h.table_name), d.column_name
+      FROM _timescaledb_catalog.continuous_agg AS a
+      JOIN _timescaledb_catalog.hypertable AS h ON h.id = a.mat_hypertable_id
+      JOIN timescaledb_information.dimensions AS d
+        ON (d.hypertable_schema, d.hypertable_name, d.dimension_number) = (h.schema_name, h.table_name, 1)
+     WHERE a.user_view_schema = {schema} AND a.user_view_name = :name
+"""
+# Before everything that the server can hold: no chunk is dropped, and the watermark is computed anew.
+_BEFORE_ALL: Final = "TIMESTAMPTZ '4713-01-01 00:00:00+00 BC'"
+
+
+def fill(connection: Connection, aggregate: ContinuousAggregate) -> None:
+    """Materialize an aggregate that has no rows, from all that is there, but for the last bucket's length.
+
+    Call it in autocommit mode. An open start deletes buckets whose source is gone: only for an aggregate without rows.
+    """
+    name = ddl.literal(ddl.qualified(aggregate.name, aggregate.schema))
+    end = f"now() - {aggregate.bucket.sql}"
+    if _is_local(aggregate):
+        end = f"CAST({end} AS timestamp)"
+    connection.exec_driver_sql(f"CALL refresh_continuous_aggregate({name}, NULL, {end})")
+
+
+def find_ahead(connection: Connection, *, schema: str | None = None) -> dict[str, str]:
+    """The aggregates of a schema whose watermark lies ahead of the server's clock, and the watermark in UTC.
+
+    Aggregates of materialized rows only, which hide nothing that they showed before, are left out. So are aggregates
+    whose buckets have no time zone.
+    """
+    where = ddl.literal(schema) if schema else "current_schema()"
+    return {row.name: row.watermark for row in connection.execute(sa.text(_AHEAD.format(schema=where)))}
+
+
+def set_back(connection: Connection, aggregates: Iterable[ContinuousAggregate]) -> list[str]:
+    """Withdraw the materialized rows of buckets that are not over, where the watermark lies ahead of the clock.
+
+    Queries compute these buckets again, and the policies materialize them when they are over. Rows of buckets that
+    are over are not touched. Call it in a transaction, as the owner.
+
+    Args:
+        connection: In a transaction.
+        aggregates: In the order of the hierarchy, the lowest first.
+
+    Returns:
+        Names of the aggregates whose watermark was set back.
+    """
+    changed = []
+    ahead: dict[str | None, dict[str, str]] = {}
+    for one in aggregates:
+        if one.schema not in ahead:
+            ahead[one.schema] = find_ahead(connection, schema=one.schema)
+        if one.name in ahead[one.schema]:
+            _withdraw(connection, one)
+            changed.append(one.name)
+    return changed
+
+
+def _withdraw(connection: Connection, aggregate: ContinuousAggregate) -> None:
+    rows, bucket = _rows_of(connection, aggregate)
+    running = connection.execute(
+        ddl.verbatim(f"SELECT CAST(time_bucket({aggregate.bucket.sql}, now()) AS text)")
+    ).scalar_one()
+    running = f"CAST({ddl.literal(running)} AS timestamptz)"
+    connection.exec_driver_sql(f"DELETE FROM {rows} WHERE {bucket} >= {running}")
+    # A refresh makes only buckets whose source has changed since the last one. An update that changes nothing, of the
+    # first and the last row, marks all between them.
+    if isinstance(aggregate.source, ContinuousAggregate):
+        source, time = _rows_of(connection, aggregate.source)
+    else:
+        source = ddl.qualified(aggregate.source.name, aggregate.source.schema)
+        time = ddl.qualified(aggregate.source.time)
+    recent = f"FROM {source} WHERE {time} >= {running}"
+    connection.exec_driver_sql(
+        f"UPDATE {source} SET {time} = {time} WHERE {time} >= {running} "
+        f"AND {time} IN ((SELECT min({time}) {recent}), (SELECT max({time}) {recent}))"
+    )
+    name = ddl.literal(ddl.qualified(aggregate.name, aggregate.schema))
+    connection.exec_driver_sql(f"SELECT drop_chunks({name}, older_than => {_BEFORE_ALL})")
+
+
+def _rows_of(connection: Connection, aggregate: ContinuousAggregate) -> tuple[str, str]:
+    """Where the materialized rows of an aggregate are, and their column of the buckets."""
+    where = ddl.literal(aggregate.schema) if aggregate.schema else "current_schema()"
+    rows, bucket = connection.execute(sa.text(_ROWS.format(schema=where)), {"name": aggregate.name}).one()
+    return rows, ddl.qualified(bucket)
+
+
+def _is_local(aggregate: ContinuousAggregate) -> bool:
+    """Whether its buckets have no time zone."""
+    table = aggregate.table
+    source = aggregate.source
+    while isinstance(source, ContinuousAggregate):
+        source = source.source
+    return not getattr(table.c[source.time].type, "timezone", False)
