@@ -37,8 +37,7 @@ _numbers: Final = itertools.count(1)
 # A reader may take its time between two pieces. The server would take it for a client that hangs.
 _ALLOW_PAUSES: Final = """
     SELECT set_config('idle_in_transaction_session_timeout', '1h', true)
-      FROM pg_catalog.pg_settings
-     WHERE name = 'idle_in_transaction_session_timeout' AND setting::bigint BETWEEN 1 AND 3599999
+     WHERE current_setting('idle_in_transaction_session_timeout')::interval BETWEEN '1 ms' AND '59 min'
 """
 _STILL_OPEN: Final = "SELECT name FROM pg_catalog.pg_cursors WHERE name = ANY(%(names)s)"
 
@@ -220,7 +219,8 @@ def stream_rows(
         if state == "new":
             await cursor.declare(lambda beginning: connection.execute(_Declare(beginning, query)))
         cursor.require_open()
-        rows = (await connection.execute(fetch)).all()
+        # The name is new each time: it would drive other statements out of the cache.
+        rows = (await connection.execute(fetch, execution_options={"compiled_cache": None})).all()
         state = "read" if len(rows) < _ROWS_AT_ONCE else "open"
         return map(convert, rows)
 

@@ -43,7 +43,7 @@ def require_committed(tag: str | bytes | None) -> None:
 
 def _has_nothing_to_commit(driver: Any) -> bool:
     # A COMMIT of our own would make the driver begin a transaction first.
-    return driver.autocommit or driver.info.transaction_status == pq.TransactionStatus.IDLE
+    return bool(driver.info.transaction_status == pq.TransactionStatus.IDLE)
 
 
 async def _committed(driver: psycopg.AsyncConnection[Any]) -> str | None:
