@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from psycopg import pq
 from psycopg.errors import error_from_result
 
+from qts_data.timescale.dialect import require_committed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -95,7 +97,8 @@ class Pipeline:
     async def run(self) -> list[Rows]:
         """Send all, wait for all; returns the rows of each.
 
-        After an error the server skips the rest; the transaction is to be rolled back.
+        After an error the server skips the rest; the transaction is to be rolled back. A `COMMIT` that the server
+        answers with ROLLBACK is an error.
 
         Raises:
             psycopg.Error: The first statement that failed. Where the connection itself failed or the task was
@@ -168,13 +171,17 @@ class Pipeline:
         known = _prepared.setdefault(self._driver, set())
         answers: list[Rows] = []
         failure: PGresult | None = None
+        steps = iter(self._steps)
         for (result, *_), prepared in zip(results, self._expected, strict=False):
+            statement = None if prepared is not None else next(steps)[0]
             if result.status not in _GOOD:
                 if failure is None:
                     failure = result
             elif prepared is not None:
                 known.add(prepared)
             else:
+                if statement is COMMIT and failure is None:
+                    require_committed(result.command_status)
                 answers.append(_rows(result))
         if failure is not None:
             raise error_from_result(failure, encoding=self._driver.info.encoding)

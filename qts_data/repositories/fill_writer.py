@@ -20,6 +20,7 @@ import psycopg
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from qts_data.database.errors import connecting, translate, translate_commit
+from qts_data.database.pipeline import COMMIT, Pipeline
 from qts_data.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -323,7 +324,9 @@ class FillWriter:
                 await settle_reports(driver, booking, results)
         async with self._ended_on_error(committing=True):
             if booking.reports_wait:
-                await driver.commit()
+                ending = Pipeline(driver)
+                ending.add(COMMIT)
+                await ending.run()
                 self._remembered.clear()
             else:
                 results = await booking.write(driver, commit=True)

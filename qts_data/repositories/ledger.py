@@ -14,7 +14,7 @@ from qts_data.contracts.identity import check_asked
 from qts_data.contracts.instants import utc
 from qts_data.database.errors import translated_errors
 from qts_data.database.pipeline import driver_connection
-from qts_data.database.streaming import streamed
+from qts_data.database.streaming import stream_rows
 from qts_data.errors import InvalidRecord, LedgerConflict, NotFound, TransactionConflict, UniqueViolated
 from qts_data.models import LedgerEntry as Entry
 from qts_data.models import PendingReport
@@ -24,11 +24,12 @@ from qts_data.repositories.reports import PENDING_COLUMNS, book_report, report_o
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from qts_data.contracts import BookedEntry
+    from qts_data.database.streaming import Stream
 
 __all__ = ["LedgerReader", "LedgerRepository"]
 
@@ -111,7 +112,7 @@ class LedgerReader:
         with translated_errors():
             return [booked_entry(row) for row in await self._connection.execute(statement)]
 
-    async def stream_entries(
+    def stream_entries(
         self,
         *,
         account: str | None = None,
@@ -119,16 +120,15 @@ class LedgerReader:
         strategy_tag: str | None = None,
         start: dt.datetime | None = None,
         end: dt.datetime | None = None,
-    ) -> AsyncIterator[BookedEntry]:
-        """The same without a bound, a few thousand at a time.
+    ) -> Stream[BookedEntry]:
+        """Stream the same entries without a bound, a few thousand at a time.
+
+        Statements of the same transaction work beside the stream, and it may be left at any moment.
 
         Raises:
             InvalidRecord: `start` or `end` has no time zone, or no entry can have such a name.
         """
-        statement = _filtered(account, symbol, strategy_tag, start, end)
-        async with streamed(self._connection, statement) as rows:
-            async for row in rows:
-                yield booked_entry(row)
+        return stream_rows(self._connection, _filtered(account, symbol, strategy_tag, start, end), booked_entry)
 
     async def list_pending_reports(self, *, limit: int = 1000) -> list[Reversal | Correction]:
         """Busts and corrections whose fill has not come, the oldest first."""

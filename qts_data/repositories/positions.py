@@ -12,7 +12,7 @@ from qts_data.contracts.identity import check_asked
 from qts_data.contracts.instants import plausible
 from qts_data.database.errors import translated_errors
 from qts_data.database.pipeline import Pipeline, driver_connection
-from qts_data.database.streaming import streamed
+from qts_data.database.streaming import stream_rows
 from qts_data.errors import InvalidRecord, NotFound
 from qts_data.models import LedgerEntry as Entry
 from qts_data.models import Position as Row
@@ -21,10 +21,12 @@ from qts_data.repositories.proof import Mismatch, Verification, compare, rebuild
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import Callable, Iterable
     from decimal import Decimal
 
     from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from qts_data.database.streaming import Stream
 
 __all__ = ["PositionReader", "PositionRepository"]
 
@@ -140,14 +142,15 @@ class PositionReader:
             statement = statement.where(sa.tuple_(_position.account, _position.symbol) > sa.tuple_(*after))
         return await self._rows(statement)
 
-    async def stream(
+    def stream(
         self, *, account: str | None = None, market: str | None = None, open_only: bool = False
-    ) -> AsyncIterator[Position]:
-        """All positions in order of account and symbol, a few thousand at a time."""
+    ) -> Stream[Position]:
+        """Stream all positions in order of account and symbol, a few thousand at a time.
+
+        Statements of the same transaction work beside the stream, and it may be left at any moment.
+        """
         statement = _filtered(account, market, None, open_only=open_only)
-        async with streamed(self._connection, statement) as rows:
-            async for row in rows.mappings():
-                yield Position(**row)
+        return stream_rows(self._connection, statement, _position_of)
 
     async def rebuild_positions(
         self, as_of: dt.datetime | None = None, *, by: Literal["timestamp", "recorded_at"] = "timestamp"
@@ -267,6 +270,10 @@ class PositionRepository(PositionReader):
         for key in wrong:
             self._on_changed(*key)
         return found.mismatches
+
+
+def _position_of(row: sa.Row[Any]) -> Position:
+    return Position(**dict(zip(_FIELDS, row, strict=True)))
 
 
 def _traded_by(strategy_tag: str) -> sa.ColumnElement[bool]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import sqlalchemy as sa
 
 from qts_data.contracts.instants import utc
-from qts_data.database.streaming import streamed
+from qts_data.database.streaming import stream_rows
 from qts_data.errors import InvalidRecord
 from qts_data.models import LedgerEntry as Entry
 from qts_data.repositories.accounting import Fold, Trade, realized_between
@@ -89,13 +89,11 @@ async def rebuild(
         # A later correction counts not, but one that corrects it may: the two are of one trade.
         statement = statement.where((_entry[by] <= as_of) | _entry.corrects_id.is_not(None))
     made: dict[tuple[str, str], _Folded] = {}
-    async with streamed(connection, statement) as rows:
-        async for row in rows:
-            booked = booked_entry(row)
-            if as_of is None or (booked.entry.timestamp if by == "timestamp" else booked.recorded_at) <= as_of:
-                _fold(made, booked)
-            elif booked.corrects_id is not None and (folded := made.get(_key(booked))) is not None:
-                folded.fold.pass_over(booked.id, booked.corrects_id)
+    async for booked in stream_rows(connection, statement, booked_entry):
+        if as_of is None or (booked.entry.timestamp if by == "timestamp" else booked.recorded_at) <= as_of:
+            _fold(made, booked)
+        elif booked.corrects_id is not None and (folded := made.get(_key(booked))) is not None:
+            folded.fold.pass_over(booked.id, booked.corrects_id)
     return [folded.position() for folded in made.values()]
 
 
@@ -112,16 +110,15 @@ async def compare(
     made: dict[tuple[str, str], _Folded] = {}
     mismatches: list[Mismatch] = []
     entries = 0
-    async with streamed(connection, _ROW) as rows:
-        async for row in rows:
-            entries += 1
-            try:
-                booked = booked_entry(row)
-            except InvalidRecord as error:
-                # Written past the package; the fold goes on without it and will differ from here on.
-                mismatches.append(_unreadable(row, error))
-                continue
-            mismatches += _entry_mismatches(booked, _fold(made, booked))
+    async for row in stream_rows(connection, _ROW, tuple):
+        entries += 1
+        try:
+            booked = booked_entry(row)
+        except InvalidRecord as error:
+            # Written past the package; the fold goes on without it and will differ from here on.
+            mismatches.append(_unreadable(row, error))
+            continue
+        mismatches += _entry_mismatches(booked, _fold(made, booked))
     found = {(position.account, position.symbol): position for position in stored}
     computed = {key: folded.position() for key, folded in made.items()}
     for key in sorted(computed.keys() | found.keys()):

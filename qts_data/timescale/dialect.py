@@ -8,21 +8,62 @@ and none of that library's DDL listeners fires: the migrations own every stateme
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psycopg
+from psycopg import pq
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
+from sqlalchemy.util import await_only
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import Dialect
 
-__all__ = ["TimescaleDialect", "TimescaleDialectAsync", "register"]
+__all__ = ["TimescaleDialect", "TimescaleDialectAsync", "register", "require_committed"]
+
+
+def require_committed(tag: str | bytes | None) -> None:
+    """Refuse the answer to a COMMIT that committed nothing.
+
+    The server answers the COMMIT of an aborted transaction with ROLLBACK. The driver raises no error for it.
+
+    Args:
+        tag: Command tag of the answer.
+
+    Raises:
+        psycopg.errors.InFailedSqlTransaction: The tag is not COMMIT.
+    """
+    found = tag.decode() if isinstance(tag, bytes) else tag
+    if found != "COMMIT":
+        raise psycopg.errors.InFailedSqlTransaction(
+            f"the server answered COMMIT with {found or 'nothing'}: an earlier statement had failed, and nothing was "
+            "committed"
+        )
+
+
+def _has_nothing_to_commit(driver: Any) -> bool:
+    # A COMMIT of our own would make the driver begin a transaction first.
+    return bool(driver.info.transaction_status == pq.TransactionStatus.IDLE)
+
+
+async def _committed(driver: psycopg.AsyncConnection[Any]) -> str | None:
+    async with driver.cursor() as cursor:
+        await cursor.execute("COMMIT", prepare=False)
+        return cursor.statusmessage
 
 
 class TimescaleDialect(PGDialect_psycopg):
     """PostgreSQL over psycopg 3, reached by a `timescaledb+psycopg://` URL."""
 
     supports_statement_cache = True
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        """Commit, and read the answer."""
+        driver = dbapi_connection.driver_connection
+        if not _has_nothing_to_commit(driver):
+            with driver.cursor() as cursor:
+                cursor.execute("COMMIT", prepare=False)
+                require_committed(cursor.statusmessage)
 
     @classmethod
     def get_async_dialect_cls(cls, url: object) -> type[Dialect]:  # noqa: ARG003 - SQLAlchemy's signature
@@ -34,6 +75,12 @@ class TimescaleDialectAsync(PGDialectAsync_psycopg):
     """The async twin."""
 
     supports_statement_cache = True
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        """Commit, and read the answer."""
+        driver = dbapi_connection.driver_connection
+        if not _has_nothing_to_commit(driver):
+            require_committed(await_only(_committed(driver)))
 
     @classmethod
     def get_async_dialect_cls(cls, url: object) -> type[Dialect]:  # noqa: ARG003 - SQLAlchemy's signature

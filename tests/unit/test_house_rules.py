@@ -134,3 +134,33 @@ def test_make_calls_no_script_whose_first_line_names_a_folder() -> None:
     called = re.findall(r"\$\(BIN\)/(\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     # pip writes the project's own commands through /bin/sh where the line would be too long.
     assert set(called) <= {"python", "qts-data"}
+
+
+# SQLAlchemy's commits go through the dialect, which reads the answer; so does a pipeline with `COMMIT` at its end.
+CHECKED_COMMITS = {
+    ("timescale/dialect.py", "COMMIT"),
+    ("database/pipeline.py", "COMMIT"),
+    ("database/transactions.py", "begun.commit"),
+    ("database/migrations.py", "connection.commit"),
+    ("repositories/ticks/loading.py", "savepoint.commit"),
+}
+
+
+def test_every_commit_goes_where_its_answer_is_read() -> None:
+    """The server answers the COMMIT of an aborted transaction with ROLLBACK, and psycopg's own commit() ignores it.
+
+    A new one is to be sent by SQLAlchemy or by a pipeline, and then added here.
+    """
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        name = str(path.relative_to(PACKAGE))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr == "commit":
+                found.add((name, ast.unparse(node)))
+            elif (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and re.match(r"\s*(COMMIT\b|END\s+(WORK|TRANSACTION)\b)[^.]*$", node.value)
+            ):
+                found.add((name, node.value.strip()))
+    assert found == CHECKED_COMMITS

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qts_data.contracts import TickData
 from qts_data.repositories.ticks.decoding import decode_columns, decode_records
-from qts_data.repositories.ticks.decoding_columns import Words, read_rows
+from qts_data.repositories.ticks.decoding_columns import COPIED, RECORD, Layout, Words, read_rows
 
 EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 Numbers = tuple[Decimal, Decimal, Decimal | None, Decimal | None]
@@ -44,15 +44,27 @@ def row(time: int, seq: int, feed: int, numbers: Numbers) -> bytes:
     return struct.pack(">h iq iq ii", 7, 8, time, 8, seq, 4, feed) + b"".join(map(numeric, numbers))
 
 
+def record(time: int, seq: int, feed: int, numbers: Numbers) -> bytes:
+    """As record_send writes it."""
+    fields = struct.pack(">i iiq iiq iii", 7, 1184, 8, time, 20, 8, seq, 23, 4, feed)
+    return fields + b"".join(struct.pack(">i", 1700) + numeric(number) for number in numbers)
+
+
 def read_all_ways(rows: list[tuple[int, int, int, Numbers]], sources: list[str]) -> list[TickData]:
+    """By all three ways and from both layouts, which agree."""
+    found = read_layout(b"".join(row(*one) for one in rows), sources, COPIED)
+    assert read_layout(b"".join(record(*one) for one in rows), sources, RECORD) == found
+    return found
+
+
+def read_layout(data: bytes, sources: list[str], layout: Layout) -> list[TickData]:
     """By all three ways, which agree."""
-    data = b"".join(row(*one) for one in rows)
-    by_numpy = asyncio.run(decode_records(data, "A", sources))
+    by_numpy = asyncio.run(decode_records(data, "A", sources, layout))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("qts_data.repositories.ticks.decoding.is_installed", lambda _: False)
-        assert asyncio.run(decode_records(data, "A", sources)) == by_numpy
+        assert asyncio.run(decode_records(data, "A", sources, layout)) == by_numpy
     records, last, strange = by_numpy
-    batch, *rest = asyncio.run(decode_columns(data, "A", sources))
+    batch, *rest = asyncio.run(decode_columns(data, "A", sources, layout))
     assert rest == [last, strange]
     assert [TickData(**one) for one in batch.to_pylist()] == records if batch is not None else not records
     assert all(one.price.as_tuple().exponent == -8 for one in records)

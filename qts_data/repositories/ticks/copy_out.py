@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
-import sqlalchemy as sa
 
 from qts_data.repositories.ticks.driver import driver_of
 
@@ -30,7 +28,10 @@ _BURST_SECONDS: Final = 0.0005
 async def copy_rows(
     connection: AsyncConnection, statement: str, parameters: dict[str, object], *, bytes_of_a_piece: int
 ) -> AsyncGenerator[bytes, None]:
-    """Whole rows, one behind the other, some at a time; may be closed early, and leaves the transaction as it was.
+    """Whole rows, one behind the other, some at a time.
+
+    It is to be read to its end before anything else is sent. One that is closed early, or whose task is cancelled,
+    cancels the statement, which ends the transaction: the server refuses whatever follows.
 
     Args:
         connection: In a transaction.
@@ -38,31 +39,23 @@ async def copy_rows(
         parameters: Their values.
         bytes_of_a_piece: Bytes in a piece, about.
     """
-    # A COPY that is given up is cancelled, which would end the transaction.
-    savepoint = await connection.begin_nested()
-    try:
-        async with (
-            driver_of(connection) as driver,
-            driver.cursor() as cursor,
-            cursor.copy(statement, parameters) as copy,
-        ):
-            arrived = _Arrived(bytes(await copy.read())[_HEADER_BYTES:])
-            while not arrived.ended:
-                if not arrived.take_waiting(driver.pgconn, _ROWS_OF_A_TURN):
-                    await _wait(driver.pgconn, copy, arrived)
-                else:
-                    await asyncio.sleep(0)
-                if arrived.size > bytes_of_a_piece and not arrived.ended:
-                    yield arrived.piece()
-                    arrived = _Arrived(bytes(await copy.read()))
-            await copy.read()  # what COPY ended with
-            if arrived.size:
+    async with (
+        driver_of(connection) as driver,
+        driver.cursor() as cursor,
+        cursor.copy(statement, parameters) as copy,
+    ):
+        arrived = _Arrived(bytes(await copy.read())[_HEADER_BYTES:])
+        while not arrived.ended:
+            if not arrived.take_waiting(driver.pgconn, _ROWS_OF_A_TURN):
+                await _wait(driver.pgconn, copy, arrived)
+            else:
+                await asyncio.sleep(0)
+            if arrived.size > bytes_of_a_piece and not arrived.ended:
                 yield arrived.piece()
-    except BaseException:
-        with contextlib.suppress(sa.exc.SQLAlchemyError, psycopg.Error):
-            await savepoint.rollback()
-        raise
-    await savepoint.commit()
+                arrived = _Arrived(bytes(await copy.read()))
+        await copy.read()  # what COPY ended with
+        if arrived.size:
+            yield arrived.piece()
 
 
 class _Arrived:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from qts_data.contracts.market import stored_tick
 from qts_data.extras import is_installed, require
-from qts_data.repositories.ticks.decoding_columns import read_rows
+from qts_data.repositories.ticks.decoding_columns import COPIED, RECORD, read_rows
 from qts_data.repositories.ticks.numeric import units_of
 
 if TYPE_CHECKING:
     from qts_data.contracts import TickData
-    from qts_data.repositories.ticks.decoding_columns import Numbers, Rows
+    from qts_data.repositories.ticks.decoding_columns import Layout, Numbers, Rows
 
     Array = Any
 
@@ -34,7 +34,7 @@ _RECORDS_OF_A_TURN: Final = 500
 _REMEMBERED_NUMBERS: Final = 100_000
 _EXACT: Final = Context(prec=40)
 # The number of fields; time, seq and feed with their lengths.
-_FIRST_FIELDS: Final = struct.Struct(">2x4xq4xq4xi")
+_FIRST_FIELDS: Final = {COPIED: struct.Struct(">2x4xq4xq4xi"), RECORD: struct.Struct(">4x8xq8xq8xi")}
 _NUMBER_HEAD: Final = struct.Struct(">Hhh2x")
 _NULL: Final = 255  # the last byte of a length of -1; no number of ours has so many bytes
 
@@ -78,25 +78,32 @@ def _decimal(units: int) -> Decimal:
     return _EXACT.scaleb(Decimal(units), -8)
 
 
-async def decode_records(rows: bytes, symbol: str, sources: list[str]) -> Decoded:
+async def decode_records(rows: bytes, symbol: str, sources: list[str], layout: Layout = COPIED) -> Decoded:
     """As TickData; by NumPy where it is installed, for two thirds of the time, else by the standard library alone."""
     if is_installed("numpy"):
-        return await _records_of_columns(await asyncio.to_thread(read_rows, rows), symbol, sources)
+        return await _records_of_columns(await asyncio.to_thread(read_rows, rows, layout), symbol, sources)
     numbers = _Numbers()
     ticks: list[TickData] = []
     position: int | None = 0
     while position is not None and position < len(rows):
-        position = _add_records(rows, position, symbol, sources, numbers, ticks)
+        position = _add_records(rows, position, symbol, sources, numbers, ticks, layout)
         await asyncio.sleep(0)
     return _decoded(ticks, strange=position is None)
 
 
 def _add_records(  # noqa: PLR0917 - called where each step counts
-    rows: bytes, position: int, symbol: str, sources: list[str], numbers: _Numbers, ticks: list[TickData]
+    rows: bytes,
+    position: int,
+    symbol: str,
+    sources: list[str],
+    numbers: _Numbers,
+    ticks: list[TickData],
+    layout: Layout,
 ) -> int | None:
     """Append some ticks; gives the place of the next, None at the first of an unknown source."""
     names = [None, *sources]
-    first_fields, append = _FIRST_FIELDS.unpack_from, ticks.append
+    first_fields, append = _FIRST_FIELDS[layout].unpack_from, ticks.append
+    to_number, to_next = 2 * (layout.first_number + layout.type_words) + 4, 2 * layout.type_words + 4
     time, last_microseconds = _EPOCH, 0
     end = len(rows)
     for _ in range(_RECORDS_OF_A_TURN):
@@ -110,19 +117,19 @@ def _add_records(  # noqa: PLR0917 - called where each step counts
         if microseconds != last_microseconds:
             time, last_microseconds = _EPOCH + dt.timedelta(microseconds=microseconds), microseconds
         # Written out four times: a loop or a function would take half as long again.
-        start = position + 38
+        start = position + to_number
         position = start + rows[start - 1]
         price = numbers[rows[start:position]]
-        start = position + 4
+        start = position + to_next
         position = start + rows[start - 1]
         volume = numbers[rows[start:position]]
-        start = position + 4
+        start = position + to_next
         if (size := rows[start - 1]) == _NULL:
             bid, position = None, start
         else:
             position = start + size
             bid = numbers[rows[start:position]]
-        start = position + 4
+        start = position + to_next
         if (size := rows[start - 1]) == _NULL:
             ask, position = None, start
         else:
@@ -191,15 +198,15 @@ def arrow_schema() -> Any:
     )
 
 
-async def decode_columns(rows: bytes, symbol: str, sources: list[str]) -> Decoded:
+async def decode_columns(rows: bytes, symbol: str, sources: list[str], layout: Layout = COPIED) -> Decoded:
     """As a pyarrow RecordBatch."""
     # NumPy lets others work meanwhile.
-    return await asyncio.to_thread(_decode_columns_now, rows, symbol, sources)
+    return await asyncio.to_thread(_decode_columns_now, rows, symbol, sources, layout)
 
 
-def _decode_columns_now(rows: bytes, symbol: str, sources: list[str]) -> Decoded:
+def _decode_columns_now(rows: bytes, symbol: str, sources: list[str], layout: Layout) -> Decoded:
     pyarrow, numpy = require("pyarrow"), require("numpy")
-    columns = read_rows(rows)
+    columns = read_rows(rows, layout)
     time, seq, feed = columns.time + _EPOCH_MICROSECONDS, columns.seq, columns.feed
     size = _known(feed)
     if not size:

@@ -18,19 +18,49 @@ if TYPE_CHECKING:
 
     Array = Any
 
-__all__ = ["Numbers", "Rows", "Words", "read_rows"]
+__all__ = ["COPIED", "RECORD", "Layout", "Numbers", "Rows", "Words", "read_rows"]
 
 _NUMBERS: Final = 4
-# Everything has an even length and is counted in words of 16 bits. A row is the number of its fields, and each field
-# its length in two words and its value: time and seq in four words, feed in two, then the numbers.
-_TIME, _SEQ, _FEED, _FIRST_NUMBER = 3, 9, 15, 17
-# The words of a row that are always the same.
-_FIXED: Final = ((0, 3 + _NUMBERS), (1, 0), (2, 8), (7, 0), (8, 8), (13, 0), (14, 4))
+
+
+class Layout(NamedTuple):
+    """Where the fields of a row are, in words of 16 bits: everything has an even length.
+
+    Attributes:
+        time: Place of the time, which has four words.
+        seq: Place of the seq, which has four.
+        feed: Place of the feed, which has two.
+        first_number: Place behind the feed.
+        type_words: Words before the length of a number.
+        fixed: Places and values of the words that all rows share, the rarest first.
+    """
+
+    time: int
+    seq: int
+    feed: int
+    first_number: int
+    type_words: int
+    fixed: tuple[tuple[int, int], ...]
+
+
+# The number of the fields, and each field with its length in two words.
+COPIED: Final = Layout(3, 9, 15, 17, 0, ((0, 3 + _NUMBERS), (1, 0), (2, 8), (7, 0), (8, 8), (13, 0), (14, 4)))
+"""A row of a binary COPY."""
+# The number takes two words, and the type of each field stands before its length.
+RECORD: Final = Layout(
+    6,
+    14,
+    22,
+    24,
+    2,
+    ((3, 1184), (0, 0), (1, 3 + _NUMBERS), (2, 0), (4, 0), (5, 8), (11, 20), (13, 8), (19, 23), (21, 4)),
+)
+"""A value of type record, as record_send writes it: timestamptz, bigint, integer, and numbers."""
 _HEAD_WORDS: Final = 6  # of a number: its length, the count of its digits, its weight, sign and scale
 # More than a number of ours can have; what is no beginning of a row may seem to have more.
 _MOST_DIGITS: Final = 15
 _WEIGHTS: Final = range(-16, 16)
-_PADDING: Final = bytes(2 * _NUMBERS * (_HEAD_WORDS + _MOST_DIGITS) + 64)
+_PADDING: Final = bytes(2 * _NUMBERS * (2 + _HEAD_WORDS + _MOST_DIGITS) + 96)
 _BASE: Final = 10_000
 _FRACTION_DIGITS: Final = 2
 # Four digits before the point (weight 3) could be more than 64 bits hold in 1/100,000,000; three with a first one
@@ -60,16 +90,17 @@ class Rows(NamedTuple):
     numbers: list[Numbers]
 
 
-def read_rows(rows: bytes) -> Rows:
+def read_rows(rows: bytes, layout: Layout = COPIED) -> Rows:
     """Columns of whole rows, one behind the other: time, seq, feed and four numbers.
 
     Args:
         rows: At least one.
+        layout: Where their fields are.
 
     Raises:
         ValueError: They are something else.
     """
-    words = Words(rows)
+    words = Words(rows, layout)
     columns = words.columns(words.likely_beginnings()) or words.columns(words.beginnings())
     if columns is None:
         raise ValueError("these are no whole rows")
@@ -79,8 +110,9 @@ def read_rows(rows: bytes) -> Rows:
 class Words:
     """The rows as words of 16 bits, and views of 32 and 64 bits that begin at each word."""
 
-    def __init__(self, rows: bytes) -> None:
+    def __init__(self, rows: bytes, layout: Layout = COPIED) -> None:
         numpy = self._numpy = require("numpy")
+        self._layout = layout
         self._size = len(rows) // 2
         # A number at the very end is read as if it had more digits; so is what only looks like one.
         padded = self._padded = rows + _PADDING
@@ -93,9 +125,9 @@ class Words:
         """Where the words of a row's beginning are."""
         numpy = self._numpy
         # As this machine would read them: to turn all words around would take longer than the search.
-        fixed = [(offset, int(numpy.array(word, ">i2").view(numpy.int16))) for offset, word in _FIXED]
+        fixed = [(offset, int(numpy.array(word, ">i2").view(numpy.int16))) for offset, word in self._layout.fixed]
         (offset, word), *more = fixed
-        found = numpy.flatnonzero(self._words[: self._size - _FEED] == word)
+        found = numpy.flatnonzero(self._words[offset : max(0, self._size - self._layout.feed) + offset] == word)
         for offset, word in more:
             same = self._words[found + offset] == word
             if not same.all():
@@ -110,8 +142,9 @@ class Words:
         at = 0
         while at < self._size:
             yield at
-            at += _FIRST_NUMBER
+            at += self._layout.first_number
             for _ in range(_NUMBERS):
+                at += self._layout.type_words
                 if at >= self._size:
                     return
                 (length,) = struct.unpack_from(">i", self._padded, 2 * at)
@@ -122,7 +155,7 @@ class Words:
         if not len(beginnings) or beginnings[0] != 0:
             return None
         numpy = self._numpy
-        at = beginnings + _FIRST_NUMBER
+        at = beginnings + self._layout.first_number
         numbers = []
         for _ in range(_NUMBERS):
             read = self._numeric(at)
@@ -133,9 +166,9 @@ class Words:
         if at[-1] != self._size or (at[:-1] != beginnings[1:]).any():
             return None
         return Rows(
-            self._longs[beginnings + _TIME].astype(numpy.int64),
-            self._longs[beginnings + _SEQ].astype(numpy.int64),
-            self._ints[beginnings + _FEED].astype(numpy.int32),
+            self._longs[beginnings + self._layout.time].astype(numpy.int64),
+            self._longs[beginnings + self._layout.seq].astype(numpy.int64),
+            self._ints[beginnings + self._layout.feed].astype(numpy.int32),
             numbers,
         )
 
@@ -143,6 +176,7 @@ class Words:
         """The numbers there, and what is behind each; None if those are no numbers."""
         numpy = self._numpy
         size = len(at)
+        at = at + self._layout.type_words
         head = self._longs[at].astype(numpy.int64)  # length, count of digits, weight
         present = head >= 0
         where = None if present.all() else numpy.flatnonzero(present)

@@ -1,29 +1,31 @@
-"""Ticks out: one COPY, read as columns or as records."""
+"""Ticks out, as columns or as records: one COPY where all are read, a cursor where they are streamed."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from qts_data.database.errors import translated_errors
+from qts_data.database.streaming import Cursor, Stream
 from qts_data.extras import require
 from qts_data.repositories.ticks.copy_out import copy_rows
-from qts_data.repositories.ticks.decoding import Decoded, arrow_schema, decode_columns, decode_records
+from qts_data.repositories.ticks.decoding import arrow_schema, decode_columns, decode_records
+from qts_data.repositories.ticks.record_stream import RecordStream
 from qts_data.repositories.ticks.sources import ahead
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from qts_data.contracts import TickData
+    from qts_data.repositories.ticks.record_stream import Decode as _Decode
     from qts_data.repositories.ticks.reports import TickTable
-
-    Array = Any
 
 __all__ = ["TickQuery"]
 
@@ -37,6 +39,10 @@ _SELECTED: Final = """
 _COPY: Final = """
     COPY (SELECT time, seq, {feed}, price, volume, bid, ask {selected}) TO STDOUT WITH (FORMAT binary)
 """
+
+
+# The second column names a source that the first one cannot.
+_RECORDS: Final = "SELECT ROW(time, seq, {feed}, price, volume, bid, ask), {unknown} {selected}"
 
 
 class TickQuery:
@@ -72,12 +78,13 @@ class TickQuery:
                 ticks += piece
             return ticks
 
-    async def stream_records(self) -> AsyncGenerator[TickData, None]:
-        """One by one, in bounded memory."""
-        async with contextlib.aclosing(self._pieces(decode_records)) as pieces:
-            async for piece in pieces:
-                for tick in piece:
-                    yield tick
+    def stream_records(self) -> Stream[TickData]:
+        """Stream the ticks one by one, in bounded memory.
+
+        Statements of the same transaction work beside the stream, and it may be left at any moment. It gives the
+        ticks that were stored when its first one was asked for.
+        """
+        return self._stream(decode_records, itertools.chain.from_iterable)
 
     async def as_arrow(self) -> Any:
         """A pyarrow Table: time in microseconds UTC, symbol and source as dictionaries, decimal128 for numbers.
@@ -86,21 +93,19 @@ class TickQuery:
             ConfigurationError: The extra `arrow` is not installed.
         """
         pyarrow = require("pyarrow")
-        async with contextlib.aclosing(self.stream_arrow()) as batches:
+        async with contextlib.aclosing(self._pieces(decode_columns)) as batches:
             held = [batch async for batch in batches]
         # A source that somebody adds meanwhile changes the dictionary of the pieces after it.
         return pyarrow.Table.from_batches(held, schema=arrow_schema()).unify_dictionaries()
 
-    async def stream_arrow(self) -> AsyncGenerator[Any, None]:
-        """Pyarrow RecordBatches of some ten thousand rows, in bounded memory.
+    def stream_arrow(self) -> Stream[Any]:
+        """Stream pyarrow RecordBatches of some ten thousand rows, in bounded memory; as `stream_records` does.
 
         Raises:
             ConfigurationError: The extra `arrow` is not installed.
         """
         require("pyarrow")
-        async with contextlib.aclosing(self._pieces(decode_columns)) as batches:
-            async for batch in batches:
-                yield batch
+        return self._stream(decode_columns, list)
 
     async def as_polars(self) -> Any:
         """A Polars DataFrame; numbers are of type Decimal.
@@ -121,7 +126,27 @@ class TickQuery:
         table = await self.as_arrow()
         return table.to_pandas(types_mapper=pandas.ArrowDtype)
 
-    async def _pieces(self, decode: Callable[[bytes, str, list[str]], Awaitable[Decoded]]) -> AsyncGenerator[Any, None]:
+    def _stream(self, decode: _Decode, unpack: Callable[[list[Any]], Iterable[Any]]) -> Stream[Any]:
+        cursor = Cursor(self._connection)
+        rows: RecordStream | None = None
+
+        async def pieces() -> Iterable[Any] | None:
+            nonlocal rows
+            if rows is None:
+                sources = await self._known_sources()
+                rows = RecordStream(cursor, self._symbol, sources, decode)
+                await cursor.declare(partial(self._declare, sources))
+            found = await rows.next()
+            return None if found is None else unpack(found)
+
+        return Stream(cursor, pieces)
+
+    async def _declare(self, sources: list[str], beginning: str) -> None:
+        await self._connection.exec_driver_sql(
+            beginning + self._filled(_RECORDS, sources, None), self._parameters(sources, None)
+        )
+
+    async def _pieces(self, decode: _Decode) -> AsyncGenerator[Any, None]:
         """Decoded pieces; the next one is read while one is decoded and in use."""
         sources = await self._known_sources()
         after: tuple[dt.datetime, str, int] | None = None
@@ -129,34 +154,36 @@ class TickQuery:
             while True:
                 rows = copy_rows(
                     self._connection,
-                    self._statement(sources, after),
+                    self._filled(_COPY, sources, after),
                     self._parameters(sources, after),
                     bytes_of_a_piece=_BYTES_OF_A_PIECE,
                 )
                 strange = False
                 async with (
                     contextlib.aclosing(rows) as arriving,
-                    contextlib.aclosing(ahead(functools.partial(anext, arriving, None))) as read,
+                    contextlib.aclosing(ahead(partial(anext, arriving, None))) as read,
                 ):
                     async for some in read:
+                        if strange:
+                            continue  # a COPY that is not read to its end would end the transaction
                         piece, last, strange = await decode(some, self._symbol, sources)
                         if last is not None:
                             after = last
                             yield piece
-                        if strange:
-                            break
                 if not strange:
                     return
                 sources = await self._all_sources()
 
-    def _statement(self, sources: list[str], after: object) -> str:
+    def _filled(self, template: str, sources: list[str], after: object) -> str:
         more = "" if self._source is None else " AND source = %(source)s"
         if after is not None:
             more += " AND (time, source, seq) > (%(after_time)s, %(after_source)s, %(after_seq)s)"
         # As an integer, of one length. What is not known is 0.
+        known = " ".join(f"WHEN %(source_{number})s THEN NULL" for number in range(1, len(sources) + 1))
         cases = " ".join(f"WHEN %(source_{number})s THEN {number}" for number in range(1, len(sources) + 1))
-        return _COPY.format(
+        return template.format(
             feed=f"CASE source {cases} ELSE 0 END" if cases else "0",
+            unknown=f"CASE source {known} ELSE source END" if cases else "source",
             selected=_SELECTED.format(table=self._table, more=more),
         )
 

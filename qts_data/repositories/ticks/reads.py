@@ -18,11 +18,12 @@ from qts_data.repositories.ticks.query import TickQuery
 from qts_data.repositories.ticks.refresh import retention_cutoff
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from qts_data.contracts import TickData
+    from qts_data.database.streaming import Stream
     from qts_data.repositories.ticks.gaps import Gap, SignedOff, StaleFeed
     from qts_data.repositories.ticks.reports import TickTable
 
@@ -107,8 +108,8 @@ class TickReads(BarReads):
 
     def stream_ticks(
         self, symbol: str, start: dt.datetime, end: dt.datetime, *, source: str | None = None
-    ) -> AsyncGenerator[TickData, None]:
-        """The same one by one, in bounded memory; close the iterator to use the connection before its end."""
+    ) -> Stream[TickData]:
+        """Stream the same ticks one by one; see `TickQuery.stream_records`."""
         return self.ticks(symbol, start, end, source=source).stream_records()
 
     async def latest(self, symbols: str | Sequence[str], *, source: str | None = None) -> dict[str, TickData]:
