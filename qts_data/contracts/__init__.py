@@ -29,6 +29,8 @@ from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
 from qts_data.contracts.config import ConfigChange, ParameterValue, RiskLimit, StrategyParameter
 from qts_data.contracts.execution import ExecutionLog, HourlyExecutionMetrics, StageLatency
 from qts_data.contracts.health import HealthStatus
+from qts_data.contracts.identity import FillIdentity
+from qts_data.contracts.ids import split_stored_id, stored_execution_id
 from qts_data.contracts.live import (
     BookLevel,
     OrderBook,
@@ -60,6 +62,7 @@ __all__ = [
     "DailyMetrics",
     "DailyPnl",
     "ExecutionLog",
+    "FillIdentity",
     "HealthStatus",
     "HourlyExecutionMetrics",
     "HourlyPnl",
@@ -84,4 +87,6 @@ __all__ = [
     "StrategyPerformance",
     "TickData",
     "round_money",
+    "split_stored_id",
+    "stored_execution_id",
 ]

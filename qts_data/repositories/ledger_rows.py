@@ -6,7 +6,7 @@ import datetime as dt
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from qts_data.contracts import IDEMPOTENCY_PREFIX, BookedEntry, BookedFill, LedgerEntry, Position, Side
+from qts_data.contracts import IDEMPOTENCY_PREFIX, BookedEntry, BookedFill, LedgerEntry, Position, Side, split_stored_id
 from qts_data.contracts.checks import check_amount, check_price
 from qts_data.repositories.accounting import Holding, realized_between
 
@@ -65,10 +65,11 @@ def decimal(value: str | None) -> Decimal:
 
 
 def stored_id(value: str) -> dict[str, str]:
-    """An execution id as the ledger keeps it, as the field of the record that it belongs in."""
+    """An execution id as the ledger keeps it, as the fields of the record that it belongs in."""
     if value.startswith(IDEMPOTENCY_PREFIX):
         return {"idempotency_key": value.removeprefix(IDEMPOTENCY_PREFIX)}
-    return {"execution_id": value}
+    scope, execution_id = split_stored_id(value)
+    return {"execution_id": execution_id, "id_scope": scope} if scope else {"execution_id": value}
 
 
 def instant(value: str | None) -> dt.datetime:

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from qts_data.database.pipeline import COMMIT, Pipeline, Statement
+from qts_data.database.pipeline import COMMIT, Pipeline, Statement, array
 from qts_data.repositories.accounting import Holding, Trade, apply
 from qts_data.repositories.booking import LOCK, lock_parameter, require_same_instrument, valuation
 from qts_data.repositories.ledger_rows import COLUMNS, Booked
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qts_data.contracts import BookedFill, LedgerEntry
     from qts_data.database.pipeline import Rows
-    from qts_data.repositories.booking import Driver
+    from qts_data.repositories.booking import Driver, FillKey
 
 __all__ = ["EXPECTED", "WRITE_NEXT", "WRITTEN", "NextFill", "Remembered"]
 
 WRITTEN: Final = [column for column in COLUMNS if column not in {"id", "recorded_at"}]
 """What `WRITE_NEXT` binds, before what it expects of the position."""
 EXPECTED: Final = ["last_ledger_id", "qty", "cost_basis", "realized_pnl"]
-"""What it expects."""
+"""What it expects. Behind that comes an array of other ids under which the fill may have been booked."""
 _number: Final = {column: f"${number}" for number, column in enumerate(WRITTEN, 1)}
 _expected: Final = {column: f"${number}" for number, column in enumerate(EXPECTED, len(WRITTEN) + 1)}
+_OTHER_IDS: Final = f"${len(WRITTEN) + len(EXPECTED) + 1}"
 _EXPOSURE, _UNREALIZED = valuation(f"({_number['position_qty']} * p.mark_price)", _number["position_cost_basis"])
 WRITE_NEXT: Final = Statement(
     "write_next_fill",
@@ -39,6 +42,9 @@ WRITE_NEXT: Final = Statement(
            AND realized_pnl = {_expected["realized_pnl"]}::numeric
            -- Somebody has to look whether one of them waits for this fill.
            AND NOT EXISTS (SELECT FROM pending_reports)
+           -- Whether it is the same fill is decided by the longer way.
+           AND NOT EXISTS (SELECT FROM t_ledger AS l WHERE l.broker = {_number["broker"]}
+                              AND l.account = {_number["account"]} AND l.execution_id = ANY({_OTHER_IDS}::text[]))
     ), entry AS (
         INSERT INTO t_ledger ({", ".join(WRITTEN)}, recorded_at)
         SELECT {", ".join(f"{_number[column]}::{COLUMNS[column]}" for column in WRITTEN)}, clock_timestamp()
@@ -80,19 +86,26 @@ class NextFill:
         driver: The connection, in no transaction.
         position: What the fill goes with.
         entry: The fill.
+        other_keys: Other keys under which it may have been booked.
 
     Raises:
         InvalidRecord: The fill does not go with the position.
     """
 
-    def __init__(self, driver: Driver, position: Remembered, entry: LedgerEntry) -> None:
+    def __init__(
+        self, driver: Driver, position: Remembered, entry: LedgerEntry, other_keys: Sequence[FillKey] = ()
+    ) -> None:
         require_same_instrument(entry, position.market, position.currency)
         after = apply(position.holding, Trade.of(entry))
         self._booked = Booked.of(0, entry, position.holding, after)
         self.pipeline = Pipeline(driver)
         self.pipeline.add(LOCK, lock_parameter([(entry.account, entry.symbol)]))
         self.pipeline.add(
-            WRITE_NEXT, *self._booked.row()[1:], str(position.last_ledger_id), *map(str, position.holding)
+            WRITE_NEXT,
+            *self._booked.row()[1:],
+            str(position.last_ledger_id),
+            *map(str, position.holding),
+            array(stored for _, _, stored in other_keys),
         )
         self.pipeline.add(COMMIT)
 

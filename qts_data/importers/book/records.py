@@ -7,18 +7,20 @@ import hashlib
 import json
 import zoneinfo
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.contracts import (
     IDEMPOTENCY_PREFIX,
     OHLCV,
+    FillIdentity,
     LedgerEntry,
     Position,
     RiskLimit,
     StrategyParameter,
     round_money,
+    split_stored_id,
 )
 from qts_data.contracts.checks import check_amount, check_price, check_symbol, check_text
 from qts_data.contracts.config import parameter_from_text, parameter_to_text
@@ -51,6 +53,7 @@ class Defaults:
         market: Where a row names none.
         currency: Where a row names none.
         broker: Where a row names none.
+        identity: In which scopes the execution ids of brokers are unique.
     """
 
     time_zone: str = "Asia/Seoul"
@@ -58,6 +61,7 @@ class Defaults:
     market: str = "KRX"
     currency: str = "KRW"
     broker: str = "sheet"
+    identity: FillIdentity = field(default_factory=FillIdentity)
 
     @property
     def zone(self) -> zoneinfo.ZoneInfo:
@@ -119,7 +123,7 @@ class RecordMaker:
         elif stored.startswith(IDEMPOTENCY_PREFIX):
             fields["idempotency_key"] = stored.removeprefix(IDEMPOTENCY_PREFIX)
         else:
-            fields["execution_id"] = stored
+            fields["id_scope"], fields["execution_id"] = split_stored_id(stored)
         if "amount" in fields:
             product = round_money(_exact.multiply(fields["qty"], fields["price"]))
             # People keep amounts with fewer decimals, rounded or cut off; what counts is quantity and price.
@@ -129,7 +133,7 @@ class RecordMaker:
                     field="amount", reason=f"is {fields['amount']}, but qty x price is {product.normalize(_exact):f}"
                 )
             del fields["amount"]
-        return LedgerEntry(**fields)
+        return self._defaults.identity.scoped(LedgerEntry(**fields))
 
     def _key_of(self, fields: Mapping[str, Any]) -> str:
         said = [fields["timestamp"].isoformat(), fields["account"], fields["symbol"], fields["side"]]
