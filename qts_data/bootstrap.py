@@ -431,9 +431,9 @@ async def _position(book: Database, symbol: str, account: str) -> Position | Non
 
 
 async def _risk(book: Database, account: str) -> RiskLimits | None:
-    # The table has one set of limits, which holds for each account.
+    # Its own ones only: the manager reads those of all accounts apart.
     async with book.reader() as reader:
-        found = await reader.risk_configs.list_limits()
+        found = await reader.risk_configs.list_limits(account)
     return RiskLimits(account=account, limits={one.config_key: one.value for one in found}) if found else None
 
 

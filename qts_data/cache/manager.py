@@ -7,6 +7,7 @@ import datetime as dt
 import logging
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from qts_data.cache import codec
@@ -17,16 +18,17 @@ from qts_data.cache.near import NearCache
 from qts_data.cache.port import MISSING, BookSides, BookWrite, Entry, Missing, Write, now, version_text
 from qts_data.cache.redis import RedisCache
 from qts_data.contracts.cache import CacheEvent, CacheType, OperatingState, SafetyState
-from qts_data.contracts.live import BookLevel, OrderBook, Precheck, Reading
+from qts_data.contracts.config import ALL_ACCOUNTS
+from qts_data.contracts.live import BookLevel, OrderBook, Precheck, Reading, RiskLimits
 from qts_data.errors import CacheError, InvalidRecord, WritesRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from qts_data.cache.port import Cache
     from qts_data.contracts import BookedFill, HealthStatus, LedgerEntry, Position
     from qts_data.contracts.cache import CacheConfig, CacheStats
-    from qts_data.contracts.live import OrderState, Quote, RiskLimits, StrategyParameters
+    from qts_data.contracts.live import OrderState, Quote, StrategyParameters
 
 __all__ = ["CacheManager", "Loaders", "PositionCommitted"]
 
@@ -57,7 +59,7 @@ class Loaders:
 
     Attributes:
         position: Reads the position of (symbol, account) in a transaction of its own; None if there is none.
-        risk: Reads the limits of an account.
+        risk: Reads the limits of an account, its own ones only; those of all accounts as the account `*`.
         strategy: Reads the parameters of a strategy.
         record_fill: Books a fill in a transaction of its own, and calls back after its COMMIT.
     """
@@ -293,12 +295,16 @@ class CacheManager:
     # Limits and parameters
 
     async def get_risk(self, account: str = MAIN_ACCOUNT) -> RiskLimits | None:
-        """The limits of an account, or None without any."""
+        """Read the limits that hold for an account: its own, and those of all accounts for the others.
 
-        async def load() -> RiskLimits | None:
-            return await self._loaders.risk(account)
+        None if there are none.
+        """
+        own, common = await asyncio.gather(self._stored_risk(account), self._stored_risk(ALL_ACCOUNTS))
+        return _effective(account, own, common)
 
-        return await self.aside.fetch(self._keys.key(CacheType.RISK, account), self._risk, load)
+    def _stored_risk(self, account: str) -> Coroutine[Any, Any, RiskLimits | None]:
+        key = self._keys.key(CacheType.RISK, account)
+        return self.aside.fetch(key, self._risk, partial(self._loaders.risk, account))
 
     async def get_strategy(self, strategy_id: str) -> StrategyParameters | None:
         """The parameters of a strategy, or None without any."""
@@ -309,8 +315,13 @@ class CacheManager:
         return await self.aside.fetch(self._keys.key(CacheType.STRATEGY, strategy_id), self._strategy, load)
 
     async def risk_changed(self, account: str = MAIN_ACCOUNT) -> None:
-        """Call it after the commit that changed limits: nobody is served those of before."""
-        await self._invalidate(CacheType.RISK, account)
+        """Call it after the commit that changed limits of an account or of all: no process serves those of before.
+
+        Args:
+            account: The account whose limits changed. Those of all accounts are read again in any case, by every
+                account in every process: they have a key of their own.
+        """
+        await self._invalidate(CacheType.RISK, *dict.fromkeys((account, ALL_ACCOUNTS)))
 
     async def strategy_changed(self, strategy_id: str) -> None:
         """Call it after the commit that changed parameters: nobody is served those of before."""
@@ -332,6 +343,7 @@ class CacheManager:
             keys.position(symbol, account),
             keys.key(CacheType.RISK, account),
             keys.key(CacheType.STRATEGY, strategy_id),
+            keys.key(CacheType.RISK, ALL_ACCOUNTS),
         )
         if self._near is not None:
             # Each looks near first; what is left is gathered by the connection all the same.
@@ -343,7 +355,7 @@ class CacheManager:
             )
             return Precheck(quote=price, position=held, risk=risk, strategy=strategy)
         entries = await self.aside.guarded(self.cache.lookup_many, names)
-        found: list[Any] = [None, MISSING, MISSING, MISSING]
+        found: list[Any] = [None, MISSING, MISSING, MISSING, MISSING]
         if entries is not None:
             accept = self.aside.accept
             found = [
@@ -351,21 +363,24 @@ class CacheManager:
                 accept(names[1], self._position, entries[1]),
                 accept(names[2], self._risk, entries[2]),
                 accept(names[3], self._strategy, entries[3]),
+                accept(names[4], self._risk, entries[4]),
             ]
         if MISSING in found:
             loads: list[Callable[[], Awaitable[Any]]] = [
                 lambda: self._loaders.position(symbol, account),
                 lambda: self._loaders.risk(account),
                 lambda: self._loaders.strategy(strategy_id),
+                lambda: self._loaders.risk(ALL_ACCOUNTS),
             ]
-            plans: list[Plan[Any]] = [self._position, self._risk, self._strategy]
-            missing = [place for place in (1, 2, 3) if found[place] is MISSING]
+            plans: list[Plan[Any]] = [self._position, self._risk, self._strategy, self._risk]
+            missing = [place for place in (1, 2, 3, 4) if found[place] is MISSING]
             loaded = await asyncio.gather(
                 *(self.aside.load(names[place], plans[place - 1], loads[place - 1]) for place in missing)
             )
             for place, value in zip(missing, loaded, strict=True):
                 found[place] = value
-        return Precheck(quote=found[0], position=found[1], risk=found[2], strategy=found[3])
+        risk = _effective(account, found[2], found[4])
+        return Precheck(quote=found[0], position=found[1], risk=risk, strategy=found[3])
 
     async def warm_up(
         self,
@@ -472,11 +487,12 @@ class CacheManager:
         # Without the time of the last change: a valuation is not a fill.
         self.aside.changed(key, version_text(position.last_ledger_id), position)
 
-    async def _invalidate(self, kind: CacheType, name: str) -> None:
-        key = self._keys.key(kind, name)
-        self.aside.changed(key)
-        write = Write(key, None, self._config.longest_ttl_ms, tombstone=True)
-        await self.aside.guarded(self.cache.set_many, [write])
+    async def _invalidate(self, kind: CacheType, *names: str) -> None:
+        keys = [self._keys.key(kind, name) for name in names]
+        for key in keys:
+            self.aside.changed(key)
+        writes = [Write(key, None, self._config.longest_ttl_ms, tombstone=True) for key in keys]
+        await self.aside.guarded(self.cache.set_many, writes)
 
     async def _push(self, kind: CacheType, name: str, fields: Any, at: dt.datetime) -> bool:
         self.require_writable()
@@ -526,3 +542,11 @@ def _levels(texts: Iterable[tuple[str, str]]) -> tuple[BookLevel, ...]:
 
 def _age(entry: Entry, quoted_at: dt.datetime) -> float:
     return max(now() - entry.read_at, (dt.datetime.now(dt.UTC) - quoted_at).total_seconds())
+
+
+def _effective(account: str, own: RiskLimits | None, common: RiskLimits | None) -> RiskLimits | None:
+    """Merge the limits of an account into those of all accounts; its own come first."""
+    if own is None and common is None:
+        return None
+    limits = {**(common.limits if common is not None else {}), **(own.limits if own is not None else {})}
+    return RiskLimits(account=account, limits=limits)

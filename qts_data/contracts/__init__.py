@@ -26,7 +26,7 @@ from qts_data.contracts.cache import (
     SafetyState,
 )
 from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
-from qts_data.contracts.config import ConfigChange, ParameterValue, RiskLimit, StrategyParameter
+from qts_data.contracts.config import ALL_ACCOUNTS, ConfigChange, ParameterValue, RiskLimit, StrategyParameter
 from qts_data.contracts.execution import ExecutionLog, HourlyExecutionMetrics, StageLatency
 from qts_data.contracts.health import HealthStatus
 from qts_data.contracts.identity import FillIdentity
@@ -45,6 +45,7 @@ from qts_data.contracts.market import OHLCV, TickData
 from qts_data.contracts.pnl import DailyMetrics, DailyPnl, HourlyPnl, StrategyPerformance
 
 __all__ = [
+    "ALL_ACCOUNTS",
     "DEFAULT_TTL_MS",
     "IDEMPOTENCY_PREFIX",
     "MAX_SOURCE_LENGTH",

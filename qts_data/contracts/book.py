@@ -384,7 +384,9 @@ class Position:
         mark_price: Price of the last valuation; None before the first.
         exposure_value: qty x mark_price, rounded to 8 places with ties to even; None also while a fill has made it, or
             unrealized_pnl, larger than its column.
-        exposure_pct: Share of the equity, rounded to 6 places; 0.05 means 5 %; None where no equity was given.
+        exposure_pct: exposure_value as a share of the equity that the last valuation was given, rounded to 6 places;
+            0.05 means 5 %. A fill moves it with exposure_value, and the equity ages with marked_at. None where no
+            equity was given; `DataSourceAdapter.update_position` gives a share and no equity, so the next fill ends it.
         unrealized_pnl: exposure_value - cost_basis.
         marked_at: When mark_price was taken.
         last_ledger_id: Version: id of the last ledger entry applied.

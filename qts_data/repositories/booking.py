@@ -108,6 +108,8 @@ _MANY: Final = 100
 
 _TOO_MUCH: Final = "9999999999999999.999999995"
 """From here on a value that is rounded to 8 places has 17 digits before the point."""
+_TOO_LARGE_A_SHARE: Final = "999999.9999995"
+"""From here on a value that is rounded to 6 places has 7 digits before the point."""
 
 
 def half_even(expression: str) -> str:
@@ -119,21 +121,27 @@ def half_even(expression: str) -> str:
     )
 
 
-def valuation(worth: str, cost: str) -> tuple[str, str]:
-    """SQL for exposure_value and unrealized_pnl.
+def valuation(worth: str, cost: str, equity: str) -> tuple[str, str, str]:
+    """SQL for exposure_value, unrealized_pnl and exposure_pct.
 
-    Both are NULL where a column could not hold them: a fill is not refused because of an estimate.
+    Each is NULL where its column could not hold it: a fill is not refused because of an estimate.
 
     Args:
         worth: Quantity x price.
-        cost: What the quantity cost.
+        cost: The cost of the quantity.
+        equity: Equity at the last valuation.
     """
     fits = f"abs({worth}) < {_TOO_MUCH} AND abs({worth} - {cost}) < {_TOO_MUCH}"
     value = half_even(worth)
-    return f"CASE WHEN {fits} THEN {value} END", f"CASE WHEN {fits} THEN {value} - {cost} END"
+    share = f"({value}) / {equity}"
+    return (
+        f"CASE WHEN {fits} THEN {value} END",
+        f"CASE WHEN {fits} THEN {value} - {cost} END",
+        f"CASE WHEN {fits} AND abs({share}) < {_TOO_LARGE_A_SHARE} THEN round({share}, 6) END",
+    )
 
 
-_EXPOSURE, _UNREALIZED = valuation("(excluded.qty * p.mark_price)", "excluded.cost_basis")
+_EXPOSURE, _UNREALIZED, _SHARE = valuation("(excluded.qty * p.mark_price)", "excluded.cost_basis", "p.marked_equity")
 WRITE_POSITIONS: Final = Statement(
     "write_positions",
     "INSERT INTO positions AS p (account, symbol, market, currency, qty, avg_price, cost_basis, realized_pnl, "
@@ -143,9 +151,9 @@ WRITE_POSITIONS: Final = Statement(
     "cost_basis = excluded.cost_basis, realized_pnl = excluded.realized_pnl, "
     "last_ledger_id = excluded.last_ledger_id, updated_at = excluded.updated_at, "
     "market = excluded.market, currency = excluded.currency, "
-    # The valuation follows the quantity, at the price it had; nobody knows the account's equity here.
-    f"exposure_value = {_EXPOSURE}, unrealized_pnl = {_UNREALIZED}, exposure_pct = NULL "
-    "RETURNING account, symbol, mark_price, exposure_value, unrealized_pnl, marked_at, updated_at",
+    # The valuation follows the quantity, at the price and the equity that it had.
+    f"exposure_value = {_EXPOSURE}, unrealized_pnl = {_UNREALIZED}, exposure_pct = {_SHARE} "
+    "RETURNING account, symbol, mark_price, exposure_value, exposure_pct, unrealized_pnl, marked_at, updated_at",
 )
 
 

@@ -171,7 +171,7 @@ class Booked(NamedTuple):
 
     def result(self, stored: Sequence[str | None], *, is_last: bool) -> BookedFill:
         """What the caller hears; only the last entry of a position has the valuation that is stored with it."""
-        _, _, mark_price, exposure, unrealized, marked_at, updated_at = stored
+        _, _, mark_price, exposure, share, unrealized, marked_at, updated_at = stored
         marked = is_last and mark_price is not None
         return BookedFill(
             ledger_id=self.ledger_id,
@@ -187,7 +187,7 @@ class Booked(NamedTuple):
                 realized_pnl=self.after.realized_pnl,
                 mark_price=decimal(mark_price) if marked else None,
                 exposure_value=decimal(exposure) if marked and exposure is not None else None,
-                exposure_pct=None,
+                exposure_pct=decimal(share) if marked and share is not None else None,
                 unrealized_pnl=decimal(unrealized) if marked and unrealized is not None else None,
                 marked_at=instant(marked_at) if marked else None,
                 last_ledger_id=self.ledger_id,

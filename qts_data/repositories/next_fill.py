@@ -29,7 +29,9 @@ EXPECTED: Final = ["last_ledger_id", "qty", "cost_basis", "realized_pnl"]
 _number: Final = {column: f"${number}" for number, column in enumerate(WRITTEN, 1)}
 _expected: Final = {column: f"${number}" for number, column in enumerate(EXPECTED, len(WRITTEN) + 1)}
 _OTHER_IDS: Final = f"${len(WRITTEN) + len(EXPECTED) + 1}"
-_EXPOSURE, _UNREALIZED = valuation(f"({_number['position_qty']} * p.mark_price)", _number["position_cost_basis"])
+_EXPOSURE, _UNREALIZED, _SHARE = valuation(
+    f"({_number['position_qty']} * p.mark_price)", _number["position_cost_basis"], "p.marked_equity"
+)
 WRITE_NEXT: Final = Statement(
     "write_next_fill",
     f"""
@@ -43,8 +45,10 @@ WRITE_NEXT: Final = Statement(
            -- Somebody has to look whether one of them waits for this fill.
            AND NOT EXISTS (SELECT FROM pending_reports)
            -- Whether it is the same fill is decided by the longer way.
-           AND NOT EXISTS (SELECT FROM t_ledger AS l WHERE l.broker = {_number["broker"]}
-                              AND l.account = {_number["account"]} AND l.execution_id = ANY({_OTHER_IDS}::text[]))
+           AND NOT EXISTS (
+               SELECT FROM t_ledger AS l WHERE l.broker = {_number["broker"]} AND l.account = {_number["account"]}
+                  AND l.execution_id = ANY({_OTHER_IDS}::text[])
+           )
     ), entry AS (
         INSERT INTO t_ledger ({", ".join(WRITTEN)}, recorded_at)
         SELECT {", ".join(f"{_number[column]}::{COLUMNS[column]}" for column in WRITTEN)}, clock_timestamp()
@@ -55,10 +59,11 @@ WRITE_NEXT: Final = Statement(
        SET qty = {_number["position_qty"]}, avg_price = {_number["position_avg_price"]},
            cost_basis = {_number["position_cost_basis"]}, realized_pnl = {_number["position_realized_pnl"]},
            last_ledger_id = entry.id, updated_at = clock_timestamp(), exposure_value = {_EXPOSURE},
-           unrealized_pnl = {_UNREALIZED}, exposure_pct = NULL
+           unrealized_pnl = {_UNREALIZED}, exposure_pct = {_SHARE}
       FROM entry
      WHERE p.account = {_number["account"]} AND p.symbol = {_number["symbol"]}
- RETURNING entry.id, p.symbol, p.mark_price, p.exposure_value, p.unrealized_pnl, p.marked_at, p.updated_at
+ RETURNING entry.id, p.symbol, p.mark_price, p.exposure_value, p.exposure_pct, p.unrealized_pnl, p.marked_at,
+           p.updated_at
     """,
 )
 

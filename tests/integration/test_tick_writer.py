@@ -505,9 +505,9 @@ async def main():
         )
         await writer.start()
         ticks = read_ticks(Path(path), symbol, dt.date(2013, 10, 7))
-        for tick in itertools.islice(ticks, writer.stats.accepted, int(count)):
+        for tick in itertools.islice(ticks, writer.stats.position, int(count)):
             await writer.write(tick)
-            print(writer.stats.accepted, flush=True)
+            print(writer.stats.position, flush=True)
         await writer.close()
 asyncio.run(main())
 """

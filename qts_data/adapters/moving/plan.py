@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from qts_data.adapters.consistency.sides import OPENING_PREFIX
 from qts_data.adapters.moving.references import wrong_references
-from qts_data.contracts import IDEMPOTENCY_PREFIX, OHLCV, LedgerEntry, Position, StrategyParameter
+from qts_data.contracts import ALL_ACCOUNTS, IDEMPOTENCY_PREFIX, OHLCV, LedgerEntry, Position, StrategyParameter
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.book import LAYOUTS, RecordMaker
@@ -146,7 +146,8 @@ def _key_of(record: Any) -> tuple[tuple[object, ...], str]:
         return (record.symbol, record.time), f"date: this day of {record.symbol!r}"
     if isinstance(record, StrategyParameter):
         return (record.strategy_id, record.param_name), f"param_name: {record.strategy_id} {record.param_name!r}"
-    return (record.config_key,), f"config_key: {record.config_key!r}"
+    whose = "" if record.account == ALL_ACCOUNTS else f" of the account {record.account!r}"
+    return (record.account, record.config_key), f"config_key: {record.config_key!r}{whose}"
 
 
 async def opened_before(database: Database) -> dict[tuple[str, str], Opening]:

@@ -12,6 +12,7 @@ from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.contracts import (
+    ALL_ACCOUNTS,
     IDEMPOTENCY_PREFIX,
     OHLCV,
     FillIdentity,
@@ -220,9 +221,12 @@ class RecordMaker:
 
     @staticmethod
     def _limit(values: Mapping[str, Any]) -> RiskLimit:
+        account = values.get("account") or ALL_ACCOUNTS
+        check_text("account", account, shortest=1, longest=64)
         check_text("config_key", values["config_key"], shortest=1, longest=256)
         check_price("value", values["value"])
         return RiskLimit(
+            account=account,
             config_key=values["config_key"],
             value=values["value"],
             description=values.get("description"),

@@ -81,11 +81,11 @@ class TickQueueFull(QtsDataError):
 
 @dataclass(frozen=True, slots=True)
 class WriterStats:
-    """Counters of a writer.
+    """Counters of a writer since its start; ticks that an earlier writer committed count in `position` alone.
 
     Attributes:
-        accepted: Ticks that `write` took, those found in the spool included.
-        committed: Ticks whose group is in the database.
+        accepted: Ticks that `write` took, and those that the spool held at the start.
+        committed: Of these, ticks whose group is in the database.
         inserted: Of these, new ones.
         duplicate: Of these, ticks with a seq that were there already.
         late: Of these, ticks of a minute before the last one stored.
@@ -96,6 +96,7 @@ class WriterStats:
         lag_seconds: Age of the oldest tick that waits, since `write` took it; 0 without any.
         p50_lag_seconds: Median time from `write` to commit, of the last 10,000 groups' oldest ticks.
         p99_lag_seconds: The same for 99 of 100.
+        position: Ticks taken since the stream in the spool began, by earlier writers too: a feed goes on from here.
     """
 
     accepted: int
@@ -110,6 +111,7 @@ class WriterStats:
     lag_seconds: float
     p50_lag_seconds: float
     p99_lag_seconds: float
+    position: int
 
 
 class TickWriter:
@@ -178,6 +180,7 @@ class TickWriter:
         self._taken: deque[float] = deque()
         self._accepted = 0
         self._committed = 0
+        self._base = 0  # ticks of the stream that were committed before this writer started
         self._sent = 0  # ticks of the stream that may be in the database
         self._inserted = self._duplicate = self._late = 0
         self._groups = self._resent = self._found = 0
@@ -206,7 +209,7 @@ class TickWriter:
         if self._spool is not None:
             found = await asyncio.to_thread(self._spool.open, self._stream)
             # Some of these may be committed too: the server's row of the stream says which.
-            self._stream, self._committed = found.stream, found.base
+            self._stream, self._committed, self._base = found.stream, found.base, found.base
             self._accepted = self._sent = found.base + len(found.ticks)
             self._queue.extend(found.ticks)
             self._taken.extend([time.monotonic()] * len(found.ticks))
@@ -287,8 +290,8 @@ class TickWriter:
         lags = sorted(self._lags)
         oldest = self._taken[0] if self._taken else None
         return WriterStats(
-            accepted=self._accepted,
-            committed=self._committed,
+            accepted=self._accepted - self._base,
+            committed=self._committed - self._base,
             inserted=self._inserted,
             duplicate=self._duplicate,
             late=self._late,
@@ -299,6 +302,7 @@ class TickWriter:
             lag_seconds=0.0 if oldest is None else time.monotonic() - oldest,
             p50_lag_seconds=lags[len(lags) // 2] if lags else 0.0,
             p99_lag_seconds=lags[len(lags) * 99 // 100] if lags else 0.0,
+            position=self._accepted,
         )
 
     def _check(self) -> None:
