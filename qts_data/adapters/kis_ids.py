@@ -105,8 +105,8 @@ class KisFill:
 class KisFills:
     """Turns notices and daily totals of one order into fills with ids.
 
-    The ledger is the state: `load` reads what is booked, so a restart loses nothing. Book what a method returns before
-    the next call for the same order.
+    The ledger is the state: `load` reads the booked fills, so a restart loses nothing. Book the fill that a method
+    returns before the next call for the same order.
 
     Args:
         order: The order.
@@ -137,7 +137,7 @@ class KisFills:
 
     @classmethod
     async def load(cls, ledger: LedgerReader, order: KisOrder, *, symbol: str, account: str = "main") -> Self:
-        """Read from the ledger what is booked of an order; ask `total` next if there is anything.
+        """Read the booked fills of an order from the ledger; call `total` next if there are any.
 
         Args:
             ledger: `reader.ledger` or `uow.ledger`.

@@ -144,7 +144,7 @@ class RiskConfigReader:
         found = await self.find_limit(config_key, account)
         if found is None:
             whose = "" if account == ALL_ACCOUNTS else f" for the account {account!r}"
-            raise NotFound(f"there is no risk limit {config_key!r}{whose}")
+            raise NotFound(f"no risk limit {config_key!r}{whose} is set")
         return found
 
     async def find_limit(self, config_key: str, account: str = ALL_ACCOUNTS) -> RiskLimit | None:
@@ -208,7 +208,7 @@ class RiskConfigRepository(RiskConfigReader):
         """
         whose = "" if account == ALL_ACCOUNTS else f" of the account {account!r}"
         where = _limit.config_key == config_key, _limit.account == account
-        await _delete(self._connection, RiskConfig, where, f"there is no risk limit {config_key!r}{whose}")
+        await _delete(self._connection, RiskConfig, where, f"no risk limit {config_key!r}{whose} is set")
 
 
 def _check_description(description: str | None) -> None:

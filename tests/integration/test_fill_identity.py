@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import dataclasses
 import datetime as dt
 import random
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
@@ -22,8 +25,6 @@ from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sqlalchemy.engine import URL
 
 MORNING = dt.datetime(2026, 11, 20, 0, 0, 1, tzinfo=dt.UTC)  # 09:00:01 in Korea
@@ -31,7 +32,7 @@ MIDNIGHT = dt.datetime(2026, 11, 20, 15, tzinfo=dt.UTC)  # in Korea
 SECOND = dt.timedelta(seconds=1)
 DAY = dt.timedelta(days=1)
 
-Book: TypeAlias = Callable[[Database, Sequence[LedgerEntry], "Path"], Awaitable[list[str]]]
+Book: TypeAlias = Callable[[Database, Sequence[LedgerEntry], Path], Awaitable[list[str]]]
 
 
 def fill(**fields: Any) -> LedgerEntry:
@@ -122,7 +123,7 @@ async def test_only_the_fill_time_decides_between_redelivery_and_clash(
 
 async def test_a_clash_names_both_times_and_the_fields(database_url: URL) -> None:
     async with Database(database_url) as book:
-        await by_record_fill(book, [fill()], None)  # type: ignore[arg-type]
+        await by_record_fill(book, [fill()], Path())
         other = fill(timestamp=MORNING + 3 * DAY, fee=Decimal(2))
         async with book.fill_writer() as writer:
             await writer.record_fill(fill(execution_id="18"))
@@ -356,3 +357,57 @@ async def test_kis_fills_end_in_the_position_of_the_broker(database_url: URL) ->
         async with book.fill_writer() as writer:
             booked = await writer.record_fill(entry(missing.qty, missing.execution_id))
         assert (booked.position.qty, missing.execution_id) == (15, order.execution_id(15))
+
+
+async def test_a_fill_moves_the_share_of_the_equity(database_url: URL) -> None:
+    """The share stays that of the last equity, by every way to book, and does not drift by rounding."""
+    async with Database(database_url) as book:
+        await by_record_fill(book, [fill(qty=Decimal(3))], Path())
+        async with book.transaction() as uow:
+            (marked,) = await uow.positions.mark("005930", Decimal(100), MORNING, equity=Decimal(7000))
+        assert marked.exposure_pct == Decimal("0.042857")
+        shares = []
+        async with book.fill_writer() as writer:
+            for number, (side, qty) in enumerate((("SELL", "2.99999"), ("BUY", "2.99999"), ("SELL", "5"))):
+                one = fill(side=side, qty=Decimal(qty), execution_id=f"w{number}")
+                shares.append((await writer.record_fill(one)).position.exposure_pct)
+        async with book.transaction() as uow:
+            (booked,) = await uow.ledger.record_fills([fill(qty=Decimal(2), execution_id="r")])
+            held = await uow.positions.get_position("005930")
+        assert shares == [Decimal(text) for text in ("0.000000", "0.042857", "-0.028571")]
+        assert booked.position.exposure_pct == held.exposure_pct == 0
+        async with book.transaction() as uow:
+            await uow.positions.mark("005930", Decimal(100), MORNING + SECOND)
+            last = await uow.ledger.record_fill(fill(execution_id="u"))
+        assert (last.position.exposure_value, last.position.exposure_pct) == (100, None)
+
+
+async def test_a_share_too_large_for_its_column_is_none(database_url: URL) -> None:
+    async with Database(database_url) as book:
+        await by_record_fill(book, [fill()], Path())
+        async with book.transaction() as uow:
+            await uow.positions.mark("005930", Decimal(100), MORNING, equity=Decimal("0.001"))
+        async with book.fill_writer() as writer:
+            shares = [
+                (await writer.record_fill(fill(execution_id=f"w{number}", qty=Decimal(qty)))).position.exposure_pct
+                for number, qty in enumerate((8, 1, 1))
+            ]
+        assert shares == [900_000, None, None]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/book.md"])
+async def test_the_example_of_a_page_books_its_fill(database_url: URL, page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    example = next(one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "record_fill(" in one)
+    shown = "timescaledb+psycopg://qts_engine:secret@localhost/qts"
+    assert shown in example
+    source = example.replace(shown, database_url.render_as_string(hide_password=False))
+    names: dict[str, Any] = {"Decimal": Decimal, "date": dt.date, "filled_at": MORNING}
+    code = compile(source, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for duplicate in (False, True):
+        await eval(code, names)
+        assert names["booked"].duplicate == duplicate
+        assert names["booked"].position.qty == 10
+    async with Database(database_url) as book:
+        ids = [row[0] for row in await stored(book)]
+    assert ids == ["20261120/06010/0000117057/10"]
