@@ -69,8 +69,11 @@ class CsvMapping:
                 f"the mapping {path} holds {min(unknown)!r}; it may hold delimiter, encoding, [columns], [id_scopes], "
                 f"and under [defaults] {', '.join(sorted(known))}"
             )
+        scopes = given.get("id_scopes", {})
+        if not isinstance(scopes, dict):
+            raise ConfigurationError(f"the mapping {path}: [id_scopes] must be a table of brokers, is {scopes!r}")
         try:
-            identity = defaults.identity.with_scopes(given.get("id_scopes", {}))
+            identity = defaults.identity.with_scopes(scopes)
         except ConfigurationError as error:
             raise ConfigurationError(f"the mapping {path}: {error}") from error
         return cls(
