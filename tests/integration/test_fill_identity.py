@@ -249,8 +249,8 @@ async def test_any_stream_makes_the_same_ledger_in_all_four_ways(database_url: U
     chance = random.Random(scope)
     rules = FillIdentity(id_scopes={"test": scope} if scope else {})
     async with Database(database_url, identity=rules) as book:
-        for number in range(3):
-            given = stream(chance, 40, "main")
+        for number in range(2):
+            given = stream(chance, 30, "main")
             model, memory = Model(scope), InMemoryAdapter(rules)
             wanted = [model.take(entry) for entry in given]
             assert await each(memory.append_ledger, given) == wanted
