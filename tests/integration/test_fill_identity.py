@@ -356,7 +356,8 @@ async def test_kis_fills_end_in_the_position_of_the_broker(database_url: URL) ->
         assert missing is not None
         async with book.fill_writer() as writer:
             booked = await writer.record_fill(entry(missing.qty, missing.execution_id))
-        assert (booked.position.qty, missing.execution_id) == (15, order.execution_id(15))
+        assert booked.position.qty == 15
+        assert missing.execution_id == order.execution_id(15)
 
 
 async def test_a_fill_moves_the_share_of_the_equity(database_url: URL) -> None:
@@ -379,7 +380,8 @@ async def test_a_fill_moves_the_share_of_the_equity(database_url: URL) -> None:
         async with book.transaction() as uow:
             await uow.positions.mark("005930", Decimal(100), MORNING + SECOND)
             last = await uow.ledger.record_fill(fill(execution_id="u"))
-        assert (last.position.exposure_value, last.position.exposure_pct) == (100, None)
+        assert last.position.exposure_value == 100
+        assert last.position.exposure_pct is None
 
 
 async def test_a_share_too_large_for_its_column_is_none(database_url: URL) -> None:
