@@ -242,5 +242,5 @@ async def test_a_precheck_takes_from_near_what_it_can(redis_url: str, source: So
             seen = await settled(manager, manager.precheck(S, "main", "s1"))
         before = manager.get_stats().near_hits
         seen = await manager.precheck(S, "main", "s1")
-        assert manager.get_stats().near_hits == before + 3
+        assert manager.get_stats().near_hits == before + 4  # limits are of the account and of all accounts
         assert (seen.quote, seen.position) == (None, position(1))

@@ -84,7 +84,7 @@ class WriterStats:
     """Counters of a writer since its start; ticks that an earlier writer committed count in `position` alone.
 
     Attributes:
-        accepted: Ticks that `write` took, and those that the spool held at the start.
+        accepted: Ticks that `write` took, and those that the spool held at the start and the database did not.
         committed: Of these, ticks whose group is in the database.
         inserted: Of these, new ones.
         duplicate: Of these, ticks with a seq that were there already.
@@ -181,6 +181,7 @@ class TickWriter:
         self._accepted = 0
         self._committed = 0
         self._base = 0  # ticks of the stream that were committed before this writer started
+        self._inherited = 0  # ticks of the spool at the start that were not looked at yet
         self._sent = 0  # ticks of the stream that may be in the database
         self._inserted = self._duplicate = self._late = 0
         self._groups = self._resent = self._found = 0
@@ -211,6 +212,7 @@ class TickWriter:
             # Some of these may be committed too: the server's row of the stream says which.
             self._stream, self._committed, self._base = found.stream, found.base, found.base
             self._accepted = self._sent = found.base + len(found.ticks)
+            self._inherited = len(found.ticks)
             self._queue.extend(found.ticks)
             self._taken.extend([time.monotonic()] * len(found.ticks))
         self._task = asyncio.create_task(self._run())
@@ -402,6 +404,10 @@ class TickWriter:
             self._queue.popleft()
             self._taken.popleft()
         self._committed += ticks
+        inherited = min(ticks, self._inherited)
+        self._inherited -= inherited
+        # The spool may hold ticks that the earlier writer has committed: the server left them out.
+        self._base += min(inherited, ticks if report is None else ticks - report.inserted - report.duplicate)
         self._groups += 1
         if self._hurry and not self._queue:
             self._hurry = False
