@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from qts_data.adapters import DataSourceAdapter, GoogleSheetsAdapter, HybridAdapter, TimescaleDBAdapter
 from qts_data.adapters.csv_files import CsvImportReport, CsvKind, CsvMapping, import_csv
 from qts_data.adapters.moving import Move
-from qts_data.contracts import CacheConfig, CacheType, RiskLimits, SafetyState, StrategyParameters
+from qts_data.contracts import CacheConfig, CacheType, FillIdentity, RiskLimits, SafetyState, StrategyParameters
 from qts_data.contracts.instants import utc_fields
 from qts_data.contracts.leniency import allow_any_time, any_time_allowed
 from qts_data.database import migrations, roles
@@ -76,6 +76,7 @@ __all__ = [
     "database_url",
     "dev_server",
     "dry_run",
+    "fill_identity",
     "google_sheets",
     "import_bars",
     "import_csv_file",
@@ -284,6 +285,19 @@ def set_trading_zone(settings: Settings) -> None:
             connection.execute(verbatim(statement))
 
 
+def fill_identity(settings: Settings) -> FillIdentity:
+    """The configured rules by which a fill is known again.
+
+    Raises:
+        ConfigurationError: An id scope or a zone is unknown.
+    """
+    return FillIdentity(
+        time_zone=settings.trading_time_zone,
+        market_zones=settings.book_market_time_zones,
+        id_scopes=settings.book_id_scopes,
+    )
+
+
 def database(settings: Settings) -> Database:
     """The configured database; nothing connects before the first use."""
     if settings.allow_implausible_times:
@@ -302,6 +316,7 @@ def database(settings: Settings) -> Database:
             tls_certificate=settings.database_tls_certificate,
             tls_key=settings.database_tls_key,
         ),
+        identity=fill_identity(settings),
     )
 
 
@@ -429,9 +444,9 @@ async def _position(book: Database, symbol: str, account: str) -> Position | Non
 
 
 async def _risk(book: Database, account: str) -> RiskLimits | None:
-    # The table has one set of limits, which holds for each account.
+    # Its own ones only: the manager reads those of all accounts apart.
     async with book.reader() as reader:
-        found = await reader.risk_configs.list_limits()
+        found = await reader.risk_configs.list_limits(account)
     return RiskLimits(account=account, limits={one.config_key: one.value for one in found}) if found else None
 
 
@@ -460,7 +475,7 @@ async def checked_database(settings: Settings) -> AsyncIterator[Database]:
         statement_timeout_seconds=0,
         idle_transaction_timeout_seconds=0,
     )
-    async with Database(database_url(settings), config) as made:
+    async with Database(database_url(settings), config, identity=fill_identity(settings)) as made:
         async with made.reader() as reader:
             await reader.connection.run_sync(_require_current)
         yield made
@@ -659,6 +674,7 @@ def _book_defaults(settings: Settings) -> Defaults:
         market=settings.book_market,
         currency=settings.book_currency,
         broker=settings.book_broker,
+        identity=fill_identity(settings),
     )
 
 

@@ -100,6 +100,10 @@ class Settings(BaseSettings):
         book_market: `QTS_BOOK_MARKET`, the same for the market.
         book_currency: `QTS_BOOK_CURRENCY`, the same for the currency.
         book_broker: `QTS_BOOK_BROKER`, the same for the broker.
+        book_id_scopes: `QTS_BOOK_ID_SCOPES`, JSON: for each broker whose execution ids restart, the scope in which they
+            are unique, such as `{"kis": "day", "binance": "symbol"}`; parts are day, symbol, order and side.
+        book_market_time_zones: `QTS_BOOK_MARKET_TIME_ZONES`, JSON: zones whose days are the trading days of single
+            markets, such as `{"NASDAQ": "America/New_York"}`; elsewhere they are days in `QTS_TRADING_TIME_ZONE`.
         owner_password: `QTS_OWNER_PASSWORD`, password of qts_owner; None lets it log in by other means only.
         engine_password: `QTS_ENGINE_PASSWORD`, the same for qts_engine.
         readonly_password: `QTS_READONLY_PASSWORD`, the same for qts_readonly.
@@ -165,6 +169,8 @@ class Settings(BaseSettings):
     book_market: str = "KRX"
     book_currency: str = "KRW"
     book_broker: str = "sheet"
+    book_id_scopes: dict[str, str] = Field(default_factory=dict)
+    book_market_time_zones: dict[str, str] = Field(default_factory=dict)
     owner_password: SecretStr | None = None
     engine_password: SecretStr | None = None
     readonly_password: SecretStr | None = None

@@ -6,7 +6,7 @@ import csv
 import datetime as dt
 import tomllib
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -51,28 +51,34 @@ class CsvMapping:
 
     @classmethod
     def load(cls, path: Path, defaults: Defaults) -> CsvMapping:
-        """Read a TOML file with the keys `delimiter` and `encoding` and the tables `columns` and `defaults`.
+        """Read a TOML file: keys `delimiter` and `encoding`, tables `columns`, `defaults` and `id_scopes`.
 
         Raises:
-            ConfigurationError: It cannot be read, or holds something else.
+            ConfigurationError: It cannot be read, holds something else, or an id scope contradicts the settings.
         """
         try:
             given = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"the mapping {path} cannot be read: {error}") from error
-        known = {field.name for field in fields(Defaults)}
-        unknown = (given.keys() - {"columns", "defaults", "delimiter", "encoding"}) | (
+        known = {field.name for field in fields(Defaults)} - {"identity"}
+        unknown = (given.keys() - {"columns", "defaults", "delimiter", "encoding", "id_scopes"}) | (
             given.get("defaults", {}).keys() - known
         )
         if unknown:
             raise ConfigurationError(
-                f"the mapping {path} holds {min(unknown)!r}; it may hold delimiter, encoding, [columns], and under "
-                f"[defaults] {', '.join(sorted(known))}"
+                f"the mapping {path} holds {min(unknown)!r}; it may hold delimiter, encoding, [columns], [id_scopes], "
+                f"and under [defaults] {', '.join(sorted(known))}"
             )
-        own = {field.name: getattr(defaults, field.name) for field in fields(Defaults)}
+        scopes = given.get("id_scopes", {})
+        if not isinstance(scopes, dict):
+            raise ConfigurationError(f"the mapping {path}: [id_scopes] must be a table of brokers, is {scopes!r}")
+        try:
+            identity = defaults.identity.with_scopes(scopes)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"the mapping {path}: {error}") from error
         return cls(
             columns=given.get("columns", {}),
-            defaults=Defaults(**own | given.get("defaults", {})),
+            defaults=replace(defaults, **given.get("defaults", {}), identity=identity),
             delimiter=given.get("delimiter", ","),
             encoding=given.get("encoding", "utf-8-sig"),
         )
@@ -142,7 +148,10 @@ def read_csv(path: Path, kind: CsvKind, mapping: CsvMapping) -> Iterator[_Read |
                 yield CsvReject(line, "; ".join(f"{one.field}: {one.reason}" for one in row.problems), said)
             else:
                 try:
-                    yield _Read(line, maker.make(row), said, row.values.get("reverses"))
+                    record, reverses = maker.make(row), row.values.get("reverses")
+                    if reverses is not None:
+                        reverses = defaults.identity.reference(record, reverses)
+                    yield _Read(line, record, said, reverses)
                 except InvalidRecord as error:
                     yield CsvReject(line, f"{error.field}: {error.reason}", said)
 

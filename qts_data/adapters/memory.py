@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from qts_data.adapters.book import book, entries_between, valued
 from qts_data.adapters.port import DataSourceAdapter, Fetched
-from qts_data.contracts import HealthStatus
+from qts_data.contracts import FillIdentity, HealthStatus
 from qts_data.contracts.identity import check_asked
 from qts_data.contracts.instants import utc
 from qts_data.errors import NotFound
-from qts_data.repositories.booking import require_same_fill
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,11 +23,16 @@ __all__ = ["InMemoryAdapter"]
 
 
 class InMemoryAdapter(DataSourceAdapter):
-    """Holds everything in dictionaries, and forgets it at the end; for one event loop."""
+    """Holds everything in dictionaries, and forgets it at the end; for one event loop.
+
+    Args:
+        identity: By which rules a fill is known again.
+    """
 
     name = "memory"
 
-    def __init__(self) -> None:
+    def __init__(self, identity: FillIdentity | None = None) -> None:
+        self._identity = identity or FillIdentity()
         self._ledger: list[LedgerEntry] = []
         self._booked: dict[tuple[str, str, str], BookedFill] = {}
         self._positions: dict[tuple[str, str], Position] = {}
@@ -64,10 +68,15 @@ class InMemoryAdapter(DataSourceAdapter):
 
     async def append_ledger(self, entry: LedgerEntry) -> BookedFill:
         """See `DataSourceAdapter`."""
+        entry = self._identity.scoped(entry)
         known = self._booked.get(entry.key)
         if known is not None:
-            require_same_fill(self._ledger[known.ledger_id - 1], entry)
+            self._identity.require_same_fill(self._ledger[known.ledger_id - 1], entry)
             return replace(known, duplicate=True)
+        for other in self._identity.other_keys(entry):
+            known = self._booked.get(other)
+            if known is not None and self._identity.is_redelivery(self._ledger[known.ledger_id - 1], entry):
+                return replace(known, duplicate=True)
         key = entry.account, entry.symbol
         result = book(self._positions.get(key), entry, len(self._ledger) + 1, dt.datetime.now(dt.UTC))
         self._ledger.append(entry)

@@ -34,7 +34,7 @@ class Loaders:
 
     Attributes:
         position: Reads the position of (symbol, account) in a transaction of its own; None if there is none.
-        risk: Reads the limits of an account.
+        risk: Reads the limits of an account, its own ones only; those of all accounts as the account `*`.
         strategy: Reads the parameters of a strategy.
         record_fill: Books a fill in a transaction of its own, and calls back after its COMMIT.
     """

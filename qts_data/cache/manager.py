@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.cache.keys import MAIN_ACCOUNT
 from qts_data.cache.loaders import Loaders, PositionCommitted
 from qts_data.cache.plans import microseconds, position_version
 from qts_data.cache.port import Missing, Write, now, version_text
-from qts_data.cache.prechecks import precheck_together
+from qts_data.cache.prechecks import effective_limits, precheck_together
 from qts_data.cache.states import ManagerStates
 from qts_data.contracts.cache import CacheType
+from qts_data.contracts.config import ALL_ACCOUNTS
 from qts_data.contracts.live import Precheck
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
 
     from qts_data.contracts import BookedFill, LedgerEntry, Position
     from qts_data.contracts.live import OrderBook, OrderState, Quote, Reading, RiskLimits, StrategyParameters
@@ -202,13 +204,17 @@ class CacheManager(ManagerStates):
     # Limits and parameters
 
     async def get_risk(self, account: str = MAIN_ACCOUNT) -> RiskLimits | None:
-        """The limits of an account, or None without any."""
+        """Read the limits that hold for an account: its own, and those of all accounts for the others.
+
+        None if there are none.
+        """
         self._require_open()
+        own, common = await asyncio.gather(self._stored_risk(account), self._stored_risk(ALL_ACCOUNTS))
+        return effective_limits(account, own, common)
 
-        async def load() -> RiskLimits | None:
-            return await self._loaders.risk(account)
-
-        return await self.aside.fetch(self._keys.key(CacheType.RISK, account), self._plans.risk, load)
+    def _stored_risk(self, account: str) -> Coroutine[Any, Any, RiskLimits | None]:
+        key = self._keys.key(CacheType.RISK, account)
+        return self.aside.fetch(key, self._plans.risk, partial(self._loaders.risk, account))
 
     async def get_strategy(self, strategy_id: str) -> StrategyParameters | None:
         """The parameters of a strategy, or None without any."""
@@ -220,8 +226,13 @@ class CacheManager(ManagerStates):
         return await self.aside.fetch(self._keys.key(CacheType.STRATEGY, strategy_id), self._plans.strategy, load)
 
     async def risk_changed(self, account: str = MAIN_ACCOUNT) -> None:
-        """Call it after the commit that changed limits: nobody is served those of before."""
-        await self._invalidate(CacheType.RISK, account)
+        """Call it after the commit that changed limits of an account or of all: no process serves those of before.
+
+        Args:
+            account: The account whose limits changed. Those of all accounts are read again in any case, by every
+                account in every process: they have a key of their own.
+        """
+        await self._invalidate(CacheType.RISK, *dict.fromkeys((account, ALL_ACCOUNTS)))
 
     async def strategy_changed(self, strategy_id: str) -> None:
         """Call it after the commit that changed parameters: nobody is served those of before."""
@@ -245,6 +256,7 @@ class CacheManager(ManagerStates):
             keys.position(symbol, account),
             keys.key(CacheType.RISK, account),
             keys.key(CacheType.STRATEGY, strategy_id),
+            keys.key(CacheType.RISK, ALL_ACCOUNTS),
         )
         if self._near is not None:
             # Each looks near first; the rest is gathered by the connection all the same.
@@ -286,9 +298,10 @@ class CacheManager(ManagerStates):
         # Without the time of the last change: a valuation is not a fill.
         self.aside.changed(key, version_text(position.last_ledger_id), position)
 
-    async def _invalidate(self, kind: CacheType, name: str) -> None:
+    async def _invalidate(self, kind: CacheType, *names: str) -> None:
         self._require_open()
-        key = self._keys.key(kind, name)
-        self.aside.changed(key)
-        write = Write(key, None, self._config.longest_ttl_ms, tombstone=True)
-        await self.aside.guarded(self.cache.set_many, [write])
+        keys = [self._keys.key(kind, name) for name in names]
+        for key in keys:
+            self.aside.changed(key)
+        writes = [Write(key, None, self._config.longest_ttl_ms, tombstone=True) for key in keys]
+        await self.aside.guarded(self.cache.set_many, writes)

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from qts_data.cache.port import MISSING
-from qts_data.contracts.live import Precheck
+from qts_data.contracts.config import ALL_ACCOUNTS
+from qts_data.contracts.live import Precheck, RiskLimits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from qts_data.cache.market import LiveMarket
     from qts_data.cache.plans import Plans
 
-__all__ = ["precheck_together"]
+__all__ = ["effective_limits", "precheck_together"]
 
 
 async def precheck_together(
@@ -25,7 +26,7 @@ async def precheck_together(
     plans: Plans,
     loaders: Loaders,
     *,
-    names: tuple[str, str, str, str],
+    names: tuple[str, str, str, str, str],
     wanted: tuple[str, str, str],
 ) -> Precheck:
     """Read price, position, limits and parameters by one call of the cache; load the missing ones.
@@ -35,13 +36,13 @@ async def precheck_together(
         market: Judges the price.
         plans: How the others are cached.
         loaders: Where the others come from.
-        names: The keys of all four.
+        names: The keys of all four, and that of the limits of all accounts.
         wanted: Symbol, account and strategy.
     """
     symbol, account, strategy_id = wanted
     entries = await aside.guarded(aside.cache.lookup_many, names, reads=len(names))
     quote, age = None, None
-    found: list[Any] = [MISSING, MISSING, MISSING]
+    found: list[Any] = [MISSING, MISSING, MISSING, MISSING]
     if entries is not None:
         quote, age = market.price_of(symbol, entries[0])
         accept = aside.accept
@@ -49,15 +50,26 @@ async def precheck_together(
             accept(names[1], plans.position, entries[1]),
             accept(names[2], plans.risk, entries[2]),
             accept(names[3], plans.strategy, entries[3]),
+            accept(names[4], plans.risk, entries[4]),
         ]
     if MISSING in found:
         loads: list[tuple[str, Plan[Any], Callable[[], Awaitable[Any]]]] = [
             (names[1], plans.position, lambda: loaders.position(symbol, account)),
             (names[2], plans.risk, lambda: loaders.risk(account)),
             (names[3], plans.strategy, lambda: loaders.strategy(strategy_id)),
+            (names[4], plans.risk, lambda: loaders.risk(ALL_ACCOUNTS)),
         ]
-        missing = [place for place in range(3) if found[place] is MISSING]
+        missing = [place for place in range(4) if found[place] is MISSING]
         loaded = await asyncio.gather(*(aside.load(*loads[place]) for place in missing))
         for place, value in zip(missing, loaded, strict=True):
             found[place] = value
-    return Precheck(quote=quote, quote_age_seconds=age, position=found[0], risk=found[1], strategy=found[2])
+    risk = effective_limits(account, found[1], found[3])
+    return Precheck(quote=quote, quote_age_seconds=age, position=found[0], risk=risk, strategy=found[2])
+
+
+def effective_limits(account: str, own: RiskLimits | None, common: RiskLimits | None) -> RiskLimits | None:
+    """Merge the limits of an account into those of all accounts; its own come first."""
+    if own is None and common is None:
+        return None
+    limits = {**(common.limits if common is not None else {}), **(own.limits if own is not None else {})}
+    return RiskLimits(account=account, limits=limits)

@@ -34,7 +34,7 @@ def csv(
     kind: Annotated[Kind, typer.Argument(help="What the rows are.")],
     file: Annotated[Path, typer.Argument(help="The file; its first row names the columns.")],
     mapping: Annotated[
-        Path | None, typer.Option(help='TOML: delimiter, encoding, [columns] OURS = "THEIRS", [defaults].')
+        Path | None, typer.Option(help='TOML: delimiter, encoding, [columns] OURS = "THEIRS", [defaults], [id_scopes].')
     ] = None,
     rejects: Annotated[
         Path | None,

@@ -26,9 +26,11 @@ from qts_data.contracts.cache import (
     SafetyState,
 )
 from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
-from qts_data.contracts.config import ConfigChange, ParameterValue, RiskLimit, StrategyParameter
+from qts_data.contracts.config import ALL_ACCOUNTS, ConfigChange, ParameterValue, RiskLimit, StrategyParameter
 from qts_data.contracts.execution import ExecutionLog, HourlyExecutionMetrics, StageLatency
+from qts_data.contracts.fill_identity import FillIdentity
 from qts_data.contracts.health import HealthStatus
+from qts_data.contracts.ids import split_stored_id, stored_execution_id
 from qts_data.contracts.leniency import allow_any_time, any_text, any_time
 from qts_data.contracts.live import (
     BookLevel,
@@ -44,6 +46,7 @@ from qts_data.contracts.market import OHLCV, TickData
 from qts_data.contracts.pnl import DailyMetrics, DailyPnl, HourlyPnl, StrategyPerformance
 
 __all__ = [
+    "ALL_ACCOUNTS",
     "DEFAULT_TTL_MS",
     "IDEMPOTENCY_PREFIX",
     "MAX_SOURCE_LENGTH",
@@ -61,6 +64,7 @@ __all__ = [
     "DailyMetrics",
     "DailyPnl",
     "ExecutionLog",
+    "FillIdentity",
     "HealthStatus",
     "HourlyExecutionMetrics",
     "HourlyPnl",
@@ -88,4 +92,6 @@ __all__ = [
     "any_text",
     "any_time",
     "round_money",
+    "split_stored_id",
+    "stored_execution_id",
 ]

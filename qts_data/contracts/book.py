@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from qts_data.contracts.checks import check_amount, check_positive, check_price, check_symbol, shown
 from qts_data.contracts.identity import check_currency, check_identifier
+from qts_data.contracts.ids import (
+    IDEMPOTENCY_PREFIX,
+    MAX_STORED_ID_LENGTH,
+    SCOPE_PREFIX,
+    parse_scope,
+    stored_execution_id,
+)
 from qts_data.contracts.instants import plausible, utc_fields
 from qts_data.contracts.leniency import as_stored
 from qts_data.errors import InvalidRecord
@@ -30,9 +37,6 @@ __all__ = [
 ]
 
 Side = Literal["BUY", "SELL"]
-
-IDEMPOTENCY_PREFIX: Final = "key:"
-"""How an idempotency key of the caller is kept apart from the execution ids of brokers."""
 
 _MAX_NAME_LENGTH: Final = 64
 _MAX_ID_LENGTH: Final = 256
@@ -68,6 +72,8 @@ class LedgerEntry:
         account: Account that traded.
         execution_id: The broker's id of this execution (FIX tag 17, ExecID).
         idempotency_key: Stands in for a missing execution id; the same key always means the same fill.
+        id_scope: Where the broker's ids restart: what makes this one unique, such as `day=2026-11-20`. A `Database`
+            with a declared scope fills it in; see `FillIdentity`.
         amount: qty x price rounded to 8 places, ties to even; None computes it, and another value is refused.
         fee: Fee and tax of this fill in `fee_currency`; below 0 is a rebate.
         fee_currency: Currency of the fee; None means `currency`.
@@ -96,6 +102,7 @@ class LedgerEntry:
     fee_currency: str | None = None
     strategy_tag: str | None = None
     order_id: str | None = None
+    id_scope: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what the ledger would refuse, or would store as something else."""
@@ -132,6 +139,10 @@ class LedgerEntry:
             )
         if self.execution_id is not None:
             _check_execution_id(self.execution_id)
+            if _checked_scope(self.id_scope, self.execution_id).get("symbol", self.symbol) != self.symbol:
+                raise InvalidRecord(field="id_scope", reason=f"{self.id_scope!r} is not of the symbol {self.symbol!r}")
+        elif self.id_scope:
+            raise InvalidRecord(field="id_scope", reason="goes with an execution_id, not with an idempotency_key")
         for field in ("idempotency_key", "strategy_tag", "order_id"):
             value = getattr(self, field)
             if value is not None:
@@ -144,13 +155,16 @@ class LedgerEntry:
 
     @property
     def stored_execution_id(self) -> str:
-        """The id as the ledger keeps it."""
-        return self.execution_id or f"{IDEMPOTENCY_PREFIX}{self.idempotency_key}"
+        """The id as the ledger keeps it, with its scope: `scope:day=2026-11-20/0017`."""
+        if self.execution_id is None:
+            return f"{IDEMPOTENCY_PREFIX}{self.idempotency_key}"
+        return stored_execution_id(self.id_scope, self.execution_id)
 
     def same_content(self, other: LedgerEntry) -> bool:
         """Whether two reports of an execution agree in all but the time.
 
-        A broker's stream and its history often give the same fill with timestamps of different precision.
+        A broker's stream and its history often give the same fill with timestamps of different precision. Whether the
+        times may differ so much is decided by `FillIdentity`.
         """
         with as_stored():
             return replace(self, timestamp=other.timestamp) == other
@@ -165,7 +179,7 @@ class LedgerEntry:
             if value is not None
         )
         trade = f"{self.side} {_plain(self.qty)} {self.symbol} ({self.market}) @ {_plain(self.price)} {self.currency}"
-        return f"{name}: {trade}{fee}{tags}"
+        return f"{name}: {trade}{fee}{tags} at {self.timestamp.isoformat()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +192,7 @@ class Reversal:
         execution_id: The broker's id of this report, not of the fill.
         reverses: Execution id of the fill that is taken back (FIX tag 19, ExecRefID), as the ledger keeps it.
         account: Account that had traded.
+        id_scope: Where the broker's ids restart: what makes the id of this report unique.
 
     Raises:
         InvalidRecord: A field is of the wrong type, or the ledger could not hold it.
@@ -188,6 +203,7 @@ class Reversal:
     execution_id: str
     reverses: str
     account: str = "main"
+    id_scope: str = ""
 
     def __post_init__(self) -> None:
         """Refuse what the ledger could not hold."""
@@ -195,14 +211,20 @@ class Reversal:
         for field in ("broker", "account"):
             check_identifier(field, getattr(self, field), shortest=1, longest=_MAX_NAME_LENGTH)
         _check_execution_id(self.execution_id)
+        _checked_scope(self.id_scope, self.execution_id)
         _check_stored_id("reverses", self.reverses)
-        if self.execution_id == self.reverses:
+        if self.stored_execution_id == self.reverses:
             raise InvalidRecord(field="reverses", reason="a report cannot take itself back")
 
     @property
     def key(self) -> tuple[str, str, str]:
         """What makes it the same report: broker, account and execution id."""
-        return self.broker, self.account, self.execution_id
+        return self.broker, self.account, self.stored_execution_id
+
+    @property
+    def stored_execution_id(self) -> str:
+        """The id of this report as the ledger keeps it."""
+        return stored_execution_id(self.id_scope, self.execution_id)
 
     @property
     def fill_key(self) -> tuple[str, str, str]:
@@ -211,7 +233,7 @@ class Reversal:
 
     def reversal_of(self, fill: LedgerEntry) -> LedgerEntry:
         """The entry that takes the fill back: the opposite trade, with the fee returned."""
-        return _opposite(fill, self.timestamp, execution_id=self.execution_id)
+        return _opposite(fill, self.timestamp, execution_id=self.execution_id, id_scope=self.id_scope)
 
     def same_content(self, other: Reversal | Correction) -> bool:
         """Whether two reports agree in all but the time."""
@@ -220,7 +242,8 @@ class Reversal:
 
     def __str__(self) -> str:
         """For messages."""
-        return f"{self.broker}/{self.account}/{self.execution_id}: reverses {self.reverses}"
+        name = f"{self.broker}/{self.account}/{self.stored_execution_id}"
+        return f"{name}: reverses {self.reverses} at {self.timestamp.isoformat()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +292,12 @@ class Correction:
         """The entry that makes room: the opposite trade, under an id made from this report's."""
         if self.entry.execution_id is None:
             return _opposite(fill, self.timestamp, idempotency_key=f"{self.entry.idempotency_key}{_REVERSAL}")
-        return _opposite(fill, self.timestamp, execution_id=f"{self.entry.execution_id}{_REVERSAL}")
+        return _opposite(
+            fill,
+            self.timestamp,
+            execution_id=f"{self.entry.execution_id}{_REVERSAL}",
+            id_scope=self.entry.id_scope,
+        )
 
     def same_content(self, other: Reversal | Correction) -> bool:
         """Whether two reports agree in all but the time."""
@@ -289,7 +317,12 @@ def _plain(value: Decimal) -> str:
 
 
 def _opposite(
-    fill: LedgerEntry, timestamp: dt.datetime, *, execution_id: str | None = None, idempotency_key: str | None = None
+    fill: LedgerEntry,
+    timestamp: dt.datetime,
+    *,
+    execution_id: str | None = None,
+    idempotency_key: str | None = None,
+    id_scope: str = "",
 ) -> LedgerEntry:
     # The fill may be older than a rule that it breaks.
     with as_stored():
@@ -300,17 +333,36 @@ def _opposite(
             fee=_EXACT.minus(fill.fee),
             execution_id=execution_id,
             idempotency_key=idempotency_key,
+            id_scope=id_scope,
         )
 
 
 def _check_stored_id(field: str, value: str) -> None:
-    """An id as the ledger keeps it: that of a broker, or a marked idempotency key."""
-    marked = isinstance(value, str) and value.startswith(IDEMPOTENCY_PREFIX)
-    check_identifier(field, value, shortest=1, longest=_MAX_ID_LENGTH + (len(IDEMPOTENCY_PREFIX) if marked else 0))
+    """An id as the ledger keeps it: that of a broker, perhaps with its scope, or a marked idempotency key."""
+    longest = _MAX_ID_LENGTH
+    if isinstance(value, str) and value.startswith(IDEMPOTENCY_PREFIX):
+        longest += len(IDEMPOTENCY_PREFIX)
+    elif isinstance(value, str) and value.startswith(SCOPE_PREFIX):
+        longest = MAX_STORED_ID_LENGTH
+    check_identifier(field, value, shortest=1, longest=longest)
+
+
+def _checked_scope(scope: str, execution_id: str) -> dict[str, str]:
+    """The parts of a scope; refuses one that is none, or too long with its id."""
+    check_identifier("id_scope", scope, shortest=0, longest=MAX_STORED_ID_LENGTH)
+    stored = stored_execution_id(scope, execution_id)
+    if len(stored) > MAX_STORED_ID_LENGTH:
+        reason = f"and execution_id have {len(stored)} characters together, at most {MAX_STORED_ID_LENGTH} fit"
+        raise InvalidRecord(field="id_scope", reason=reason)
+    return parse_scope(scope)
 
 
 def _check_execution_id(value: str) -> None:
     check_identifier("execution_id", value, shortest=1, longest=_MAX_ID_LENGTH)
+    if value.startswith(SCOPE_PREFIX):
+        raise InvalidRecord(
+            field="execution_id", reason=f"begins with {SCOPE_PREFIX!r}, which marks scopes; give it as id_scope"
+        )
     if value.startswith(IDEMPOTENCY_PREFIX):
         raise InvalidRecord(
             field="execution_id", reason=f"begins with {IDEMPOTENCY_PREFIX!r}, which marks idempotency keys"
@@ -333,7 +385,9 @@ class Position:
         mark_price: Price of the last valuation; None before the first.
         exposure_value: qty x mark_price, rounded to 8 places with ties to even; None also while a fill has made it, or
             unrealized_pnl, larger than its column.
-        exposure_pct: Share of the equity, rounded to 6 places; 0.05 means 5 %; None where no equity was given.
+        exposure_pct: exposure_value as a share of the equity that the last valuation was given, rounded to 6 places;
+            0.05 means 5 %. A fill moves it with exposure_value, and the equity ages with marked_at. None where no
+            equity was given; `DataSourceAdapter.update_position` gives a share and no equity, so the next fill ends it.
         unrealized_pnl: exposure_value - cost_basis.
         marked_at: When mark_price was taken.
         last_ledger_id: Version: id of the last ledger entry applied.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import datetime as dt
 
 __all__ = [
+    "ALL_ACCOUNTS",
     "ConfigChange",
     "ParameterValue",
     "RiskLimit",
@@ -27,6 +28,9 @@ __all__ = [
 ValueType = Literal["string", "int", "decimal", "bool", "json"]
 ParameterValue: TypeAlias = str | int | Decimal | bool | list[Any] | dict[str, Any]
 """A list or dict holds what JSON can hold, but no float: write `"0.1"`. A tuple in it comes back as a list."""
+
+ALL_ACCOUNTS: Final = "*"
+"""The account of a risk limit that holds for every account without one of its own."""
 
 _BOOLS: Final = {"true": True, "false": False}
 
@@ -63,12 +67,14 @@ class RiskLimit:
         value: Its value, in the unit that the description gives.
         description: What it limits, and its unit, if somebody said so.
         updated_at: When it last changed.
+        account: The account that it is of; `*` for every account that has none of its own.
     """
 
     config_key: str
     value: Decimal
     description: str | None
     updated_at: dt.datetime
+    account: str = ALL_ACCOUNTS
 
     def __post_init__(self) -> None:
         """Keep the instant in UTC."""
@@ -87,6 +93,7 @@ class ConfigChange:
         value_type: Its type after the change; before it, if it was deleted.
         changed_by: Database role that changed it.
         changed_at: When.
+        account: Account of a limit, `*` for all; None for a parameter.
     """
 
     key: str
@@ -96,6 +103,7 @@ class ConfigChange:
     value_type: ValueType
     changed_by: str
     changed_at: dt.datetime
+    account: str | None = None
 
     def __post_init__(self) -> None:
         """Keep the instant in UTC."""

@@ -37,6 +37,7 @@ class ConfigChange(Base):
     value_type: Mapped[str] = mapped_column(comment="string, int, decimal, bool or json")
     changed_by: Mapped[str] = mapped_column(comment="Database role that changed it")
     changed_at: Mapped[Instant] = mapped_column(comment="When it changed")
+    account: Mapped[str | None] = mapped_column(comment="Account of a risk limit, * for all; NULL for a parameter")
 
 
 RECORD_CHANGE_FUNCTION: Final = """\
@@ -51,10 +52,11 @@ BEGIN
     THEN
         EXECUTE format(
             'INSERT INTO %I.config_history '
-            '(config, key, param_name, old_value, new_value, value_type, changed_by, changed_at) '
-            'VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp())', TG_TABLE_SCHEMA)
+            '(config, key, param_name, old_value, new_value, value_type, changed_by, changed_at, account) '
+            'VALUES ($1, $2, $3, $4, $5, $6, $7, clock_timestamp(), $8)', TG_TABLE_SCHEMA)
         USING TG_TABLE_NAME, COALESCE(one ->> 'strategy_id', one ->> 'config_key'), one ->> 'param_name',
-            before ->> 'value', after ->> 'value', COALESCE(one ->> 'value_type', 'decimal'), current_user;
+            before ->> 'value', after ->> 'value', COALESCE(one ->> 'value_type', 'decimal'), current_user,
+            one ->> 'account';
     END IF;
     RETURN NULL;
 END

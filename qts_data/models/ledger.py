@@ -68,7 +68,8 @@ class LedgerEntry(Base):
     order_id: Mapped[str | None] = mapped_column(comment="The order that was filled, if known")
     broker: Mapped[str] = mapped_column(comment="Broker or exchange that reported the fill")
     execution_id: Mapped[str] = mapped_column(
-        comment="The broker's id of this execution; booked once for each broker and account"
+        comment="The broker's id of this execution, behind its scope where ids restart (scope:day=2026-11-20/0017); "
+        "booked once for each broker and account"
     )
     reverses_id: Mapped[int | None] = mapped_column(comment="id of the entry that this one takes back, if it is a bust")
     corrects_id: Mapped[int | None] = mapped_column(

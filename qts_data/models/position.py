@@ -27,6 +27,7 @@ class Position(Base):
             "exposure_value",
             "exposure_pct",
             "unrealized_pnl",
+            "marked_equity",
         ),
         sa.CheckConstraint("avg_price >= 0", name="avg_price_not_negative"),
         sa.CheckConstraint("(mark_price IS NULL) = (marked_at IS NULL)", name="mark_has_its_time"),
@@ -54,7 +55,7 @@ class Position(Base):
     mark_price: Mapped[Price | None] = mapped_column(comment="Price of the last valuation; ages, see marked_at")
     exposure_value: Mapped[Amount | None] = mapped_column(comment="qty x mark_price at marked_at, in currency; ages")
     exposure_pct: Mapped[Decimal | None] = mapped_column(
-        sa.Numeric(12, 6), comment="Share of the account's equity at marked_at; 0.05 means 5 %; ages"
+        sa.Numeric(12, 6), comment="exposure_value as a share of marked_equity; 0.05 means 5 %; ages"
     )
     unrealized_pnl: Mapped[Amount | None] = mapped_column(
         comment="exposure_value - cost_basis at marked_at, in currency; ages"
@@ -65,3 +66,6 @@ class Position(Base):
         comment="Version of the row: id of the last ledger entry applied, 0 before the first",
     )
     updated_at: Mapped[Instant] = mapped_column(server_default=sa.func.now(), comment="When the row last changed")
+    marked_equity: Mapped[Amount | None] = mapped_column(
+        comment="Equity that the last valuation was given, in currency; NULL without one; ages, see marked_at"
+    )

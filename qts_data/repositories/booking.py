@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from qts_data.contracts import BookedEntry, LedgerEntry, Position
+    from qts_data.contracts import BookedEntry, FillIdentity, LedgerEntry, Position
     from qts_data.database.pipeline import Rows
 
     Driver: TypeAlias = psycopg.AsyncConnection[Any]
@@ -52,7 +52,6 @@ __all__ = [
     "lock_parameter",
     "read_entries",
     "repeated",
-    "require_same_fill",
     "require_same_instrument",
     "results_of",
     "valuation",
@@ -109,6 +108,8 @@ _MANY: Final = 100
 
 _TOO_MUCH: Final = "9999999999999999.999999995"
 """From here on a value that is rounded to 8 places has 17 digits before the point."""
+_TOO_LARGE_A_SHARE: Final = "999999.9999995"
+"""From here on a value that is rounded to 6 places has 7 digits before the point."""
 
 
 def half_even(expression: str) -> str:
@@ -120,21 +121,27 @@ def half_even(expression: str) -> str:
     )
 
 
-def valuation(worth: str, cost: str) -> tuple[str, str]:
-    """SQL for exposure_value and unrealized_pnl.
+def valuation(worth: str, cost: str, equity: str) -> tuple[str, str, str]:
+    """SQL for exposure_value, unrealized_pnl and exposure_pct.
 
-    Both are NULL where a column could not hold them: a fill is not refused because of an estimate.
+    Each is NULL where its column could not hold it: a fill is not refused because of an estimate.
 
     Args:
         worth: Quantity x price.
-        cost: What the quantity cost.
+        cost: The cost of the quantity.
+        equity: Equity at the last valuation.
     """
     fits = f"abs({worth}) < {_TOO_MUCH} AND abs({worth} - {cost}) < {_TOO_MUCH}"
     value = half_even(worth)
-    return f"CASE WHEN {fits} THEN {value} END", f"CASE WHEN {fits} THEN {value} - {cost} END"
+    share = f"({value}) / {equity}"
+    return (
+        f"CASE WHEN {fits} THEN {value} END",
+        f"CASE WHEN {fits} THEN {value} - {cost} END",
+        f"CASE WHEN {fits} AND abs({share}) < {_TOO_LARGE_A_SHARE} THEN round({share}, 6) END",
+    )
 
 
-_EXPOSURE, _UNREALIZED = valuation("(excluded.qty * p.mark_price)", "excluded.cost_basis")
+_EXPOSURE, _UNREALIZED, _SHARE = valuation("(excluded.qty * p.mark_price)", "excluded.cost_basis", "p.marked_equity")
 WRITE_POSITIONS: Final = Statement(
     "write_positions",
     "INSERT INTO positions AS p (account, symbol, market, currency, qty, avg_price, cost_basis, realized_pnl, "
@@ -144,9 +151,9 @@ WRITE_POSITIONS: Final = Statement(
     "cost_basis = excluded.cost_basis, realized_pnl = excluded.realized_pnl, "
     "last_ledger_id = excluded.last_ledger_id, updated_at = excluded.updated_at, "
     "market = excluded.market, currency = excluded.currency, "
-    # The valuation follows the quantity, at the price it had; nobody knows the account's equity here.
-    f"exposure_value = {_EXPOSURE}, unrealized_pnl = {_UNREALIZED}, exposure_pct = NULL "
-    "RETURNING account, symbol, mark_price, exposure_value, unrealized_pnl, marked_at, updated_at",
+    # The valuation follows the quantity, at the price and the equity that it had.
+    f"exposure_value = {_EXPOSURE}, unrealized_pnl = {_UNREALIZED}, exposure_pct = {_SHARE} "
+    "RETURNING account, symbol, mark_price, exposure_value, exposure_pct, unrealized_pnl, marked_at, updated_at",
 )
 
 
@@ -234,7 +241,8 @@ class Booking:
     """Fills on their way into the book: `read`, look at `errors`, `write`.
 
     Args:
-        entries: The fills.
+        entries: The fills, with the scopes of their ids.
+        identity: By which rules a fill is known again.
 
     Attributes:
         errors: Why a fill was refused, by its place in `entries`.
@@ -242,9 +250,11 @@ class Booking:
         booked: What is to be written, by its place in `entries`.
     """
 
-    def __init__(self, entries: Sequence[LedgerEntry]) -> None:
+    def __init__(self, entries: Sequence[LedgerEntry], identity: FillIdentity) -> None:
         self._entries = entries
+        self._identity = identity
         self._keys = [entry.key for entry in entries]
+        self._other_keys = [identity.other_keys(entry) for entry in entries]
         self.errors: dict[int, Refusal] = {}
         self.reports_wait = False
         self.booked: dict[int, Booked] = {}
@@ -258,7 +268,7 @@ class Booking:
         pipeline = Pipeline(driver)
         pipeline.add(LOCK, lock_parameter(positions))
         pipeline.add(READ_POSITIONS, *_columns(positions))
-        add_look(pipeline, self._keys)
+        add_look(pipeline, [*self._keys, *(key for keys in self._other_keys for key in keys)])
         pipeline.add(RESERVE, str(len(self._entries)))
         _, held, known, reserved = await pipeline.run()
         self.reports_wait = reserved[0][1] == "t"
@@ -274,15 +284,30 @@ class Booking:
         for index, (entry, key, ledger_id) in enumerate(zip(self._entries, self._keys, ids, strict=True)):
             try:
                 if key in known:
-                    self._duplicates[index] = duplicate_of(known[key], entry)
+                    self._duplicates[index] = duplicate_of(known[key], entry, self._identity)
                 elif key in first:
-                    require_same_fill(self._entries[first[key]], entry)
+                    self._identity.require_same_fill(self._entries[first[key]], entry)
                     self._repeats[index] = first[key]
+                elif self._is_under_another_key(index, known, first):
+                    continue
                 else:
                     self.booked[index] = self._book(ledger_id, entry, held)
                     first[key] = index
             except (InvalidRecord, LedgerConflict) as error:
                 self.errors[index] = error
+
+    def _is_under_another_key(self, index: int, known: dict[FillKey, BookedEntry], first: dict[FillKey, int]) -> bool:
+        """Whether the fill has been booked with the neighbouring day in its id, or before its scope was declared."""
+        entry = self._entries[index]
+        for other in self._other_keys[index]:
+            booked = known.get(other)
+            if booked is not None and booked.reverses_id is None and self._identity.is_redelivery(booked.entry, entry):
+                self._duplicates[index] = repeated(booked)
+                return True
+            if other in first and self._identity.is_redelivery(self._entries[first[other]], entry):
+                self._repeats[index] = first[other]
+                return True
+        return False
 
     @staticmethod
     def _book(ledger_id: int, entry: LedgerEntry, held: dict[PositionKey, _Holder]) -> Booked:
@@ -329,15 +354,15 @@ class Booking:
                 await copy.write_row([*one.row(), self._locked_at])
 
 
-def duplicate_of(booked: BookedEntry, entry: LedgerEntry) -> BookedFill:
+def duplicate_of(booked: BookedEntry, entry: LedgerEntry, identity: FillIdentity) -> BookedFill:
     """The first result of a fill that comes again.
 
     Raises:
-        LedgerConflict: What is booked is something else.
+        LedgerConflict: Another fill is booked, or one of another trading day.
     """
     if booked.reverses_id is not None:
         raise LedgerConflict("this execution id is booked as a reversal", booked=str(booked.entry), given=str(entry))
-    require_same_fill(booked.entry, entry)
+    identity.require_same_fill(booked.entry, entry)
     return repeated(booked)
 
 
@@ -346,13 +371,3 @@ def repeated(booked: BookedEntry) -> BookedFill:
     return BookedFill(
         ledger_id=booked.id, realized_pnl=booked.realized_pnl, position=position_after(booked), duplicate=True
     )
-
-
-def require_same_fill(first: LedgerEntry, second: LedgerEntry) -> None:
-    """Refuse another content under a key that is taken; the time may differ.
-
-    Raises:
-        LedgerConflict: Shows both.
-    """
-    if not first.same_content(second):
-        raise LedgerConflict("another fill has this execution id", booked=str(first), given=str(second))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from qts_data.contracts import ConfigChange, RiskLimit, StrategyParameter
+from qts_data.contracts import ALL_ACCOUNTS, ConfigChange, RiskLimit, StrategyParameter
 from qts_data.contracts.checks import check_price, check_storable
 from qts_data.contracts.config import parameter_from_text, parameter_to_text
 from qts_data.contracts.identity import check_asked, check_identifier
@@ -31,6 +31,7 @@ _parameter = Parameter.__table__.c
 _limit = RiskConfig.__table__.c
 _change = Change.__table__.c
 _MAX_KEY_LENGTH: Final = 256
+_MAX_ACCOUNT_LENGTH: Final = 64
 
 
 class StrategyReader:
@@ -138,34 +139,50 @@ class RiskConfigReader:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def get_limit(self, config_key: str) -> RiskLimit:
-        """A limit by its name.
+    async def get_limit(self, config_key: str, account: str = ALL_ACCOUNTS) -> RiskLimit:
+        """Read the limit that holds for an account: its own, else the default of all accounts.
 
         Raises:
             NotFound: There is none: an order must not pass because a limit is missing.
         """
-        found = await self.find_limit(config_key)
+        found = await self.find_limit(config_key, account)
         if found is None:
-            raise NotFound(f"there is no risk limit {config_key!r}")
+            whose = "" if account == ALL_ACCOUNTS else f" for the account {account!r}"
+            raise NotFound(f"no risk limit {config_key!r}{whose} is set")
         return found
 
-    async def find_limit(self, config_key: str) -> RiskLimit | None:
+    async def find_limit(self, config_key: str, account: str = ALL_ACCOUNTS) -> RiskLimit | None:
         """The same, or None."""
-        check_asked(config_key=config_key)
-        found = await self._list(_limit.config_key == config_key)
-        return found[0] if found else None
+        check_asked(config_key=config_key, account=account)
+        found = await self._list(_limit.config_key == config_key, _limit.account.in_((account, ALL_ACCOUNTS)))
+        return next((one for one in found if one.account == account), found[0] if found else None)
 
-    async def list_limits(self) -> list[RiskLimit]:
-        """Every limit, in order of its name."""
-        return await self._list()
+    async def limits_of(self, account: str) -> list[RiskLimit]:
+        """List the limits that hold for an account, in order of their names: its own, and defaults for the others."""
+        found = await self._list(_limit.account.in_((account, ALL_ACCOUNTS)))
+        own = {one.config_key for one in found if one.account == account}
+        return [one for one in found if one.account == account or one.config_key not in own]
 
-    async def list_changes(self, config_key: str, *, limit: int = 100) -> list[ConfigChange]:
-        """How a limit changed, the latest first."""
-        check_asked(config_key=config_key)
-        return await _changes(self._connection, [_change.config == "risk_configs", _change.key == config_key], limit)
+    async def list_limits(self, account: str | None = None) -> list[RiskLimit]:
+        """List limits as they are stored, in order of name and account.
+
+        Args:
+            account: Only rows of this account; `*` for the defaults alone.
+        """
+        return await self._list(*([] if account is None else [_limit.account == account]))
+
+    async def list_changes(
+        self, config_key: str, *, account: str | None = None, limit: int = 100
+    ) -> list[ConfigChange]:
+        """List how a limit changed, the latest first, of one account or of all."""
+        check_asked(config_key=config_key, account=account)
+        where = [_change.config == "risk_configs", _change.key == config_key]
+        if account is not None:
+            where.append(_change.account == account)
+        return await _changes(self._connection, where, limit)
 
     async def _list(self, *where: sa.ColumnElement[bool]) -> list[RiskLimit]:
-        statement = sa.select(RiskConfig.__table__).where(*where).order_by(_limit.config_key)
+        statement = sa.select(RiskConfig.__table__).where(*where).order_by(_limit.config_key, _limit.account)
         with translated_errors():
             rows = (await self._connection.execute(statement)).mappings()
             return [RiskLimit(**row) for row in rows]
@@ -174,26 +191,30 @@ class RiskConfigReader:
 class RiskConfigRepository(RiskConfigReader):
     """Writes to risk limits; the database keeps the history by itself."""
 
-    async def upsert_limit(self, config_key: str, value: Decimal, description: str | None = None) -> None:
-        """Set a limit; a description that is not given stays.
+    async def upsert_limit(
+        self, config_key: str, value: Decimal, description: str | None = None, *, account: str = ALL_ACCOUNTS
+    ) -> None:
+        """Set a limit of an account, or the default of all; a description that is not given stays.
 
         Raises:
             InvalidRecord: The value cannot be stored to the last digit, or a text not at all.
         """
         check_identifier("config_key", config_key, shortest=1, longest=_MAX_KEY_LENGTH)
+        check_identifier("account", account, shortest=1, longest=_MAX_ACCOUNT_LENGTH)
         check_price("value", value)
         _check_description(description)
-        row = {"config_key": config_key, "value": value, "description": description}
-        await _upsert(self._connection, RiskConfig, ["config_key"], ["value"], [row])
+        row = {"config_key": config_key, "value": value, "description": description, "account": account}
+        await _upsert(self._connection, RiskConfig, ["account", "config_key"], ["value"], [row])
 
-    async def delete_limit(self, config_key: str) -> None:
-        """Remove a limit.
+    async def delete_limit(self, config_key: str, *, account: str = ALL_ACCOUNTS) -> None:
+        """Remove a limit of an account, so that the default holds for it again; or the default.
 
         Raises:
             NotFound: There is none.
         """
-        where = (_limit.config_key == config_key,)
-        await _delete(self._connection, RiskConfig, where, f"there is no risk limit {config_key!r}")
+        whose = "" if account == ALL_ACCOUNTS else f" of the account {account!r}"
+        where = _limit.config_key == config_key, _limit.account == account
+        await _delete(self._connection, RiskConfig, where, f"no risk limit {config_key!r}{whose} is set")
 
 
 def _check_description(description: str | None) -> None:

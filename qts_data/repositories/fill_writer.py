@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import psycopg
 from sqlalchemy.util.concurrency import greenlet_spawn
 
+from qts_data.contracts import FillIdentity
 from qts_data.database.errors import connecting, translate, translate_commit
 from qts_data.database.pipeline import COMMIT, Pipeline
 from qts_data.errors import (
@@ -64,6 +65,7 @@ class FillWriter:
         require_writable: Called before each transaction; raises where nothing may be written.
         listeners: Told after each COMMIT what it booked, before those who wait for it go on.
         in_doubt: Told the account and symbol of each fill in a COMMIT that got no answer.
+        identity: By which rules a fill is known again.
     """
 
     def __init__(
@@ -75,8 +77,10 @@ class FillWriter:
         require_writable: Callable[[], None] = lambda: None,
         listeners: Sequence[Callable[[BookedFill, float], None]] = (),
         in_doubt: Sequence[Callable[[str, str], None]] = (),
+        identity: FillIdentity | None = None,
     ) -> None:
         self._engine = engine
+        self._identity = identity or FillIdentity()
         self._max_group = max_group
         self._require_writable = require_writable
         self._listeners = listeners
@@ -132,7 +136,8 @@ class FillWriter:
         A task that is cancelled while it waits does not know whether its fill was booked, and may send it again.
 
         Raises:
-            LedgerConflict: Something else is booked under this execution id; others of the group are booked.
+            LedgerConflict: Another fill, or one of another trading day, is booked under this execution id; others of
+                the group are booked.
             InvalidRecord: The fill does not go with its position; others of the group are booked.
             WritesRefused: Nothing may be written now; nothing of the group was booked.
             OutcomeUnknown: The connection was lost during COMMIT; send the fill again.
@@ -141,6 +146,7 @@ class FillWriter:
         """
         if self._closing or self._task is None:
             raise WriterClosed(f"the fill writer {'is closed' if self._closing else 'was not entered'}")
+        entry = self._identity.scoped(entry)
         self._inside += 1
         try:
             async with self._room:
@@ -167,7 +173,7 @@ class FillWriter:
         held_at = time.monotonic()
         self._require_writable()
         try:
-            fill = NextFill(driver, remembered, entry)
+            fill = NextFill(driver, remembered, entry, self._identity.other_keys(entry))
         except InvalidRecord:
             return False
         self._flying = True
@@ -278,7 +284,7 @@ class FillWriter:
         conflicts = 0
         while True:
             held = self._lease is not None
-            booking = Booking(entries)
+            booking = Booking(entries, self._identity)
             try:
                 if (at_once := await self._at_once(entries)) is not None:
                     return booking, {0: at_once}
@@ -304,7 +310,7 @@ class FillWriter:
         driver = await self._leased()
         try:
             async with self._ended_on_error(committing=True):
-                fill = NextFill(driver, remembered, first)
+                fill = NextFill(driver, remembered, first, self._identity.other_keys(first))
                 result = fill.result(await fill.pipeline.run())
         except (InvalidRecord, UniqueViolated):
             # The longer way says what is wrong, or that this fill was booked before.
@@ -321,7 +327,7 @@ class FillWriter:
             await booking.read(driver)
             if booking.reports_wait:
                 results = await booking.write(driver)
-                await settle_reports(driver, booking, results)
+                await settle_reports(driver, booking, results, self._identity)
         async with self._ended_on_error(committing=True):
             if booking.reports_wait:
                 ending = Pipeline(driver)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, overload
 
 import sqlalchemy as sa
 
-from qts_data.contracts import BookedFill, Correction, LedgerEntry, RejectedEntry, Reversal
+from qts_data.contracts import BookedFill, Correction, FillIdentity, LedgerEntry, RejectedEntry, Reversal
 from qts_data.contracts.identity import check_asked
+from qts_data.contracts.ids import SCOPE_PREFIX
 from qts_data.contracts.instants import utc
 from qts_data.database.errors import translated_errors
 from qts_data.database.pipeline import driver_connection
@@ -67,7 +68,7 @@ class LedgerReader:
             return [booked_entry(row) for row in await self._connection.execute(statement)]
 
     async def find_entry(self, broker: str, account: str, execution_id: str) -> BookedEntry | None:
-        """What is booked under an execution id (or, as `key:...`, under an idempotency key).
+        """Find the entry of an id as the ledger keeps it: with its scope, or as `key:...` an idempotency key.
 
         Raises:
             InvalidRecord: No entry can have such a name or id.
@@ -76,6 +77,16 @@ class LedgerReader:
         return await self._first(
             _ROW.where(_entry.broker == broker, _entry.account == account, _entry.execution_id == execution_id)
         )
+
+    async def find_entries(self, broker: str, account: str, execution_id: str) -> list[BookedEntry]:
+        """List the entries of a broker's execution id in every scope, in the order of booking."""
+        stored = _entry.execution_id
+        scoped = stored.startswith(SCOPE_PREFIX, autoescape=True) & (
+            sa.func.substr(stored, sa.func.strpos(stored, "/") + 1) == execution_id
+        )
+        statement = _ROW.where(_entry.broker == broker, _entry.account == account, (stored == execution_id) | scoped)
+        with translated_errors():
+            return [booked_entry(row) for row in await self._connection.execute(statement.order_by(_entry.id))]
 
     async def list_entries(
         self,
@@ -150,11 +161,21 @@ class LedgerRepository(LedgerReader):
 
     Args:
         connection: In a transaction.
-        on_booked: Told of everything that was booked, before it is committed.
+        on_booked: Called with everything that was booked, before it is committed.
+        identity: By which rules a fill is known again.
+
+    Attributes:
+        identity: These rules.
     """
 
-    def __init__(self, connection: AsyncConnection, on_booked: Callable[[BookedFill], None] | None = None) -> None:
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        on_booked: Callable[[BookedFill], None] | None = None,
+        identity: FillIdentity | None = None,
+    ) -> None:
         super().__init__(connection)
+        self.identity = identity or FillIdentity()
         self._on_booked = on_booked or (lambda _: None)
         # Advisory locks do not keep tasks of one transaction apart: what one reads, another must not change.
         self._turn = asyncio.Lock()
@@ -163,16 +184,17 @@ class LedgerRepository(LedgerReader):
         """Book a fill: the entry, the position and what was realized, by average cost.
 
         The same (broker, account, execution id) again changes nothing and returns what the first booking returned.
-        So a fill whose outcome is not known is simply sent again.
+        So a fill whose outcome is not known is simply sent again, on any later day: only its own time counts.
 
         Raises:
-            LedgerConflict: Something else is booked under this execution id; shows both.
+            LedgerConflict: Another fill, or one of another trading day, is booked under this execution id; shows both.
             TransactionConflict: Another transaction books something under this execution id just now.
             InvalidRecord: The fill is in another currency or market than its position, or the position would not
                 fit its columns.
         """
+        scoped = self.identity.scoped(entry)
         async with self._turn:
-            booking = await self._read([entry])
+            booking = await self._read([scoped])
             for error in booking.errors.values():
                 raise error
             return (await self._write(booking))[0]
@@ -212,7 +234,7 @@ class LedgerRepository(LedgerReader):
         errors: dict[int, InvalidRecord | LedgerConflict] = {}
         for row, item in enumerate(given, 1):
             try:
-                good.append(_entry_of(item) if isinstance(item, Mapping) else item)
+                good.append(self.identity.scoped(_entry_of(item) if isinstance(item, Mapping) else item))
                 rows.append(row)
             except InvalidRecord as error:
                 errors[row] = error
@@ -260,15 +282,16 @@ class LedgerRepository(LedgerReader):
         return await self._book_report(correction)
 
     async def _book_report(self, report: Reversal | Correction) -> BookedFill | None:
+        scoped = self.identity.scoped_report(report)
         async with self._turn:
             with _booking_errors():
-                booked = await book_report(await driver_connection(self._connection), report)
+                booked = await book_report(await driver_connection(self._connection), scoped, self.identity)
         if booked is not None:
             self._on_booked(booked)
         return booked
 
     async def _read(self, entries: Sequence[LedgerEntry]) -> Booking:
-        booking = Booking(entries)
+        booking = Booking(entries, self.identity)
         with translated_errors():
             await booking.read(await driver_connection(self._connection))
         return booking
@@ -278,7 +301,7 @@ class LedgerRepository(LedgerReader):
             driver = await driver_connection(self._connection)
             results = await booking.write(driver)
             if booking.reports_wait:
-                await settle_reports(driver, booking, results)
+                await settle_reports(driver, booking, results, self.identity)
         for booked in results.values():
             self._on_booked(booked)
         return results

@@ -6,7 +6,7 @@ import datetime as dt
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
-from qts_data.contracts import IDEMPOTENCY_PREFIX, BookedEntry, BookedFill, LedgerEntry, Position, Side
+from qts_data.contracts import IDEMPOTENCY_PREFIX, BookedEntry, BookedFill, LedgerEntry, Position, Side, split_stored_id
 from qts_data.contracts.checks import check_amount, check_price
 from qts_data.contracts.leniency import as_stored
 from qts_data.repositories.accounting import Holding, realized_between
@@ -66,10 +66,11 @@ def decimal(value: str | None) -> Decimal:
 
 
 def stored_id(value: str) -> dict[str, str]:
-    """An execution id as the ledger keeps it, as the field of the record that it belongs in."""
+    """An execution id as the ledger keeps it, as the fields of the record that it belongs in."""
     if value.startswith(IDEMPOTENCY_PREFIX):
         return {"idempotency_key": value.removeprefix(IDEMPOTENCY_PREFIX)}
-    return {"execution_id": value}
+    scope, execution_id = split_stored_id(value)
+    return {"execution_id": execution_id, "id_scope": scope} if scope else {"execution_id": value}
 
 
 def instant(value: str | None) -> dt.datetime:
@@ -171,7 +172,7 @@ class Booked(NamedTuple):
 
     def result(self, stored: Sequence[str | None], *, is_last: bool) -> BookedFill:
         """What the caller hears; only the last entry of a position has the valuation that is stored with it."""
-        _, _, mark_price, exposure, unrealized, marked_at, updated_at = stored
+        _, _, mark_price, exposure, share, unrealized, marked_at, updated_at = stored
         marked = is_last and mark_price is not None
         return BookedFill(
             ledger_id=self.ledger_id,
@@ -187,7 +188,7 @@ class Booked(NamedTuple):
                 realized_pnl=self.after.realized_pnl,
                 mark_price=decimal(mark_price) if marked else None,
                 exposure_value=decimal(exposure) if marked and exposure is not None else None,
-                exposure_pct=None,
+                exposure_pct=decimal(share) if marked and share is not None else None,
                 unrealized_pnl=decimal(unrealized) if marked and unrealized is not None else None,
                 marked_at=instant(marked_at) if marked else None,
                 last_ledger_id=self.ledger_id,

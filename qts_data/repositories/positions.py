@@ -58,7 +58,8 @@ _MARK: Final = sa.text(
     ), done AS (
         UPDATE positions AS p
            SET mark_price = :price, marked_at = :at, exposure_value = valued.exposure,
-               unrealized_pnl = valued.unrealized, exposure_pct = valued.share, updated_at = clock_timestamp()
+               unrealized_pnl = valued.unrealized, exposure_pct = valued.share,
+               marked_equity = CAST(:equity AS numeric), updated_at = clock_timestamp()
           FROM valued CROSS JOIN good
          WHERE p.account = valued.account AND p.symbol = valued.symbol
      RETURNING {", ".join(f"p.{field}" for field in _FIELDS)}

@@ -27,7 +27,6 @@ from qts_data.repositories.booking import (
     lock_parameter,
     read_entries,
     repeated,
-    require_same_fill,
     require_same_instrument,
     results_of,
 )
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import TypeAlias
 
-    from qts_data.contracts import BookedEntry, BookedFill, Side
+    from qts_data.contracts import BookedEntry, BookedFill, FillIdentity, Side
     from qts_data.repositories.booking import Booking, Driver, FillKey
 
     Report: TypeAlias = Reversal | Correction
@@ -72,8 +71,13 @@ _TAKE_WAITING: Final = Statement(
 )
 
 
-async def book_report(driver: Driver, report: Report) -> BookedFill | None:
+async def book_report(driver: Driver, report: Report, identity: FillIdentity) -> BookedFill | None:
     """Book a bust or a correction, or keep it if its fill is not there yet.
+
+    Args:
+        driver: The connection.
+        report: The report, with the scopes of its ids.
+        identity: By which rules a report is known again.
 
     Returns:
         What it did; None if it was kept.
@@ -90,24 +94,28 @@ async def book_report(driver: Driver, report: Report) -> BookedFill | None:
         await pipeline.run()
         original = await _find_original(driver, report)
         if original is None:
-            await _keep(driver, report)
+            await _keep(driver, report, identity)
             return None
-    results = {0: await _apply(driver, original, report)}
+    results = {0: await _apply(driver, original, report, identity)}
     # Another report may have overtaken this one.
-    await _settle(driver, {report.key: 0}, results)
+    await _settle(driver, {report.key: 0}, results, identity)
     return results[0]
 
 
-async def settle_reports(driver: Driver, booking: Booking, results: dict[int, BookedFill]) -> None:
+async def settle_reports(
+    driver: Driver, booking: Booking, results: dict[int, BookedFill], identity: FillIdentity
+) -> None:
     """Book what was waiting for fills that have just been booked, in the order in which it came.
 
     What was booked is put into the results of the fills. A report can itself have been waited for. One that does not
     go with its fill, or comes second to another, must not stop the fill: it goes on waiting, for people to look at.
     """
-    await _settle(driver, {one.entry.key: index for index, one in booking.booked.items()}, results)
+    await _settle(driver, {one.entry.key: index for index, one in booking.booked.items()}, results, identity)
 
 
-async def _settle(driver: Driver, waited_for: dict[FillKey, int], results: dict[int, BookedFill]) -> None:
+async def _settle(
+    driver: Driver, waited_for: dict[FillKey, int], results: dict[int, BookedFill], identity: FillIdentity
+) -> None:
     while waited_for:
         pipeline = Pipeline(driver)
         pipeline.add(_TAKE_WAITING, *(array(column) for column in zip(*waited_for, strict=True)))
@@ -117,10 +125,10 @@ async def _settle(driver: Driver, waited_for: dict[FillKey, int], results: dict[
             report = report_of(row[1:])
             key = report.fill_key
             try:
-                applied = await _apply(driver, (await read_entries(driver, [key]))[key], report)
+                applied = await _apply(driver, (await read_entries(driver, [key]))[key], report, identity)
             except (InvalidRecord, LedgerConflict) as error:
                 _log.warning("a report that waited for its fill cannot be booked: %s", error)
-                await _keep(driver, report)
+                await _keep(driver, report, identity)
                 continue
             index = waited_for[key]
             results[index] = replace(results[index], applied=(*results[index].applied, applied))
@@ -133,7 +141,7 @@ async def _find_original(driver: Driver, report: Report) -> BookedEntry | None:
     return found.get(report.fill_key)
 
 
-async def _apply(driver: Driver, original: BookedEntry, report: Report) -> BookedFill:
+async def _apply(driver: Driver, original: BookedEntry, report: Report, identity: FillIdentity) -> BookedFill:
     fill = original.entry
     if original.reverses_id is not None:
         raise LedgerConflict("what it refers to is itself a reversal", booked=str(fill), given=str(report))
@@ -153,7 +161,7 @@ async def _apply(driver: Driver, original: BookedEntry, report: Report) -> Booke
     history = list(map(booked_entry, rows))
     undone = next((one for one in history if one.reverses_id == original.id), None)
     if undone is not None:
-        return _repeated(history, original, undone, report)
+        return _repeated(history, original, undone, report, identity)
     for other in map(booked_entry, taken):
         raise LedgerConflict("its execution id is that of another entry", booked=str(other.entry), given=str(report))
     booked = _compute(history, original, report, [int(row[0] or 0) for row in reserved])
@@ -180,28 +188,33 @@ def _compute(history: Iterable[BookedEntry], original: BookedEntry, report: Repo
     return booked
 
 
-def _repeated(history: Iterable[BookedEntry], original: BookedEntry, undone: BookedEntry, report: Report) -> BookedFill:
+def _repeated(
+    history: Iterable[BookedEntry],
+    original: BookedEntry,
+    undone: BookedEntry,
+    report: Report,
+    identity: FillIdentity,
+) -> BookedFill:
     """The first result of a report that comes again."""
     if undone.entry.key != report.reversal_of(original.entry).key:
         raise LedgerConflict("another report took this fill back", booked=str(undone.entry), given=str(report))
     if isinstance(report, Reversal):
+        identity.require_same_day(undone.entry, report.timestamp, report)
         return repeated(undone)
     corrected = next((one for one in history if one.corrects_id == original.id), None)
     if corrected is None:
         raise LedgerConflict("a reversal took this fill back", booked=str(undone.entry), given=str(report))
-    require_same_fill(corrected.entry, report.entry)
+    identity.require_same_fill(corrected.entry, report.entry)
     return replace(repeated(corrected), applied=(repeated(undone),))
 
 
-async def _keep(driver: Driver, report: Report) -> None:
+async def _keep(driver: Driver, report: Report, identity: FillIdentity) -> None:
     entry = report.entry if isinstance(report, Correction) else None
     fill = [None if entry is None else _text(getattr(entry, column)) for column in _FILL_COLUMNS]
     pipeline = Pipeline(driver)
     pipeline.add(_KEEP, *report.key, report.fill_key[2], utc_text(report.timestamp), *fill)
     ((row,),) = await pipeline.run()
-    kept = report_of(row)
-    if not kept.same_content(report):
-        raise LedgerConflict("another report waits under this execution id", booked=str(kept), given=str(report))
+    identity.require_same_report(report_of(row), report)
 
 
 def _text(value: object) -> str | None:
@@ -223,7 +236,7 @@ def _report_of(row: Sequence[str | None]) -> Report:
             timestamp=instant(timestamp),
             broker=cast("str", broker),
             account=cast("str", account),
-            execution_id=stored,
+            **stored_id(stored),
             reverses=cast("str", refers_to),
         )
     return Correction(

@@ -6,6 +6,7 @@ import time
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
+from qts_data.contracts import FillIdentity
 from qts_data.database.transactions import Scope, Transactions, WriteScope
 from qts_data.repositories.configs import (
     RiskConfigReader,
@@ -104,6 +105,7 @@ class UnitOfWork(WriteScope):
         connection: In the transaction.
         booked: Told after the commit what was booked.
         changed: Told which positions changed otherwise, or may have: a commit got no answer.
+        identity: By which rules a fill is known again.
     """
 
     def __init__(
@@ -111,15 +113,17 @@ class UnitOfWork(WriteScope):
         connection: AsyncConnection,
         booked: Sequence[BookedListener] = (),
         changed: Sequence[ChangedListener] = (),
+        identity: FillIdentity | None = None,
     ) -> None:
         super().__init__(connection)
+        self._identity = identity
         self._booked_listeners = booked
         self._changed_listeners = changed
 
     @cached_property
     def ledger(self) -> LedgerRepository:
         """Fills in."""
-        return LedgerRepository(self.connection, self._booked)
+        return LedgerRepository(self.connection, self._booked, self._identity)
 
     def _booked(self, booked: BookedFill) -> None:
         held_at = time.monotonic()
@@ -192,9 +196,14 @@ class Database(Transactions[UnitOfWork, Reader]):
     Args:
         url: The database, as `qts_data.database.engine.parse_url` reads it.
         config: Pool, timeouts and TLS.
+        identity: By which rules a fill is known again; in `Asia/Seoul` and without scopes by default.
+
+    Attributes:
+        identity: These rules.
     """
 
-    def __init__(self, url: URL, config: DatabaseConfig | None = None) -> None:
+    def __init__(self, url: URL, config: DatabaseConfig | None = None, *, identity: FillIdentity | None = None) -> None:
+        self.identity = identity or FillIdentity()
         self._booked: list[BookedListener] = []
         self._changed: list[ChangedListener] = []
         super().__init__(url, config, writer=self._unit_of_work, reader=Reader)
@@ -223,7 +232,7 @@ class Database(Transactions[UnitOfWork, Reader]):
         return _add(self._changed, listener)
 
     def _unit_of_work(self, connection: AsyncConnection) -> UnitOfWork:
-        return UnitOfWork(connection, self._booked, self._changed)
+        return UnitOfWork(connection, self._booked, self._changed, self.identity)
 
     def fill_writer(self, *, max_group: int = 500, max_waiting: int = 10_000) -> FillWriter:
         """Books fills of many tasks together; use it as an async context manager.
@@ -239,6 +248,7 @@ class Database(Transactions[UnitOfWork, Reader]):
             require_writable=self.require_writable,
             listeners=self._booked,
             in_doubt=self._changed,
+            identity=self.identity,
         )
 
 

@@ -641,10 +641,10 @@ async def test_the_server_rounds_as_the_book_does_whatever_the_size(book: Databa
 async def test_a_valuation_is_left_out_exactly_where_it_does_not_fit(
     book: Database, worth: str, cost: str, fits: bool
 ) -> None:
-    columns = (f"CAST({value} AS numeric(24, 8))" for value in valuation(f"({worth})", f"({cost})"))
+    columns = (f"CAST({value} AS numeric(24, 8))" for value in valuation(f"({worth})", f"({cost})", "1e15"))
     async with book.reader() as reader:
         found = (await reader.connection.execute(sa.text(f"SELECT {', '.join(columns)}"))).one()
-    assert [value is not None for value in found] == [fits, fits]
+    assert [value is not None for value in found] == [fits, fits, fits]
 
 
 async def test_a_valuation_that_would_not_fit_names_its_field_and_changes_nothing(book: Database) -> None:

@@ -167,7 +167,7 @@ async def by_closing(stream: Stream[Any], inside: Callable[[], Awaitable[None]])
 
 
 async def by_reading_on(stream: Stream[Any], inside: Callable[[], Awaitable[None]]) -> list[Any]:
-    taken = []
+    taken: list[Any] = []
     async for item in stream:
         if not taken:
             await inside()

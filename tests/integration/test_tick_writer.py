@@ -488,6 +488,26 @@ async def test_a_tick_that_stops_a_spool_is_named_and_set_aside(market: Database
     assert names(tmp_path) == ["live.damaged"]
 
 
+async def test_counters_of_a_writer_begin_at_its_start(market: Database, proxy: Proxy, tmp_path: Path) -> None:
+    """What an earlier writer committed is in `position` only: committed is inserted plus duplicate."""
+    async with Database(proxy.url) as away:
+        writer = TickWriter(away, spool=tmp_path, durability=Durability.SPOOLED, group_size=1, group_seconds=0.001)
+        await writer.start()
+        await writer.write(at(0, 1))
+        await eventually(lambda: writer.stats.committed == 1)
+        await proxy.stop()
+        for price in (2, 3):
+            await writer.write(at(0, price))
+        await writer.abandon()
+    async with TickWriter(market, spool=tmp_path, group_seconds=60) as again:
+        await again.write(at(0, 4))
+        await again.flush()
+        stats = again.stats
+    assert stats.committed == stats.inserted + stats.duplicate == stats.accepted == 3
+    assert (stats.position, stats.depth) == (4, 0)
+    assert await prices(market) == [1, 2, 3, 4]
+
+
 async def test_a_spool_of_another_table_is_refused(market: Database, proxy: Proxy, tmp_path: Path) -> None:
     async with Database(proxy.url) as away:
         await proxy.stop()

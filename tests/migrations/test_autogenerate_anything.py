@@ -12,7 +12,7 @@ from qts_data.database.engine import engine
 from qts_data.timescale import Columnstore
 from tests.fixtures.catalog import difference
 from tests.fixtures.effort import amount
-from tests.fixtures.metrics import build, catalog_of, code, generate, migrate_and_back, run, schema, unordered
+from tests.fixtures.metrics import build, catalog_of, code, generate, migrate_and_back, run, schema
 
 if TYPE_CHECKING:
     from tests.fixtures.fix_server import ServerUnderTest
@@ -87,7 +87,7 @@ def test_any_declarations_become_any_others_and_back(
             # Their pace is the server's choice, by the chunks that there were when they were made.
             # A server without the extension has no jobs at all.
             catalog["jobs"] = [row[:2] + row[3:] if row[0] in paced else row for row in catalog.get("jobs", [])]
-        assert difference(unordered(left), unordered(right)) == {}
+        assert difference(left, right) == {}
     finally:
         server.drop_database(url)
         server.drop_database(direct)

@@ -378,7 +378,7 @@ def test_every_table_column_and_view_has_a_comment(database_url: URL, edition: E
     aggregates = declarations_of(Base.metadata).continuous_aggregates
     assert len(relations) == len(Base.metadata.tables) + len(aggregates) + len(VIEWS)
     assert [row for row in relations if not row[2]] == []
-    assert [row[:2] for row in catalog["columns"] if not row[7]] == []
+    assert [row[:2] for row in catalog["columns"] if not row[6]] == []
 
 
 def test_every_check_has_a_name_of_ours(database_url: URL) -> None:

@@ -243,7 +243,7 @@ def test_a_file_of_seconds_read_as_less_is_refused_row_by_row(tmp_path: Path, un
     assert all(says in one.reason and "--any-time" in one.reason for one in bad)
     with any_time():
         ticks = list(read_file("csv", path, options, None))
-    assert [tick.time.year for tick in ticks] == [1970, 1970]
+    assert [tick.time.year for tick in ticks if isinstance(tick, TickData)] == [1970, 1970]
 
 
 def test_a_file_of_milliseconds_read_as_seconds_names_the_units(tmp_path: Path) -> None:

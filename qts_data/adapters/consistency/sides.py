@@ -95,7 +95,7 @@ def item_of(record: object, zone: dt.tzinfo, where: str | None = None) -> Item:
         value = {"value": _bare(record.value)}
         return Item((record.strategy_id, record.param_name), (record.strategy_id,), value, where)
     assert isinstance(record, RiskLimit)  # noqa: S101 - there is nothing else
-    return Item((record.config_key,), ("",), {"value": record.value}, where)
+    return Item((record.account, record.config_key), (record.account,), {"value": record.value}, where)
 
 
 def _bare(value: object) -> object:

@@ -169,7 +169,7 @@ async def _parameters(uow: UnitOfWork, part: Sequence[Record]) -> None:
 
 async def _limits(uow: UnitOfWork, part: Sequence[Record]) -> None:
     for _, one, _ in part:
-        await uow.risk_configs.upsert_limit(one.config_key, one.value, one.description)
+        await uow.risk_configs.upsert_limit(one.config_key, one.value, one.description, account=one.account)
 
 
 _WRITERS: Final[Mapping[str, Callable[[UnitOfWork, Sequence[Record]], Awaitable[None]]]] = {

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from qts_data.contracts import RejectedEntry, Reversal
 from qts_data.database.errors import translated_errors
 from qts_data.errors import InvalidRecord, LedgerConflict
-from qts_data.repositories.booking import repeated, require_same_fill
+from qts_data.repositories.booking import repeated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,11 @@ async def book_lines(
         InvalidRecord: With `"raise"`: names the line, counted from 1, and the field.
         LedgerConflict: With `"raise"`: names the line.
     """
+    identity = uow.ledger.identity
+    lines = [
+        FillLine(entry, None if line.reverses is None else identity.reference(entry, line.reverses))
+        for line, entry in ((line, identity.scoped(line.entry)) for line in lines)
+    ]
     booking = _Lines(uow, lines, on_error)
     taken = await _known_reversals(uow, [line.entry for line in lines if line.reverses is None])
     for index, line in enumerate(lines):
@@ -99,7 +104,7 @@ class _Lines:
         """A line that was booked as what takes a fill back, of a ledger without a column to say so."""
         entry = self._lines[index].entry
         try:
-            require_same_fill(known.entry, entry)
+            self._uow.ledger.identity.require_same_fill(known.entry, entry)
         except LedgerConflict as error:
             if self._on_error == "raise":
                 raise error.at(index + 1) from error
@@ -126,6 +131,7 @@ class _Lines:
             require_opposite(fill.entry, entry)
         known = await ledger.find_entry(*entry.key)
         if known is not None and fill is not None and known.reverses_id == fill.id:
+            ledger.identity.require_same_day(known.entry, entry.timestamp, entry)
             return repeated(known)
         if known is not None:
             raise LedgerConflict(
@@ -143,6 +149,7 @@ class _Lines:
                 broker=entry.broker,
                 account=entry.account,
                 execution_id=entry.execution_id,
+                id_scope=entry.id_scope,
                 reverses=reverses,
             )
         )

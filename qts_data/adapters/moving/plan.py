@@ -6,13 +6,13 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from decimal import Context, Decimal
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
 from qts_data.adapters.consistency.sides import OPENING_PREFIX
 from qts_data.adapters.moving.references import wrong_references
-from qts_data.contracts import IDEMPOTENCY_PREFIX, OHLCV, LedgerEntry, Position, StrategyParameter
+from qts_data.contracts import ALL_ACCOUNTS, IDEMPOTENCY_PREFIX, OHLCV, LedgerEntry, Position, StrategyParameter
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.book import LAYOUTS, RecordMaker
@@ -30,8 +30,22 @@ __all__ = ["Plan", "PlannedTable", "opened_before", "openings", "plan", "read_ki
 _exact: Final = Context(prec=100)
 _SHOWN: Final = 20
 _ZERO: Final = Decimal(0)
-_NOTHING: Final[Mapping[tuple[str, str], Decimal]] = MappingProxyType({})
 _OPENING_BROKER: Final = "opening"
+
+
+class Opening(NamedTuple):
+    """A position that an earlier copy opened.
+
+    Attributes:
+        qty: The signed quantity.
+        at: The time of that fill.
+    """
+
+    qty: Decimal
+    at: dt.datetime
+
+
+_NOTHING: Final[Mapping[tuple[str, str], Opening]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +106,8 @@ async def read_kind(
         table = await workbook.read(kind)
     except InvalidRecord as error:
         return [], PlannedTable(kind, title, 0, (str(error),), ())
-    maker = RecordMaker(table.header, await workbook.defaults())
+    defaults = await workbook.defaults()
+    maker = RecordMaker(table.header, defaults)
     records: list[tuple[int, Any, Mapping[str, Any]]] = []
     problems: list[str] = []
     notes: list[str] = []
@@ -104,7 +119,9 @@ async def read_kind(
             problems += [str(problem) for problem in row.problems or (error,)]
     problems += _taken_twice(title, records)
     if kind == "ledger" and not problems:
-        problems += [str(error) for error in await wrong_references(table.header, records, is_booked)]
+        problems += [
+            str(error) for error in await wrong_references(table.header, records, is_booked, defaults.identity)
+        ]
     return records, PlannedTable(kind, title, len(records), tuple(problems), tuple(notes[:_SHOWN]))
 
 
@@ -129,27 +146,29 @@ def _key_of(record: Any) -> tuple[tuple[object, ...], str]:
         return (record.symbol, record.time), f"date: this day of {record.symbol!r}"
     if isinstance(record, StrategyParameter):
         return (record.strategy_id, record.param_name), f"param_name: {record.strategy_id} {record.param_name!r}"
-    return (record.config_key,), f"config_key: {record.config_key!r}"
+    whose = "" if record.account == ALL_ACCOUNTS else f" of the account {record.account!r}"
+    return (record.account, record.config_key), f"config_key: {record.config_key!r}{whose}"
 
 
-async def opened_before(database: Database) -> dict[tuple[str, str], Decimal]:
-    """The quantity with which an earlier copy opened each position that the sheet's ledger knew nothing of."""
+async def opened_before(database: Database) -> dict[tuple[str, str], Opening]:
+    """How an earlier copy opened each position that the sheet's ledger knew nothing of."""
     statement = sa.text(
-        "SELECT account, symbol, trim_scale(sum(CASE side WHEN 'BUY' THEN qty ELSE -qty END)) AS qty FROM t_ledger "
+        "SELECT account, symbol, trim_scale(sum(CASE side WHEN 'BUY' THEN qty ELSE -qty END)) AS qty, "
+        "min(timestamp) AS at FROM t_ledger "
         "WHERE broker = :broker AND starts_with(execution_id, :prefix) GROUP BY account, symbol"
     )
     values = {"broker": _OPENING_BROKER, "prefix": f"{IDEMPOTENCY_PREFIX}{OPENING_PREFIX}"}
     async with database.reader() as reader:
         with translated_errors():
             rows = await reader.connection.execute(statement, values)
-        return {(row.account, row.symbol): row.qty for row in rows}
+        return {(row.account, row.symbol): Opening(row.qty, row.at) for row in rows}
 
 
 def openings(
     positions: Iterable[Position],
     ledger: Sequence[LedgerEntry],
     before: dt.datetime,
-    opened: Mapping[tuple[str, str], Decimal] = _NOTHING,
+    opened: Mapping[tuple[str, str], Opening] = _NOTHING,
 ) -> tuple[list[LedgerEntry], list[str]]:
     """Fills that open the positions of which a ledger knows nothing, and what the two disagree about.
 
@@ -157,7 +176,7 @@ def openings(
         positions: What the sheet says is held.
         ledger: Its fills.
         before: When the openings are said to have happened.
-        opened: Quantities that an earlier copy has opened.
+        opened: What an earlier copy has opened.
     """
     traded: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for entry in ledger:
@@ -171,10 +190,11 @@ def openings(
         key = position.account, position.symbol
         listed.add(key)
         if key in opened:
-            if _exact.add(opened[key], traded.get(key, _ZERO)) != position.qty:
-                wrong.append(_opened_otherwise(position, opened[key], traded.get(key, _ZERO)))
+            qty, at = opened[key]
+            if _exact.add(qty, traded.get(key, _ZERO)) != position.qty:
+                wrong.append(_opened_otherwise(position, qty, traded.get(key, _ZERO)))
             elif key not in traded:
-                made.append(opening_of(position, before))  # the same once more
+                made.append(opening_of(position, at))  # the same once more
         elif key in traded:
             if traded[key] != position.qty:
                 wrong.append(
@@ -183,7 +203,10 @@ def openings(
                 )
         elif position.qty:
             made.append(opening_of(position, before))
-    held = {key: _exact.add(opened.get(key, _ZERO), traded.get(key, _ZERO)) for key in opened.keys() | traded.keys()}
+    held = {
+        key: _exact.add(opened[key].qty if key in opened else _ZERO, traded.get(key, _ZERO))
+        for key in opened.keys() | traded.keys()
+    }
     wrong += [
         f"{account} {symbol}: the fills add up to {qty:f}, and there is no position"
         for (account, symbol), qty in sorted(held.items())
@@ -221,7 +244,7 @@ def opening_of(position: Position, at: dt.datetime) -> LedgerEntry:
 async def plan(
     workbook: Workbook,
     before: dt.datetime,
-    opened: Mapping[tuple[str, str], Decimal] = _NOTHING,
+    opened: Mapping[tuple[str, str], Opening] = _NOTHING,
     *,
     is_booked: IsBooked | None = None,
 ) -> Plan:
@@ -230,7 +253,7 @@ async def plan(
     Args:
         workbook: The sheets.
         before: When openings are said to have happened.
-        opened: Quantities that an earlier copy has opened.
+        opened: What an earlier copy has opened.
         is_booked: See `read_kind`.
 
     Raises:

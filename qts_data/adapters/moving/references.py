@@ -11,7 +11,7 @@ from qts_data.errors import InvalidRecord, LedgerConflict
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from qts_data.contracts import LedgerEntry
+    from qts_data.contracts import FillIdentity, LedgerEntry
     from qts_data.importers.book import Header
     from qts_data.repositories import Database
 
@@ -36,7 +36,7 @@ def booked_in(database: Database) -> IsBooked:
 
 
 async def wrong_references(
-    header: Header, records: Sequence[Record], is_booked: IsBooked | None
+    header: Header, records: Sequence[Record], is_booked: IsBooked | None, identity: FillIdentity
 ) -> list[InvalidRecord]:
     """What is wrong with the rows that take a fill back; each names the cell.
 
@@ -44,6 +44,7 @@ async def wrong_references(
         header: Where the columns are.
         records: All rows of the ledger.
         is_booked: Whether there is a fill that the sheet does not have; None for no.
+        identity: In which scopes the execution ids of brokers are unique.
     """
     rows = {entry.key: (row, entry, values) for row, entry, values in records}
     undone: dict[FillKey, int] = {}
@@ -52,7 +53,7 @@ async def wrong_references(
         reverses = values.get("reverses")
         if reverses is None:
             continue
-        key = entry.broker, entry.account, reverses
+        key = entry.broker, entry.account, identity.reference(entry, reverses)
         reason = _reason(entry, rows.get(key), undone.setdefault(key, row), row)
         if values.get("execution_id") is None:
             reason = "a row that takes a fill back needs an execution_id, that of the report"

@@ -16,7 +16,6 @@ from qts_data.contracts.identity import check_asked
 from qts_data.contracts.instants import utc
 from qts_data.errors import NotFound, NotSupported, QtsDataError
 from qts_data.importers.book import Defaults
-from qts_data.repositories.booking import require_same_fill
 
 if TYPE_CHECKING:
     from qts_data.adapters.sheets.client import SheetsClient
@@ -108,6 +107,8 @@ class GoogleSheetsAdapter(DataSourceAdapter):
             SourceRefused: The sheet lacks a column without which the fill, or what a position contains, could not be
                 told.
         """
+        identity = self.workbook.identity
+        entry = identity.scoped(entry)
         async with self.writer.turn:
             now = dt.datetime.now(dt.UTC)
             await self._catch_up(now)
@@ -116,6 +117,12 @@ class GoogleSheetsAdapter(DataSourceAdapter):
             stored = self.writer.position(entry.account, entry.symbol)
             held = self._position_after(lines, now) if stored is None else self._with_all_fills(stored, now)
             known = self.writer.row_of(entry.key)
+            if known is not None:
+                identity.require_same_fill(dict(lines)[known], entry)
+            else:
+                others = [self.writer.row_of(key) for key in identity.other_keys(entry)]
+                alike = [row for row, line in lines if row in others and identity.is_redelivery(line, entry)]
+                known = alike[0] if alike else None
             if known is None:
                 result = book(held, entry, self.writer.next_row, now)
                 await self.writer.write([Line(entry)], [result.position])
@@ -125,7 +132,6 @@ class GoogleSheetsAdapter(DataSourceAdapter):
                 if row <= known:
                     first = book(first.position if first else None, line, row, now)
             assert first is not None  # noqa: S101 - the row is one of them
-            require_same_fill(dict(lines)[known], entry)
             if held is not None and held != stored:
                 await self.writer.write([], [held])
             return dataclasses.replace(first, duplicate=True)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from qts_data.adapters.sheets.client import Metadata, SheetsClient
+    from qts_data.contracts import FillIdentity
     from qts_data.importers.book import Cell, Defaults
 
 __all__ = ["SheetTable", "Workbook"]
@@ -52,6 +53,11 @@ class Workbook:
         if self._metadata is None or again:
             self._metadata = await self.client.metadata()
         return self._metadata
+
+    @property
+    def identity(self) -> FillIdentity:
+        """The rules by which a fill is known again."""
+        return self._given.identity
 
     async def defaults(self) -> Defaults:
         """What the book does not say, with the zone of its clock."""

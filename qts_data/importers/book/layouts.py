@@ -110,13 +110,14 @@ RISK_LIMITS = Layout(
     "risk_limits",
     "Risk Config",
     (
+        _ACCOUNT,
         Column("config_key", "text", ("key", "name", "limit", "항목", "한도"), required=True, blank=False),
         Column("value", "ratio", ("값", "한도값"), required=True, blank=False),
         _DESCRIPTION,
         _UPDATED_AT,
     ),
 )
-"""Risk limits; 12% is 0.12."""
+"""Risk limits; 12% is 0.12. A row without an account is the default of all accounts."""
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {layout.kind: layout for layout in (LEDGER, POSITIONS, DAILY_BARS, STRATEGIES, SYSTEM, RISK_LIMITS)}

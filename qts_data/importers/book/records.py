@@ -7,18 +7,21 @@ import hashlib
 import json
 import zoneinfo
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.contracts import (
+    ALL_ACCOUNTS,
     IDEMPOTENCY_PREFIX,
     OHLCV,
+    FillIdentity,
     LedgerEntry,
     Position,
     RiskLimit,
     StrategyParameter,
     round_money,
+    split_stored_id,
 )
 from qts_data.contracts.checks import check_amount, check_price, check_symbol
 from qts_data.contracts.config import parameter_from_text, parameter_to_text
@@ -53,6 +56,7 @@ class Defaults:
         market: Where a row names none.
         currency: Where a row names none.
         broker: Where a row names none.
+        identity: In which scopes the execution ids of brokers are unique.
     """
 
     time_zone: str = "Asia/Seoul"
@@ -60,6 +64,7 @@ class Defaults:
     market: str = "KRX"
     currency: str = "KRW"
     broker: str = "sheet"
+    identity: FillIdentity = field(default_factory=FillIdentity)
 
     def __post_init__(self) -> None:
         """Put the currency's code for its name."""
@@ -125,7 +130,7 @@ class RecordMaker:
         elif stored.startswith(IDEMPOTENCY_PREFIX):
             fields["idempotency_key"] = stored.removeprefix(IDEMPOTENCY_PREFIX)
         else:
-            fields["execution_id"] = stored
+            fields["id_scope"], fields["execution_id"] = split_stored_id(stored)
         if "amount" in fields:
             product = round_money(_exact.multiply(fields["qty"], fields["price"]))
             # People keep amounts with fewer decimals, rounded or cut off; what counts is quantity and price.
@@ -135,7 +140,7 @@ class RecordMaker:
                     field="amount", reason=f"is {fields['amount']}, but qty x price is {product.normalize(_exact):f}"
                 )
             del fields["amount"]
-        return LedgerEntry(**fields)
+        return self._defaults.identity.scoped(LedgerEntry(**fields))
 
     def _key_of(self, fields: Mapping[str, Any]) -> str:
         said = [fields["timestamp"].isoformat(), fields["account"], fields["symbol"], fields["side"]]
@@ -222,9 +227,12 @@ class RecordMaker:
 
     @staticmethod
     def _limit(values: Mapping[str, Any]) -> RiskLimit:
+        account = values.get("account") or ALL_ACCOUNTS
+        check_identifier("account", account, shortest=1, longest=64)
         check_identifier("config_key", values["config_key"], shortest=1, longest=256)
         check_price("value", values["value"])
         return RiskLimit(
+            account=account,
             config_key=values["config_key"],
             value=values["value"],
             description=values.get("description"),

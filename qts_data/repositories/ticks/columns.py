@@ -37,8 +37,6 @@ _FIRST_PLAUSIBLE: Final = (EARLIEST - _EPOCH) // _MICROSECOND
 _MAX_PRICE: Final = 10**18
 _MAX_VOLUME: Final = 10**28
 _EARLIEST: Final = int(dt.datetime(1, 1, 1, tzinfo=dt.UTC).timestamp()) * 1_000_000
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_MICROSECOND: Final = dt.timedelta(microseconds=1)
 _LATEST: Final = int(dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp()) * 1_000_000 + 999_999
 
 

@@ -107,8 +107,13 @@ def _error(driver: psycopg.AsyncConnection[Any], result: Any) -> psycopg.Error:
 
 async def _readable(file: int) -> None:
     loop = asyncio.get_running_loop()
-    arrived = loop.create_future()
-    loop.add_reader(file, lambda: arrived.done() or arrived.set_result(None))
+    arrived: asyncio.Future[None] = loop.create_future()
+
+    def arrive() -> None:
+        if not arrived.done():
+            arrived.set_result(None)
+
+    loop.add_reader(file, arrive)
     try:
         await arrived
     finally:

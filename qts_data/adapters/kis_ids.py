@@ -1,0 +1,217 @@
+"""Execution ids for Korea Investment & Securities (KIS), whose notices of fills carry an order number and no other id.
+
+An id is made from the day, the branch, the order number and the quantity filled so far: an order filled by 3, 7 and 3
+shares has the ids `20261120/06010/0000117057/3`, `.../10` and `.../13`. The same fill always gets the same id, so a
+second `/13` is a duplicate, in this process or after a restart.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from typing import TYPE_CHECKING, Final, Self
+from zoneinfo import ZoneInfo
+
+from qts_data.contracts import round_money
+from qts_data.contracts.checks import check_amount, check_positive, check_price, check_text
+from qts_data.contracts.instants import plausible
+from qts_data.errors import ConfigurationError, InvalidRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qts_data.contracts import LedgerEntry
+    from qts_data.repositories.ledger import LedgerReader
+
+__all__ = ["KisFill", "KisFills", "KisOrder"]
+
+_exact: Final = Context(prec=60)
+_ZERO: Final = Decimal(0)
+_DAY: Final = dt.timedelta(days=1)
+_SEOUL: Final = ZoneInfo("Asia/Seoul")
+
+
+@dataclass(frozen=True, slots=True)
+class KisOrder:
+    """An order as KIS names it; order numbers begin anew each day, in each branch.
+
+    Attributes:
+        day: Day of the order in Seoul.
+        branch: `KRX_FWDG_ORD_ORGNO`, such as `06010`.
+        number: `ODNO`, such as `0000117057`.
+
+    Raises:
+        InvalidRecord: A name is empty, or holds a slash.
+    """
+
+    day: dt.date
+    branch: str
+    number: str
+
+    def __post_init__(self) -> None:
+        """Refuse names of which two orders could make one id."""
+        if isinstance(self.day, dt.datetime) or not isinstance(self.day, dt.date):
+            raise InvalidRecord(field="day", reason=f"must be a date, is {type(self.day).__name__}")
+        for name in ("branch", "number"):
+            value = getattr(self, name)
+            check_text(name, value, shortest=1, longest=64)
+            if "/" in value:
+                raise InvalidRecord(field=name, reason=f"{value!r} holds a slash")
+
+    def execution_id(self, cumulative: Decimal | int) -> str:
+        """Return the id of the fill that brought the order to this quantity.
+
+        Args:
+            cumulative: Quantity filled so far, this fill included.
+
+        Raises:
+            InvalidRecord: It is not above zero.
+        """
+        quantity = Decimal(cumulative)
+        check_positive("cumulative", quantity)
+        return f"{self._prefix}{_plain(quantity)}"
+
+    def cumulative_of(self, execution_id: str | None) -> Decimal | None:
+        """Read the quantity back from an id of this order; None for any other id."""
+        if execution_id is None or not execution_id.startswith(self._prefix):
+            return None
+        rest = execution_id.removeprefix(self._prefix)
+        try:
+            quantity = Decimal(rest)
+        except ArithmeticError:
+            return None
+        return quantity if quantity.is_finite() and _plain(quantity) == rest else None
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.day:%Y%m%d}/{self.branch}/{self.number}/"
+
+
+@dataclass(frozen=True, slots=True)
+class KisFill:
+    """A part of an order that is to be booked.
+
+    Attributes:
+        execution_id: Its id.
+        qty: Its quantity.
+        price: Its price; after lost notices the average of what they had said, rounded to 8 places.
+    """
+
+    execution_id: str
+    qty: Decimal
+    price: Decimal
+
+
+class KisFills:
+    """Turns notices and daily totals of one order into fills with ids.
+
+    The ledger is the state: `load` reads the booked fills, so a restart loses nothing. Book the fill that a method
+    returns before the next call for the same order.
+
+    Args:
+        order: The order.
+        booked: Fills of the ledger, of this order or others.
+
+    Attributes:
+        cumulative: Quantity filled so far, as far as it is known here.
+
+    Raises:
+        InvalidRecord: The fills of the order do not add up to the quantity in the last id.
+    """
+
+    def __init__(self, order: KisOrder, booked: Iterable[LedgerEntry] = ()) -> None:
+        self._order = order
+        self.cumulative = self._amount = _ZERO
+        self._settled_at: dt.datetime | None = None
+        total = _ZERO
+        for entry in booked:
+            reached = order.cumulative_of(entry.execution_id)
+            if reached is not None:
+                self.cumulative = max(self.cumulative, reached)
+                total = _exact.add(total, entry.qty)
+                self._amount = _exact.add(self._amount, _exact.multiply(entry.qty, entry.price))
+        if total != self.cumulative:
+            reason = f"the fills of {order} add up to {_plain(total)}, the last id says {_plain(self.cumulative)}"
+            raise InvalidRecord(field="booked", reason=reason)
+        self._needs_total = self.cumulative > 0
+
+    @classmethod
+    async def load(cls, ledger: LedgerReader, order: KisOrder, *, symbol: str, account: str = "main") -> Self:
+        """Read the booked fills of an order from the ledger; call `total` next if there are any.
+
+        Args:
+            ledger: `reader.ledger` or `uow.ledger`.
+            order: The order.
+            symbol: Its instrument.
+            account: Its account.
+        """
+        midnight = dt.datetime.combine(order.day, dt.time(), _SEOUL).astimezone(dt.UTC)
+        # Orders for American stocks are filled until the next morning.
+        found = ledger.stream_entries(account=account, symbol=symbol, start=midnight, end=midnight + 2 * _DAY)
+        return cls(order, [booked.entry async for booked in found])
+
+    def notice(self, qty: Decimal, price: Decimal, at: dt.datetime) -> KisFill | None:
+        """Take a notice of a fill (H0STCNI0).
+
+        Args:
+            qty: `CNTG_QTY`, the quantity of this fill.
+            price: `CNTG_UNPR`, its price.
+            at: `STCK_CNTG_HOUR`, its time.
+
+        Returns:
+            The fill to book; None for a notice of the second of the last total, or of an earlier one: that total
+            contains it, or the next one will.
+
+        Raises:
+            InvalidRecord: A number or the time is wrong.
+            ConfigurationError: Fills were loaded, and `total` was not called: nothing tells which notices were missed.
+        """
+        check_positive("qty", qty)
+        check_price("price", price)
+        at = plausible("at", at)
+        if self._needs_total:
+            raise ConfigurationError(f"call total with the daily query of {self._order} before its next notice")
+        if self._settled_at is not None and at <= self._settled_at:
+            return None
+        return self._fill(qty, price)
+
+    def total(self, qty: Decimal, amount: Decimal, at: dt.datetime) -> KisFill | None:
+        """Take the totals of the daily query (TTTC8001R): after a start, after a lost connection, at the day's end.
+
+        Args:
+            qty: `TOT_CCLD_QTY`, the quantity filled so far.
+            amount: `TOT_CCLD_AMT`, quantity x price so far.
+            at: When the query was sent.
+
+        Returns:
+            One fill for all that no notice had said; None if nothing is missing, or the answer is older than a notice.
+
+        Raises:
+            InvalidRecord: A number or the time is wrong, or the missing part would have a price below zero.
+        """
+        check_amount("amount", amount)
+        check_price("qty", qty)
+        at = plausible("at", at)
+        self._needs_total = False
+        if qty < self.cumulative:
+            return None
+        self._settled_at = max(at, self._settled_at or at)
+        if qty == self.cumulative:
+            return None
+        missing = _exact.subtract(qty, self.cumulative)
+        price = round_money(_exact.divide(_exact.subtract(amount, self._amount), missing))
+        if price < 0:
+            raise InvalidRecord(field="amount", reason=f"{amount} is less than the {self._amount} that is booked")
+        return self._fill(missing, price)
+
+    def _fill(self, qty: Decimal, price: Decimal) -> KisFill:
+        self.cumulative = _exact.add(self.cumulative, qty)
+        self._amount = _exact.add(self._amount, _exact.multiply(qty, price))
+        return KisFill(self._order.execution_id(self.cumulative), qty, price)
+
+
+def _plain(value: Decimal) -> str:
+    """The same text for 10 and for 10.00000000."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
