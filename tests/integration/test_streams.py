@@ -278,7 +278,6 @@ async def test_streams_give_the_rows_of_their_first_moment(market: Database) -> 
         for source in ("mine", "new"):
             await uow.connection.execute(statement, {"t": START + dt.timedelta(seconds=3), "s": source})
         taken += [tick async for tick in stream]
-        print(len(taken), len(expected), [(i, a, b) for i, (a, b) in enumerate(zip(taken, expected)) if a != b][:2])
         assert taken == expected
         assert len(taken) == 5_002
         assert len(await uow.ticks.ticks("T", START, END)) == 5_004
