@@ -92,8 +92,8 @@ async def _exchange(driver: psycopg.AsyncConnection[Any], statement: str) -> Any
         while pgconn.is_busy():
             await _readable(pgconn.socket)
             pgconn.consume_input()
-        while pgconn.get_result() is not None:
-            pass
+        while (more := pgconn.get_result()) is not None:
+            result = more  # an error that came behind the rows
     if result is None or result.status != pq.ExecStatus.TUPLES_OK:
         raise _error(driver, result)
     return result
@@ -107,13 +107,13 @@ def _error(driver: psycopg.AsyncConnection[Any], result: Any) -> psycopg.Error:
 
 async def _readable(file: int) -> None:
     loop = asyncio.get_running_loop()
-    arrived: asyncio.Future[None] = loop.create_future()
+    arrived = loop.create_future()
 
-    def arrive() -> None:
+    def wake() -> None:
         if not arrived.done():
             arrived.set_result(None)
 
-    loop.add_reader(file, arrive)
+    loop.add_reader(file, wake)
     try:
         await arrived
     finally:

@@ -41,8 +41,8 @@ _COPY: Final = """
 """
 
 
-# The second column names a source that the first one cannot.
-_RECORDS: Final = "SELECT ROW(time, seq, {feed}, price, volume, bid, ask), {unknown} {selected}"
+# The second column names a source that the first one cannot. Without a name of its own it would be `source` to ORDER BY.
+_RECORDS: Final = "SELECT ROW(time, seq, {feed}, price, volume, bid, ask), {unknown} AS unknown {selected}"
 
 
 class TickQuery:
