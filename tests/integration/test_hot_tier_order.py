@@ -247,7 +247,8 @@ async def test_wrong_uses_of_cached_are_refused_by_a_sentence(access: CacheAcces
             return number
 
     repository = Repository()
-    for wrong in (1, None, [], (), ("a", 1), b"a"):
+    wrongs: list[Any] = [1, None, [], (), ("a", 1), b"a"]
+    for wrong in wrongs:
         with pytest.raises(ConfigurationError, match="returns a text or a tuple of texts"):
             await repository.find(wrong)
     repository.cache = access.aside

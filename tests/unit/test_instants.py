@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import qts_data
-from qts_data.contracts import OHLCV, LedgerEntry, Reversal, allow_any_time, any_time
+from qts_data.contracts import OHLCV, LedgerEntry, Reversal, TickData, allow_any_time, any_time
 from qts_data.contracts.instants import plausible, plausible_bar, start_of_day, utc, utc_of_local
 from qts_data.contracts.leniency import as_stored
 from qts_data.errors import InvalidRecord

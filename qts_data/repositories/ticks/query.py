@@ -41,7 +41,7 @@ _COPY: Final = """
 """
 
 
-# The second column names a source that the first one cannot. Without a name of its own it would be `source` to ORDER BY.
+# The second column names a source that the first one cannot. Without its own name, ORDER BY would read it as `source`.
 _RECORDS: Final = "SELECT ROW(time, seq, {feed}, price, volume, bid, ask), {unknown} AS unknown {selected}"
 
 
