@@ -188,7 +188,7 @@ def test_a_number_read_in_another_unit_is_refused(moment: dt.datetime, written: 
         (NOW + DAY, True, True),
         (NOW + 2 * DAY, False, False),
     ],
-    ids=str,
+    ids=range(10),
 )
 def test_the_bounds_of_events_and_of_bars(instant: dt.datetime, *, event: bool, bar: bool) -> None:
     figures: dict[str, Any] = dict.fromkeys(("open", "high", "low", "close", "volume"), Decimal(1))
