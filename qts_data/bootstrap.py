@@ -14,31 +14,24 @@ from typing import TYPE_CHECKING, cast
 import sqlalchemy as sa
 
 from qts_data.adapters import DataSourceAdapter, GoogleSheetsAdapter, HybridAdapter, TimescaleDBAdapter
-from qts_data.adapters.csv_files import CsvImportReport, CsvKind, CsvMapping, import_csv
-from qts_data.adapters.moving import Move
-from qts_data.contracts import CacheConfig, CacheType, FillIdentity, RiskLimits, SafetyState, StrategyParameters
+from qts_data.operations.csv_files import CsvImportReport, CsvKind, CsvMapping, import_csv
+from qts_data.moving import Move
+from qts_data.contracts import CacheConfig, CacheType, RiskLimits, SafetyState, StrategyParameters
+from qts_data.rules.fill_identity import FillIdentity
 from qts_data.contracts.instants import utc_fields
 from qts_data.contracts.leniency import allow_any_time, any_time_allowed
 from qts_data.database import migrations, roles
-from qts_data.database.embedded import EmbeddedServer
+from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, async_engine, engine, parse_url
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord, SchemaMismatch
 from qts_data.importers import ReadOptions, bar_length, read_file, with_symbol
-from qts_data.importers.book import Defaults
+from qts_data.importers.tables import Defaults
 from qts_data.importers.rows import Refuse
 from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
 from qts_data.models.views import trading_zone_statements
-from qts_data.repositories import (
-    BarReads,
-    BatchId,
-    Database,
-    IngestReport,
-    RefreshReport,
-    TickRepository,
-    UpsertReport,
-    load_in_parts,
-)
+from qts_data.repositories import (BarReads, BatchId, Database, IngestReport, RefreshReport, TickRepository, UpsertReport)
+from qts_data.writers import load_in_parts
 from qts_data.timescale import Server, declarations_of, probe, require_supported
 from qts_data.timescale.ddl import render_select, verbatim
 from qts_data.timescale.drift import Difference, find_drift, view_drift
@@ -57,7 +50,7 @@ if TYPE_CHECKING:
     from qts_data.cache.manager import PositionCommitted
     from qts_data.contracts import OHLCV, BookedFill, CacheEvent, LedgerEntry, Position, TickData
     from qts_data.repositories import BarInterval, BarSource, Gap, StaleFeed, TickTable, UnitOfWork
-    from qts_data.repositories.fill_writer import FillWriter
+    from qts_data.writers.fills import FillWriter
     from qts_data.settings import Settings
 
 __all__ = [
@@ -764,7 +757,7 @@ async def import_csv_file(
     dry_run: bool,
     progress: Callable[[int, int], None],
 ) -> CsvImportReport:
-    """Import a file of a book; see `qts_data.adapters.csv_files.import_csv`."""
+    """Import a file of a book; see `qts_data.operations.csv_files.import_csv`."""
     defaults = _book_defaults(settings)
     how = CsvMapping(defaults=defaults) if mapping is None else CsvMapping.load(mapping, defaults)
     async with checked_database(settings) as made:

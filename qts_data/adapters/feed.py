@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qts_data.repositories.outbox import Outbox
+from qts_data.repositories.moving.outbox import Outbox
 
 if TYPE_CHECKING:
     import datetime as dt

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from qts_data.contracts import LedgerEntry
-    from qts_data.repositories.ledger import LedgerReader
+    from qts_data.repositories.book.ledger import LedgerReader
 
 __all__ = ["KisFill", "KisFills", "KisOrder"]
 

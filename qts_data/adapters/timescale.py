@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-from qts_data.adapters.book import check_valuation
+from qts_data.rules.booking import check_valuation
 from qts_data.adapters.port import DataSourceAdapter, Fetched
 from qts_data.database.errors import translated_errors
 from qts_data.models import Position as PositionRow
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import datetime as dt
 
     from qts_data.contracts import OHLCV, BookedFill, HealthStatus, LedgerEntry, Position, TickData
-    from qts_data.repositories import BarInterval, Database, FillWriter, UnitOfWork
+    from qts_data.repositories import BarInterval, Database, UnitOfWork
+    from qts_data.writers import FillWriter
 
 __all__ = ["TimescaleDBAdapter"]
 

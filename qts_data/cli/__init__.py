@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from qts_data.cli.app import app
-from qts_data.cli.output import fail
+from qts_data.terminal.console import fail
 from qts_data.database.errors import translate
 from qts_data.errors import QtsDataError
 

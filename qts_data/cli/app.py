@@ -11,8 +11,8 @@ import typer
 
 from qts_data import bootstrap
 from qts_data.cli import book, db, dev, gaps, importing, importing_csv, migrate, show
-from qts_data.cli.demo import run_demo
-from qts_data.cli.output import console
+from qts_data.demo.bars import run_demo
+from qts_data.terminal.console import console
 from qts_data.contracts import allow_any_time
 from qts_data.errors import ConfigurationError
 from qts_data.settings import load_settings

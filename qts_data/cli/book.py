@@ -19,7 +19,7 @@ import typer
 from rich.table import Table
 
 from qts_data import bootstrap
-from qts_data.cli.output import console, fail, notes
+from qts_data.terminal.console import console, fail, notes
 from qts_data.contracts.instants import start_of_day, utc, utc_of_local
 from qts_data.errors import InvalidRecord, QtsDataError
 from qts_data.settings import load_settings
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
 
     from qts_data.contracts import BookedEntry, Position
-    from qts_data.repositories.proof import Mismatch, Verification
+    from qts_data.repositories.book.proof import Mismatch, Verification
 
     Clock = Literal["timestamp", "recorded_at"]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from qts_data import bootstrap
-from qts_data.cli.output import console, fail
+from qts_data.terminal.console import console, fail
 from qts_data.cli.show import print_check
 from qts_data.database import migrations
 from qts_data.database.roles import ROLES, role_statements

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from qts_data import bootstrap
-from qts_data.cli.output import console, notes
+from qts_data.terminal.console import console, notes
 from qts_data.settings import load_settings
 
 __all__ = ["app"]

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from qts_data import bootstrap
-from qts_data.cli.output import console, notes
+from qts_data.terminal.console import console, notes
 from qts_data.contracts.instants import start_of_day, utc_of_local
 from qts_data.settings import load_settings
 

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from qts_data import bootstrap
-from qts_data.cli.output import console, notes, progress_of
+from qts_data.terminal.console import console, notes, progress_of
 from qts_data.contracts import any_time
 from qts_data.errors import ConfigurationError
 from qts_data.importers import FORMATS, ReadOptions

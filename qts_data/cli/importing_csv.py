@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from qts_data import bootstrap
-from qts_data.adapters.csv_files import CsvReject
+from qts_data.operations.csv_files import CsvReject
 from qts_data.cli.importing import AnyTime, allowing
-from qts_data.cli.output import console, notes, progress_of
+from qts_data.terminal.console import console, notes, progress_of
 from qts_data.errors import ConfigurationError
 from qts_data.settings import load_settings
 

@@ -15,14 +15,14 @@ import typer
 from rich.table import Table
 
 from qts_data import bootstrap
-from qts_data.adapters.moving import CutoverGates
-from qts_data.cli.output import console, fail, notes
+from qts_data.moving import CutoverGates
+from qts_data.terminal.console import console, fail, notes
 from qts_data.errors import ConfigurationError, QtsDataError
 from qts_data.settings import load_settings
 
 if TYPE_CHECKING:
-    from qts_data.adapters.consistency import ConsistencyReport
-    from qts_data.adapters.moving import MoveStatus, Plan
+    from qts_data.moving.consistency import ConsistencyReport
+    from qts_data.moving import MoveStatus, Plan
     from qts_data.repositories import OutboxStatus
 
 __all__ = ["app", "print_plan", "print_report", "print_status"]
@@ -41,7 +41,7 @@ def demo(
     ] = None,
 ) -> None:
     """Move a small book from a stand-in for Google Sheets to a database of the demo's own, and print the proof."""
-    from qts_data.cli.migrate_demo import run_demo  # noqa: PLC0415 - needs the extra `sheets`
+    from qts_data.demo.move import run_demo  # noqa: PLC0415 - needs the extra `sheets`
 
     run_demo(directory or Path(".qts") / "demo")
 

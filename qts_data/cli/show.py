@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from qts_data import bootstrap
-from qts_data.cli.output import console, notes
+from qts_data.terminal.console import console, notes
 from qts_data.contracts.instants import start_of_day
 from qts_data.errors import ConfigurationError
 from qts_data.repositories import BAR_INTERVALS

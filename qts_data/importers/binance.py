@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from qts_data.contracts import OHLCV, TickData
 from qts_data.contracts.checks import check_full_minute, check_symbol
 from qts_data.errors import InvalidRecord
-from qts_data.importers.lean_trade import read_lines, wrong_width
+from qts_data.importers.files import read_lines, wrong_width
 from qts_data.importers.rows import Refuse, check_plausible, each_row, instant_of, read_decimal, read_text
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from qts_data.contracts import TickData
 from qts_data.errors import ConfigurationError, InvalidRecord
-from qts_data.importers.lean_trade import read_lines, wrong_width
+from qts_data.importers.files import read_lines, wrong_width
 from qts_data.importers.rows import (
     Refuse,
     check_plausible,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from qts_data.contracts import OHLCV
 from qts_data.contracts.instants import start_of_day
 from qts_data.errors import InvalidRecord
-from qts_data.importers.lean_trade import read_lines, wrong_width
+from qts_data.importers.files import read_lines, wrong_width
 from qts_data.importers.rows import Refuse, each_row, read_decimal, read_text, zone_of
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from qts_data.contracts import OHLCV
 from qts_data.contracts.checks import check_full_minute
 from qts_data.errors import InvalidRecord
-from qts_data.importers.lean_trade import read_lines, read_price, read_volume, wall_clock, wrong_width
+from qts_data.importers.files import read_lines, wrong_width
+from qts_data.importers.lean_trade import read_price, read_volume, wall_clock
 from qts_data.importers.rows import Refuse, each_row, shown_bytes, utc_of, zone_of
 
 if TYPE_CHECKING:

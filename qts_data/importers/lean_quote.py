@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qts_data.contracts import TickData
 from qts_data.errors import InvalidRecord
-from qts_data.importers.lean_trade import Memo, read_lines, read_price, read_volume, wall_clock, wrong_width
+from qts_data.importers.files import Memo, read_lines, wrong_width
+from qts_data.importers.lean_trade import read_price, read_volume, wall_clock
 from qts_data.importers.rows import Refuse, each_row
 
 if TYPE_CHECKING:

@@ -1,12 +1,12 @@
 """Named questions and writes of one aggregate each; they flush, they never commit."""
 
-from qts_data.repositories.bar_upsert import UpsertReport
-from qts_data.repositories.daily_bars import DailyBarReads, DailyBarRepository
-from qts_data.repositories.fill_writer import FillWriter
-from qts_data.repositories.minute_bars import MinuteBarReads, MinuteBarRepository
-from qts_data.repositories.outbox import Outbox, OutboxStatus, OutboxTask
-from qts_data.repositories.proof import Mismatch, Verification
-from qts_data.repositories.ticks import (
+from qts_data.repositories.market.bars.upsert import UpsertReport
+from qts_data.repositories.market.bars.daily import DailyBarReads, DailyBarRepository
+from qts_data.writers.fills import FillWriter
+from qts_data.repositories.market.bars.vendor import MinuteBarReads, MinuteBarRepository
+from qts_data.repositories.moving.outbox import Outbox, OutboxStatus, OutboxTask
+from qts_data.repositories.book.proof import Mismatch, Verification
+from qts_data.repositories.market.ticks import (
     BAR_INTERVALS,
     AtBound,
     BarInterval,

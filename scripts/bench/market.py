@@ -40,13 +40,14 @@ from sqlalchemy import orm
 
 from qts_data.contracts import TickData
 from qts_data.database import migrations
-from qts_data.database.embedded import EmbeddedServer
+from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, engine, parse_url
 from qts_data.models import Tick
-from qts_data.repositories import BatchId, Database, TickWriter
-from qts_data.repositories.ticks.column_batch import ColumnOrdinals
-from qts_data.repositories.ticks.columns import read_columns
-from qts_data.repositories.ticks.encoding import HEADER, TRAILER, encode_rows
+from qts_data.repositories import BatchId, Database
+from qts_data.writers import TickWriter
+from qts_data.repositories.market.ticks.copy.column_batch import ColumnOrdinals
+from qts_data.repositories.market.ticks.copy.columns import read_columns
+from qts_data.repositories.market.ticks.copy.encoding import HEADER, TRAILER, encode_rows
 from qts_data.timescale import probe
 
 if TYPE_CHECKING:

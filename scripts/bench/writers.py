@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from qts_data.database.engine import DatabaseConfig
-from qts_data.repositories import Database, Durability, TickWriter
+from qts_data.repositories import Database
+from qts_data.writers import Durability, TickWriter
 from scripts.bench.market import COLUMNS, Bench, Line, commit_each, database, made, ratio, records, table_of
 
 if TYPE_CHECKING:

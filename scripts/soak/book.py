@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.contracts import Correction, LedgerEntry, Reversal
 from qts_data.database import migrations
-from qts_data.database.embedded import EmbeddedServer
+from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import engine, parse_url
 from qts_data.errors import DatabaseError
 from qts_data.repositories import Database
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from qts_data.contracts import BookedEntry
     from qts_data.repositories import UnitOfWork
-    from qts_data.repositories.fill_writer import FillWriter
+    from qts_data.writers.fills import FillWriter
 
 SYMBOLS = 8
 BATCH = 150

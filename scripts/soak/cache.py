@@ -41,7 +41,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from qts_data import bootstrap
 from qts_data.contracts import CacheConfig, CacheType, LedgerEntry
 from qts_data.database import migrations
-from qts_data.database.embedded import EmbeddedServer
+from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import parse_url
 from qts_data.errors import DatabaseError, DatabaseUnavailable, OutcomeUnknown
 from qts_data.repositories import Database

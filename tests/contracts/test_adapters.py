@@ -15,7 +15,7 @@ from qts_data.adapters import DataSourceAdapter, GoogleSheetsAdapter, InMemoryAd
 from qts_data.adapters.hybrid import HybridAdapter
 from qts_data.contracts import OHLCV
 from qts_data.errors import InvalidRecord, LedgerConflict, NotFound, NotSupported, StaleWrite
-from qts_data.importers.book import LAYOUTS, row_of
+from qts_data.importers.tables import LAYOUTS, row_of
 from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory, TickFactory
 from tests.fixtures.repeated_hours import REPEATED, twice
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-    from qts_data.adapters.sheets.standin import Workbook
+    from qts_data.demo.sheets_server import Workbook
     from qts_data.contracts import LedgerEntry, TickData
     from tests.fixtures.fix_sheets import MakeSheets
 

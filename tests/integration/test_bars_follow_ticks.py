@@ -30,7 +30,8 @@ from qts_data.contracts import TickData
 from qts_data.database import migrations
 from qts_data.errors import InvalidRecord
 from qts_data.models import Base
-from qts_data.repositories import BAR_INTERVALS, Database, TickRepository, TimeRange, load_in_parts
+from qts_data.repositories import BAR_INTERVALS, Database, TickRepository, TimeRange
+from qts_data.writers import load_in_parts
 from tests.fixtures.clock import ServerClock
 
 if TYPE_CHECKING:

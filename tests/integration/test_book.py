@@ -17,7 +17,7 @@ from qts_data.contracts import BookedFill, Correction, LedgerEntry, Position, Re
 from qts_data.errors import InvalidRecord, LedgerConflict, NotFound, OutcomeUnknown
 from qts_data.models.views import trading_zone_statements
 from qts_data.repositories import Database
-from qts_data.repositories.booking import half_even, valuation
+from qts_data.repositories.book.booking import half_even, valuation
 from qts_data.timescale.ddl import verbatim
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.waiting import eventually, waits_for_a_transaction

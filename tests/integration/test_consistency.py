@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from qts_data.adapters.consistency import ConsistencyReport, compare, verify_data_consistency
-from qts_data.adapters.consistency.sides import Item, Side
-from qts_data.adapters.moving import Move
-from qts_data.adapters.sheets.standin import fill_book
+from qts_data.moving.consistency import ConsistencyReport, compare, verify_data_consistency
+from qts_data.moving.consistency.sides import Item, Side
+from qts_data.moving import Move
+from qts_data.demo.sheets_server import fill_book
 from qts_data.errors import ConfigurationError, DataConsistencyError
 from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from qts_data.adapters import GoogleSheetsAdapter
-    from qts_data.adapters.sheets.standin import Workbook
+    from qts_data.demo.sheets_server import Workbook
     from tests.fixtures.fix_sheets import MakeSheets
 
 

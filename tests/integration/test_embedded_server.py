@@ -25,7 +25,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import make_url
 
 from qts_data.database import embedded
-from qts_data.database.embedded import EmbeddedServer, ServerInfo, default_data_directory
+from qts_data.embedded import EmbeddedServer, ServerInfo, default_data_directory
 from qts_data.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 START = """
 import sys
 from pathlib import Path
-from qts_data.database.embedded import EmbeddedServer
+from qts_data.embedded import EmbeddedServer
 print(EmbeddedServer(Path(sys.argv[1]), settings={"fsync": "off"}).start().pid)
 """
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account for the server")

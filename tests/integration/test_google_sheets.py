@@ -14,9 +14,9 @@ import pytest
 import pytest_asyncio
 from google.oauth2.service_account import Credentials
 
-from qts_data.adapters.sheets.standin import Fault, Formula, faults_in_order
+from qts_data.demo.sheets_server import Fault, Formula, faults_in_order
 from qts_data.errors import ConfigurationError, InvalidRecord, SourceRefused, SourceUnavailable
-from qts_data.importers.book import LEDGER, POSITIONS
+from qts_data.importers.tables import LEDGER, POSITIONS
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.waiting import eventually
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from qts_data.adapters import GoogleSheetsAdapter
-    from qts_data.adapters.sheets.standin import SheetsStandIn, Workbook
+    from qts_data.demo.sheets_server import SheetsStandIn, Workbook
     from tests.fixtures.fix_sheets import MakeSheets
 
 

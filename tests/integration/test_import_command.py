@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from qts_data import bootstrap
 from qts_data.database.engine import engine
 from qts_data.importers import ReadOptions
-from qts_data.repositories import load_in_parts
+from qts_data.writers import load_in_parts
 from qts_data.settings import Settings
 
 if TYPE_CHECKING:

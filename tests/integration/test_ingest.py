@@ -26,17 +26,9 @@ from qts_data.contracts import TickData, any_text
 from qts_data.database.engine import DatabaseConfig
 from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError
 from qts_data.importers.lean_trade import read_ticks
-from qts_data.repositories import (
-    BarRange,
-    BatchId,
-    Database,
-    Numbering,
-    SymbolSummary,
-    TickRepository,
-    TimeRange,
-    load_in_parts,
-)
-from qts_data.repositories.ticks.columns import read_columns
+from qts_data.repositories import (BarRange, BatchId, Database, Numbering, SymbolSummary, TickRepository, TimeRange)
+from qts_data.writers import load_in_parts
+from qts_data.repositories.market.ticks.copy.columns import read_columns
 from tests.fixtures.effort import amount
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.market import DAY, as_table
@@ -99,7 +91,7 @@ async def test_a_day_as_columns_in_any_batches_is_the_day_as_records(database_: 
 def as_columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """The ways in: one for those who have Arrow, two for records."""
     if request.param == "records without NumPy":
-        monkeypatch.setattr("qts_data.repositories.ticks.sources.is_installed", lambda _: False)
+        monkeypatch.setattr("qts_data.repositories.market.ticks.sources.is_installed", lambda _: False)
     return bool(request.param == "columns")
 
 
@@ -558,7 +550,7 @@ async def _goes_in_and_comes_out(database_: Database, values: list[tuple[Any, ..
         assert again.duplicate == len(ticks)
         # As text, what NumPy has encoded meets itself.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("qts_data.repositories.ticks.sources.is_installed", lambda _: False)
+            patch.setattr("qts_data.repositories.market.ticks.sources.is_installed", lambda _: False)
             again = await repository.ingest(ticks)
         assert again.duplicate == len(ticks)
         await connection.rollback()
@@ -615,8 +607,8 @@ async def test_nanoseconds_are_refused_where_they_would_be_lost(database_: Datab
 
 
 async def test_a_tick_whose_instant_was_forgotten_is_refused(database_: Database, as_columns: bool) -> None:
-    from qts_data.repositories.ticks.column_batch import ColumnOrdinals
-    from qts_data.repositories.ticks.ordinals import Ordinals
+    from qts_data.repositories.market.ticks.copy.column_batch import ColumnOrdinals
+    from qts_data.repositories.market.ticks.ordinals import Ordinals
 
     numbering = Numbering()
     numbering.records, numbering.columns = Ordinals(remembered=4), ColumnOrdinals(remembered=4)
@@ -640,7 +632,8 @@ import asyncio, sys
 from pathlib import Path
 from qts_data.database.engine import parse_url
 from qts_data.importers.lean_trade import read_ticks
-from qts_data.repositories import Database, load_in_parts
+from qts_data.repositories import Database
+from qts_data.writers import load_in_parts
 import datetime as dt
 async def main():
     url, path, symbol, size = sys.argv[1:]

@@ -15,7 +15,7 @@ import pytest_asyncio
 from qts_data.contracts import OHLCV, TickData
 from qts_data.errors import ConfigurationError, InvalidRecord, StatementTimeout
 from qts_data.repositories import BAR_INTERVALS, Database, TickRepository
-from qts_data.repositories.ticks.bars import on_hours_since
+from qts_data.repositories.market.bars.reads import on_hours_since
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.market import as_table
 

@@ -19,12 +19,13 @@ import pytest_asyncio
 import sqlalchemy as sa
 
 from qts_data.database import migrations
-from qts_data.database.embedded import EmbeddedServer
+from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, parse_url
 from qts_data.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, InvalidRecord, SpoolRefused
 from qts_data.importers.lean_trade import read_ticks
-from qts_data.repositories import AtBound, Database, Durability, IngestReport, TickQueueFull, TickWriter, load_in_parts
-from qts_data.repositories.ticks.spool_repair import set_aside
+from qts_data.repositories import Database, IngestReport
+from qts_data.writers import AtBound, Durability, TickQueueFull, TickWriter, load_in_parts
+from qts_data.writers.spool.repair import set_aside
 from tests.fixtures.effort import amount
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.fix_lean import WHOLE_DAY
@@ -114,7 +115,7 @@ async def test_a_writer_that_starts_again_goes_on_from_what_is_stored(market: Da
 async def test_a_tick_that_is_late_by_more_than_the_writer_remembers_is_stored(
     market: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qts_data.repositories.ticks.column_batch._REMEMBERED_INSTANTS", 50)
+    monkeypatch.setattr("qts_data.repositories.market.ticks.copy.column_batch._REMEMBERED_INSTANTS", 50)
     async with TickWriter(market, group_size=20) as writer:
         for number in range(300):
             await writer.write(at(number, number))
@@ -224,8 +225,8 @@ async def test_a_server_in_need_is_asked_again(
         monkeypatch.undo()
         raise DatabaseError("could not extend file", sqlstate=sqlstate)
 
-    monkeypatch.setattr("qts_data.repositories.ticks.repository.insert_new", fails)
-    monkeypatch.setattr("qts_data.repositories.ticks.repository.append", fails)
+    monkeypatch.setattr("qts_data.repositories.market.ticks.repository.insert_new", fails)
+    monkeypatch.setattr("qts_data.repositories.market.ticks.repository.append", fails)
     async with TickWriter(market) as writer:
         await writer.write(at(0, 1))
     assert await prices(market) == [1]
@@ -237,7 +238,7 @@ async def test_what_will_not_pass_ends_the_writer(market: Database, monkeypatch:
     async def fails(*_: object, **__: object) -> None:
         raise DatabaseError("permission denied", sqlstate="42501")
 
-    monkeypatch.setattr("qts_data.repositories.ticks.repository.append", fails)
+    monkeypatch.setattr("qts_data.repositories.market.ticks.repository.append", fails)
     writer = TickWriter(market)
     await writer.start()
     await writer.write(at(0, 1))
@@ -417,7 +418,7 @@ async def test_a_disk_that_refuses_the_spool_neither_loses_nor_doubles_a_tick(
 async def test_what_was_spooled_by_the_way_survives_up_to_its_end(
     market: Database, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability
 ) -> None:
-    monkeypatch.setattr("qts_data.repositories.ticks.spool_files._SEGMENT_BYTES", 900)
+    monkeypatch.setattr("qts_data.writers.spool.files._SEGMENT_BYTES", 900)
     async with Database(proxy.url) as away:
         await proxy.stop()
         writer = TickWriter(away, spool=tmp_path, durability=durability)
@@ -527,7 +528,8 @@ import asyncio, itertools, sys, datetime as dt
 from pathlib import Path
 from qts_data.database.engine import parse_url
 from qts_data.importers.lean_trade import read_ticks
-from qts_data.repositories import Database, Durability, TickWriter
+from qts_data.repositories import Database
+from qts_data.writers import Durability, TickWriter
 async def main():
     url, path, symbol, spool, count = sys.argv[1:]
     async with Database(parse_url(url)) as database:

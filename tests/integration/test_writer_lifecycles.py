@@ -27,7 +27,8 @@ from qts_data.errors import (
     WriterClosed,
     WritesRefused,
 )
-from qts_data.repositories import Database, Durability, IngestReport, TickWriter
+from qts_data.repositories import Database, IngestReport
+from qts_data.writers import Durability, TickWriter
 from tests.fixtures.factories import FillFactory, TickFactory
 from tests.fixtures.waiting import eventually
 
@@ -175,7 +176,8 @@ from decimal import Decimal
 from pathlib import Path
 from qts_data import TickData
 from qts_data.database.engine import parse_url
-from qts_data.repositories import Database, Durability, TickWriter
+from qts_data.repositories import Database
+from qts_data.writers import Durability, TickWriter
 async def main():
     url, spool, symbol, count = sys.argv[1:]
     async with Database(parse_url(url)) as db, TickWriter(

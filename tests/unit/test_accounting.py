@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qts_data.contracts import round_money
-from qts_data.repositories.accounting import FLAT, Fold, Holding, Trade, apply
+from qts_data.rules.average_cost import FLAT, Fold, Holding, Trade, apply
 from tests.fixtures import reference_book as reference
 from tests.fixtures.reference_book import UNIT, ReferenceBook, units
 

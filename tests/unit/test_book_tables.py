@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from qts_data.contracts import LedgerEntry
 from qts_data.errors import InvalidRecord
-from qts_data.importers.book import DAILY_BARS, LAYOUTS, LEDGER, POSITIONS, Defaults, Header, RecordMaker, read_rows
-from qts_data.importers.book.cells import (
+from qts_data.importers.tables import DAILY_BARS, LAYOUTS, LEDGER, POSITIONS, Defaults, Header, RecordMaker, read_rows
+from qts_data.importers.tables.cells import (
     cell_of_decimal,
     column_letters,
     read_date,
@@ -31,7 +31,7 @@ from tests.fixtures.effort import amount
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qts_data.importers.book import Cell, Layout, Row
+    from qts_data.importers.tables import Cell, Layout, Row
 
 CASES = amount(80, 300, "QTS_TEST_FUZZ_CASES")
 SEOUL = ZoneInfo("Asia/Seoul")

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qts_data.adapters.kis_ids import KisFill, KisFills, KisOrder
-from qts_data.contracts import FillIdentity, LedgerEntry, Reversal, split_stored_id, stored_execution_id
+from qts_data.contracts import LedgerEntry, Reversal, split_stored_id, stored_execution_id
+from qts_data.rules.fill_identity import FillIdentity
 from qts_data.contracts.ids import SCOPE_KINDS, parse_scope, scope_text
 from qts_data.errors import ConfigurationError, InvalidRecord, LedgerConflict
 from tests.fixtures.factories import FillFactory

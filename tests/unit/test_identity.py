@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from qts_data.contracts import OHLCV, ExecutionLog, LedgerEntry, OrderState, Quote, Reversal, TickData, any_text
 from qts_data.contracts.identity import check_asked, check_identifier, names_of
 from qts_data.errors import InvalidRecord
-from qts_data.importers.book import LEDGER, POSITIONS, Defaults, Header, RecordMaker, read_rows
+from qts_data.importers.tables import LEDGER, POSITIONS, Defaults, Header, RecordMaker, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

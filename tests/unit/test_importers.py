@@ -16,7 +16,8 @@ from qts_data.importers import FORMATS, ReadOptions, bar_length, read_file
 from qts_data.importers.binance import read_klines
 from qts_data.importers.lean_bars import read_bars
 from qts_data.importers.lean_quote import Quote, join_quotes, read_quotes
-from qts_data.importers.lean_trade import read_lines, read_ticks
+from qts_data.importers.files import read_lines
+from qts_data.importers.lean_trade import read_ticks
 from tests.fixtures.market import DAY
 
 if TYPE_CHECKING:

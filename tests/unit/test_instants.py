@@ -21,7 +21,7 @@ from qts_data.contracts.instants import plausible, plausible_bar, start_of_day, 
 from qts_data.contracts.leniency import as_stored
 from qts_data.errors import InvalidRecord
 from qts_data.importers import ReadOptions, read_file
-from qts_data.repositories.outbox import OutboxStatus
+from qts_data.repositories.moving.outbox import OutboxStatus
 from tests.fixtures.factories import FillFactory, TickFactory
 from tests.fixtures.repeated_hours import REPEATED, twice
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qts_data.contracts import TickData
-from qts_data.repositories.ticks.decoding import decode_columns, decode_records
-from qts_data.repositories.ticks.decoding_columns import COPIED, RECORD, Layout, Words, read_rows
+from qts_data.repositories.market.ticks.copy.decoding import decode_columns, decode_records
+from qts_data.repositories.market.ticks.copy.decoding_columns import COPIED, RECORD, Layout, Words, read_rows
 
 EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 Numbers = tuple[Decimal, Decimal, Decimal | None, Decimal | None]
@@ -61,7 +61,7 @@ def read_layout(data: bytes, sources: list[str], layout: Layout) -> list[TickDat
     """By all three ways, which agree."""
     by_numpy = asyncio.run(decode_records(data, "A", sources, layout))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("qts_data.repositories.ticks.decoding.is_installed", lambda _: False)
+        patch.setattr("qts_data.repositories.market.ticks.copy.decoding.is_installed", lambda _: False)
         assert asyncio.run(decode_records(data, "A", sources, layout)) == by_numpy
     records, last, strange = by_numpy
     batch, *rest = asyncio.run(decode_columns(data, "A", sources, layout))

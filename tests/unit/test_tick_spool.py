@@ -22,16 +22,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qts_data.errors import ConfigurationError, NotFound, QtsDataError, SpoolInUse, SpoolRefused
-from qts_data.repositories.ticks import spool_files, spool_format
-from qts_data.repositories.ticks.spool import Spool
-from qts_data.repositories.ticks.spool_repair import set_aside
+from qts_data.repositories.market.ticks import spool_files, spool_format
+from qts_data.writers.spool.spool import Spool
+from qts_data.writers.spool.repair import set_aside
 from tests.fixtures.factories import TickFactory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from qts_data.contracts import TickData
-    from qts_data.repositories.ticks.spool_scan import Left
+    from qts_data.writers.spool.scan import Left
 
 EXAMPLES = int(os.environ.get("QTS_TEST_SPOOL_EXAMPLES", "40"))
 MARKER = b"\xfe\xfftk"
@@ -129,7 +129,7 @@ _HOLD = """
 import asyncio, sys
 from pathlib import Path
 from qts_data.contracts import TickData
-from qts_data.repositories.ticks.spool import Spool
+from qts_data.writers.spool.spool import Spool
 async def main():
     spool = Spool(Path(sys.argv[1]), "live")
     await spool.open("live/0f")

@@ -7,7 +7,7 @@ import datetime as dt
 import time
 from typing import TYPE_CHECKING
 
-from qts_data.adapters.book import book, entries_between, valued
+from qts_data.rules.booking import book, entries_between, valued
 from qts_data.adapters.port import DataSourceAdapter, Fetched
 from qts_data.adapters.sheets.sheets import Workbook
 from qts_data.adapters.sheets.writer import BookWriter, Line
@@ -15,7 +15,7 @@ from qts_data.contracts import HealthStatus
 from qts_data.contracts.identity import check_asked
 from qts_data.contracts.instants import utc
 from qts_data.errors import NotFound, NotSupported, QtsDataError
-from qts_data.importers.book import Defaults
+from qts_data.importers.tables import Defaults
 
 if TYPE_CHECKING:
     from qts_data.adapters.sheets.client import SheetsClient
@@ -26,7 +26,7 @@ __all__ = ["GoogleSheetsAdapter"]
 
 
 class GoogleSheetsAdapter(DataSourceAdapter):
-    """A book in a spreadsheet: sheets Position, T_Ledger and History, as `qts_data.importers.book` describes them.
+    """A book in a spreadsheet: sheets Position, T_Ledger and History, as `qts_data.importers.tables` describes them.
 
     Every read asks the sheet. A fill and its position are written in one request, which can be repeated. A position
     that an older request took back when it was carried out late is found out by the row numbers, and read as it should

@@ -29,7 +29,7 @@ from gspread.urls import SPREADSHEETS_API_V4_BASE_URL  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from qts_data.importers.book import Cell
+    from qts_data.importers.tables import Cell
 
 __all__ = ["Metadata", "SheetSize", "SheetsClient", "SheetsConfig"]
 

@@ -6,14 +6,14 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from qts_data.errors import ConfigurationError, SourceRefused
-from qts_data.importers.book import LAYOUTS, Header, RecordMaker, Row, column_letters, read_rows
+from qts_data.importers.tables import LAYOUTS, Header, RecordMaker, Row, column_letters, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from qts_data.adapters.sheets.client import Metadata, SheetsClient
-    from qts_data.contracts import FillIdentity
-    from qts_data.importers.book import Cell, Defaults
+    from qts_data.rules.fill_identity import FillIdentity
+    from qts_data.importers.tables import Cell, Defaults
 
 __all__ = ["SheetTable", "Workbook"]
 

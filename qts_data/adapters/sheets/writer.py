@@ -14,14 +14,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from qts_data.errors import SourceRefused
-from qts_data.importers.book import RecordMaker, row_of
+from qts_data.importers.tables import RecordMaker, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from qts_data.adapters.sheets.sheets import Workbook
     from qts_data.contracts import LedgerEntry, Position
-    from qts_data.importers.book import Cell, Header
+    from qts_data.importers.tables import Cell, Header
 
 __all__ = ["BookWriter", "Line"]
 

@@ -1,6 +1,0 @@
-"""The move from a spreadsheet to the database: plan, copy, shadow, verify, cutover - and the way back."""
-
-from qts_data.adapters.moving.move import CutoverGates, Move, MoveStatus
-from qts_data.adapters.moving.plan import Plan, PlannedTable
-
-__all__ = ["CutoverGates", "Move", "MoveStatus", "Plan", "PlannedTable"]

@@ -1,0 +1,182 @@
+"""What each side holds, row by row, in one form: a key, a group, and fields that mean the same on both."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import dataclass, field
+from decimal import Context, Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from qts_data.contracts import OHLCV, LedgerEntry, Position, RiskLimit, StrategyParameter
+from qts_data.errors import InvalidRecord
+from qts_data.importers.tables import RecordMaker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from qts_data.adapters.sheets.sheets import SheetTable, Workbook
+    from qts_data.importers.tables import Defaults
+    from qts_data.repositories import Database
+
+__all__ = ["OPENING_PREFIX", "TABLES", "Item", "Side", "database_side", "item_of", "sheets_side"]
+
+TABLES: Final = ("positions", "ledger", "daily_bars", "strategies", "risk_limits")
+"""What can be compared."""
+OPENING_PREFIX: Final = "opening:"
+"""Of the key of a fill that stands for what was held before the ledger began."""
+_PLAIN: Final = Context(prec=100)
+_BEGINNING: Final = dt.datetime(1, 1, 2, tzinfo=dt.UTC)
+_END: Final = dt.datetime(9999, 12, 30, tzinfo=dt.UTC)
+_FILL: Final = (
+    "timestamp", "symbol", "market", "side", "qty", "price", "fee", "currency", "fee_currency", "strategy_tag",
+    "order_id",
+)  # fmt: skip
+_POSITION: Final = ("market", "currency", "qty", "avg_price", "cost_basis", "realized_pnl")
+_BAR: Final = ("open", "high", "low", "close", "volume")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A row.
+
+    Attributes:
+        key: What makes it the same row on both sides.
+        group: What it is summed up with: a day and a symbol, a day, or a first letter.
+        fields: What is compared; None is an empty cell.
+        where: The row of a sheet.
+    """
+
+    key: tuple[str, ...]
+    group: tuple[str, ...]
+    fields: dict[str, Any]
+    where: str | None = None
+
+
+@dataclass(slots=True)
+class Side:
+    """What a side holds of one table.
+
+    Attributes:
+        items: Its rows.
+        fields: Names of the fields that it has; None for all.
+        unreadable: Rows that cannot be read, with the reason.
+        notes: What is no difference, but worth knowing.
+    """
+
+    items: list[Item]
+    fields: frozenset[str] | None = None
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def item_of(record: object, zone: dt.tzinfo, where: str | None = None) -> Item:
+    """The row of a record.
+
+    Args:
+        record: A record that has a table.
+        zone: Whose days are the trading days.
+        where: The row of a sheet.
+    """
+    if isinstance(record, LedgerEntry):
+        day = record.timestamp.astimezone(zone).date().isoformat()
+        fields = {name: getattr(record, name) for name in _FILL}
+        return Item(record.key, (day, record.symbol), fields, where)
+    if isinstance(record, Position):
+        fields = {name: getattr(record, name) for name in _POSITION}
+        return Item((record.account, record.symbol), (record.account,), fields, where)
+    if isinstance(record, OHLCV):
+        day = record.time.astimezone(zone).date().isoformat()
+        return Item(
+            (record.symbol, day), (day[:7], record.symbol), {name: getattr(record, name) for name in _BAR}, where
+        )
+    if isinstance(record, StrategyParameter):
+        # 1.0 and 1 are the same number, whatever type somebody gave it.
+        value = {"value": _bare(record.value)}
+        return Item((record.strategy_id, record.param_name), (record.strategy_id,), value, where)
+    assert isinstance(record, RiskLimit)  # noqa: S101 - there is nothing else
+    return Item((record.account, record.config_key), (record.account,), {"value": record.value}, where)
+
+
+def _bare(value: object) -> object:
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        return Decimal(value)
+    return value if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+async def database_side(database: Database, table: str, zone: dt.tzinfo) -> Side:
+    """What the database holds."""
+    async with database.reader(snapshot=True) as reader:
+        if table == "ledger":
+            entries = [booked.entry async for booked in reader.ledger.stream_entries()]
+            traded = [entry for entry in entries if not (entry.idempotency_key or "").startswith(OPENING_PREFIX)]
+            side = Side([item_of(entry, zone) for entry in traded])
+            opening = len(entries) - len(traded)
+            if opening:
+                side.notes.append(
+                    f"{opening} fills of the database stand for what was held before the ledger began; the other "
+                    "source has positions for them, and no fills"
+                )
+            return side
+        records: Iterable[object]
+        if table == "positions":
+            records = [position async for position in reader.positions.stream()]
+        elif table == "daily_bars":
+            records = await reader.daily_bars.list_bars(await reader.daily_bars.list_symbols(), _BEGINNING, _END)
+        elif table == "strategies":
+            records = await reader.strategies.list_parameters()
+        else:
+            records = await reader.risk_configs.list_limits()
+        return Side([item_of(record, zone) for record in records])
+
+
+async def sheets_side(workbook: Workbook, table: str, zone: dt.tzinfo) -> Side:
+    """What a spreadsheet holds; a sheet that is not there holds nothing."""
+    defaults = await workbook.defaults()
+    side = Side([])
+    for kind in ("strategies", "system") if table == "strategies" else (table,):
+        if await workbook.has(kind):
+            read_side(side, await workbook.read(kind), defaults, zone)
+        else:
+            side.notes.append(f"there is no sheet {workbook.title(kind)!r}")
+    return side
+
+
+def read_side(side: Side, table: SheetTable, defaults: Defaults, zone: dt.tzinfo) -> None:
+    """Add the rows of a table that people keep to a side."""
+    header = table.header
+    maker = RecordMaker(header, defaults)
+    side.fields = _fields_of(header.layout.kind, header.places)
+    for row in table.rows:
+        where = f"{header.title}!{row.number}"
+        # An empty cell is not zero: what the record makes of it must not hide it.
+        empty = [name for name, value in row.values.items() if value is None and name in _FEWER]
+        try:
+            item = item_of(maker.make(row), zone, where)
+        except InvalidRecord as error:
+            problems = row.problems or (error,)
+            side.unreadable += [(problem.field, problem.reason) for problem in problems]
+            continue
+        for name in empty:
+            if name in item.fields:
+                item.fields[name] = None
+        side.items.append(item)
+        side.notes += row.notes
+
+
+_FEWER: Final = frozenset({"cost_basis", "realized_pnl"})
+"""Fields that people's sheets may not have, and that a record has nevertheless."""
+
+
+_NOT_KEPT: Final = _FEWER | {"strategy_tag", "order_id", "fee", "fee_currency"}
+
+
+def _fields_of(kind: str, places: Iterable[str]) -> frozenset[str] | None:
+    """The fields that a sheet says something of; defaults stand for the others, but for sums that it does not keep."""
+    there = set(places)
+    names: Sequence[str] = {"ledger": _FILL, "positions": _POSITION}.get(kind, ())
+    if not names:
+        return None
+    return frozenset(name for name in names if name in there or name not in _NOT_KEPT)

@@ -1,0 +1,182 @@
+"""The copy: chunk by chunk, each with its checkpoint in one transaction, so that it can be killed anywhere."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+
+from qts_data.moving.fills import FillLine, book_lines
+from qts_data.moving.plan import opened_before, openings, read_kind
+from qts_data.moving.references import booked_in
+from qts_data.database.errors import translated_errors
+from qts_data.errors import InvalidRecord, LedgerConflict
+from qts_data.importers.tables import LAYOUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from qts_data.adapters.sheets.sheets import Workbook
+    from qts_data.repositories import Database, Reader, UnitOfWork
+
+    Record = tuple[int, Any, Mapping[str, Any]]
+    Progress = Callable[[str, int, int], None]
+
+__all__ = ["ORDER", "copy_all"]
+
+ORDER: Final = ("strategies", "system", "risk_limits", "daily_bars", "openings", "ledger")
+"""What is copied, in this order; positions are made by the fills."""
+_CHUNK: Final = 1_000
+
+
+async def copy_all(
+    database: Database,
+    workbook: Workbook,
+    source: str,
+    *,
+    chunk: int = _CHUNK,
+    progress: Progress | None = None,
+    begin: Callable[[], Awaitable[None]] | None = None,
+) -> dict[str, int]:
+    """Copy everything that is not in; returns the number of rows of each table.
+
+    Args:
+        database: Where to.
+        workbook: Where from.
+        source: Its name in the database.
+        chunk: Rows of a transaction.
+        progress: Called with a table, its rows done and its rows altogether.
+        begin: Called before anything is written.
+
+    Raises:
+        InvalidRecord: A row cannot be moved; names the first, and how many there are. Nothing is copied then.
+        LedgerConflict: The database holds another fill under an execution id of the sheet.
+    """
+    records: dict[str, list[Record]] = {}
+    problems: list[str] = []
+    for kind in LAYOUTS:
+        records[kind], table = await read_kind(workbook, kind, is_booked=booked_in(database))
+        problems += table.problems
+    fills = [record for _, record, _ in records["ledger"]]
+    first = min((entry.timestamp for entry in fills), default=dt.datetime.now(dt.UTC))
+    opened = await opened_before(database)
+    made, wrong = openings((record for _, record, _ in records["positions"]), fills, first, opened)
+    problems += wrong if not problems else []
+    if problems:
+        more = f" (and {len(problems) - 1} more; see qts-data migrate plan)" if len(problems) > 1 else ""
+        raise InvalidRecord(field="spreadsheet", reason=f"{problems[0]}{more}")
+    records["openings"] = [(number, entry, {}) for number, entry in enumerate(made, 1)]
+    del records["positions"]
+    if begin is not None:
+        await begin()
+    for kind in ORDER:
+        sheet = workbook.title("positions" if kind == "openings" else kind)
+        await _copy_table(database, source, kind, records[kind], sheet=sheet, chunk=chunk, progress=progress)
+    return {kind: len(records[kind]) for kind in ORDER}
+
+
+async def _copy_table(
+    database: Database,
+    source: str,
+    kind: str,
+    records: Sequence[Record],
+    *,
+    sheet: str,
+    chunk: int,
+    progress: Progress | None,
+) -> None:
+    digests = _digests(records)
+    async with database.reader() as reader:
+        done = await _done(reader, source, kind, digests)
+    for start in range(done, max(len(records), done + 1), chunk):
+        part = records[start : start + chunk]
+        end = start + len(part)
+
+        async def work(uow: UnitOfWork, part: Sequence[Record] = part, end: int = end) -> None:
+            try:
+                await _WRITERS[kind](uow, part)
+            except (InvalidRecord, LedgerConflict) as error:
+                raise _placed(error, kind, sheet, part) from error
+            await _checkpoint(uow, source, kind, done=end, total=len(records), digest=digests[end])
+
+        await database.run(work)
+        if progress is not None:
+            progress(kind, end, len(records))
+
+
+def _placed(
+    error: InvalidRecord | LedgerConflict, kind: str, sheet: str, part: Sequence[Record]
+) -> InvalidRecord | LedgerConflict:
+    """The same complaint with the row of the sheet in place of that of the chunk."""
+    if error.row is None:
+        return error
+    number, record, _ = part[error.row - 1]
+    where = f"{sheet}, {record.account} {record.symbol}" if kind == "openings" else f"{sheet}!{number}"
+    row = None if kind == "openings" else number
+    if isinstance(error, LedgerConflict):
+        return LedgerConflict(f"{where}: {error.reason}", booked=error.booked, given=error.given, row=row)
+    return InvalidRecord(field=f"{where} {error.field}", reason=error.reason, row=row)
+
+
+def _digests(records: Sequence[Record]) -> list[str]:
+    """Of the first n rows, for every n: a sheet that was changed above the checkpoint is copied anew."""
+    running = hashlib.sha256()
+    made = [running.hexdigest()]
+    for _, record, values in records:
+        said = repr(record)
+        if values.get("reverses") is not None:
+            said += f" reverses {values['reverses']!r}"
+        running.update(said.encode("utf-8", "surrogatepass"))
+        made.append(running.hexdigest())
+    return made
+
+
+async def _done(reader: Reader, source: str, kind: str, digests: Sequence[str]) -> int:
+    statement = sa.text("SELECT rows_done, digest FROM source_move_checkpoints WHERE source = :source AND kind = :kind")
+    with translated_errors():
+        row = (await reader.connection.execute(statement, {"source": source, "kind": kind})).first()
+    # Rows above that changed do no harm: every row is booked once by its key.
+    return int(row.rows_done) if row and row.rows_done < len(digests) and digests[row.rows_done] == row.digest else 0
+
+
+async def _checkpoint(uow: UnitOfWork, source: str, kind: str, *, done: int, total: int, digest: str) -> None:
+    statement = sa.text(
+        "INSERT INTO source_move_checkpoints (source, kind, rows_done, rows_total, digest) "
+        "VALUES (:source, :kind, :done, :total, :digest) ON CONFLICT (source, kind) DO UPDATE "
+        "SET rows_done = :done, rows_total = :total, digest = :digest, updated_at = clock_timestamp()"
+    )
+    values = {"source": source, "kind": kind, "done": done, "total": total, "digest": digest}
+    with translated_errors():
+        await uow.connection.execute(statement, values)
+
+
+async def _fills(uow: UnitOfWork, part: Sequence[Record]) -> None:
+    """Fills through the book, in the order of the sheet; a line that takes one back is booked as that."""
+    await book_lines(uow, [FillLine(entry, values.get("reverses")) for _, entry, values in part])
+
+
+async def _bars(uow: UnitOfWork, part: Sequence[Record]) -> None:
+    await uow.daily_bars.upsert(record for _, record, _ in part)
+
+
+async def _parameters(uow: UnitOfWork, part: Sequence[Record]) -> None:
+    for _, one, _ in part:
+        notes = {} if one.description is None else {one.param_name: one.description}
+        await uow.strategies.upsert_parameters(one.strategy_id, {one.param_name: one.value}, descriptions=notes)
+
+
+async def _limits(uow: UnitOfWork, part: Sequence[Record]) -> None:
+    for _, one, _ in part:
+        await uow.risk_configs.upsert_limit(one.config_key, one.value, one.description, account=one.account)
+
+
+_WRITERS: Final[Mapping[str, Callable[[UnitOfWork, Sequence[Record]], Awaitable[None]]]] = {
+    "strategies": _parameters,
+    "system": _parameters,
+    "risk_limits": _limits,
+    "daily_bars": _bars,
+    "openings": _fills,
+    "ledger": _fills,
+}

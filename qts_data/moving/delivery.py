@@ -1,0 +1,341 @@
+"""The worker that empties the outbox into the sheets: at least once, and once only on the other side.
+
+One worker at a time, by an advisory lock; another one waits. What the sheets refuse is tried again and then laid aside
+(dead), and holds up its own position only; while the sheets do not answer, nothing is laid aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from qts_data.adapters.sheets.writer import Line
+from qts_data.database.errors import translated_errors
+from qts_data.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    InvalidRecord,
+    QtsDataError,
+    SourceRefused,
+    SourceUnavailable,
+)
+from qts_data.repositories.book.ledger_rows import position_after
+from qts_data.repositories.moving.outbox import Outbox
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from qts_data.adapters.sheets.writer import BookWriter
+    from qts_data.contracts import BookedEntry, Position
+    from qts_data.repositories import Database, OutboxTask, Reader, UnitOfWork
+
+__all__ = ["DeliveryConfig", "OutboxWorker"]
+
+_log = logging.getLogger(__name__)
+_LOCK_CLASS: Final = 0x515455
+"""First half of the lock of a destination's worker."""
+_LOCKED: Final = """
+    SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = :class AND objid = :place
+                      AND objsubid = 2 AND pid = pg_backend_pid() AND granted
+                      AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryConfig:
+    """How the outbox is delivered.
+
+    Attributes:
+        batch: Most messages in one request.
+        idle_seconds: How long to wait when there is nothing to do, and for another worker to end.
+        first_pause_seconds: Pause after a failure; it doubles each time, and its half is random.
+        longest_pause_seconds: Longest pause.
+        most_attempts: How often a message may be refused.
+        settle_seconds: How long after a request whose outcome nobody knows the sheet is looked at again: the server may
+            carry it out late, and what it does later than that stays.
+    """
+
+    batch: int = 500
+    idle_seconds: float = 0.5
+    first_pause_seconds: float = 1.0
+    longest_pause_seconds: float = 60.0
+    most_attempts: int = 5
+    settle_seconds: float = 60.0
+
+
+class OutboxWorker:
+    """Delivers the outbox to a book in a spreadsheet.
+
+    Args:
+        database: The database that feeds.
+        writer: The book.
+        destination: Name of the book in the outbox.
+        config: How it is delivered.
+        sleep: Waits; a test need not.
+
+    Attributes:
+        delivered: Messages that this worker has delivered.
+        failures: Attempts that failed.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        writer: BookWriter,
+        *,
+        destination: str = "sheets",
+        config: DeliveryConfig | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._database = database
+        self._writer = writer
+        self._destination = destination
+        self._config = config or DeliveryConfig()
+        self._sleep = sleep
+        self._suspect: dict[tuple[str, str], float] = {}
+        self.delivered = 0
+        self.failures = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Deliver until `stop` is set; goes on after every failure of either side."""
+        pause = self._config.first_pause_seconds
+        while not stop.is_set():
+            try:
+                async with self._alone() as alone:
+                    while not stop.is_set() and await alone():
+                        if not await self.deliver_once():
+                            await self._wait(stop, self._config.idle_seconds)
+                        pause = self._config.first_pause_seconds
+                if not stop.is_set():
+                    await self._wait(stop, self._config.idle_seconds)
+            except QtsDataError as error:
+                _log.warning("nothing was delivered to %s: %s; again in %.1f s", self._destination, error, pause)
+                # Not a secret: two that failed together should not come back together.
+                await self._wait(stop, random.uniform(0.5, 1.0) * pause)  # noqa: S311
+                pause = min(2 * pause, self._config.longest_pause_seconds)
+
+    async def drain(self) -> int:
+        """Deliver everything that can be delivered now; returns how many messages.
+
+        Raises:
+            ConfigurationError: Another worker is at it.
+            SourceUnavailable: The sheets do not answer.
+        """
+        before = self.delivered
+        async with self._alone() as alone:
+            while await self._require(alone) and await self.deliver_once():
+                pass
+            await self.settle()
+        return self.delivered - before
+
+    async def deliver_once(self) -> int:
+        """Deliver one batch; returns how many messages, 0 if there was nothing to do.
+
+        Raises:
+            SourceUnavailable: The sheets do not answer; nothing was lost.
+            ConfigurationError: They cannot be used as they are.
+            InvalidRecord: A row of theirs cannot be read.
+        """
+        async with self._database.reader(snapshot=True) as reader:
+            outbox = Outbox(reader.connection, self._destination)
+            tasks = await outbox.due(limit=self._config.batch)
+            parcel = await _parcel(reader, tasks, await outbox.last_fills())
+        if self._suspect and time.monotonic() - min(self._suspect.values()) >= self._config.settle_seconds:
+            await self.settle()
+        if not tasks:
+            return 0
+        try:
+            await self._writer.prepare()
+            done = await self._deliver(tasks, parcel)
+        except (SourceUnavailable, ConfigurationError, InvalidRecord, SourceRefused) as error:
+            self.failures += 1
+            if isinstance(error, SourceUnavailable) and error.maybe_written:
+                self._suspect_all(tasks)
+            await self._note(str(error))
+            raise
+        return done
+
+    async def settle(self) -> None:
+        """After requests of unknown outcome: read the positions back and put right what an old request overwrote.
+
+        A position is looked at until `settle_seconds` have passed since the last such request.
+        """
+        if not self._suspect:
+            return
+        began = time.monotonic()
+        self._writer.forget()
+        await self._writer.prepare()
+        async with self._database.reader(snapshot=True) as reader:
+            # What waits, or is held up, is written when its turn comes.
+            waiting = await Outbox(reader.connection, self._destination).last_fills()
+            wrong = []
+            for account, symbol in sorted(self._suspect.keys() - waiting.keys()):
+                right = await reader.positions.find_position(symbol, account)
+                if right is not None and not _same(right, self._writer.position(account, symbol)):
+                    wrong.append(right)
+        if wrong and await self._writer.deliver([], wrong):
+            self._suspect |= dict.fromkeys(((one.account, one.symbol) for one in wrong), time.monotonic())
+        over = began - self._config.settle_seconds
+        self._suspect = {key: since for key, since in self._suspect.items() if since > over}
+
+    def _suspect_all(self, tasks: Sequence[OutboxTask]) -> None:
+        self._suspect |= dict.fromkeys(((task.account, task.symbol) for task in tasks), time.monotonic())
+
+    async def _send(self, tasks: Sequence[OutboxTask], parcel: _Parcel) -> None:
+        if await self._writer.deliver(*parcel.of(tasks)):
+            self._suspect_all(tasks)
+
+    async def _deliver(self, tasks: Sequence[OutboxTask], parcel: _Parcel) -> int:
+        try:
+            await self._send(tasks, parcel)
+        except SourceRefused as error:
+            if len(tasks) == 1:
+                await self._refused(tasks[0], str(error))
+                return 0
+            return await self._one_by_one(tasks, parcel)
+        await self._done(tasks)
+        return len(tasks)
+
+    async def _one_by_one(self, tasks: Sequence[OutboxTask], parcel: _Parcel) -> int:
+        """Find out which message it was; those of the same position that come behind it wait."""
+        held_up: set[tuple[str, str]] = set()
+        done = 0
+        for task in tasks:
+            if (task.account, task.symbol) in held_up:
+                continue
+            try:
+                await self._writer.prepare()
+                await self._send([task], parcel)
+            except SourceRefused as error:
+                held_up.add((task.account, task.symbol))
+                await self._refused(task, str(error))
+            else:
+                await self._done([task])
+                done += 1
+        return done
+
+    async def _done(self, tasks: Sequence[OutboxTask]) -> None:
+        async def work(uow: UnitOfWork) -> None:
+            await uow.outbox(self._destination).delivered(tasks)
+
+        await self._database.run(work)
+        self.delivered += len(tasks)
+
+    async def _refused(self, task: OutboxTask, error: str) -> None:
+        self.failures += 1
+
+        async def work(uow: UnitOfWork) -> None:
+            await uow.outbox(self._destination).refused(task, error, most_attempts=self._config.most_attempts)
+
+        await self._database.run(work)
+
+    async def _note(self, error: str) -> None:
+        async def work(uow: UnitOfWork) -> None:
+            await uow.outbox(self._destination).failed(error)
+
+        with contextlib.suppress(DatabaseUnavailable):
+            await self._database.run(work)
+
+    async def _require(self, alone: Callable[[], Awaitable[bool]]) -> bool:
+        if not await alone():
+            raise ConfigurationError(
+                f"another process delivers to {self._destination} already; it will deliver this, too"
+            )
+        return True
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+        """Gives what says whether no other worker delivers to this destination; ask it before each batch.
+
+        The lock is gone with its connection, and nobody tells: a batch that is being sent then may meet another
+        worker's first one.
+        """
+        place = zlib.crc32(self._destination.encode()) & 0x7FFFFFFF
+        lock = {"class": _LOCK_CLASS, "place": place}
+        with translated_errors(self._database.url):
+            engine = self._database.engine.execution_options(isolation_level="AUTOCOMMIT")
+            async with engine.connect() as connection:
+                got = await connection.scalar(sa.text("SELECT pg_try_advisory_lock(:class, :place)"), lock)
+                if got:
+                    # What was there before may have changed while others had the lock.
+                    self._writer.forget()
+
+                async def alone() -> bool:
+                    return bool(got) and bool(await connection.scalar(sa.text(_LOCKED), lock))
+
+                try:
+                    yield alone
+                finally:
+                    if got and not connection.invalidated:
+                        with contextlib.suppress(sa.exc.SQLAlchemyError):
+                            await connection.execute(sa.text("SELECT pg_advisory_unlock(:class, :place)"), lock)
+
+    async def _wait(self, stop: asyncio.Event, seconds: float) -> None:
+        if self._sleep is not asyncio.sleep:
+            await self._sleep(seconds)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await stop.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """What messages are about."""
+
+    entries: dict[int, BookedEntry]
+    reversed_ids: dict[int, str]
+    positions: dict[tuple[str, str], Position]
+    last_fills: dict[tuple[str, str], int]
+
+    def of(self, tasks: Sequence[OutboxTask]) -> tuple[list[Line], list[Position]]:
+        """Lines and positions of some of them.
+
+        With the last fill of a position that waits goes the position as it is stored; before that, as it was after the
+        latest of the fills that go.
+        """
+        lines: list[Line] = []
+        latest: dict[tuple[str, str], BookedEntry] = {}
+        reached: dict[tuple[str, str], int] = {}
+        for task in tasks:
+            key = task.account, task.symbol
+            reached[key] = task.id
+            if task.ledger_id is not None:
+                booked = self.entries[task.ledger_id]
+                reverses = None if booked.reverses_id is None else self.reversed_ids[booked.reverses_id]
+                lines.append(Line(booked.entry, reverses))
+                if key not in latest or latest[key].id < booked.id:
+                    latest[key] = booked
+        positions = []
+        for key, last in reached.items():
+            if last >= self.last_fills.get(key, 0):
+                positions.append(self.positions[key])
+            elif key in latest:
+                positions.append(position_after(latest[key]))
+        return lines, positions
+
+
+async def _parcel(reader: Reader, tasks: Sequence[OutboxTask], last_fills: dict[tuple[str, str], int]) -> _Parcel:
+    ids = [task.ledger_id for task in tasks if task.ledger_id is not None]
+    entries = {booked.id: booked for booked in await reader.ledger.list_by_id(ids)} if ids else {}
+    reversed_ids = [booked.reverses_id for booked in entries.values() if booked.reverses_id is not None]
+    reverses = {
+        booked.id: booked.entry.stored_execution_id
+        for booked in (await reader.ledger.list_by_id(reversed_ids) if reversed_ids else [])
+    }
+    keys = {(task.account, task.symbol) for task in tasks}
+    held = await reader.positions.list_by_key(keys) if keys else []
+    return _Parcel(entries, reverses, {(one.account, one.symbol): one for one in held}, last_fills)
+
+
+def _same(here: Position, there: Position | None) -> bool:
+    fields = ("qty", "avg_price", "market", "currency")
+    return there is not None and all(getattr(here, field) == getattr(there, field) for field in fields)

@@ -1,0 +1,80 @@
+"""Rows of a ledger that take a fill back: whether there is such a fill, and whether they say its opposite."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from qts_data.moving.fills import require_opposite
+from qts_data.errors import InvalidRecord, LedgerConflict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from qts_data.contracts import LedgerEntry
+    from qts_data.rules.fill_identity import FillIdentity
+    from qts_data.importers.tables import Header
+    from qts_data.repositories import Database
+
+    Record: TypeAlias = tuple[int, LedgerEntry, Mapping[str, Any]]
+
+__all__ = ["FillKey", "IsBooked", "booked_in", "wrong_references"]
+
+FillKey: TypeAlias = tuple[str, str, str]
+"""Broker, account and execution id."""
+IsBooked: TypeAlias = Callable[[FillKey], Awaitable[bool]]
+"""Whether there is a fill."""
+
+
+def booked_in(database: Database) -> IsBooked:
+    """Whether a fill is in the ledger of a database."""
+
+    async def is_booked(key: FillKey) -> bool:
+        async with database.reader() as reader:
+            return await reader.ledger.find_entry(*key) is not None
+
+    return is_booked
+
+
+async def wrong_references(
+    header: Header, records: Sequence[Record], is_booked: IsBooked | None, identity: FillIdentity
+) -> list[InvalidRecord]:
+    """What is wrong with the rows that take a fill back; each names the cell.
+
+    Args:
+        header: Where the columns are.
+        records: All rows of the ledger.
+        is_booked: Whether there is a fill that the sheet does not have; None for no.
+        identity: In which scopes the execution ids of brokers are unique.
+    """
+    rows = {entry.key: (row, entry, values) for row, entry, values in records}
+    undone: dict[FillKey, int] = {}
+    wrong = []
+    for row, entry, values in records:
+        reverses = values.get("reverses")
+        if reverses is None:
+            continue
+        key = entry.broker, entry.account, identity.reference(entry, reverses)
+        reason = _reason(entry, rows.get(key), undone.setdefault(key, row), row)
+        if values.get("execution_id") is None:
+            reason = "a row that takes a fill back needs an execution_id, that of the report"
+        if reason is None and key not in rows and not (is_booked is not None and await is_booked(key)):
+            reason = f"there is no fill {reverses!r} of {entry.broker}/{entry.account}"
+        if reason is not None:
+            wrong.append(header.located(InvalidRecord(field="reverses", reason=reason), row))
+    return wrong
+
+
+def _reason(entry: LedgerEntry, fill: Record | None, undone_in: int, row: int) -> str | None:
+    if undone_in != row:
+        return f"row {undone_in} takes the same fill back"
+    if fill is None:
+        return None
+    number, original, values = fill
+    if values.get("reverses") is not None:
+        return f"row {number} is no fill: it takes one back itself"
+    try:
+        require_opposite(original, entry)
+    except LedgerConflict as error:
+        return str(error)
+    return None

@@ -1,0 +1,1 @@
+"""Fills, positions, P&L, parameters and limits."""

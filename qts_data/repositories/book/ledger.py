@@ -1,0 +1,356 @@
+"""The ledger: fills are booked exactly once, and the position moves with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, overload
+
+import sqlalchemy as sa
+
+from qts_data.contracts import BookedFill, Correction, LedgerEntry, RejectedEntry, Reversal
+from qts_data.rules.fill_identity import FillIdentity
+from qts_data.contracts.identity import check_asked
+from qts_data.contracts.ids import SCOPE_PREFIX
+from qts_data.contracts.instants import utc
+from qts_data.database.errors import translated_errors
+from qts_data.database.pipeline import driver_connection
+from qts_data.database.streaming import stream_rows
+from qts_data.errors import InvalidRecord, LedgerConflict, NotFound, TransactionConflict, UniqueViolated
+from qts_data.models import LedgerEntry as Entry
+from qts_data.models import PendingReport
+from qts_data.repositories.book.booking import Booking
+from qts_data.repositories.book.ledger_rows import COLUMNS, booked_entry
+from qts_data.repositories.book.reports import PENDING_COLUMNS, book_report, report_of, settle_reports
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from qts_data.contracts import BookedEntry
+    from qts_data.database.streaming import Stream
+
+__all__ = ["LedgerReader", "LedgerRepository"]
+
+_entry = Entry.__table__.c
+_pending = PendingReport.__table__.c
+# As text, like everything that is read on the hot path: one reader of rows serves both.
+_ROW: Final[sa.Select[*tuple[Any, ...]]] = sa.select(
+    *(sa.cast(_entry[column], sa.Text).label(column) for column in COLUMNS)
+)
+
+
+class LedgerReader:
+    """Questions about the ledger, in the transaction of one connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def get_entry(self, ledger_id: int) -> BookedEntry:
+        """An entry by its id.
+
+        Raises:
+            NotFound: There is none.
+        """
+        found = await self._first(_ROW.where(_entry.id == ledger_id))
+        if found is None:
+            raise NotFound(f"the ledger has no entry {ledger_id}")
+        return found
+
+    async def list_by_id(self, ledger_ids: Iterable[int]) -> list[BookedEntry]:
+        """Entries by their ids, in the order of booking; ids that are not there are left out."""
+        statement = _ROW.where(_entry.id == sa.any_(sa.cast(list(ledger_ids), sa.ARRAY(sa.BigInteger)))).order_by(
+            _entry.id
+        )
+        with translated_errors():
+            return [booked_entry(row) for row in await self._connection.execute(statement)]
+
+    async def find_entry(self, broker: str, account: str, execution_id: str) -> BookedEntry | None:
+        """Find the entry of an id as the ledger keeps it: with its scope, or as `key:...` an idempotency key.
+
+        Raises:
+            InvalidRecord: No entry can have such a name or id.
+        """
+        check_asked(broker=broker, account=account, execution_id=execution_id)
+        return await self._first(
+            _ROW.where(_entry.broker == broker, _entry.account == account, _entry.execution_id == execution_id)
+        )
+
+    async def find_entries(self, broker: str, account: str, execution_id: str) -> list[BookedEntry]:
+        """List the entries of a broker's execution id in every scope, in the order of booking."""
+        stored = _entry.execution_id
+        scoped = stored.startswith(SCOPE_PREFIX, autoescape=True) & (
+            sa.func.substr(stored, sa.func.strpos(stored, "/") + 1) == execution_id
+        )
+        statement = _ROW.where(_entry.broker == broker, _entry.account == account, (stored == execution_id) | scoped)
+        with translated_errors():
+            return [booked_entry(row) for row in await self._connection.execute(statement.order_by(_entry.id))]
+
+    async def list_entries(
+        self,
+        *,
+        account: str | None = None,
+        symbol: str | None = None,
+        strategy_tag: str | None = None,
+        start: dt.datetime | None = None,
+        end: dt.datetime | None = None,
+        after_id: int = 0,
+        newest_first: bool = False,
+        limit: int = 1000,
+    ) -> list[BookedEntry]:
+        """Entries in the order of booking.
+
+        Args:
+            account: Only this account's.
+            symbol: Only this instrument's.
+            strategy_tag: Only this strategy's.
+            start: Only fills at this instant or later.
+            end: Only fills before this instant.
+            after_id: Only entries with a higher id; to page on in `reader(snapshot=True)`, the id of the last one
+                seen. Ids are given before COMMIT: an entry may become visible after others with higher ids, and who
+                follows the ledger by this alone misses it.
+            newest_first: In the opposite order.
+            limit: At most so many.
+
+        Raises:
+            InvalidRecord: `start` or `end` has no time zone, or no entry can have such a name.
+        """
+        statement = _filtered(account, symbol, strategy_tag, start, end).where(_entry.id > after_id).limit(limit)
+        if newest_first:
+            statement = statement.order_by(None).order_by(_entry.id.desc())
+        with translated_errors():
+            return [booked_entry(row) for row in await self._connection.execute(statement)]
+
+    def stream_entries(
+        self,
+        *,
+        account: str | None = None,
+        symbol: str | None = None,
+        strategy_tag: str | None = None,
+        start: dt.datetime | None = None,
+        end: dt.datetime | None = None,
+    ) -> Stream[BookedEntry]:
+        """Stream the same entries without a bound, a few thousand at a time.
+
+        Statements of the same transaction work beside the stream, and it may be left at any moment.
+
+        Raises:
+            InvalidRecord: `start` or `end` has no time zone, or no entry can have such a name.
+        """
+        return stream_rows(self._connection, _filtered(account, symbol, strategy_tag, start, end), booked_entry)
+
+    async def list_pending_reports(self, *, limit: int = 1000) -> list[Reversal | Correction]:
+        """Busts and corrections whose fill has not come, the oldest first."""
+        columns = [sa.cast(_pending[column], sa.Text) for column in PENDING_COLUMNS]
+        statement = sa.select(*columns).order_by(_pending.received_at, _pending.execution_id).limit(limit)
+        with translated_errors():
+            return [report_of(row) for row in await self._connection.execute(statement)]
+
+    async def _first(self, statement: sa.Select[*tuple[Any, ...]]) -> BookedEntry | None:
+        with translated_errors():
+            row = (await self._connection.execute(statement)).first()
+        return None if row is None else booked_entry(row)
+
+
+class LedgerRepository(LedgerReader):
+    """Writes to the ledger and, in the same statements, to the positions; it never commits.
+
+    Whoever books a position holds its lock until the transaction ends: keep transactions short.
+
+    Args:
+        connection: In a transaction.
+        on_booked: Called with everything that was booked, before it is committed.
+        identity: By which rules a fill is known again.
+
+    Attributes:
+        identity: These rules.
+    """
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        on_booked: Callable[[BookedFill], None] | None = None,
+        identity: FillIdentity | None = None,
+    ) -> None:
+        super().__init__(connection)
+        self.identity = identity or FillIdentity()
+        self._on_booked = on_booked or (lambda _: None)
+        # Advisory locks do not keep tasks of one transaction apart: what one reads, another must not change.
+        self._turn = asyncio.Lock()
+
+    async def record_fill(self, entry: LedgerEntry) -> BookedFill:
+        """Book a fill: the entry, the position and what was realized, by average cost.
+
+        The same (broker, account, execution id) again changes nothing and returns what the first booking returned.
+        So a fill whose outcome is not known is simply sent again, on any later day: only its own time counts.
+
+        Raises:
+            LedgerConflict: Another fill, or one of another trading day, is booked under this execution id; shows both.
+            TransactionConflict: Another transaction books something under this execution id just now.
+            InvalidRecord: The fill is in another currency or market than its position, or the position would not
+                fit its columns.
+        """
+        scoped = self.identity.scoped(entry)
+        async with self._turn:
+            booking = await self._read([scoped])
+            for error in booking.errors.values():
+                raise error
+            return (await self._write(booking))[0]
+
+    @overload
+    async def record_fills(
+        self, entries: Iterable[LedgerEntry | Mapping[str, Any]], *, on_error: Literal["raise"] = "raise"
+    ) -> list[BookedFill]: ...
+
+    @overload
+    async def record_fills(
+        self, entries: Iterable[LedgerEntry | Mapping[str, Any]], *, on_error: Literal["collect"]
+    ) -> list[BookedFill | RejectedEntry]: ...
+
+    async def record_fills(
+        self,
+        entries: Iterable[LedgerEntry | Mapping[str, Any]],
+        *,
+        on_error: Literal["raise", "collect"] = "raise",
+    ) -> list[BookedFill] | list[BookedFill | RejectedEntry]:
+        """Book many fills at once, in the order given, by the rules of `record_fill`.
+
+        Args:
+            entries: Fills, or the fields of fills.
+            on_error: `"raise"` books none if one is wrong; `"collect"` books the good ones.
+
+        Returns:
+            One result for each entry, in their order; with `"collect"`, a `RejectedEntry` for a wrong one.
+
+        Raises:
+            InvalidRecord: With `"raise"`: names the row, counted from 1, and the field.
+            LedgerConflict: With `"raise"`: names the row.
+        """
+        given = list(entries)
+        good: list[LedgerEntry] = []
+        rows: list[int] = []
+        errors: dict[int, InvalidRecord | LedgerConflict] = {}
+        for row, item in enumerate(given, 1):
+            try:
+                good.append(self.identity.scoped(_entry_of(item) if isinstance(item, Mapping) else item))
+                rows.append(row)
+            except InvalidRecord as error:
+                errors[row] = error
+                if on_error == "raise":
+                    raise error.at(row) from error
+        if not good:
+            rejected: list[BookedFill | RejectedEntry] = [_rejected(row, given, error) for row, error in errors.items()]
+            return rejected
+        async with self._turn:
+            booking = await self._read(good)
+            errors |= {rows[index]: error for index, error in booking.errors.items()}
+            if errors and on_error == "raise":
+                row, first = min(errors.items())
+                raise first.at(row) from first
+            booked = await self._write(booking)
+        results: dict[int, BookedFill | RejectedEntry] = {rows[index]: result for index, result in booked.items()}
+        results |= {row: _rejected(row, given, error) for row, error in errors.items()}
+        return [results[row] for row in range(1, len(given) + 1)]
+
+    async def reverse_fill(self, reversal: Reversal) -> BookedFill | None:
+        """Take a fill back: an opposite entry that names it, after which the position is as if it had never been.
+
+        A reversal that comes before its fill is kept, and booked when the fill comes.
+
+        Returns:
+            What it did; None if it was kept.
+
+        Raises:
+            LedgerConflict: Another report has taken the fill back, or the id of this one is taken.
+        """
+        return await self._book_report(reversal)
+
+    async def correct_fill(self, correction: Correction) -> BookedFill | None:
+        """Replace a fill by the right one: a reversal and a new entry that takes the old one's place.
+
+        A correction that comes before its fill is kept, and booked when the fill comes.
+
+        Returns:
+            What the new fill did, with the reversal in `applied`; None if it was kept.
+
+        Raises:
+            LedgerConflict: Another report has taken the fill back, or the id of this one is taken.
+            InvalidRecord: It is of another instrument than its fill.
+        """
+        return await self._book_report(correction)
+
+    async def _book_report(self, report: Reversal | Correction) -> BookedFill | None:
+        scoped = self.identity.scoped_report(report)
+        async with self._turn:
+            with _booking_errors():
+                booked = await book_report(await driver_connection(self._connection), scoped, self.identity)
+        if booked is not None:
+            self._on_booked(booked)
+        return booked
+
+    async def _read(self, entries: Sequence[LedgerEntry]) -> Booking:
+        booking = Booking(entries, self.identity)
+        with translated_errors():
+            await booking.read(await driver_connection(self._connection))
+        return booking
+
+    async def _write(self, booking: Booking) -> dict[int, BookedFill]:
+        with _booking_errors():
+            driver = await driver_connection(self._connection)
+            results = await booking.write(driver)
+            if booking.reports_wait:
+                await settle_reports(driver, booking, results, self.identity)
+        for booked in results.values():
+            self._on_booked(booked)
+        return results
+
+
+@contextlib.contextmanager
+def _booking_errors() -> Iterator[None]:
+    """Our errors; an execution id that was not there when it was looked for is somebody else's booking just now."""
+    try:
+        with translated_errors():
+            yield
+    except UniqueViolated as error:
+        raise TransactionConflict(
+            "another transaction booked one of these execution ids at the same time; what it booked is seen by who "
+            "runs the unit of work again",
+            sqlstate=error.sqlstate,
+            constraint=error.constraint,
+        ) from error
+
+
+def _filtered(
+    account: str | None,
+    symbol: str | None,
+    strategy_tag: str | None,
+    start: dt.datetime | None,
+    end: dt.datetime | None,
+) -> sa.Select[*tuple[Any, ...]]:
+    check_asked(account=account, symbol=symbol, strategy_tag=strategy_tag)
+    statement = _ROW.order_by(_entry.id)
+    for column, value in ((_entry.account, account), (_entry.symbol, symbol), (_entry.strategy_tag, strategy_tag)):
+        if value is not None:
+            statement = statement.where(column == value)
+    if start is not None:
+        statement = statement.where(_entry.timestamp >= utc("start", start))
+    if end is not None:
+        statement = statement.where(_entry.timestamp < utc("end", end))
+    return statement
+
+
+def _entry_of(fields: Mapping[str, Any]) -> LedgerEntry:
+    try:
+        return LedgerEntry(**fields)
+    except TypeError as error:
+        # Python names the field that is missing or unknown, after the name of the constructor.
+        raise InvalidRecord(field="fields", reason=str(error).partition("() ")[2] or str(error)) from error
+
+
+def _rejected(
+    row: int, given: Sequence[LedgerEntry | Mapping[str, Any]], error: InvalidRecord | LedgerConflict
+) -> RejectedEntry:
+    return RejectedEntry(row=row, entry=given[row - 1], reason=str(error))

@@ -1,0 +1,295 @@
+"""Positions: what is held, what it is worth, and the proof that it equals the ledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import sqlalchemy as sa
+
+from qts_data.contracts import Position
+from qts_data.contracts.checks import check_amount, check_decimal, check_price
+from qts_data.contracts.identity import check_asked
+from qts_data.contracts.instants import plausible
+from qts_data.database.errors import translated_errors
+from qts_data.database.pipeline import Pipeline, driver_connection
+from qts_data.database.streaming import stream_rows
+from qts_data.errors import InvalidRecord, NotFound
+from qts_data.models import LedgerEntry as Entry
+from qts_data.models import Position as Row
+from qts_data.repositories.book.booking import GATE, half_even, write_positions
+from qts_data.repositories.book.proof import Mismatch, Verification, compare, rebuild, verify
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable, Iterable
+    from decimal import Decimal
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from qts_data.database.streaming import Stream
+
+__all__ = ["PositionReader", "PositionRepository"]
+
+_position = Row.__table__.c
+_entry = Entry.__table__.c
+_FIELDS: Final = (
+    "account", "symbol", "market", "currency", "qty", "avg_price", "cost_basis", "realized_pnl", "mark_price",
+    "exposure_value", "exposure_pct", "unrealized_pnl", "marked_at", "last_ledger_id", "updated_at",
+)  # fmt: skip
+_ALL: Final = sa.select(*(_position[field] for field in _FIELDS))
+# All of them or none, and a value that does not fit is told, not run into: that would abort the transaction.
+_MARK: Final = sa.text(
+    f"""
+    WITH held AS (
+        SELECT account, symbol, currency, cost_basis, {half_even("(qty * CAST(:price AS numeric))")} AS exposure
+          FROM positions
+         WHERE symbol = :symbol AND (CAST(:account AS text) IS NULL OR account = :account)
+           AND (marked_at IS NULL OR marked_at <= :at)
+         ORDER BY account
+           FOR NO KEY UPDATE
+    ), valued AS (
+        SELECT account, symbol, currency, exposure, exposure - cost_basis AS unrealized,
+               round(exposure / CAST(:equity AS numeric), 6) AS share
+          FROM held
+    ), good AS (
+        SELECT FROM valued
+        HAVING bool_and(abs(exposure) < 1e16 AND abs(unrealized) < 1e16 AND (share IS NULL OR abs(share) < 1e6))
+           AND count(DISTINCT currency) = 1
+    ), done AS (
+        UPDATE positions AS p
+           SET mark_price = :price, marked_at = :at, exposure_value = valued.exposure,
+               unrealized_pnl = valued.unrealized, exposure_pct = valued.share,
+               marked_equity = CAST(:equity AS numeric), updated_at = clock_timestamp()
+          FROM valued CROSS JOIN good
+         WHERE p.account = valued.account AND p.symbol = valued.symbol
+     RETURNING {", ".join(f"p.{field}" for field in _FIELDS)}
+    )
+    SELECT valued.currency AS held_in, valued.exposure, valued.unrealized, valued.share, done.*
+      FROM valued LEFT JOIN done USING (account, symbol)
+     ORDER BY valued.account
+    """
+)
+
+
+class PositionReader:
+    """Questions about positions, in the transaction of one connection."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def get_position(self, symbol: str, account: str = "main") -> Position:
+        """The position of an account in a symbol.
+
+        Raises:
+            NotFound: The account has never traded it.
+        """
+        found = await self.find_position(symbol, account)
+        if found is None:
+            raise NotFound(f"{account} has no position in {symbol}")
+        return found
+
+    async def find_position(self, symbol: str, account: str = "main") -> Position | None:
+        """The same, or None if the account has never traded it.
+
+        Raises:
+            InvalidRecord: No position can have this symbol or account.
+        """
+        check_asked(symbol=symbol, account=account)
+        found = await self._rows(_ALL.where(_position.account == account, _position.symbol == symbol))
+        return found[0] if found else None
+
+    async def list_by_key(self, keys: Iterable[tuple[str, str]]) -> list[Position]:
+        """Positions by account and symbol, in that order; those that are not there are left out."""
+        pairs = list(keys)
+        for account, symbol in pairs:
+            check_asked(account=account, symbol=symbol)
+        accounts, symbols = ([pair[place] for pair in pairs] for place in (0, 1))
+        given = (
+            sa.func.unnest(sa.cast(accounts, sa.ARRAY(sa.Text)), sa.cast(symbols, sa.ARRAY(sa.Text)))
+            .table_valued("account", "symbol")
+            .render_derived(name="given")
+        )
+        wanted = sa.select(given.c.account, given.c.symbol)
+        statement = _ALL.where(sa.tuple_(_position.account, _position.symbol).in_(wanted))
+        return await self._rows(statement.order_by(_position.account, _position.symbol))
+
+    async def list_positions(
+        self,
+        *,
+        account: str | None = None,
+        symbol: str | None = None,
+        market: str | None = None,
+        strategy_tag: str | None = None,
+        open_only: bool = False,
+        after: tuple[str, str] | None = None,
+        limit: int = 1000,
+    ) -> list[Position]:
+        """Positions in order of account and symbol.
+
+        Args:
+            account: Only this account's.
+            symbol: Only in this instrument.
+            market: Only of this market.
+            strategy_tag: Only those that this strategy has traded.
+            open_only: Leave out those whose quantity is 0.
+            after: Only those behind this (account, symbol); to page on, the last one seen.
+            limit: At most so many.
+        """
+        statement = _filtered(account, market, strategy_tag, open_only=open_only).limit(limit)
+        if symbol is not None:
+            check_asked(symbol=symbol)
+            statement = statement.where(_position.symbol == symbol)
+        if after is not None:
+            statement = statement.where(sa.tuple_(_position.account, _position.symbol) > sa.tuple_(*after))
+        return await self._rows(statement)
+
+    def stream(
+        self, *, account: str | None = None, market: str | None = None, open_only: bool = False
+    ) -> Stream[Position]:
+        """Stream all positions in order of account and symbol, a few thousand at a time.
+
+        Statements of the same transaction work beside the stream, and it may be left at any moment.
+        """
+        statement = _filtered(account, market, None, open_only=open_only)
+        return stream_rows(self._connection, statement, _position_of)
+
+    async def rebuild_positions(
+        self, as_of: dt.datetime | None = None, *, by: Literal["timestamp", "recorded_at"] = "timestamp"
+    ) -> list[Position]:
+        """The positions that the ledger makes, now or at a past instant, without a valuation.
+
+        Args:
+            as_of: The last instant that counts; None for now.
+            by: `"timestamp"` counts what had been traded by then, even if it was booked later; `"recorded_at"` what had
+                been booked by then: what the book showed. The two entries of a correction are recorded microseconds
+                apart: at an instant between them, a state that no transaction saw, its fill is taken back and not yet
+                replaced.
+
+        Raises:
+            InvalidRecord: `as_of` has no time zone.
+        """
+        return await rebuild(self._connection, as_of, by)
+
+    async def verify_positions(self) -> Verification:
+        """Fold the whole ledger and compare every entry and every position with it, to the last digit.
+
+        Use it in `database.reader(snapshot=True)`: else a fill may come between the two reads.
+        """
+        return await verify(self._connection, [position async for position in self.stream()])
+
+    async def _rows(self, statement: sa.Select[Any]) -> list[Position]:
+        with translated_errors():
+            rows = (await self._connection.execute(statement)).mappings()
+            return [Position(**row) for row in rows]
+
+
+class PositionRepository(PositionReader):
+    """Writes to positions; quantities are written by the ledger only.
+
+    Args:
+        connection: In a transaction.
+        on_changed: Told of the account and symbol of each position that is written, before it is committed.
+    """
+
+    def __init__(self, connection: AsyncConnection, on_changed: Callable[[str, str], None] | None = None) -> None:
+        super().__init__(connection)
+        self._on_changed = on_changed or (lambda *_: None)
+
+    async def mark(
+        self,
+        symbol: str,
+        price: Decimal,
+        at: dt.datetime,
+        *,
+        account: str | None = None,
+        equity: Decimal | None = None,
+    ) -> list[Position]:
+        """Value the positions in a symbol: exposure and unrealized P&L at a price.
+
+        A price that is older than the one a position is valued at changes nothing there.
+
+        Args:
+            symbol: The instrument.
+            price: Its price in the positions' currency.
+            at: When that was the price.
+            account: Only this account's position; None for those of all accounts.
+            equity: Equity in the same currency, above 0, of the account or, without one, of all of them together;
+                makes `exposure_pct`, which is None without.
+
+        Returns:
+            The positions that were valued.
+
+        Raises:
+            InvalidRecord: A value or what follows from it cannot be stored, `at` is naive or implausible (see
+                `any_time`), or accounts hold the symbol in several currencies and `account` is not given; nothing was
+                valued.
+        """
+        check_asked(symbol=symbol, account=account)
+        check_price("price", price)
+        at = plausible("at", at)
+        if equity is not None:
+            check_amount("equity", equity)
+            if equity <= 0:
+                raise InvalidRecord(field="equity", reason=f"{equity} is not above zero")
+        parameters = {"symbol": symbol, "price": price, "at": at, "account": account, "equity": equity}
+        with translated_errors():
+            rows = (await self._connection.execute(_MARK, parameters)).mappings().all()
+        for row in rows:
+            check_amount("exposure_value", row["exposure"])
+            check_amount("unrealized_pnl", row["unrealized"])
+            if row["share"] is not None:
+                check_decimal("exposure_pct", row["share"], integer_digits=6, places=6)
+        currencies = sorted({row["held_in"] for row in rows})
+        if len(currencies) > 1:
+            raise InvalidRecord(
+                field="account", reason=f"is not given, and {symbol} is held in {', '.join(currencies)}: say whose"
+            )
+        valued = [Position(**{field: row[field] for field in _FIELDS}) for row in rows]
+        for one in valued:
+            self._on_changed(one.account, one.symbol)
+        return valued
+
+    async def restore_positions(self) -> tuple[Mismatch, ...]:
+        """Write the positions as the ledger makes them; returns what was wrong.
+
+        Nobody else books until the transaction ends. Entries of the ledger are never changed: what is wrong in them
+        is returned, too, and stays; one that cannot be read does not count.
+        """
+        with translated_errors():
+            driver = await driver_connection(self._connection)
+            pipeline = Pipeline(driver)
+            pipeline.add(GATE)
+            await pipeline.run()
+        found, right = await compare(self._connection, [position async for position in self.stream()])
+        wrong = {(one.account, one.symbol) for one in found.mismatches if one.ledger_id is None}
+        with translated_errors():
+            await write_positions(driver, [right[key] for key in sorted(wrong & right.keys())])
+            for account, symbol in sorted(wrong - right.keys()):
+                await self._connection.execute(
+                    sa.delete(Row).where(_position.account == account, _position.symbol == symbol)
+                )
+        for key in wrong:
+            self._on_changed(*key)
+        return found.mismatches
+
+
+def _position_of(row: sa.Row[Any]) -> Position:
+    return Position(**dict(zip(_FIELDS, row, strict=True)))
+
+
+def _traded_by(strategy_tag: str) -> sa.ColumnElement[bool]:
+    return sa.exists().where(
+        _entry.strategy_tag == strategy_tag, _entry.account == _position.account, _entry.symbol == _position.symbol
+    )
+
+
+def _filtered(account: str | None, market: str | None, strategy_tag: str | None, *, open_only: bool) -> sa.Select[Any]:
+    statement = _ALL.order_by(_position.account, _position.symbol)
+    for column, value in ((_position.account, account), (_position.market, market)):
+        if value is not None:
+            check_asked(**{column.key: value})
+            statement = statement.where(column == value)
+    if strategy_tag is not None:
+        check_asked(strategy_tag=strategy_tag)
+        statement = statement.where(_traded_by(strategy_tag))
+    return statement.where(_position.qty != 0) if open_only else statement

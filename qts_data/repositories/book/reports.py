@@ -1,0 +1,251 @@
+"""Busts and corrections: what a broker says later about a fill.
+
+In FIX terms an execution report with ExecType H (Trade Cancel) or G (Trade Correct), whose ExecRefID names the fill.
+Both are booked as new entries. A bust is the opposite of its fill; a correction is that, and a new fill in the old
+one's place. What they do to the position and to realized P&L is the difference to a book in which the fill had never
+been, or had always been right.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, cast
+
+from qts_data.contracts import Correction, LedgerEntry, Reversal
+from qts_data.contracts.leniency import as_stored
+from qts_data.database.pipeline import Pipeline, Statement, array
+from qts_data.errors import InvalidRecord, LedgerConflict
+from qts_data.rules.average_cost import Fold, Trade
+from qts_data.repositories.book.booking import (GATE, LOCK, RESERVE, add_entries, add_look, add_positions, lock_parameter, read_entries, repeated, results_of)
+from qts_data.rules.booking import require_same_instrument
+from qts_data.repositories.book.ledger_rows import Booked, booked_entry, decimal, entry_columns, instant, stored_id, utc_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
+
+    from qts_data.contracts import BookedEntry, BookedFill, Side
+    from qts_data.rules.fill_identity import FillIdentity
+    from qts_data.repositories.book.booking import Booking, Driver, FillKey
+
+    Report: TypeAlias = Reversal | Correction
+
+_log = logging.getLogger(__name__)
+
+__all__ = ["PENDING_COLUMNS", "book_report", "report_of", "settle_reports"]
+
+
+_HISTORY: Final = Statement(
+    "read_history",
+    f"SELECT {entry_columns('l')} FROM t_ledger AS l WHERE account = $1 AND symbol = $2 ORDER BY id",
+)
+_FILL_COLUMNS: Final = (
+    "symbol", "market", "side", "qty", "price", "amount", "fee", "currency", "fee_currency", "strategy_tag", "order_id",
+)  # fmt: skip
+PENDING_COLUMNS: Final = ("broker", "account", "execution_id", "refers_to", "timestamp", *_FILL_COLUMNS)
+"""Columns of pending_reports in the order in which `report_of` reads them."""
+_KEEP: Final = Statement(
+    "keep_report",
+    f"INSERT INTO pending_reports AS p ({', '.join(PENDING_COLUMNS)}) "
+    f"VALUES ({', '.join(f'${number}' for number, _ in enumerate(PENDING_COLUMNS, 1))}) "
+    # An update that changes nothing, for DO NOTHING would return nothing.
+    "ON CONFLICT (broker, account, execution_id) DO UPDATE SET received_at = p.received_at "
+    f"RETURNING {', '.join(f'p.{column}' for column in PENDING_COLUMNS)}",
+)
+_TAKE_WAITING: Final = Statement(
+    "take_waiting_reports",
+    "DELETE FROM pending_reports AS p USING unnest($1::text[], $2::text[], $3::text[]) AS k(broker, account, fill) "
+    "WHERE p.broker = k.broker AND p.account = k.account AND p.refers_to = k.fill "
+    f"RETURNING p.received_at, {', '.join(f'p.{column}' for column in PENDING_COLUMNS)}",
+)
+
+
+async def book_report(driver: Driver, report: Report, identity: FillIdentity) -> BookedFill | None:
+    """Book a bust or a correction, or keep it if its fill is not there yet.
+
+    Args:
+        driver: The connection.
+        report: The report, with the scopes of its ids.
+        identity: By which rules a report is known again.
+
+    Returns:
+        What it did; None if it was kept.
+
+    Raises:
+        LedgerConflict: Another report has taken the fill back, or the id of this one is taken.
+        InvalidRecord: A correction is of another instrument than its fill.
+    """
+    original = await _find_original(driver, report)
+    if original is None:
+        # Nobody books while this is held: what is not there now was not on its way either.
+        pipeline = Pipeline(driver)
+        pipeline.add(GATE)
+        await pipeline.run()
+        original = await _find_original(driver, report)
+        if original is None:
+            await _keep(driver, report, identity)
+            return None
+    results = {0: await _apply(driver, original, report, identity)}
+    # Another report may have overtaken this one.
+    await _settle(driver, {report.key: 0}, results, identity)
+    return results[0]
+
+
+async def settle_reports(
+    driver: Driver, booking: Booking, results: dict[int, BookedFill], identity: FillIdentity
+) -> None:
+    """Book what was waiting for fills that have just been booked, in the order in which it came.
+
+    What was booked is put into the results of the fills. A report can itself have been waited for. One that does not
+    go with its fill, or comes second to another, must not stop the fill: it goes on waiting, for people to look at.
+    """
+    await _settle(driver, {one.entry.key: index for index, one in booking.booked.items()}, results, identity)
+
+
+async def _settle(
+    driver: Driver, waited_for: dict[FillKey, int], results: dict[int, BookedFill], identity: FillIdentity
+) -> None:
+    while waited_for:
+        pipeline = Pipeline(driver)
+        pipeline.add(_TAKE_WAITING, *(array(column) for column in zip(*waited_for, strict=True)))
+        (rows,) = await pipeline.run()
+        following: dict[FillKey, int] = {}
+        for row in sorted(rows, key=lambda row: instant(row[0])):
+            report = report_of(row[1:])
+            key = report.fill_key
+            try:
+                applied = await _apply(driver, (await read_entries(driver, [key]))[key], report, identity)
+            except (InvalidRecord, LedgerConflict) as error:
+                _log.warning("a report that waited for its fill cannot be booked: %s", error)
+                await _keep(driver, report, identity)
+                continue
+            index = waited_for[key]
+            results[index] = replace(results[index], applied=(*results[index].applied, applied))
+            following[report.key] = index
+        waited_for = following
+
+
+async def _find_original(driver: Driver, report: Report) -> BookedEntry | None:
+    found = await read_entries(driver, [report.fill_key])
+    return found.get(report.fill_key)
+
+
+async def _apply(driver: Driver, original: BookedEntry, report: Report, identity: FillIdentity) -> BookedFill:
+    fill = original.entry
+    if original.reverses_id is not None:
+        raise LedgerConflict("what it refers to is itself a reversal", booked=str(fill), given=str(report))
+    if isinstance(report, Correction):
+        require_same_instrument(report.entry, fill.market, fill.currency)
+        if report.entry.symbol != fill.symbol:
+            raise InvalidRecord(
+                field="symbol",
+                reason=f"is {report.entry.symbol!r}, but the fill was of {fill.symbol!r}; reverse it and book another",
+            )
+    pipeline = Pipeline(driver)
+    pipeline.add(LOCK, lock_parameter([(fill.account, fill.symbol)]))
+    pipeline.add(_HISTORY, fill.account, fill.symbol)
+    add_look(pipeline, {report.key, report.reversal_of(fill).key})
+    pipeline.add(RESERVE, "2")
+    _, rows, taken, reserved = await pipeline.run()
+    history = list(map(booked_entry, rows))
+    undone = next((one for one in history if one.reverses_id == original.id), None)
+    if undone is not None:
+        return _repeated(history, original, undone, report, identity)
+    for other in map(booked_entry, taken):
+        raise LedgerConflict("its execution id is that of another entry", booked=str(other.entry), given=str(report))
+    booked = _compute(history, original, report, [int(row[0] or 0) for row in reserved])
+    pipeline = Pipeline(driver)
+    add_entries(pipeline, booked)
+    add_positions(pipeline, booked)
+    _, written = await pipeline.run()
+    first, *more = results_of(booked, written)
+    return replace(more[0], applied=(first,)) if more else first
+
+
+def _compute(history: Iterable[BookedEntry], original: BookedEntry, report: Report, ids: Sequence[int]) -> list[Booked]:
+    fold = Fold()
+    for one in history:
+        fold.add(one.id, Trade.of(one.entry), reverses_id=one.reverses_id, corrects_id=one.corrects_id)
+    before = fold.holding
+    opposite = report.reversal_of(original.entry)
+    fold.add(ids[0], Trade.of(opposite), reverses_id=original.id)
+    without = fold.holding
+    booked = [Booked.of(ids[0], opposite, before, without, reverses_id=original.id)]
+    if isinstance(report, Correction):
+        fold.add(ids[1], Trade.of(report.entry), corrects_id=original.id)
+        booked.append(Booked.of(ids[1], report.entry, without, fold.holding, corrects_id=original.id))
+    return booked
+
+
+def _repeated(
+    history: Iterable[BookedEntry],
+    original: BookedEntry,
+    undone: BookedEntry,
+    report: Report,
+    identity: FillIdentity,
+) -> BookedFill:
+    """The first result of a report that comes again."""
+    if undone.entry.key != report.reversal_of(original.entry).key:
+        raise LedgerConflict("another report took this fill back", booked=str(undone.entry), given=str(report))
+    if isinstance(report, Reversal):
+        identity.require_same_day(undone.entry, report.timestamp, report)
+        return repeated(undone)
+    corrected = next((one for one in history if one.corrects_id == original.id), None)
+    if corrected is None:
+        raise LedgerConflict("a reversal took this fill back", booked=str(undone.entry), given=str(report))
+    identity.require_same_fill(corrected.entry, report.entry)
+    return replace(repeated(corrected), applied=(repeated(undone),))
+
+
+async def _keep(driver: Driver, report: Report, identity: FillIdentity) -> None:
+    entry = report.entry if isinstance(report, Correction) else None
+    fill = [None if entry is None else _text(getattr(entry, column)) for column in _FILL_COLUMNS]
+    pipeline = Pipeline(driver)
+    pipeline.add(_KEEP, *report.key, report.fill_key[2], utc_text(report.timestamp), *fill)
+    ((row,),) = await pipeline.run()
+    identity.require_same_report(report_of(row), report)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def report_of(row: Sequence[str | None]) -> Report:
+    """A row of pending_reports, in the order of `PENDING_COLUMNS`."""
+    with as_stored():
+        return _report_of(row)
+
+
+def _report_of(row: Sequence[str | None]) -> Report:
+    broker, account, execution_id, refers_to, timestamp, symbol, market, side, qty, price, amount, fee, *rest = row
+    currency, fee_currency, strategy_tag, order_id = rest
+    stored = cast("str", execution_id)
+    if symbol is None:
+        return Reversal(
+            timestamp=instant(timestamp),
+            broker=cast("str", broker),
+            account=cast("str", account),
+            **stored_id(stored),
+            reverses=cast("str", refers_to),
+        )
+    return Correction(
+        entry=LedgerEntry(
+            timestamp=instant(timestamp),
+            broker=cast("str", broker),
+            account=cast("str", account),
+            **stored_id(stored),
+            symbol=symbol,
+            market=cast("str", market),
+            side=cast("Side", side),
+            qty=decimal(qty),
+            price=decimal(price),
+            amount=decimal(amount),
+            fee=decimal(fee),
+            currency=cast("str", currency),
+            fee_currency=fee_currency,
+            strategy_tag=strategy_tag,
+            order_id=order_id,
+        ),
+        corrects=cast("str", refers_to),
+    )

@@ -1,0 +1,1 @@
+"""Ticks, bars, gaps and sessions."""

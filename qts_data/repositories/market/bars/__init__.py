@@ -1,0 +1,1 @@
+"""Bars: official, of vendors, and made of ticks."""

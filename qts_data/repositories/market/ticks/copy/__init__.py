@@ -1,0 +1,1 @@
+"""The wire format of COPY, and ticks in columns."""

@@ -1,0 +1,120 @@
+"""Rows of a server's cursor, each as one value of type record in the server's binary form.
+
+One value for each row, not one for each field: to take a value out of libpq's result costs more than to read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import pq
+
+from qts_data.database.driver import driver_of
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+__all__ = ["fetch"]
+
+_TURN_SECONDS: Final = 0.001
+# The server sends some fifty rows at a time; to be woken by each packet would cost more than to read it.
+_GATHER_SECONDS: Final = 0.0005
+_PATIENCE_SECONDS: Final = 2.0
+
+
+async def fetch(connection: AsyncConnection, cursor: str, rows: int) -> Any:
+    """Read the next rows of a cursor.
+
+    A cancelled task waits for the answer, for two seconds, so that the transaction goes on. Then it cancels the
+    statement, which ends the transaction.
+
+    Args:
+        connection: In the transaction of the cursor.
+        cursor: Its name.
+        rows: Most rows to read.
+
+    Returns:
+        Libpq's result.
+
+    Raises:
+        psycopg.Error: The server's error, or the connection was lost.
+    """
+    async with driver_of(connection) as driver:
+        return await _to_its_end(driver, f"FETCH FORWARD {rows} FROM {cursor}")
+
+
+async def _to_its_end(driver: psycopg.AsyncConnection[Any], statement: str) -> Any:
+    running = asyncio.ensure_future(_exchange(driver, statement))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        if (await asyncio.wait([running], timeout=_PATIENCE_SECONDS))[1]:
+            with contextlib.suppress(psycopg.Error):
+                await driver.cancel_safe(timeout=_PATIENCE_SECONDS)
+            if (await asyncio.wait([running], timeout=_PATIENCE_SECONDS))[1]:
+                # The server answers nothing: its answer must not be read by another statement.
+                running.cancel()
+                driver.pgconn.finish()
+        raise
+    finally:
+        if running.done() and not running.cancelled():
+            running.exception()
+
+
+async def _exchange(driver: psycopg.AsyncConnection[Any], statement: str) -> Any:
+    async with driver.lock:
+        pgconn = driver.pgconn
+        pgconn.send_query_params(statement.encode(), None, result_format=pq.Format.BINARY)
+        while pgconn.flush():  # noqa: ASYNC110 - libpq gives no event for it
+            await asyncio.sleep(0)
+        look = select.poll()
+        look.register(pgconn.socket, select.POLLIN)
+        await _readable(pgconn.socket)
+        while True:
+            until = time.perf_counter() + _TURN_SECONDS
+            while look.poll(0):
+                pgconn.consume_input()
+                if not pgconn.is_busy() or time.perf_counter() > until:
+                    break
+            if not pgconn.is_busy():
+                break
+            if look.poll(0):
+                await asyncio.sleep(0)
+            else:
+                await _readable(pgconn.socket)
+                await asyncio.sleep(_GATHER_SECONDS)
+        result = pgconn.get_result()
+        while pgconn.is_busy():
+            await _readable(pgconn.socket)
+            pgconn.consume_input()
+        while (more := pgconn.get_result()) is not None:
+            result = more  # an error that came behind the rows
+    if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+        raise _error(driver, result)
+    return result
+
+
+def _error(driver: psycopg.AsyncConnection[Any], result: Any) -> psycopg.Error:
+    if result is None:
+        return psycopg.OperationalError("the connection gave no answer")
+    return psycopg.errors.error_from_result(result, encoding=driver.info.encoding)
+
+
+async def _readable(file: int) -> None:
+    loop = asyncio.get_running_loop()
+    arrived = loop.create_future()
+
+    def wake() -> None:
+        if not arrived.done():
+            arrived.set_result(None)
+
+    loop.add_reader(file, wake)
+    try:
+        await arrived
+    finally:
+        loop.remove_reader(file)

@@ -1,0 +1,59 @@
+"""Records to columns: where Arrow is installed, records too are numbered, sorted and encoded by it and NumPy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qts_data.extras import require
+from qts_data.repositories.market.ticks.copy.columns import Columns, read_columns, with_eight_places
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from decimal import Decimal
+
+    from qts_data.contracts import TickData
+
+__all__ = ["RecordColumns"]
+
+
+class RecordColumns:
+    """Gathers records, some at a time; their values were checked when the records were made."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._parts: list[Any] = []
+
+    def add(self, ticks: Sequence[TickData]) -> None:
+        """Take the next ones, a microsecond or two each."""
+        pyarrow = require("pyarrow")
+        self.size += len(ticks)
+        self._parts.append(
+            pyarrow.RecordBatch.from_arrays(
+                [
+                    pyarrow.array([tick.time for tick in ticks], pyarrow.timestamp("us", "UTC")),
+                    pyarrow.array([tick.symbol for tick in ticks], pyarrow.string()),
+                    pyarrow.array([tick.source for tick in ticks], pyarrow.string()),
+                    pyarrow.array([tick.seq for tick in ticks], pyarrow.int64()),
+                    _numbers([tick.price for tick in ticks]),
+                    _numbers([tick.volume for tick in ticks]),
+                    _numbers([tick.bid for tick in ticks]),
+                    _numbers([tick.ask for tick in ticks]),
+                ],
+                names=["time", "symbol", "source", "seq", "price", "volume", "bid", "ask"],
+            )
+        )
+
+    def columns(self) -> Columns:
+        """All of them."""
+        columns, _ = read_columns(require("pyarrow").concat_batches(self._parts))
+        return columns
+
+
+def _numbers(values: Sequence[Decimal | None]) -> Any:
+    pyarrow = require("pyarrow")
+    kind = pyarrow.decimal128(38, 8)
+    try:
+        return pyarrow.array(values, kind)
+    except pyarrow.ArrowInvalid:
+        # More zeros behind the point than Arrow has places for.
+        return pyarrow.array([None if value is None else with_eight_places(value) for value in values], kind)

@@ -1,0 +1,41 @@
+"""Groups of a live feed, made ready for COPY."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from qts_data.repositories.market.ticks.sources import Numbering, batches_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qts_data.contracts import TickData
+    from qts_data.repositories.market.ticks.batch import Batch
+
+__all__ = ["Group", "live_numbering", "prepared"]
+
+
+class Group(NamedTuple):
+    """The next ticks of a stream.
+
+    Attributes:
+        ticks: In the order they came.
+        batches: The same, numbered, sorted and encoded.
+        numbering: What numbered them; groups of one numbering are to be loaded in the order they were prepared.
+    """
+
+    ticks: Sequence[TickData]
+    batches: list[Batch]
+    numbering: Numbering
+
+
+def live_numbering() -> Numbering:
+    """Counters for a feed that may go on for days: what they have forgotten, the table knows."""
+    return Numbering(strict=False)
+
+
+async def prepared(ticks: Sequence[TickData], numbering: Numbering) -> Group:
+    """A group of these ticks."""
+    following = batches_of(ticks, batch_size=len(ticks), numbering=numbering, split=True, source=None, reject=None)
+    made = await following()
+    return Group(ticks, made[0] if made else [], numbering)

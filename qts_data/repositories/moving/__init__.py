@@ -1,0 +1,1 @@
+"""The outbox and the records of a move."""

@@ -1,0 +1,1 @@
+"""Live paths that own their transactions: fills and ticks in groups, and the spool."""

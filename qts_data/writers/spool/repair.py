@@ -1,0 +1,65 @@
+"""Taking a tick out of a spool by hand: one that the table refuses, and that would stop each writer anew."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import TYPE_CHECKING
+
+from qts_data.errors import NotFound
+from qts_data.writers.spool.files import keep, sync_directory
+from qts_data.writers.spool.format import Kind, encode_tick, read, record, seal_record, seed_of
+from qts_data.writers.spool.lock import SpoolLock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qts_data.contracts import TickData
+
+__all__ = ["set_aside"]
+
+
+def set_aside(file: Path, number: int, *, reason: str) -> TickData:
+    """Mark a record as one that is not sent; its file as it was is kept in `NAME.damaged`, with the reason.
+
+    Args:
+        file: A file of a spool, as the message of a writer names it.
+        number: The record, counted from 1, as the message of a writer names it.
+        reason: For the person who reads `reasons.txt`.
+
+    Returns:
+        The tick, to be written again by hand.
+
+    Raises:
+        SpoolInUse: A writer holds the spool; end it first.
+        NotFound: The file has no such record.
+    """
+    name = file.name.rsplit(".", 4)[0]
+    lock = SpoolLock(file.parent / f"{name}.lock")
+    try:
+        data = bytearray(file.read_bytes())
+        content = read(bytes(data))
+        placed = next((one for one in content.ticks if one.record == number), None)
+        if placed is None or content.head is None:
+            raise NotFound(f"{file} has no record {number}, or its head is damaged")
+        keep(file, file.parent / f"{name}.damaged", [f"{file}: record {number}: set aside by hand: {reason}"])
+        seed = seed_of(content.head.stream)
+        marked = record(Kind.ASIDE, placed.number, encode_tick(placed.tick), seed)
+        data[placed.offset : placed.offset + len(marked)] = marked
+        if content.sealed_at is not None:
+            end = content.sealed_from
+            data[end:] = seal_record(content.sealed_at, end, zlib.crc32(data[:end]), seed)
+        _replace(file, bytes(data))
+        return placed.tick
+    finally:
+        lock.release()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    new = path.with_suffix(".new")
+    with new.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    sync_directory(path.parent)

@@ -1,0 +1,231 @@
+"""Reading a spool after its writer: which ticks are whole, and which are missing.
+
+Nothing is changed here. The files of a stream are put in order by their heads, their ticks by number. A number without
+a tick is a hole. Whether a hole matters is for the table to say: ticks whose number is below that of the stream in
+`ingest_batches` are stored, and their files were removed for that reason.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from qts_data.errors import ConfigurationError
+from qts_data.writers.spool.files import Listed, read_list
+from qts_data.writers.spool.format import Damage, FileContent, Head, read
+from qts_data.writers.spool.lines import old_head, read_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from qts_data.contracts import TickData
+
+__all__ = ["Left", "Scan", "scan"]
+
+
+@dataclass(slots=True)
+class Left:
+    """The rest of a stream.
+
+    Attributes:
+        stream: Its name in `ingest_batches`.
+        position: Ticks that the spool had taken before it.
+        ticks: By number, in order.
+        places: By number, file and record for a person.
+        damages: Parts that are missing or cannot be read.
+        files: Its files, and of each the damages in it.
+        end: Number behind the last tick that is known.
+        listed: Files that were begun.
+    """
+
+    stream: str
+    position: int = 0
+    ticks: dict[int, TickData] = field(default_factory=dict)
+    places: dict[int, str] = field(default_factory=dict)
+    damages: list[Damage] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    end: int = 0
+    listed: int = 0
+
+    def stretches(self, stored: int, size: int) -> Iterator[tuple[int, list[TickData]]]:
+        """Yield ticks that are not stored, with the number of the first, in groups without a hole."""
+        numbers = [number for number in self.ticks if number >= stored]
+        for _, some in itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+            run = [number for _, number in some]
+            for start in range(0, len(run), size):
+                part = run[start : start + size]
+                yield part[0], [self.ticks[number] for number in part]
+
+    def missing(self, stored: int) -> list[Damage]:
+        """List damages that the table does not make good."""
+        return [one for one in self.damages if one.end is None or one.end > stored or one.first == one.end]
+
+
+@dataclass(slots=True)
+class Scan:
+    """The content of a spool's directory.
+
+    Attributes:
+        left: Streams, the oldest first.
+        damages: What belongs to no stream, with its file.
+    """
+
+    left: list[Left] = field(default_factory=list)
+    damages: list[tuple[Path, Damage]] = field(default_factory=list)
+
+
+def scan(directory: Path, name: str, table: str) -> Scan:
+    """Read everything of a feed.
+
+    Raises:
+        ConfigurationError: It belongs to a writer into another table.
+        OSError: The disk refused to be read.
+    """
+    found = Scan()
+    streams: dict[str, Left] = {}
+    head = directory / f"{name}.stream"
+    if head.exists():
+        _take_list(head, name, table, streams, found)
+    contents = _contents(directory, name, found)
+    for stream in contents.keys() | streams.keys():  # also those of the list whose files are all gone
+        _refuse_other_tables(contents.get(stream, []), table)
+        _put_in_order(streams.setdefault(stream, Left(stream)), contents.get(stream, []))
+    for stream, files in _old_files(directory, name).items():
+        read_lines(streams.setdefault(stream, Left(stream)), files)
+    found.left = sorted(streams.values(), key=lambda one: (one.position, one.end, one.stream))
+    return found
+
+
+def _take_list(head: Path, name: str, table: str, streams: dict[str, Left], found: Scan) -> None:
+    listed = read_list(head)
+    if listed is None and (old := old_head(head, name)) is not None:
+        stream, its_table, broken = old
+        _refuse(head, its_table or table, table)
+        if broken:
+            raise ConfigurationError(f"{head} says: {broken}")
+        streams[stream] = Left(stream)
+    elif listed is None:
+        sentence = "is damaged, or no file of ours; the files of the spool were read without it"
+        found.damages.append((head, Damage(str(head), 0, 0, 0, sentence)))
+    else:
+        _refuse(head, listed[0], table)
+        for stream, files, position in listed[1]:
+            streams[stream] = Left(stream, position=position, listed=files)
+
+
+def _refuse_other_tables(contents: list[tuple[Path, FileContent]], table: str) -> None:
+    for path, content in contents:
+        if content.head is not None:
+            _refuse(path, content.head.table, table)
+
+
+def _refuse(path: Path, its_table: str, table: str) -> None:
+    if its_table != table:
+        raise ConfigurationError(
+            f"{path} belongs to a writer into {its_table}, not into {table}: start one for {its_table} to send "
+            "what waits there, or give this feed another name"
+        )
+
+
+def _contents(directory: Path, name: str, found: Scan) -> dict[str, list[tuple[Path, FileContent]]]:
+    """Read the files; one belongs to the stream that its head names, and by its name where that is damaged."""
+    pattern = re.compile(re.escape(name) + r"\.([0-9a-f-]+)\.(\d{6,})\.(\d{20})\.spool")
+    contents: dict[str, list[tuple[Path, FileContent]]] = {}
+    for by_name, files in _by_stream(directory, name, pattern).items():
+        for path in files:
+            content = read(path.read_bytes(), by_name)
+            stream = by_name if content.head is None else content.head.stream
+            if stream.startswith(f"{name}/"):
+                contents.setdefault(stream, []).append((path, content))
+            else:
+                reason = f"is a file of {stream}, which is another feed; nothing of it was sent"
+                found.damages.append((path, Damage(str(path), 0, 0, None, reason)))
+    return contents
+
+
+def _old_files(directory: Path, name: str) -> dict[str, list[Path]]:
+    return _by_stream(directory, name, re.compile(re.escape(name) + r"\.([0-9a-f-]+)\.(\d{20})\.ticks"))
+
+
+def _by_stream(directory: Path, name: str, pattern: re.Pattern[str]) -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {}
+    for path in sorted(directory.iterdir()):
+        match = pattern.fullmatch(path.name)
+        if match is not None and path.is_file():
+            files.setdefault(f"{name}/{match[1]}", []).append(path)
+    return files
+
+
+def _put_in_order(left: Left, contents: list[tuple[Path, FileContent]]) -> None:
+    ordered = sorted(
+        ((content.head or _head_by_name(left, path, content), path, content) for path, content in contents),
+        key=lambda one: (one[0].ordinal, str(one[1])),
+    )
+    expected = 0
+    ordinal = -1
+    for head, path, content in ordered:
+        left.position = max(left.position, head.position)
+        if head.ordinal == ordinal:
+            left.damages.append(Damage(str(path), 0, head.first, head.first, "is there twice"))
+        elif head.first > expected:
+            before = f"the files before it are missing, which held {expected:,} to {head.first - 1:,}"
+            left.damages.append(Damage(str(path), 0, expected, head.first, before))
+            expected = head.first
+        expected = max(expected, _take_file(left, head, path, content))
+        ordinal = head.ordinal
+        left.files.append(path)
+    if ordinal < left.listed - 1:
+        names = f"file {ordinal + 1} to {left.listed - 1} of {left.listed} of {left.stream}"
+        left.damages.append(Damage(names, 0, expected, None, "is missing"))
+    left.listed = max(left.listed, ordinal + 1)
+    left.end = max(left.end, expected)
+    left.ticks = dict(sorted(left.ticks.items()))
+
+
+def _head_by_name(left: Left, path: Path, content: FileContent) -> Head:
+    _, ordinal, first, _ = path.name.rsplit(".", 3)
+    lowest = min([int(first), *(one.number for one in content.ticks)])
+    return Head(left.stream, "", int(ordinal), lowest, left.position)
+
+
+def _take_file(left: Left, head: Head, path: Path, content: FileContent) -> int:
+    """Take the ticks of a file, and name the missing ones; returns the number behind its last one."""
+    known = {one.number for one in content.ticks} | content.aside
+    reasons = list(content.damages)
+    for before, one in zip([None, *content.ticks], content.ticks, strict=False):
+        stored = left.ticks.setdefault(one.number, one.tick)
+        left.places.setdefault(one.number, f"{path}:{one.record}")
+        if stored != one.tick:
+            reasons.append((one.record, f"number {one.number:,} is given to two ticks; the first one is taken"))
+        if before is not None and one.number <= before.number:
+            left.damages.append(
+                Damage(str(path), one.record, one.number, one.number, "is doubled, or does not stand in its order")
+            )
+    end = max([head.first, *(number + 1 for number in known)])
+    if content.sealed_at is not None:
+        end = max(end, content.sealed_at)
+    left.damages += _holes(path, head.first, end, known, content)
+    torn = content.torn and content.sealed_at is None
+    for place, reason in reasons:
+        # Behind the last whole record of a file without a seal, it is not known how many there were.
+        is_last = torn and (place, reason) == content.damages[-1]
+        left.damages.append(Damage(str(path), place, end, None if is_last else end, reason))
+    return end
+
+
+def _holes(path: Path, first: int, end: int, known: set[int], content: FileContent) -> Iterator[Damage]:
+    """Name the numbers of a file that no record has."""
+    missing = [number for number in range(first, end) if number not in known]
+    places = {one.number: one.record for one in content.ticks}
+    for _, some in itertools.groupby(enumerate(missing), key=lambda pair: pair[1] - pair[0]):
+        run = [number for _, number in some]
+        record = places.get(run[0] - 1, 0) + 1
+        yield Damage(str(path), record, run[0], run[-1] + 1, "is missing or damaged")
+
+
+def listed(left: list[Left]) -> list[Listed]:
+    """Make the entries of the list of files, for streams that are not stored yet."""
+    return [Listed(one.stream, one.listed, one.position) for one in left]

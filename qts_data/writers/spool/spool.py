@@ -1,0 +1,399 @@
+"""Ticks on the local disk until they are in the database.
+
+A writer's own stream is new at each start, and its numbers begin at 0. What earlier writers left keeps its stream, so
+that `ingest_batches` says how much of it is stored; the numbers of a damaged file are never given to other ticks.
+
+    append ... append -> one block -> pwrite (O_DSYNC) in a thread -> `on_disk`, and every caller that waits goes on
+
+All ticks that arrive while a block is on its way make the next one: many writers share one flush.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+
+from qts_data.errors import ConfigurationError, SpoolRefused, WriterClosed
+from qts_data.writers.spool.files import Listed, Segment, keep, note, sync_directory, write_list
+from qts_data.writers.spool.format import Head, Kind, encode_tick, record, seed_of
+from qts_data.writers.spool.lock import SpoolLock
+from qts_data.writers.spool.scan import Left, listed, scan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from qts_data.contracts import TickData
+    from qts_data.writers.spool.format import Damage
+
+    _Waiting: TypeAlias = tuple[TickData, bytes, asyncio.Future[None] | None]
+
+__all__ = ["Spool"]
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_NAME: Final = re.compile(r"[0-9A-Za-z._-]{1,64}")
+# After these the disk has not taken a byte that counts, and may take the next one. After others it is not asked again.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Spool:
+    """Files of ticks; a file is removed when the database has all of its ticks.
+
+    Args:
+        directory: Where; it is made if it is not there.
+        name: Name of the feed, part of the files' names.
+        table: Where the ticks are to go; a spool of another table is refused.
+        on_disk: Called with ticks that have just come to the disk, in their order, before their `append` returns.
+
+    Raises:
+        ConfigurationError: The name cannot be part of a file's name.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        table: str = "tick_data",
+        on_disk: Callable[[Sequence[TickData]], None] | None = None,
+    ) -> None:
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(f"a spool's name has letters, digits, dots and dashes, not {name!r}")
+        self._directory = directory
+        self._name = name
+        self._table = table
+        self._head = directory / f"{name}.stream"
+        self._aside = directory / f"{name}.damaged"
+        self._on_disk = on_disk
+        self._lock: SpoolLock | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._left: list[Left] = []
+        self._stream = Listed("", 0, 0)
+        self._seed = 0
+        self._next = 0  # number of the next tick that is given to the disk
+        self._segment: Segment | None = None
+        self._full: list[tuple[int, Path]] = []  # files before the current one, with the number behind their ticks
+        self._waiting: list[_Waiting] = []
+        self._outstanding = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._refused: OSError | None = None  # of a flush that no caller waited for; the next one is given it
+        self._failure: OSError | None = None
+
+    async def open(self, stream: str) -> list[Left]:
+        """Take the lock, read what earlier writers left, and begin the files of a stream.
+
+        Args:
+            stream: A name that no stream had before.
+
+        Returns:
+            Streams of earlier writers, the oldest first.
+
+        Raises:
+            SpoolInUse: Another writer holds the spool.
+            ConfigurationError: It belongs to a writer into another table.
+            SpoolRefused: The disk refused.
+        """
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"spool {self._name}")
+        try:
+            with _refused(self._directory):
+                return await self._in_thread(lambda: self._open(stream))
+        except BaseException:
+            await self._in_thread(self._leave)
+            self._thread.shutdown(wait=False)
+            self._thread = None
+            raise
+
+    @property
+    def position(self) -> int:
+        """Ticks that the spool had taken before this writer, since it was last empty."""
+        return self._stream.position
+
+    @property
+    def waiting(self) -> int:
+        """Ticks on their way to the disk."""
+        return self._outstanding
+
+    def append(self, tick: TickData) -> asyncio.Future[None]:
+        """Give a tick to the next block; the future ends when it is on the disk.
+
+        Raises:
+            SpoolRefused: The disk has failed; nothing more is taken.
+        """
+        written = asyncio.get_running_loop().create_future()
+        self._append(tick, written)
+        return written
+
+    def follow(self, tick: TickData) -> None:
+        """Give a tick to the next block, and wait for nothing.
+
+        Raises:
+            SpoolRefused: The disk refused an earlier one; this one is not taken.
+        """
+        refused, self._refused = self._refused, None
+        if refused is not None:
+            raise _refusal(refused, self._directory) from refused
+        self._append(tick, None)
+
+    def _append(self, tick: TickData, written: asyncio.Future[None] | None) -> None:
+        if self._failure is not None:
+            raise _refusal(self._failure, self._directory) from self._failure
+        if self._thread is None:
+            raise WriterClosed(f"the spool {self._directory} of {self._name} is closed")
+        self._waiting.append((tick, encode_tick(tick), written))
+        self._outstanding += 1
+        if self._idle.is_set():
+            self._idle.clear()
+            # After the other tasks of this turn, so that their ticks come into the same block.
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def place(self, number: int) -> str:
+        """File and record of a tick of the own stream, counted from 1, for a person."""
+        for end, path in self._full:
+            if number < end:
+                return f"{path}:{number - int(path.name.rsplit('.', 2)[1]) + 1}"
+        segment = self._segment
+        return str(self._directory) if segment is None else f"{segment.path}:{number - segment.head.first + 1}"
+
+    async def drained(self, left: Left, missing: Sequence[Damage]) -> None:
+        """Remove the files of a stream, whose ticks are stored or set aside.
+
+        Raises:
+            SpoolRefused: The disk refused to set a damaged file aside; nothing was removed.
+        """
+        with _refused(self._directory):
+            await self._in_thread(lambda: self._remove_left(left, missing))
+
+    async def set_aside(self, left: Left, missing: Sequence[Damage]) -> None:
+        """Keep the damaged files of a stream, with the reasons, before their whole records are sent.
+
+        Raises:
+            SpoolRefused: The disk refused.
+        """
+        with _refused(self._directory):
+            await self._in_thread(lambda: self._keep(left, missing))
+
+    async def forget(self, stored: int) -> None:
+        """Remove full files of the own stream whose ticks are all stored.
+
+        What the disk refuses to remove is tried again the next time.
+        """
+        if self._full and self._full[0][0] <= stored:
+            await self._in_thread(lambda: self._forget(stored))
+
+    async def flush(self) -> None:
+        """Wait until every tick so far is on the disk, or was refused."""
+        await self._idle.wait()
+
+    async def close(self, *, empty: bool) -> None:
+        """Flush, close the files and let the next writer in; a second call does nothing.
+
+        Args:
+            empty: The table has every tick, so that no file is needed any more.
+        """
+        if self._thread is None:
+            return
+        await self.flush()
+        thread, self._thread = self._thread, None
+        try:
+            await asyncio.wrap_future(thread.submit(self._close, empty=empty))
+        except OSError as error:
+            _log.warning("the spool %s of %s could not be closed: %s", self._directory, self._name, error)
+        finally:
+            thread.shutdown(wait=False)
+
+    # Callbacks and no task: while groups are prepared each turn of the loop takes milliseconds, and a block is to
+    # come to the disk and back in as few of them as possible.
+
+    def _begin(self) -> None:
+        """Give all ticks that wait to the thread as one block."""
+        some, self._waiting = self._waiting, []
+        if not some or self._thread is None:
+            self._idle.set()
+            return
+        first, seed = self._next, self._seed
+        block = [record(Kind.TICK, number, payload, seed) for number, (_, payload, _) in enumerate(some, start=first)]
+        loop = asyncio.get_running_loop()
+
+        def work() -> None:
+            refused: OSError | None = None
+            try:
+                self._write_block(block, first)
+            except Exception as error:  # noqa: BLE001 - whatever it is, every caller that waits has to get it
+                refused = error if isinstance(error, OSError) else OSError(errno.EIO, repr(error))
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(self._end, some, self._next - first, refused)
+
+        self._thread.submit(work)
+
+    def _end(self, some: list[_Waiting], written: int, refused: OSError | None) -> None:
+        """Let the callers of a block go on, and begin the next one."""
+        self._outstanding -= len(some)
+        on_disk, rest = some[:written], some[written:]
+        if self._on_disk is not None and on_disk:
+            self._on_disk([tick for tick, _, _ in on_disk])
+        for _, _, future in on_disk:
+            if future is not None and not future.done():
+                future.set_result(None)
+        if refused is not None:
+            if refused.errno not in _FULL:
+                self._failure = refused
+            self._refuse(rest, refused)
+        # Behind the callers, whose next ticks come into the same block.
+        asyncio.get_running_loop().call_soon(self._begin)
+
+    def _refuse(self, rest: list[_Waiting], error: OSError) -> None:
+        _log.error("the disk refused %d ticks of the spool %s of %s: %s", len(rest), self._directory, self._name, error)
+        for _, _, future in rest:
+            if future is None:
+                # It is in memory and will be stored; only its place in the files stays free.
+                self._next += 1
+                self._refused = error
+            elif not future.done():
+                future.set_exception(_refusal(error, self._directory))
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        """Run in the spool's thread, to its end, also when the caller is cancelled."""
+        if self._thread is None:
+            raise WriterClosed(f"the spool {self._directory} of {self._name} is closed")
+        running = asyncio.wrap_future(self._thread.submit(work))
+        cancelled: asyncio.CancelledError | None = None
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None and running.exception() is None:
+            raise cancelled
+        return running.result()
+
+    # From here on everything runs in the thread.
+
+    def _open(self, stream: str) -> list[Left]:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._lock = SpoolLock(self._directory / f"{self._name}.lock")
+        found = scan(self._directory, self._name, self._table)
+        self._left = found.left
+        for path, damage in found.damages:
+            kept = keep(path, self._aside, [str(damage)])
+            _log.error("%s; it is kept as %s", damage, kept)
+            if path != self._head:
+                path.unlink()
+        position = max([0, *(left.position + left.end for left in found.left)])
+        self._stream = Listed(stream, 0, position)
+        self._seed = seed_of(stream)
+        self._next_segment()
+        return found.left
+
+    def _leave(self) -> None:
+        if self._segment is not None:
+            self._segment.close()
+            self._unlist()
+            self._segment.path.unlink(missing_ok=True)
+            self._segment = None
+        if self._lock is not None:
+            self._lock.release()
+
+    def _unlist(self) -> None:
+        """Take the own stream, which has no tick, out of the list of files."""
+        with contextlib.suppress(OSError):
+            if self._left:
+                write_list(self._head, self._table, listed(self._left))
+            else:
+                self._head.unlink(missing_ok=True)
+
+    def _next_segment(self) -> Segment:
+        head = Head(self._stream.stream, self._table, self._stream.files, self._next, self._stream.position)
+        new = Segment(self._directory, self._name, head)
+        try:
+            write_list(self._head, self._table, [*listed(self._left), self._stream._replace(files=head.ordinal + 1)])
+        except OSError:
+            new.close()
+            new.path.unlink(missing_ok=True)
+            raise
+        self._stream = self._stream._replace(files=head.ordinal + 1)
+        old, self._segment = self._segment, new
+        if old is not None:
+            self._full.append((self._next, old.path))
+            old.seal(self._next)
+        return new
+
+    def _write_block(self, block: list[bytes], first: int) -> int:
+        """Write records in as few flushes as the files allow; returns how many."""
+        if self._failure is not None:
+            raise self._failure
+        start = 0
+        while start < len(block):
+            segment = self._segment or self._next_segment()
+            end, size = start, 0
+            while end < len(block) and size + len(block[end]) <= segment.room:
+                size += len(block[end])
+                end += 1
+            if end > start:
+                segment.append(b"".join(block[start:end]))
+                self._next = first + end
+                start = end
+            if start < len(block):
+                self._next_segment()
+        return len(block)
+
+    def _forget(self, stored: int) -> None:
+        while self._full and self._full[0][0] <= stored:
+            path = self._full[0][1]
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                _log.warning("%s is not needed any more and cannot be removed: %s", path, error)
+                return
+            # Not before: a file that stays while the next one goes would look like a damaged spool.
+            self._full.pop(0)
+        sync_directory(self._directory)
+
+    def _keep(self, left: Left, missing: Sequence[Damage]) -> None:
+        for path in left.files:
+            reasons = [str(one) for one in missing if one.file == str(path)]
+            if reasons:
+                keep(path, self._aside, reasons)
+        note(self._aside, [str(one) for one in missing])
+
+    def _remove_left(self, left: Left, missing: Sequence[Damage]) -> None:
+        if missing:
+            self._keep(left, missing)
+        self._left.remove(left)
+        # The list first: a file that it does not know is read all the same.
+        write_list(self._head, self._table, [*listed(self._left), self._stream])
+        for path in left.files:
+            path.unlink(missing_ok=True)
+        sync_directory(self._directory)
+
+    def _close(self, *, empty: bool) -> None:
+        try:
+            if self._segment is not None:
+                self._segment.seal(self._next)
+            if empty and not self._left and self._segment is not None:
+                self._head.unlink(missing_ok=True)
+                for path in [*(path for _, path in self._full), self._segment.path]:
+                    path.unlink(missing_ok=True)
+                sync_directory(self._directory)
+        finally:
+            self._segment = None
+            if self._lock is not None:
+                self._lock.release()
+
+
+def _refusal(error: OSError, directory: Path) -> SpoolRefused:
+    return SpoolRefused(f"the disk of the spool {directory} refused: {error}", errno=error.errno)
+
+
+@contextlib.contextmanager
+def _refused(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _refusal(error, directory) from error

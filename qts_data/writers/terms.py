@@ -1,0 +1,144 @@
+"""The terms of a live feed: durability, the bound, and its counters."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from qts_data.repositories.market.reports import IngestReport
+
+__all__ = ["AtBound", "Counters", "Durability", "WriterStats"]
+
+_REMEMBERED_LAGS: Final = 10_000
+
+
+class Durability(enum.StrEnum):
+    """The guarantee that holds when `write` has returned.
+
+    QUEUED: The tick is in this process's memory; a crash of the process loses its uncommitted ticks, at most
+        the bound of the queue. The default: a feed is not slowed by the disk.
+    SPOOLED: The tick is in a file on this machine, flushed to the disk; a crash of the process or of the machine
+        loses nothing. Needs `spool`.
+    COMMITTED: The tick is in the database, as durable as its synchronous_commit says. `write` waits for the group.
+    """
+
+    QUEUED = "queued"
+    SPOOLED = "spooled"
+    COMMITTED = "committed"
+
+
+class AtBound(enum.StrEnum):
+    """What `write` does when the queue is full; it never drops a tick.
+
+    WAIT: Wait for room: the feed feels it.
+    RAISE: Raise `TickQueueFull`; the tick was not taken.
+    """
+
+    WAIT = "wait"
+    RAISE = "raise"
+
+
+@dataclass(frozen=True, slots=True)
+class WriterStats:
+    """Counters of a writer; `committed` is always `inserted + duplicate + known`.
+
+    Attributes:
+        accepted: Ticks that `write` took, and those found in the spool.
+        committed: Of these, ticks that are in the database.
+        inserted: Of these, new ones.
+        duplicate: Of these, ticks with a seq that were there already.
+        known: Of these, ticks that an earlier attempt had stored: of a commit of unknown outcome, or of an earlier
+            writer of the spool.
+        late: Ticks of a minute before the last one stored.
+        depth: Ticks that are taken and not committed.
+        groups: Groups that were committed.
+        resent: Groups that were sent more than once, after the database was away or an outcome unknown.
+        found: Groups that were found committed when their outcome was unknown.
+        damaged: Places of the spool that could not be read or are missing; `TickWriter.damages` names them.
+        position: Ticks that were taken since the spool was last empty, by this writer and those before it; a source
+            that can be read from any tick goes on from there.
+        lag_seconds: Age of the oldest tick that waits, since `write` took it; 0 without any.
+        p50_lag_seconds: Median time from `write` to commit, of the last 10,000 groups' oldest ticks.
+        p99_lag_seconds: The same for 99 of 100.
+    """
+
+    accepted: int
+    committed: int
+    inserted: int
+    duplicate: int
+    late: int
+    depth: int
+    groups: int
+    resent: int
+    found: int
+    lag_seconds: float
+    p50_lag_seconds: float
+    p99_lag_seconds: float
+    known: int = 0
+    damaged: int = 0
+    position: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """The counts behind `WriterStats`."""
+
+    accepted: int = 0
+    committed: int = 0
+    inserted: int = 0
+    duplicate: int = 0
+    known: int = 0
+    late: int = 0
+    groups: int = 0
+    resent: int = 0
+    found: int = 0
+    lags: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_LAGS))
+
+    def find(self, ticks: int) -> None:
+        """Count ticks that an earlier writer had stored."""
+        self.known += ticks
+        self.committed += ticks
+
+    def commit(self, ticks: int, report: IngestReport | None) -> None:
+        """Count a group; without a report an earlier attempt had stored it."""
+        self.committed += ticks
+        self.groups += 1
+        if report is None:
+            self.found += 1
+            self.known += ticks
+        else:
+            self.inserted += report.inserted
+            self.duplicate += report.duplicate
+            self.known += ticks - report.inserted - report.duplicate
+            self.late += report.late
+
+    def stats(self, oldest: float | None, *, damaged: int, position: int) -> WriterStats:
+        """Make the public form of them.
+
+        Args:
+            oldest: `time.monotonic()` at which the oldest tick that waits was taken.
+            damaged: Places of the spool that could not be read.
+            position: Ticks since the spool was last empty.
+        """
+        lags = sorted(self.lags)
+        return WriterStats(
+            accepted=self.accepted,
+            committed=self.committed,
+            inserted=self.inserted,
+            duplicate=self.duplicate,
+            known=self.known,
+            late=self.late,
+            depth=self.accepted - self.committed,
+            groups=self.groups,
+            resent=self.resent,
+            found=self.found,
+            damaged=damaged,
+            position=position,
+            lag_seconds=0.0 if oldest is None else time.monotonic() - oldest,
+            p50_lag_seconds=lags[len(lags) // 2] if lags else 0.0,
+            p99_lag_seconds=lags[len(lags) * 99 // 100] if lags else 0.0,
+        )
