@@ -6,13 +6,13 @@ import datetime as dt
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qts_data.rules.booking import book, entries_between, valued
 from qts_data.adapters.port import DataSourceAdapter, Fetched
 from qts_data.contracts import HealthStatus
-from qts_data.rules.fill_identity import FillIdentity
 from qts_data.contracts.identity import check_asked
 from qts_data.contracts.instants import utc
 from qts_data.errors import NotFound
+from qts_data.rules.booking import book, entries_between, valued
+from qts_data.rules.fill_identity import FillIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

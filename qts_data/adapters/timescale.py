@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-from qts_data.rules.booking import check_valuation
 from qts_data.adapters.port import DataSourceAdapter, Fetched
 from qts_data.database.errors import translated_errors
 from qts_data.models import Position as PositionRow
+from qts_data.rules.booking import check_valuation
 
 if TYPE_CHECKING:
     import datetime as dt

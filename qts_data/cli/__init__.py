@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from qts_data.cli.app import app
-from qts_data.terminal.console import fail
 from qts_data.database.errors import translate
 from qts_data.errors import QtsDataError
+from qts_data.terminal.console import fail
 
 __all__ = ["main"]
 

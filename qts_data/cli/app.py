@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from qts_data import bootstrap
 from qts_data.cli import book, db, dev, gaps, importing, importing_csv, migrate, show
-from qts_data.demo.bars import run_demo
-from qts_data.terminal.console import console
 from qts_data.contracts import allow_any_time
+from qts_data.demo.bars import run_demo
 from qts_data.errors import ConfigurationError
+from qts_data.operations.status import read_status
 from qts_data.settings import load_settings
+from qts_data.terminal.console import console
 
 __all__ = ["app"]
 
@@ -52,7 +52,7 @@ def _configure(
 def status() -> None:
     """Edition, revision, what is active and what is degraded. Exit code 1 if the schema is not up to date."""
     settings = load_settings()
-    found = bootstrap.status(settings)
+    found = read_status(settings)
     show.print_status(found, settings.trading_time_zone)
     if not found.revision.current:
         raise typer.Exit(1)

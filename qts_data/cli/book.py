@@ -19,10 +19,10 @@ import typer
 from rich.table import Table
 
 from qts_data import bootstrap
-from qts_data.terminal.console import console, fail, notes
 from qts_data.contracts.instants import start_of_day, utc, utc_of_local
 from qts_data.errors import InvalidRecord, QtsDataError
 from qts_data.settings import load_settings
+from qts_data.terminal.console import console, fail, notes
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence

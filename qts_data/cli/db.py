@@ -9,12 +9,13 @@ from typing import Annotated
 import typer
 
 from qts_data import bootstrap
-from qts_data.terminal.console import console, fail
 from qts_data.cli.show import print_check
 from qts_data.database import migrations
 from qts_data.database.roles import ROLES, role_statements
 from qts_data.errors import ConfigurationError, QtsDataError
+from qts_data.operations import schema
 from qts_data.settings import load_settings
+from qts_data.terminal.console import console, fail
 from qts_data.timescale import TimescaleError
 
 __all__ = ["app"]
@@ -59,7 +60,7 @@ def adopt(
     Tables become hypertables with their rows, views become continuous aggregates, policies are added. Tables are locked
     while their rows move. Bars that were materialized before they were over are withdrawn, and computed again.
     """
-    done = bootstrap.adopt(load_settings(), allow_data_loss=allow_data_loss)
+    done = schema.adopt(load_settings(), allow_data_loss=allow_data_loss)
     for function, name in done:
         console.print(f"{function:28} {name}")
     if not done:
@@ -82,7 +83,7 @@ def check(
     Exit code 0: as declared. 1: it differs. 2: could not tell.
     """
     try:
-        report = bootstrap.check(load_settings())
+        report = schema.check(load_settings())
     except QtsDataError as error:
         fail(error, code=2)
     except TimescaleError as error:
@@ -130,7 +131,7 @@ def roles(
         for statement in role_statements():
             typer.echo(f"{statement};\n")
         return
-    bootstrap.prepare_roles(load_settings())
+    schema.prepare_roles(load_settings())
     for role, comment in ROLES.items():
         console.print(f"{role:13} {comment}")
 
@@ -139,5 +140,5 @@ def roles(
 def trading_zone() -> None:
     """Give the database's daily figures the zone of QTS_TRADING_TIME_ZONE."""
     settings = load_settings()
-    bootstrap.set_trading_zone(settings)
+    schema.set_trading_zone(settings)
     console.print(f"trading days are days in {settings.trading_time_zone}")

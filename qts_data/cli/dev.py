@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from qts_data import bootstrap
-from qts_data.terminal.console import console, notes
 from qts_data.settings import load_settings
+from qts_data.terminal.console import console, notes
 
 __all__ = ["app"]
 

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from qts_data import bootstrap
-from qts_data.terminal.console import console, notes
 from qts_data.contracts.instants import start_of_day, utc_of_local
+from qts_data.operations import market
 from qts_data.settings import load_settings
+from qts_data.terminal.console import console, notes
 
 __all__ = ["app"]
 
@@ -44,7 +44,7 @@ def list_(
     settings = load_settings()
     zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
     found = asyncio.run(
-        bootstrap.list_gaps(
+        market.list_gaps(
             settings,
             symbol,
             _instant("--from", start, zone),
@@ -77,7 +77,7 @@ def sign_off(
     settings = load_settings()
     zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
     asyncio.run(
-        bootstrap.sign_off_gap(
+        market.sign_off_gap(
             settings, symbol, _instant("--from", start, zone), _instant("--to", end, zone), reason, source=source
         )
     )
@@ -91,7 +91,7 @@ def stale(
 ) -> None:
     """Feeds from which nothing comes while the exchange trades. Exit code 3 if there are some."""
     settings = load_settings()
-    found = asyncio.run(bootstrap.list_stale_feeds(settings, calendar, dt.timedelta(minutes=minutes)))
+    found = asyncio.run(market.list_stale_feeds(settings, calendar, dt.timedelta(minutes=minutes)))
     if not found:
         notes.print("no feed is stale")
         return

@@ -14,11 +14,12 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from qts_data import bootstrap
-from qts_data.terminal.console import console, notes, progress_of
 from qts_data.contracts import any_time
 from qts_data.errors import ConfigurationError
 from qts_data.importers import FORMATS, ReadOptions
+from qts_data.operations import market
 from qts_data.settings import load_settings
+from qts_data.terminal.console import console, notes, progress_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,7 +104,7 @@ def ticks(
         else:
             with progress_of(file.name, notes) as show:
                 report = asyncio.run(
-                    bootstrap.import_tick_file(
+                    market.import_tick_file(
                         load_settings(),
                         layout.value,
                         file,
@@ -141,7 +142,7 @@ def bars(
         else:
             with progress_of(file.name, notes) as show:
                 report = asyncio.run(
-                    bootstrap.import_bars(
+                    market.import_bars(
                         load_settings(),
                         layout.value,
                         file,
@@ -162,7 +163,7 @@ def allowing(*, all_times: bool) -> contextlib.AbstractContextManager[None]:
     return any_time() if all_times else contextlib.nullcontext()
 
 
-def print_import(report: bootstrap.ImportReport) -> None:
+def print_import(report: market.ImportReport) -> None:
     """Counts on stdout; what somebody may have to do about it on stderr."""
     loaded = report.ingest
     rejected = f", rejected {loaded.rejected:,}" if loaded.rejected else ""
@@ -198,7 +199,7 @@ def print_import(report: bootstrap.ImportReport) -> None:
 
 
 def _print_dry_run(layout: str, file: Path, options: ReadOptions, refused: _Rejects) -> None:
-    good = bootstrap.dry_run(layout, file, options, refused.refuse)
+    good = market.dry_run(layout, file, options, refused.refuse)
     console.print(f"read {good + refused.count:,}, good {good:,}, rejected {refused.count:,}; nothing was loaded")
 
 

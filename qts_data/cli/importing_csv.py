@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
-from qts_data import bootstrap
-from qts_data.operations.csv_files import CsvReject
 from qts_data.cli.importing import AnyTime, allowing
-from qts_data.terminal.console import console, notes, progress_of
 from qts_data.errors import ConfigurationError
+from qts_data.operations import csv_files
+from qts_data.operations.csv_files import CsvReject
 from qts_data.settings import load_settings
+from qts_data.terminal.console import console, notes, progress_of
 
 __all__ = ["csv"]
 
@@ -53,7 +53,7 @@ def csv(
         raise ConfigurationError(f"the bad rows would overwrite {file}; give another --rejects")
     with allowing(all_times=all_times), progress_of(file.name, notes) as show:
         report = asyncio.run(
-            bootstrap.import_csv_file(
+            csv_files.import_csv_file(
                 load_settings(),
                 kind.value,
                 file,

@@ -15,14 +15,14 @@ import typer
 from rich.table import Table
 
 from qts_data import bootstrap
-from qts_data.moving import CutoverGates
-from qts_data.terminal.console import console, fail, notes
 from qts_data.errors import ConfigurationError, QtsDataError
+from qts_data.moving import CutoverGates
 from qts_data.settings import load_settings
+from qts_data.terminal.console import console, fail, notes
 
 if TYPE_CHECKING:
-    from qts_data.moving.consistency import ConsistencyReport
     from qts_data.moving import MoveStatus, Plan
+    from qts_data.moving.consistency import ConsistencyReport
     from qts_data.repositories import OutboxStatus
 
 __all__ = ["app", "print_plan", "print_report", "print_status"]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.table import Table
 
-from qts_data import bootstrap
-from qts_data.terminal.console import console, notes
 from qts_data.contracts.instants import start_of_day
 from qts_data.errors import ConfigurationError
+from qts_data.operations import market, schema
+from qts_data.operations.status import Status
 from qts_data.repositories import BAR_INTERVALS
 from qts_data.settings import load_settings
+from qts_data.terminal.console import console, notes
 from qts_data.timescale.edition import SAFE_TIMESCALEDB, Edition
 from qts_data.timescale.status import State
 
@@ -33,7 +34,7 @@ _MINUTE = Interval("1m")
 _STYLES = {State.ACTIVE: "green", State.DEGRADED: "yellow", State.MISSING: "red", State.AHEAD: "red"}
 
 
-def print_status(found: bootstrap.Status, configured_zone: str) -> None:
+def print_status(found: Status, configured_zone: str) -> None:
     """Facts first, then each feature, then what to do."""
     server = found.server
     console.print(f"database  {found.url}", soft_wrap=True)
@@ -52,7 +53,7 @@ def print_status(found: bootstrap.Status, configured_zone: str) -> None:
         notes.print(f"note: {note}", soft_wrap=True)
 
 
-def print_check(report: bootstrap.CheckReport) -> None:
+def print_check(report: schema.CheckReport) -> None:
     """Differences first; what the edition does not enforce is a note."""
     if not report.revision.current:
         console.print(f"revision: database {report.revision.database or 'empty'}, code {report.revision.code}")
@@ -67,7 +68,7 @@ def print_check(report: bootstrap.CheckReport) -> None:
         notes.print(f"note: {state.name}: {state.feature} is not enforced here: {state.reason}", soft_wrap=True)
 
 
-def _advice(found: bootstrap.Status, configured_zone: str) -> list[str]:
+def _advice(found: Status, configured_zone: str) -> list[str]:
     advice = []
     if not found.revision.known:
         advice.append("a newer version has migrated this database; deploy that version")
@@ -116,7 +117,7 @@ def bars(
     start = start_of_day("--date", day, zone)
     end = start_of_day("--date", day + dt.timedelta(days=1), zone)
     length = cast("BarInterval", interval.value)
-    found = asyncio.run(bootstrap.list_bars(settings, symbol, start, end, length, of=of))
+    found = asyncio.run(market.list_bars(settings, symbol, start, end, length, of=of))
     if not found:
         notes.print(f"no bars of {symbol} on {day} ({settings.trading_time_zone})")
         raise typer.Exit(1)

@@ -28,7 +28,6 @@ from qts_data.contracts.cache import (
 from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
 from qts_data.contracts.config import ALL_ACCOUNTS, ConfigChange, ParameterValue, RiskLimit, StrategyParameter
 from qts_data.contracts.execution import ExecutionLog, HourlyExecutionMetrics, StageLatency
-from qts_data.rules.fill_identity import FillIdentity
 from qts_data.contracts.health import HealthStatus
 from qts_data.contracts.ids import split_stored_id, stored_execution_id
 from qts_data.contracts.leniency import allow_any_time, any_text, any_time
@@ -44,6 +43,7 @@ from qts_data.contracts.live import (
 )
 from qts_data.contracts.market import OHLCV, TickData
 from qts_data.contracts.pnl import DailyMetrics, DailyPnl, HourlyPnl, StrategyPerformance
+from qts_data.rules.fill_identity import FillIdentity
 
 __all__ = [
     "ALL_ACCOUNTS",

@@ -13,13 +13,15 @@ from pydantic import SecretStr
 
 from qts_data import bootstrap
 from qts_data.cli.importing import print_import
-from qts_data.terminal.console import console, heading, progress_of
 from qts_data.cli.show import print_bars, print_status
 from qts_data.database import migrations
-from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import parse_url
 from qts_data.demo.krx_day import generate_day
+from qts_data.embedded import EmbeddedServer
+from qts_data.operations import market
+from qts_data.operations.status import read_status
 from qts_data.settings import load_settings
+from qts_data.terminal.console import console, heading, progress_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,17 +71,17 @@ def _show(url: str) -> None:
     heading("3. Load a day of ticks", " (generated: KRX tick sizes, session 09:00 to 15:30)")
     ticks = list(generate_day(DAY))
     with progress_of("   ticks", console, len(ticks)) as show:
-        report = asyncio.run(bootstrap.import_ticks(settings, ticks, show))
+        report = asyncio.run(market.import_ticks(settings, ticks, show))
     print_import(report)
 
     start = dt.datetime.combine(DAY, dt.time(), SEOUL)
     end = start + dt.timedelta(days=1)
     console.print()
-    minutes = asyncio.run(bootstrap.list_bars(settings, SYMBOL, start, end, "1m"))
+    minutes = asyncio.run(market.list_bars(settings, SYMBOL, start, end, "1m"))
     print_bars(f"{SYMBOL}, the last 10 of {len(minutes)} one-minute bars, {DAY} KST, KRW", minutes[-10:], SEOUL)
     console.print()
-    hours = asyncio.run(bootstrap.list_bars(settings, SYMBOL, start, end, "1h"))
+    hours = asyncio.run(market.list_bars(settings, SYMBOL, start, end, "1h"))
     print_bars(f"{SYMBOL}, one-hour bars, {DAY} KST, KRW", hours, SEOUL)
     console.print()
     heading("4. What this database is")
-    print_status(bootstrap.status(settings), settings.trading_time_zone)
+    print_status(read_status(settings), settings.trading_time_zone)

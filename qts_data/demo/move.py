@@ -14,16 +14,16 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from qts_data import bootstrap
-from qts_data.moving.delivery import DeliveryConfig
-from qts_data.moving import CutoverGates, Move
-from qts_data.demo.sheets_server import Fault, SheetsStandIn, faults_in_order, fill_book
 from qts_data.cli.migrate import print_plan, print_report, print_status
-from qts_data.terminal.console import console, heading
 from qts_data.contracts import LedgerEntry
 from qts_data.database import migrations
-from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import engine, parse_url
+from qts_data.demo.sheets_server import Fault, SheetsStandIn, faults_in_order, fill_book
+from qts_data.embedded import EmbeddedServer
+from qts_data.moving import CutoverGates, Move
+from qts_data.moving.delivery import DeliveryConfig
 from qts_data.settings import load_settings
+from qts_data.terminal.console import console, heading
 
 if TYPE_CHECKING:
     from qts_data.demo.sheets_server import Workbook

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from qts_data.moving.fills import FillLine, book_lines
-from qts_data.moving.plan import opened_before, openings, read_kind
-from qts_data.moving.references import booked_in
 from qts_data.database.errors import translated_errors
 from qts_data.errors import InvalidRecord, LedgerConflict
 from qts_data.importers.tables import LAYOUTS
+from qts_data.moving.fills import FillLine, book_lines
+from qts_data.moving.plan import opened_before, openings, read_kind
+from qts_data.moving.references import booked_in
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
-from qts_data.moving.consistency import verify_data_consistency
-from qts_data.moving.consistency.sides import OPENING_PREFIX
-from qts_data.moving.delivery import OutboxWorker
 from qts_data.adapters.feed import Feed
-from qts_data.moving.copy import copy_all
-from qts_data.moving.plan import opened_before, plan
-from qts_data.moving.references import booked_in
 from qts_data.contracts import IDEMPOTENCY_PREFIX
 from qts_data.contracts.instants import utc_fields
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, QtsDataError
+from qts_data.moving.consistency import verify_data_consistency
+from qts_data.moving.consistency.sides import OPENING_PREFIX
+from qts_data.moving.copy import copy_all
+from qts_data.moving.delivery import OutboxWorker
+from qts_data.moving.plan import opened_before, plan
+from qts_data.moving.references import booked_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from decimal import Decimal
 
+    from qts_data.adapters.sheets.adapter import GoogleSheetsAdapter
     from qts_data.moving.consistency import ConsistencyReport
     from qts_data.moving.delivery import DeliveryConfig
     from qts_data.moving.plan import Plan
-    from qts_data.adapters.sheets.adapter import GoogleSheetsAdapter
     from qts_data.repositories import Database, OutboxStatus
 
 __all__ = ["CutoverGates", "Move", "MoveStatus"]

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
-from qts_data.moving.consistency.sides import OPENING_PREFIX
-from qts_data.moving.references import wrong_references
 from qts_data.contracts import ALL_ACCOUNTS, IDEMPOTENCY_PREFIX, OHLCV, LedgerEntry, Position, StrategyParameter
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.tables import LAYOUTS, RecordMaker
+from qts_data.moving.consistency.sides import OPENING_PREFIX
+from qts_data.moving.references import wrong_references
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Mapping, Sequence
 
-    from qts_data.moving.references import IsBooked
     from qts_data.adapters.sheets.sheets import Workbook
+    from qts_data.moving.references import IsBooked
     from qts_data.repositories import Database
 
 __all__ = ["Plan", "PlannedTable", "opened_before", "openings", "plan", "read_kind"]

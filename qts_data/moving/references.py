@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from qts_data.moving.fills import require_opposite
 from qts_data.errors import InvalidRecord, LedgerConflict
+from qts_data.moving.fills import require_opposite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qts_data.contracts import LedgerEntry
-    from qts_data.rules.fill_identity import FillIdentity
     from qts_data.importers.tables import Header
     from qts_data.repositories import Database
+    from qts_data.rules.fill_identity import FillIdentity
 
     Record: TypeAlias = tuple[int, LedgerEntry, Mapping[str, Any]]
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from qts_data.moving.fills import FillLine, book_lines
-from qts_data.moving.plan import opening_of
+from qts_data.bootstrap import book_defaults, checked_database
 from qts_data.contracts import OHLCV, BookedFill
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.tables import DAILY_BARS, LEDGER, POSITIONS, Defaults, Header, RecordMaker, read_rows
+from qts_data.moving.fills import FillLine, book_lines
+from qts_data.moving.plan import opening_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from qts_data.contracts import LedgerEntry, Position
     from qts_data.importers.tables import Layout
     from qts_data.repositories import Database, UnitOfWork
+    from qts_data.settings import Settings
 
-__all__ = ["CsvImportReport", "CsvKind", "CsvMapping", "CsvReject", "import_csv", "read_csv"]
+__all__ = ["CsvImportReport", "CsvKind", "CsvMapping", "CsvReject", "import_csv", "import_csv_file", "read_csv"]
 
 CsvKind: TypeAlias = Literal["ledger", "positions", "daily-bars"]
 _LAYOUTS: Final[Mapping[str, Layout]] = MappingProxyType(
@@ -330,3 +332,22 @@ async def _opening(uow: UnitOfWork, position: Position) -> tuple[str | None, Led
         f"the book holds {held.qty.normalize():f} at {held.avg_price.normalize():f}, the file says "
         f"{position.qty.normalize():f} at {position.avg_price.normalize():f}: only fills change a position"
     ), None
+
+
+async def import_csv_file(
+    settings: Settings,
+    kind: CsvKind,
+    path: Path,
+    mapping: Path | None,
+    *,
+    all_or_nothing: bool,
+    dry_run: bool,
+    progress: Callable[[int, int], None],
+) -> CsvImportReport:
+    """Import a file of a book; see `qts_data.operations.csv_files.import_csv`."""
+    defaults = book_defaults(settings)
+    how = CsvMapping(defaults=defaults) if mapping is None else CsvMapping.load(mapping, defaults)
+    async with checked_database(settings) as made:
+        return await import_csv(
+            made, path, kind, how, all_or_nothing=all_or_nothing, dry_run=dry_run, progress=progress
+        )

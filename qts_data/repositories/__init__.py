@@ -1,11 +1,9 @@
 """Named questions and writes of one aggregate each; they flush, they never commit."""
 
-from qts_data.repositories.market.bars.upsert import UpsertReport
-from qts_data.repositories.market.bars.daily import DailyBarReads, DailyBarRepository
-from qts_data.writers.fills import FillWriter
-from qts_data.repositories.market.bars.vendor import MinuteBarReads, MinuteBarRepository
-from qts_data.repositories.moving.outbox import Outbox, OutboxStatus, OutboxTask
 from qts_data.repositories.book.proof import Mismatch, Verification
+from qts_data.repositories.market.bars.daily import DailyBarReads, DailyBarRepository
+from qts_data.repositories.market.bars.upsert import UpsertReport
+from qts_data.repositories.market.bars.vendor import MinuteBarReads, MinuteBarRepository
 from qts_data.repositories.market.ticks import (
     BAR_INTERVALS,
     AtBound,
@@ -32,7 +30,9 @@ from qts_data.repositories.market.ticks import (
     WriterStats,
     load_in_parts,
 )
+from qts_data.repositories.moving.outbox import Outbox, OutboxStatus, OutboxTask
 from qts_data.repositories.unit_of_work import Database, Reader, UnitOfWork
+from qts_data.writers.fills import FillWriter
 
 __all__ = [
     "BAR_INTERVALS",

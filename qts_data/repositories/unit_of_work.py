@@ -6,7 +6,6 @@ import time
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from qts_data.rules.fill_identity import FillIdentity
 from qts_data.database.transactions import Scope, Transactions, WriteScope
 from qts_data.repositories.book.configs import (
     RiskConfigReader,
@@ -14,15 +13,16 @@ from qts_data.repositories.book.configs import (
     StrategyReader,
     StrategyRepository,
 )
-from qts_data.repositories.market.bars.daily import DailyBarReads, DailyBarRepository
-from qts_data.repositories.execution.logs import ExecutionLogReader, ExecutionLogRepository
-from qts_data.writers.fills import FillWriter
 from qts_data.repositories.book.ledger import LedgerReader, LedgerRepository
-from qts_data.repositories.market.bars.vendor import MinuteBarReads, MinuteBarRepository
-from qts_data.repositories.moving.outbox import Outbox
 from qts_data.repositories.book.pnl import PnlReader
 from qts_data.repositories.book.positions import PositionReader, PositionRepository
+from qts_data.repositories.execution.logs import ExecutionLogReader, ExecutionLogRepository
+from qts_data.repositories.market.bars.daily import DailyBarReads, DailyBarRepository
+from qts_data.repositories.market.bars.vendor import MinuteBarReads, MinuteBarRepository
 from qts_data.repositories.market.ticks import TickReads, TickRepository
+from qts_data.repositories.moving.outbox import Outbox
+from qts_data.rules.fill_identity import FillIdentity
+from qts_data.writers.fills import FillWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

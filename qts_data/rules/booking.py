@@ -11,9 +11,9 @@ from qts_data.contracts.checks import check_price
 from qts_data.contracts.identity import check_asked
 from qts_data.contracts.instants import plausible, utc_or_none
 from qts_data.errors import InvalidRecord, StaleWrite
-from qts_data.rules.average_cost import FLAT, Holding, Trade, apply
 from qts_data.repositories.book.booking import require_same_instrument
 from qts_data.repositories.book.ledger_rows import Booked, unmarked_position
+from qts_data.rules.average_cost import FLAT, Holding, Trade, apply
 
 if TYPE_CHECKING:
     import datetime as dt

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import psycopg
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from qts_data.rules.fill_identity import FillIdentity
 from qts_data.database.errors import connecting, translate, translate_commit
 from qts_data.database.pipeline import COMMIT, Pipeline
 from qts_data.errors import (
@@ -32,11 +31,12 @@ from qts_data.errors import (
     UniqueViolated,
     WriterClosed,
 )
-from qts_data.rules.average_cost import Holding
 from qts_data.repositories.book.booking import Booking
+from qts_data.repositories.book.reports import settle_reports
+from qts_data.rules.average_cost import Holding
+from qts_data.rules.fill_identity import FillIdentity
 from qts_data.writers.fill_answers import answer_all, has_something_to_say, is_refusal, logged
 from qts_data.writers.next_fill import NextFill, Remembered
-from qts_data.repositories.book.reports import settle_reports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence

@@ -7,9 +7,9 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qts_data.repositories.market.reports import BatchId, IngestReport
 from qts_data.repositories.market.ticks import bookkeeping
 from qts_data.repositories.market.ticks.latest import MAX_AHEAD
-from qts_data.repositories.market.reports import BatchId, IngestReport
 from qts_data.repositories.market.ticks.sources import Numbering
 from qts_data.repositories.market.ticks.tally import Baseline
 

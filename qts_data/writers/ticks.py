@@ -22,18 +22,18 @@ from qts_data.writers.group_queue import GroupQueue, notify
 from qts_data.writers.recovery import located, recover
 from qts_data.writers.sending import Sender
 from qts_data.writers.spool.spool import Spool
-from qts_data.writers.waiters import Waiters
 from qts_data.writers.terms import AtBound, Counters, Durability, WriterStats
+from qts_data.writers.waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from qts_data.repositories.market.ticks.groups import Group
     from qts_data.repositories.market.reports import IngestReport, TickTable
+    from qts_data.repositories.market.ticks.groups import Group
+    from qts_data.repositories.unit_of_work import Database
     from qts_data.writers.spool.format import Damage
     from qts_data.writers.spool.scan import Left
-    from qts_data.repositories.unit_of_work import Database
 
 __all__ = ["AtBound", "Durability", "TickQueueFull", "TickWriter", "WriterStats"]
 

@@ -40,15 +40,15 @@ from sqlalchemy import orm
 
 from qts_data.contracts import TickData
 from qts_data.database import migrations
-from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, engine, parse_url
+from qts_data.embedded import EmbeddedServer
 from qts_data.models import Tick
 from qts_data.repositories import BatchId, Database
-from qts_data.writers import TickWriter
 from qts_data.repositories.market.ticks.copy.column_batch import ColumnOrdinals
 from qts_data.repositories.market.ticks.copy.columns import read_columns
 from qts_data.repositories.market.ticks.copy.encoding import HEADER, TRAILER, encode_rows
 from qts_data.timescale import probe
+from qts_data.writers import TickWriter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

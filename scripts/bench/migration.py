@@ -30,16 +30,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qts_data.adapters import GoogleSheetsAdapter, HybridAdapter, InMemoryAdapter, TimescaleDBAdapter
-from qts_data.moving.consistency import verify_data_consistency
-from qts_data.moving.delivery import DeliveryConfig, OutboxWorker
-from qts_data.moving import Move
 from qts_data.adapters.sheets.client import SheetsClient, SheetsConfig
-from qts_data.demo.sheets_server import SheetsStandIn, faults_at_random, fill_book
 from qts_data.contracts import LedgerEntry
 from qts_data.database import migrations
-from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import parse_url
+from qts_data.demo.sheets_server import SheetsStandIn, faults_at_random, fill_book
+from qts_data.embedded import EmbeddedServer
 from qts_data.importers.tables import LAYOUTS, Defaults
+from qts_data.moving import Move
+from qts_data.moving.consistency import verify_data_consistency
+from qts_data.moving.delivery import DeliveryConfig, OutboxWorker
 from qts_data.repositories import Database
 
 if TYPE_CHECKING:

@@ -38,8 +38,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.contracts import Correction, LedgerEntry, Reversal
 from qts_data.database import migrations
-from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import engine, parse_url
+from qts_data.embedded import EmbeddedServer
 from qts_data.errors import DatabaseError
 from qts_data.repositories import Database
 from tests.fixtures.reference_book import ReferenceBook, Trade, units

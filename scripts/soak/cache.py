@@ -41,8 +41,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from qts_data import bootstrap
 from qts_data.contracts import CacheConfig, CacheType, LedgerEntry
 from qts_data.database import migrations
-from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import parse_url
+from qts_data.embedded import EmbeddedServer
 from qts_data.errors import DatabaseError, DatabaseUnavailable, OutcomeUnknown
 from qts_data.repositories import Database
 from tests.fixtures.redis_process import RedisProcess

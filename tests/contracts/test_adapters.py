@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-    from qts_data.demo.sheets_server import Workbook
     from qts_data.contracts import LedgerEntry, TickData
+    from qts_data.demo.sheets_server import Workbook
     from tests.fixtures.fix_sheets import MakeSheets
 
 MIDNIGHT = dt.datetime(2026, 11, 19, 15, tzinfo=dt.UTC)  # of 20 November in Korea

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from qts_data.moving.consistency import ConsistencyReport, compare, verify_data_consistency
-from qts_data.moving.consistency.sides import Item, Side
-from qts_data.moving import Move
 from qts_data.demo.sheets_server import fill_book
 from qts_data.errors import ConfigurationError, DataConsistencyError
+from qts_data.moving import Move
+from qts_data.moving.consistency import ConsistencyReport, compare, verify_data_consistency
+from qts_data.moving.consistency.sides import Item, Side
 from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory
 

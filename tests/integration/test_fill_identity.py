@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 
 from qts_data.adapters import InMemoryAdapter
-from qts_data.operations.csv_files import CsvMapping, import_csv
 from qts_data.adapters.kis_ids import KisFills, KisOrder
 from qts_data.contracts import BookedFill, Correction, LedgerEntry, Reversal
-from qts_data.rules.fill_identity import FillIdentity
 from qts_data.errors import ConfigurationError, InvalidRecord, LedgerConflict
 from qts_data.importers.tables import Defaults
+from qts_data.operations.csv_files import CsvMapping, import_csv
 from qts_data.repositories import Database
+from qts_data.rules.fill_identity import FillIdentity
 from tests.fixtures.factories import FillFactory
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from qts_data import bootstrap
 from qts_data.database.engine import engine
 from qts_data.importers import ReadOptions
-from qts_data.writers import load_in_parts
+from qts_data.operations import market
 from qts_data.settings import Settings
+from qts_data.writers import load_in_parts
 
 if TYPE_CHECKING:
     import subprocess
@@ -145,7 +145,7 @@ def interrupted(database_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = tmp_path / "ticks.csv"
     rows = [f"2026-11-20T0{second // 2}:00:0{second}Z,X,{second + 1},1" for second in range(6)]
     path.write_text("\n".join(["time,symbol,price,volume", *rows]))
-    monkeypatch.setattr(bootstrap, "load_in_parts", partial(load_in_parts, part_size=2))
+    monkeypatch.setattr(market, "load_in_parts", partial(load_in_parts, part_size=2))
 
     def killed(ticks: int) -> None:
         if ticks == 4:
@@ -163,11 +163,11 @@ async def imported(
     layout: str = "csv",
     strict: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> bootstrap.ImportReport:
+) -> market.ImportReport:
     def refuse(error: InvalidRecord, line: bytes) -> None:
         pytest.fail(f"{error}: {line!r}")
 
-    return await bootstrap.import_tick_file(
+    return await market.import_tick_file(
         Settings(_env_file=None, database_url=SecretStr(text(url))),
         layout,
         path,

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qts_data.operations.csv_files import CsvMapping, CsvReject, import_csv, read_csv
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.tables import Defaults
+from qts_data.operations.csv_files import CsvMapping, CsvReject, import_csv, read_csv
 from qts_data.repositories import Database
 from tests.fixtures.effort import amount
 

@@ -26,9 +26,9 @@ from qts_data.contracts import TickData, any_text
 from qts_data.database.engine import DatabaseConfig
 from qts_data.errors import DatabaseUnavailable, InvalidRecord, QtsDataError
 from qts_data.importers.lean_trade import read_ticks
-from qts_data.repositories import (BarRange, BatchId, Database, Numbering, SymbolSummary, TickRepository, TimeRange)
-from qts_data.writers import load_in_parts
+from qts_data.repositories import BarRange, BatchId, Database, Numbering, SymbolSummary, TickRepository, TimeRange
 from qts_data.repositories.market.ticks.copy.columns import read_columns
+from qts_data.writers import load_in_parts
 from tests.fixtures.effort import amount
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.market import DAY, as_table

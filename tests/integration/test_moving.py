@@ -21,13 +21,13 @@ from pydantic import SecretStr
 
 from qts_data import bootstrap
 from qts_data.adapters import HybridAdapter, TimescaleDBAdapter
-from qts_data.moving.delivery import DeliveryConfig
-from qts_data.moving import CutoverGates, Move
 from qts_data.adapters.sheets.quota import Quota
-from qts_data.demo.sheets_server import Fault, faults_in_order, fill_book
 from qts_data.contracts import Reversal
+from qts_data.demo.sheets_server import Fault, faults_in_order, fill_book
 from qts_data.errors import ConfigurationError, InvalidRecord, LedgerConflict, SourceUnavailable
 from qts_data.importers.tables import LAYOUTS
+from qts_data.moving import CutoverGates, Move
+from qts_data.moving.delivery import DeliveryConfig
 from qts_data.repositories import Database
 from qts_data.settings import Settings
 from tests.fixtures.effort import amount

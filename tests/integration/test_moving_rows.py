@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from qts_data.moving import Move
 from qts_data.errors import InvalidRecord, LedgerConflict
 from qts_data.importers.tables import LAYOUTS
+from qts_data.moving import Move
 from qts_data.repositories import Database
 from tests.fixtures.factories import FillFactory
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from qts_data.adapters import GoogleSheetsAdapter
-    from qts_data.demo.sheets_server import Workbook
     from qts_data.contracts import Position
+    from qts_data.demo.sheets_server import Workbook
     from tests.fixtures.fix_sheets import MakeSheets
 
 FILL = {

@@ -15,12 +15,12 @@ import pytest_asyncio
 import sqlalchemy as sa
 
 from qts_data.adapters import GoogleSheetsAdapter, HybridAdapter, TimescaleDBAdapter
-from qts_data.moving.delivery import DeliveryConfig, OutboxWorker
 from qts_data.adapters.feed import Feed
-from qts_data.demo.sheets_server import Fault, faults_at_random, faults_in_order
 from qts_data.contracts import Correction, Reversal
+from qts_data.demo.sheets_server import Fault, faults_at_random, faults_in_order
 from qts_data.errors import ConfigurationError, DatabaseUnavailable, SourceRefused, SourceUnavailable
 from qts_data.importers.tables import LEDGER, Defaults
+from qts_data.moving.delivery import DeliveryConfig, OutboxWorker
 from qts_data.repositories import Database
 from tests.fixtures.effort import amount
 from tests.fixtures.factories import FillFactory
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-    from qts_data.demo.sheets_server import SheetsStandIn, Workbook
     from qts_data.contracts import LedgerEntry, Position
+    from qts_data.demo.sheets_server import SheetsStandIn, Workbook
     from tests.fixtures.fix_proxy import Proxy
     from tests.fixtures.fix_sheets import MakeSheets
 

@@ -14,8 +14,8 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 import qts_data
-from qts_data import bootstrap
 from qts_data.contracts import OHLCV, ExecutionLog
+from qts_data.operations import market as market_jobs
 from qts_data.repositories import Database, TickRepository, UnitOfWork
 from qts_data.settings import Settings
 from tests.fixtures.factories import FillFactory, TickFactory
@@ -103,11 +103,11 @@ async def _all(items: AsyncIterator[Any]) -> list[Any]:
 
 
 async def _list_bars(market: Market, start: dt.datetime, end: dt.datetime) -> Any:
-    return await bootstrap.list_bars(market.settings, SYMBOL, start, end, "1m", of="tick_history")
+    return await market_jobs.list_bars(market.settings, SYMBOL, start, end, "1m", of="tick_history")
 
 
 async def _list_gaps(market: Market, start: dt.datetime, end: dt.datetime) -> Any:
-    return await bootstrap.list_gaps(
+    return await market_jobs.list_gaps(
         market.settings, SYMBOL, start, end, "24/7", source=None, at_least=MINUTE, kept=True
     )
 
@@ -161,15 +161,15 @@ CASES: dict[str, Case] = {
     f"{R}ticks.reads.TickReads.list_signed_off_gaps": undone(_sign_off),
     f"{R}ticks.repository.TickRepository.sign_off_gap": undone(_sign_off),
     f"{R}ticks.repository.TickRepository.refresh_bars": _refresh,
-    "qts_data.bootstrap.list_bars": _list_bars,
-    "qts_data.bootstrap.list_gaps": _list_gaps,
+    "qts_data.operations.market.list_bars": _list_bars,
+    "qts_data.operations.market.list_gaps": _list_gaps,
 }  # fmt: skip
 """A call of each signature."""
 
 
 EXCEPTIONS = {
     "qts_data.adapters.": "the contract suite of the adapters asks them in the repeated hour",
-    "qts_data.bootstrap.sign_off_gap": "hands its instants to TickRepository.sign_off_gap",
+    "qts_data.operations.market.sign_off_gap": "hands its instants to TickRepository.sign_off_gap",
     "qts_data.cache.codec.instant_text": "converts to UTC itself; the codec's tests hold it",
     "qts_data.cli.": "takes a date, or a local time that is refused where it came twice",
     "qts_data.contracts.": "the records and helpers themselves; tests/unit/test_instants.py holds them",

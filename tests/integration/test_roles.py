@@ -8,11 +8,11 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from qts_data import bootstrap
 from qts_data.database import migrations
 from qts_data.database.engine import engine
 from qts_data.database.roles import ENGINE_ROLE, READONLY_ROLE, ROLES, role_statements
 from qts_data.models import VIEWS, Base, LedgerEntry
+from qts_data.operations import schema
 from qts_data.settings import Settings
 from qts_data.timescale import declarations_of
 from tests.fixtures.catalog import difference, read_catalog
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("roles")
 
 
 def prepare(url: URL) -> None:
-    bootstrap.prepare_roles(Settings(database_url=url.render_as_string(hide_password=False)))
+    schema.prepare_roles(Settings(database_url=url.render_as_string(hide_password=False)))
 
 
 def run_as(url: URL, role: str, statement: str | sa.Executable) -> Any:
@@ -157,7 +157,7 @@ def test_a_password_logs_in_and_is_never_in_the_statement(empty_database: URL) -
 
     sa.event.listen(sa.Engine, "before_cursor_execute", record)
     try:
-        bootstrap.prepare_roles(
+        schema.prepare_roles(
             Settings(
                 database_url=empty_database.render_as_string(hide_password=False),
                 readonly_password="it's a : secret",

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import engine, parse_url
 from qts_data.database.roles import ROLES, role_statements
+from qts_data.embedded import EmbeddedServer
 from qts_data.timescale.ddl import verbatim
 from tests.fixtures.shared_roles import roles_in_use
 

@@ -19,8 +19,8 @@ import pytest_asyncio
 import sqlalchemy as sa
 
 from qts_data.database import migrations
-from qts_data.embedded import EmbeddedServer
 from qts_data.database.engine import DatabaseConfig, parse_url
+from qts_data.embedded import EmbeddedServer
 from qts_data.errors import ConfigurationError, DatabaseError, DatabaseUnavailable, InvalidRecord, SpoolRefused
 from qts_data.importers.lean_trade import read_ticks
 from qts_data.repositories import Database, IngestReport

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from qts_data import bootstrap
 from qts_data.database.engine import engine
+from qts_data.operations import schema
 from qts_data.timescale import DeclarationError
 from tests.fixtures.fix_cli import HEAD
 
@@ -65,7 +65,7 @@ def test_a_check_that_a_declaration_ends_could_not_tell(
     def ends(*_: object) -> None:
         raise DeclarationError("it contradicts itself")
 
-    monkeypatch.setattr(bootstrap, "check", ends)
+    monkeypatch.setattr(schema, "check", ends)
     one_sentence(qts_data("db", "check", QTS_DATABASE_URL=text(database_url)), "it contradicts itself", code=2)
 
 

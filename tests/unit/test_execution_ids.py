@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from qts_data.adapters.kis_ids import KisFill, KisFills, KisOrder
 from qts_data.contracts import LedgerEntry, Reversal, split_stored_id, stored_execution_id
-from qts_data.rules.fill_identity import FillIdentity
 from qts_data.contracts.ids import SCOPE_KINDS, parse_scope, scope_text
 from qts_data.errors import ConfigurationError, InvalidRecord, LedgerConflict
+from qts_data.rules.fill_identity import FillIdentity
 from tests.fixtures.factories import FillFactory
 
 MORNING = dt.datetime(2026, 11, 20, 0, 0, 1, tzinfo=dt.UTC)  # 09:00:01 in Korea

@@ -18,8 +18,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from qts_data.contracts import any_text, any_time
-from qts_data.errors import InvalidRecord
 from qts_data.demo.krx_day import DEFAULT_SYMBOLS, generate_day, price_limits, tick_size
+from qts_data.errors import InvalidRecord
 from tests.fixtures.effort import amount
 
 if TYPE_CHECKING:

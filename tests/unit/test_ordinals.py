@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from qts_data.contracts import TickData
 from qts_data.errors import InvalidRecord
 from qts_data.repositories.market.ticks.copy.column_batch import ColumnOrdinals
-from qts_data.repositories.market.ticks.ordinals import Ordinals
 from qts_data.repositories.market.ticks.copy.record_columns import RecordColumns
+from qts_data.repositories.market.ticks.ordinals import Ordinals
 
 START = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
 

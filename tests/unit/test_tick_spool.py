@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from qts_data.errors import ConfigurationError, NotFound, QtsDataError, SpoolInUse, SpoolRefused
 from qts_data.repositories.market.ticks import spool_files, spool_format
-from qts_data.writers.spool.spool import Spool
 from qts_data.writers.spool.repair import set_aside
+from qts_data.writers.spool.spool import Spool
 from tests.fixtures.factories import TickFactory
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ import datetime as dt
 import time
 from typing import TYPE_CHECKING
 
-from qts_data.rules.booking import book, entries_between, valued
 from qts_data.adapters.port import DataSourceAdapter, Fetched
 from qts_data.adapters.sheets.sheets import Workbook
 from qts_data.adapters.sheets.writer import BookWriter, Line
@@ -16,6 +15,7 @@ from qts_data.contracts.identity import check_asked
 from qts_data.contracts.instants import utc
 from qts_data.errors import NotFound, NotSupported, QtsDataError
 from qts_data.importers.tables import Defaults
+from qts_data.rules.booking import book, entries_between, valued
 
 if TYPE_CHECKING:
     from qts_data.adapters.sheets.client import SheetsClient

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from qts_data.adapters.sheets.client import Metadata, SheetsClient
-    from qts_data.rules.fill_identity import FillIdentity
     from qts_data.importers.tables import Cell, Defaults
+    from qts_data.rules.fill_identity import FillIdentity
 
 __all__ = ["SheetTable", "Workbook"]
 

@@ -7,9 +7,9 @@ import random
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from qts_data.rules.booking import book
 from qts_data.contracts import LedgerEntry, Position
 from qts_data.importers.tables import cell_of_decimal
+from qts_data.rules.booking import book
 
 if TYPE_CHECKING:
     from qts_data.demo.sheets_server.workbook import Workbook

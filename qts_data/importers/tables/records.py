@@ -11,14 +11,24 @@ from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from qts_data.contracts import (ALL_ACCOUNTS, IDEMPOTENCY_PREFIX, OHLCV, LedgerEntry, Position, RiskLimit, StrategyParameter, round_money, split_stored_id)
-from qts_data.rules.fill_identity import FillIdentity
+from qts_data.contracts import (
+    ALL_ACCOUNTS,
+    IDEMPOTENCY_PREFIX,
+    OHLCV,
+    LedgerEntry,
+    Position,
+    RiskLimit,
+    StrategyParameter,
+    round_money,
+    split_stored_id,
+)
 from qts_data.contracts.checks import check_amount, check_price, check_symbol
 from qts_data.contracts.config import parameter_from_text, parameter_to_text
 from qts_data.contracts.identity import check_currency, check_identifier
 from qts_data.contracts.instants import plausible, start_of_day
 from qts_data.errors import InvalidRecord
 from qts_data.importers.tables.cells import cell_of_decimal, clean, read_currency
+from qts_data.rules.fill_identity import FillIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

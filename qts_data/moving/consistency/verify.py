@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
+from qts_data.database.errors import translated_errors
+from qts_data.errors import ConfigurationError
 from qts_data.moving.consistency.compare import compare
 from qts_data.moving.consistency.report import ConsistencyReport
 from qts_data.moving.consistency.sides import TABLES, database_side, sheets_side
-from qts_data.database.errors import translated_errors
-from qts_data.errors import ConfigurationError
 from qts_data.repositories.moving.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from decimal import Decimal
 
-    from qts_data.moving.consistency.sides import Side
     from qts_data.adapters.sheets.sheets import Workbook
+    from qts_data.moving.consistency.sides import Side
     from qts_data.repositories import Database
 
 __all__ = ["verify_data_consistency"]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from qts_data.contracts import BookedFill
 from qts_data.database.pipeline import COMMIT, Pipeline, Statement, array
 from qts_data.errors import InvalidRecord, LedgerConflict
-from qts_data.rules.average_cost import FLAT, Holding, Trade, apply
 from qts_data.repositories.book.ledger_rows import (
     COLUMNS,
     Booked,
@@ -23,6 +22,7 @@ from qts_data.repositories.book.ledger_rows import (
     entry_columns,
     position_after,
 )
+from qts_data.rules.average_cost import FLAT, Holding, Trade, apply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import psycopg
 
     from qts_data.contracts import BookedEntry, LedgerEntry, Position
-    from qts_data.rules.fill_identity import FillIdentity
     from qts_data.database.pipeline import Rows
+    from qts_data.rules.fill_identity import FillIdentity
 
     Driver: TypeAlias = psycopg.AsyncConnection[Any]
     PositionKey: TypeAlias = tuple[str, str]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, overload
 import sqlalchemy as sa
 
 from qts_data.contracts import BookedFill, Correction, LedgerEntry, RejectedEntry, Reversal
-from qts_data.rules.fill_identity import FillIdentity
 from qts_data.contracts.identity import check_asked
 from qts_data.contracts.ids import SCOPE_PREFIX
 from qts_data.contracts.instants import utc
@@ -23,6 +22,7 @@ from qts_data.models import PendingReport
 from qts_data.repositories.book.booking import Booking
 from qts_data.repositories.book.ledger_rows import COLUMNS, booked_entry
 from qts_data.repositories.book.reports import PENDING_COLUMNS, book_report, report_of, settle_reports
+from qts_data.rules.fill_identity import FillIdentity
 
 if TYPE_CHECKING:
     import datetime as dt

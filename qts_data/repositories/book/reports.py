@@ -16,18 +16,37 @@ from qts_data.contracts import Correction, LedgerEntry, Reversal
 from qts_data.contracts.leniency import as_stored
 from qts_data.database.pipeline import Pipeline, Statement, array
 from qts_data.errors import InvalidRecord, LedgerConflict
+from qts_data.repositories.book.booking import (
+    GATE,
+    LOCK,
+    RESERVE,
+    add_entries,
+    add_look,
+    add_positions,
+    lock_parameter,
+    read_entries,
+    repeated,
+    results_of,
+)
+from qts_data.repositories.book.ledger_rows import (
+    Booked,
+    booked_entry,
+    decimal,
+    entry_columns,
+    instant,
+    stored_id,
+    utc_text,
+)
 from qts_data.rules.average_cost import Fold, Trade
-from qts_data.repositories.book.booking import (GATE, LOCK, RESERVE, add_entries, add_look, add_positions, lock_parameter, read_entries, repeated, results_of)
 from qts_data.rules.booking import require_same_instrument
-from qts_data.repositories.book.ledger_rows import Booked, booked_entry, decimal, entry_columns, instant, stored_id, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import TypeAlias
 
     from qts_data.contracts import BookedEntry, BookedFill, Side
-    from qts_data.rules.fill_identity import FillIdentity
     from qts_data.repositories.book.booking import Booking, Driver, FillKey
+    from qts_data.rules.fill_identity import FillIdentity
 
     Report: TypeAlias = Reversal | Correction
 

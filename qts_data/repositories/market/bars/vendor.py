@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from qts_data.contracts.checks import check_full_minute
 from qts_data.contracts.instants import plausible
-from qts_data.repositories.market.bars.upsert import BarTable, UpsertReport, upsert_bars
 from qts_data.repositories.market.bars.reads import VENDOR_MINUTES, BarReads
+from qts_data.repositories.market.bars.upsert import BarTable, UpsertReport, upsert_bars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

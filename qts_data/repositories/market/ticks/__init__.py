@@ -6,9 +6,6 @@ batches (`records`, `column_batch`) through `loading` into the table, with `book
 
 from qts_data.repositories.market.bars.reads import BAR_INTERVALS, BarInterval, BarReads, BarSource
 from qts_data.repositories.market.gaps import Gap, SignedOff, StaleFeed
-from qts_data.writers.parts import load_in_parts
-from qts_data.repositories.market.ticks.query import TickQuery
-from qts_data.repositories.market.ticks.reads import SymbolSummary, TickReads
 from qts_data.repositories.market.reports import (
     BarRange,
     BatchId,
@@ -17,8 +14,11 @@ from qts_data.repositories.market.reports import (
     TickTable,
     TimeRange,
 )
+from qts_data.repositories.market.ticks.query import TickQuery
+from qts_data.repositories.market.ticks.reads import SymbolSummary, TickReads
 from qts_data.repositories.market.ticks.repository import TickRepository
 from qts_data.repositories.market.ticks.sources import ArrowStream, Numbering
+from qts_data.writers.parts import load_in_parts
 from qts_data.writers.ticks import AtBound, Durability, TickQueueFull, TickWriter, WriterStats
 
 __all__ = [

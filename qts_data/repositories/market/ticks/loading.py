@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import psycopg
 import sqlalchemy as sa
 
+from qts_data.database.driver import driver_of
 from qts_data.errors import InvalidRecord, TransactionConflict
 from qts_data.repositories.market.ticks.batch import COLUMNS, KEY, MinuteCount
-from qts_data.database.driver import driver_of
 from qts_data.repositories.market.ticks.tally import instant
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from qts_data.repositories.market.ticks.batch import Batch
     from qts_data.repositories.market.reports import TickTable
+    from qts_data.repositories.market.ticks.batch import Batch
 
 __all__ = ["Span", "append", "insert_new"]
 

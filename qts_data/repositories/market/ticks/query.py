@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from qts_data.contracts import TickData
-    from qts_data.repositories.market.ticks.copy.record_stream import Decode as _Decode
     from qts_data.repositories.market.reports import TickTable
+    from qts_data.repositories.market.ticks.copy.record_stream import Decode as _Decode
 
 __all__ = ["TickQuery"]
 

@@ -13,9 +13,9 @@ from qts_data.contracts.instants import utc, utc_fields
 from qts_data.contracts.market import stored_tick
 from qts_data.database.errors import translated_errors
 from qts_data.repositories.market.bars.reads import BarReads
+from qts_data.repositories.market.bars.refresh import retention_cutoff
 from qts_data.repositories.market.gaps import find_gaps, find_stale, list_signed_off
 from qts_data.repositories.market.ticks.query import TickQuery
-from qts_data.repositories.market.bars.refresh import retention_cutoff
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

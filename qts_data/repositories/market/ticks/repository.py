@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from qts_data.contracts.instants import utc
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
-from qts_data.repositories.market.ticks import bookkeeping
+from qts_data.repositories.market.bars.refresh import clock_and_cutoff, refresh_aggregates
 from qts_data.repositories.market.gaps import sign_off
+from qts_data.repositories.market.reports import TimeRange
+from qts_data.repositories.market.ticks import bookkeeping
 from qts_data.repositories.market.ticks.groups import live_numbering, prepared
 from qts_data.repositories.market.ticks.latest import MAX_AHEAD, LatestTime
 from qts_data.repositories.market.ticks.loading import Span, append, insert_new
 from qts_data.repositories.market.ticks.reads import TickReads
-from qts_data.repositories.market.bars.refresh import clock_and_cutoff, refresh_aggregates
-from qts_data.repositories.market.reports import TimeRange
 from qts_data.repositories.market.ticks.sources import Numbering, ahead, batches_of
 from qts_data.repositories.market.ticks.tally import Baseline, Tally
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from qts_data.contracts import TickData
+    from qts_data.repositories.market.reports import BatchId, IngestReport, RefreshReport
     from qts_data.repositories.market.ticks.batch import Batch
     from qts_data.repositories.market.ticks.groups import Group
-    from qts_data.repositories.market.reports import BatchId, IngestReport, RefreshReport
     from qts_data.repositories.market.ticks.sources import ArrowStream
 
 __all__ = ["TickRepository"]

@@ -12,17 +12,17 @@ from qts_data.errors import InvalidRecord
 from qts_data.extras import is_installed, require
 from qts_data.repositories.market.ticks.copy.column_batch import ColumnBatch, ColumnOrdinals
 from qts_data.repositories.market.ticks.copy.columns import read_columns
-from qts_data.repositories.market.ticks.ordinals import Ordinals
 from qts_data.repositories.market.ticks.copy.record_columns import RecordColumns
 from qts_data.repositories.market.ticks.copy.records import RecordBatch, numbered
+from qts_data.repositories.market.ticks.ordinals import Ordinals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 
     from qts_data.repositories.market.ticks.batch import Batch
     from qts_data.repositories.market.ticks.copy.columns import Columns
-    from qts_data.repositories.market.ticks.latest import LatestTime
     from qts_data.repositories.market.ticks.copy.records import Row
+    from qts_data.repositories.market.ticks.latest import LatestTime
 
 __all__ = ["ArrowStream", "Numbering", "Ticks", "ahead", "batches_of"]
 

@@ -1,0 +1,66 @@
+"""Look at the configured database: edition, revision, features, roles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from qts_data.bootstrap import connect, database_url
+from qts_data.database import migrations, roles
+from qts_data.models import Base
+from qts_data.timescale import Server, probe
+from qts_data.timescale.status import FeatureState, feature_states
+
+if TYPE_CHECKING:
+    from qts_data.settings import Settings
+
+
+__all__ = ["Status", "read_status"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `qts-data status` shows.
+
+    Attributes:
+        url: The database, without its password.
+        server: Edition and versions.
+        revision: The database's revision against the code's.
+        trading_zone: Zone that the database's views use, None before they exist.
+        features: Each declared TimescaleDB feature and how it stands; empty before the schema exists.
+        missing_roles: Roles of ours that the server does not have.
+    """
+
+    url: str
+    server: Server
+    revision: migrations.Revision
+    trading_zone: str | None
+    features: tuple[FeatureState, ...]
+    missing_roles: tuple[str, ...]
+
+
+def read_status(settings: Settings) -> Status:
+    """Look at the configured database.
+
+    Raises:
+        QtsDataError: One sentence about what is wrong and what to do.
+    """
+    with connect(settings) as connection:
+        revision = migrations.revision_of(connection)
+        has_zone = connection.scalar(sa.text("SELECT to_regproc('qts_trading_zone') IS NOT NULL"))
+        existing = set(
+            connection.scalars(
+                sa.text("SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY(:roles)"),
+                {"roles": list(roles.ROLES)},
+            )
+        )
+        return Status(
+            url=str(database_url(settings).render_as_string(hide_password=True)),
+            server=probe(connection),
+            revision=revision,
+            trading_zone=connection.scalar(sa.text("SELECT qts_trading_zone()")) if has_zone else None,
+            features=tuple(feature_states(connection, Base.metadata)) if revision.database else (),
+            missing_roles=tuple(role for role in roles.ROLES if role not in existing),
+        )
