@@ -1,30 +1,45 @@
-"""The data layer of a quantitative trading system: what an engine imports.
+"""The data layer of a quantitative trading system: the names that an engine imports.
 
-Names are looked up when they are first used: Alembic imports this package while it is itself half imported, to load
-the plugin below it, and nobody who runs `alembic` should wait for, or stumble over, all the rest.
+A name is looked up when it is first used. Alembic imports this package while it is itself half imported, to load the
+plugin below it, so importing the package must import nothing else.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from qts_data.cache import CacheAccess, CacheManager, cached
     from qts_data.contracts import (
         OHLCV,
+        BookedEntry,
         BookedFill,
+        BookLevel,
+        CacheConfig,
+        CacheEvent,
+        CacheType,
         Correction,
         ExecutionLog,
         HealthStatus,
         LedgerEntry,
+        OperatingState,
+        OrderBook,
+        OrderState,
         Position,
+        Precheck,
+        Quote,
+        Reading,
         Reversal,
         RiskLimit,
+        RiskLimits,
+        SafetyState,
+        Side,
+        StrategyParameter,
+        StrategyParameters,
         TickData,
-        allow_any_time,
-        any_text,
-        any_time,
     )
     from qts_data.database.engine import DatabaseConfig
     from qts_data.errors import (
+        CacheError,
         ConfigurationError,
         DatabaseError,
         DatabaseUnavailable,
@@ -33,54 +48,133 @@ if TYPE_CHECKING:
         NotFound,
         OutcomeUnknown,
         QtsDataError,
+        SchemaMismatch,
+        StaleWrite,
         TransactionConflict,
+        WritesRefused,
     )
-    from qts_data.repositories import Database, UnitOfWork
+    from qts_data.repositories import BatchId, Database, IngestReport, Reader, UnitOfWork
+    from qts_data.settings import Settings, load_settings
+    from qts_data.writers import AtBound, Durability, FillWriter, TickQueueFull, TickWriter
+
+_MODULES: Final[dict[str, tuple[str, ...]]] = {
+    "qts_data.cache": ("CacheAccess", "CacheManager", "cached"),
+    "qts_data.contracts": (
+        "OHLCV",
+        "BookLevel",
+        "BookedEntry",
+        "BookedFill",
+        "CacheConfig",
+        "CacheEvent",
+        "CacheType",
+        "Correction",
+        "ExecutionLog",
+        "HealthStatus",
+        "LedgerEntry",
+        "OperatingState",
+        "OrderBook",
+        "OrderState",
+        "Position",
+        "Precheck",
+        "Quote",
+        "Reading",
+        "Reversal",
+        "RiskLimit",
+        "RiskLimits",
+        "SafetyState",
+        "Side",
+        "StrategyParameter",
+        "StrategyParameters",
+        "TickData",
+    ),
+    "qts_data.database.engine": ("DatabaseConfig",),
+    "qts_data.errors": (
+        "CacheError",
+        "ConfigurationError",
+        "DatabaseError",
+        "DatabaseUnavailable",
+        "InvalidRecord",
+        "LedgerConflict",
+        "NotFound",
+        "OutcomeUnknown",
+        "QtsDataError",
+        "SchemaMismatch",
+        "StaleWrite",
+        "TransactionConflict",
+        "WritesRefused",
+    ),
+    "qts_data.repositories": ("BatchId", "Database", "IngestReport", "Reader", "UnitOfWork"),
+    "qts_data.settings": ("Settings", "load_settings"),
+    "qts_data.writers": ("AtBound", "Durability", "FillWriter", "TickQueueFull", "TickWriter"),
+}
+_MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "OHLCV",
+    "AtBound",
+    "BatchId",
+    "BookLevel",
+    "BookedEntry",
     "BookedFill",
+    "CacheAccess",
+    "CacheConfig",
+    "CacheError",
+    "CacheEvent",
+    "CacheManager",
+    "CacheType",
     "ConfigurationError",
     "Correction",
     "Database",
     "DatabaseConfig",
     "DatabaseError",
     "DatabaseUnavailable",
+    "Durability",
     "ExecutionLog",
+    "FillWriter",
     "HealthStatus",
+    "IngestReport",
     "InvalidRecord",
     "LedgerConflict",
     "LedgerEntry",
     "NotFound",
+    "OperatingState",
+    "OrderBook",
+    "OrderState",
     "OutcomeUnknown",
     "Position",
+    "Precheck",
     "QtsDataError",
+    "Quote",
+    "Reader",
+    "Reading",
     "Reversal",
     "RiskLimit",
+    "RiskLimits",
+    "SafetyState",
+    "SchemaMismatch",
+    "Settings",
+    "Side",
+    "StaleWrite",
+    "StrategyParameter",
+    "StrategyParameters",
     "TickData",
+    "TickQueueFull",
+    "TickWriter",
     "TransactionConflict",
     "UnitOfWork",
-    "allow_any_time",
-    "any_text",
-    "any_time",
+    "WritesRefused",
+    "cached",
+    "load_settings",
 ]
 
-_PLACES: Final = (
-    "qts_data.errors",
-    "qts_data.contracts",
-    "qts_data.database.engine",
-    "qts_data.repositories",
-)
+# Type checkers must not see this function: with it, every misspelt name would be Any.
+if not TYPE_CHECKING:
 
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for place in _PLACES:
-            module = import_module(place)
-            if name in module.__all__:
-                globals()[name] = getattr(module, name)
-                return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+        return globals()[name]
 
 
 def __dir__() -> list[str]:

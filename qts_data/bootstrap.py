@@ -310,6 +310,7 @@ async def checked_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 def book_defaults(settings: Settings) -> Defaults:
+    """Account, market, currency, broker and zone of rows that do not name them."""
     return Defaults(
         time_zone=settings.trading_time_zone,
         account=settings.book_account,

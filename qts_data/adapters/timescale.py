@@ -11,13 +11,13 @@ from qts_data.adapters.port import DataSourceAdapter, Fetched
 from qts_data.database.errors import translated_errors
 from qts_data.models import Position as PositionRow
 from qts_data.rules.booking import check_valuation
+from qts_data.writers import FillWriter
 
 if TYPE_CHECKING:
     import datetime as dt
 
     from qts_data.contracts import OHLCV, BookedFill, HealthStatus, LedgerEntry, Position, TickData
     from qts_data.repositories import BarInterval, Database, UnitOfWork
-    from qts_data.writers import FillWriter
 
 __all__ = ["TimescaleDBAdapter"]
 
@@ -97,7 +97,7 @@ class TimescaleDBAdapter(DataSourceAdapter):
     async def append_ledger(self, entry: LedgerEntry) -> BookedFill:
         """See `DataSourceAdapter`."""
         if self._writer is None:
-            self._writer = await self._database.fill_writer().__aenter__()
+            self._writer = await FillWriter(self._database).__aenter__()
         return await self._writer.record_fill(entry)
 
     async def fetch_ledger(

@@ -16,6 +16,7 @@ from qts_data.errors import ConfigurationError
 from qts_data.operations.status import read_status
 from qts_data.settings import load_settings
 from qts_data.terminal.console import console
+from qts_data.terminal.schema import print_status
 
 __all__ = ["app"]
 
@@ -53,7 +54,7 @@ def status() -> None:
     """Edition, revision, what is active and what is degraded. Exit code 1 if the schema is not up to date."""
     settings = load_settings()
     found = read_status(settings)
-    show.print_status(found, settings.trading_time_zone)
+    print_status(found, settings.trading_time_zone)
     if not found.revision.current:
         raise typer.Exit(1)
 

@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from qts_data import bootstrap
-from qts_data.cli.show import print_check
 from qts_data.database import migrations
 from qts_data.database.roles import ROLES, role_statements
 from qts_data.errors import ConfigurationError, QtsDataError
 from qts_data.operations import schema
 from qts_data.settings import load_settings
 from qts_data.terminal.console import console, fail
+from qts_data.terminal.schema import print_check
 from qts_data.timescale import TimescaleError
 
 __all__ = ["app"]

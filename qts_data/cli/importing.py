@@ -13,20 +13,25 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from qts_data import bootstrap
 from qts_data.contracts import any_time
 from qts_data.errors import ConfigurationError
 from qts_data.importers import FORMATS, ReadOptions
 from qts_data.operations import market
 from qts_data.settings import load_settings
 from qts_data.terminal.console import console, notes, progress_of
+from qts_data.terminal.market import print_import
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from qts_data.errors import InvalidRecord
+    from qts_data.importers.rows import Refuse
 
-__all__ = ["AnyTime", "allowing", "app", "print_import"]
+__all__ = [
+    "AnyTime",
+    "allowing",
+    "app",
+]
 
 app = typer.Typer(help="Files into tables.", no_args_is_help=True)
 
@@ -163,41 +168,6 @@ def allowing(*, all_times: bool) -> contextlib.AbstractContextManager[None]:
     return any_time() if all_times else contextlib.nullcontext()
 
 
-def print_import(report: market.ImportReport) -> None:
-    """Counts on stdout; what somebody may have to do about it on stderr."""
-    loaded = report.ingest
-    rejected = f", rejected {loaded.rejected:,}" if loaded.rejected else ""
-    console.print(
-        f"received {loaded.received:,}, inserted {loaded.inserted:,}, duplicate {loaded.duplicate:,}{rejected}"
-    )
-    if loaded.known:
-        notes.print("note: this file is in already; --again loads it once more", soft_wrap=True)
-    if loaded.late:
-        changed = ", ".join(
-            f"{bars.symbol} {bars.start:%Y-%m-%d %H:%M} to {bars.end:%H:%M} UTC" for bars in loaded.changed[:3]
-        )
-        more = f" and {len(loaded.changed) - 3:,} more" if len(loaded.changed) > 3 else ""
-        notes.print(f"note: {loaded.late:,} ticks were late and changed bars: {changed}{more}", soft_wrap=True)
-    if loaded.ahead:
-        notes.print(
-            f"note: {loaded.ahead:,} ticks lie ahead of the server's clock, the last at "
-            f"{loaded.last:%Y-%m-%d %H:%M:%S} UTC; no closed bar holds them before that",
-            soft_wrap=True,
-        )
-    for name, bars in report.refresh.kept.items():
-        notes.print(
-            f"note: {bars:,} bars of {name} in this range outlived their rows and were left as they are, with the "
-            "hours that they are in: a refresh would destroy them",
-            soft_wrap=True,
-        )
-    if report.cutoff is not None and loaded.doomed:
-        notes.print(
-            f"note: retention drops ticks before {report.cutoff:%Y-%m-%d %H:%M} UTC at its next run, and "
-            f"{loaded.doomed:,} of these are older; --keep loads them into tick_history, which keeps them",
-            soft_wrap=True,
-        )
-
-
 def _print_dry_run(layout: str, file: Path, options: ReadOptions, refused: _Rejects) -> None:
     good = market.dry_run(layout, file, options, refused.refuse)
     console.print(f"read {good + refused.count:,}, good {good:,}, rejected {refused.count:,}; nothing was loaded")
@@ -231,7 +201,7 @@ class _Rejects:
             self._file.close()
 
     @property
-    def refuse(self) -> bootstrap.Refuse | None:
+    def refuse(self) -> Refuse | None:
         return None if self._strict else self._refuse
 
     def _refuse(self, error: InvalidRecord, line: bytes) -> None:

@@ -43,7 +43,6 @@ from qts_data.contracts.live import (
 )
 from qts_data.contracts.market import OHLCV, TickData
 from qts_data.contracts.pnl import DailyMetrics, DailyPnl, HourlyPnl, StrategyPerformance
-from qts_data.rules.fill_identity import FillIdentity
 
 __all__ = [
     "ALL_ACCOUNTS",
@@ -64,7 +63,6 @@ __all__ = [
     "DailyMetrics",
     "DailyPnl",
     "ExecutionLog",
-    "FillIdentity",
     "HealthStatus",
     "HourlyExecutionMetrics",
     "HourlyPnl",

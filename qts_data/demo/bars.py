@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from qts_data import bootstrap
-from qts_data.cli.importing import print_import
-from qts_data.cli.show import print_bars, print_status
 from qts_data.database import migrations
 from qts_data.database.engine import parse_url
 from qts_data.demo.krx_day import generate_day
@@ -22,6 +20,8 @@ from qts_data.operations import market
 from qts_data.operations.status import read_status
 from qts_data.settings import load_settings
 from qts_data.terminal.console import console, heading, progress_of
+from qts_data.terminal.market import print_bars, print_import
+from qts_data.terminal.schema import print_status
 
 if TYPE_CHECKING:
     from pathlib import Path

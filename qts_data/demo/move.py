@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from qts_data import bootstrap
-from qts_data.cli.migrate import print_plan, print_report, print_status
 from qts_data.contracts import LedgerEntry
 from qts_data.database import migrations
 from qts_data.database.engine import engine, parse_url
@@ -24,6 +23,7 @@ from qts_data.moving import CutoverGates, Move
 from qts_data.moving.delivery import DeliveryConfig
 from qts_data.settings import load_settings
 from qts_data.terminal.console import console, heading
+from qts_data.terminal.moving import print_plan, print_report, print_status
 
 if TYPE_CHECKING:
     from qts_data.demo.sheets_server import Workbook

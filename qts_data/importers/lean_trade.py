@@ -20,21 +20,17 @@ never rounded or skipped: what `int()` makes of "1_000" is not what the publishe
 
 from __future__ import annotations
 
-import codecs
 import datetime as dt
-import lzma
 import re
-import zipfile
-import zlib
-from contextlib import contextmanager
 from decimal import Decimal
 from functools import partial
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from qts_data.contracts import TickData
 from qts_data.contracts.checks import check_source, check_symbol
 from qts_data.errors import ConfigurationError, InvalidRecord
+from qts_data.importers.files import Memo, read_lines, wrong_width
 from qts_data.importers.rows import shown_bytes as _shown
 
 if TYPE_CHECKING:
@@ -43,10 +39,13 @@ if TYPE_CHECKING:
 
     from qts_data.importers.rows import Refuse
 
-__all__ = ["Memo", "read_lines", "read_price", "read_ticks", "read_volume", "wall_clock", "wrong_width"]
+__all__ = [
+    "read_price",
+    "read_ticks",
+    "read_volume",
+    "wall_clock",
+]
 
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
 
 _COLUMN_COUNT = 6
 _EXCHANGE = re.compile(rb"[0-9A-Za-z]{0,16}")
@@ -56,12 +55,7 @@ _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _SECONDS_OF_A_DAY = 86_400
 _MILLISECONDS = tuple(dt.timedelta(milliseconds=count) for count in range(1000))
 
-_BLOCK_BYTES = 65_536
-# Longer than any row that can be valid: a file without line ends is not read into memory as one row.
-_MAX_LINE_BYTES = 256
 _MAX_DIGITS = 19
-# A symbol's day has hundreds of prices and thousands of volumes; the bound is for the odd file.
-_MAX_REMEMBERED = 100_000
 
 
 def read_ticks(
@@ -153,90 +147,6 @@ def _check_remark(text: bytes) -> None:
 
 
 # What the engine's other layouts share with this one ----------------------------------------------------
-
-
-class Memo(dict[_Key, _Value]):
-    """What a reader made of each text: the same text again costs one look-up.
-
-    Files of market data repeat their values. A dict's look-up takes a fraction of the time of
-    `functools.lru_cache`, which keeps an order of use that is of no use here. What the reader refuses is
-    not remembered.
-    """
-
-    def __init__(self, read: Callable[[_Key], _Value]) -> None:
-        super().__init__()
-        self._read = read
-
-    def __missing__(self, key: _Key) -> _Value:
-        value = self._read(key)
-        if len(self) >= _MAX_REMEMBERED:
-            self.clear()
-        self[key] = value
-        return value
-
-
-def read_lines(path: Path, *, max_line_bytes: int = _MAX_LINE_BYTES) -> Iterator[bytes]:
-    """The lines of a `.csv`, or of the one file in a `.zip`, without their ends.
-
-    A byte order mark is left out. Lines end with LF or CR LF, the last one also without. Of a line beyond all
-    measure only the beginning comes, too long to be a row of the layout; what follows its end comes as usual.
-
-    Args:
-        path: The file.
-        max_line_bytes: Longest line that can be a row.
-
-    Raises:
-        InvalidRecord: The file (field `file`) is missing, empty, damaged, or a zip of no or several files.
-    """
-    try:
-        with _opened(path) as file:
-            block = file.read(_BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
-            if not block:
-                raise InvalidRecord(field="file", reason=f"{path} is empty")
-            rest = b""
-            overlong = False
-            while block:
-                *lines, rest = (rest + block).replace(b"\r\n", b"\n").split(b"\n")
-                if overlong and lines:
-                    # Its beginning has come already.
-                    lines, overlong = lines[1:], False
-                yield from lines
-                if len(rest) > max_line_bytes:
-                    if not overlong:
-                        yield rest
-                    # A carriage return at the very end may be half of a line end.
-                    rest, overlong = rest[-1:], True
-                block = file.read(_BLOCK_BYTES)
-            if rest and not overlong:
-                yield rest
-    except OSError as error:
-        raise InvalidRecord(field="file", reason=f"{path}: {error.strerror or error}") from error
-    # Besides its own BadZipFile, zipfile lets through what it stumbles over: RuntimeError for a password, its
-    # child NotImplementedError for a foreign method, ValueError for a name that is no UTF-8.
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
-        raise InvalidRecord(field="file", reason=f"{path} is no sound zip file: {error}") from error
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    suffix = path.suffix.lower()
-    if suffix == ".csv":
-        with path.open("rb") as file:
-            yield file
-    elif suffix == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            members = [name for name in archive.namelist() if not name.endswith("/")]
-            if len(members) != 1:
-                raise InvalidRecord(field="file", reason=f"{path} holds {len(members)} files instead of one")
-            with archive.open(members[0]) as file:
-                yield file
-    else:
-        raise InvalidRecord(field="file", reason=f"{path} is neither a .zip nor a .csv")
-
-
-def wrong_width(found: int, expected: int) -> InvalidRecord:
-    """The complaint about a row with `found` columns; a quote keeps no comma together."""
-    return InvalidRecord(field="row", reason=f"has {found} columns instead of {expected}")
 
 
 def wall_clock(date: dt.date, time_zone: str) -> Callable[[bytes], dt.datetime]:

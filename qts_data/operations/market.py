@@ -14,7 +14,6 @@ from qts_data.database.engine import DatabaseConfig, async_engine
 from qts_data.database.errors import translated_errors
 from qts_data.errors import InvalidRecord
 from qts_data.importers import ReadOptions, bar_length, read_file, with_symbol
-from qts_data.importers.rows import Refuse
 from qts_data.repositories import BarReads, BatchId, IngestReport, RefreshReport, TickRepository, UpsertReport
 from qts_data.writers import load_in_parts
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from qts_data.contracts import OHLCV, TickData
+    from qts_data.importers.rows import Refuse
     from qts_data.repositories import BarInterval, BarSource, Gap, StaleFeed, TickTable
     from qts_data.settings import Settings
 

@@ -2,41 +2,20 @@
 
 from qts_data.repositories.book.proof import Mismatch, Verification
 from qts_data.repositories.market.bars.daily import DailyBarReads, DailyBarRepository
+from qts_data.repositories.market.bars.reads import BAR_INTERVALS, BarInterval, BarReads, BarSource
 from qts_data.repositories.market.bars.upsert import UpsertReport
 from qts_data.repositories.market.bars.vendor import MinuteBarReads, MinuteBarRepository
-from qts_data.repositories.market.ticks import (
-    BAR_INTERVALS,
-    AtBound,
-    BarInterval,
-    BarRange,
-    BarReads,
-    BarSource,
-    BatchId,
-    Durability,
-    Gap,
-    IngestReport,
-    Numbering,
-    RefreshReport,
-    SignedOff,
-    StaleFeed,
-    SymbolSummary,
-    TickQuery,
-    TickQueueFull,
-    TickReads,
-    TickRepository,
-    TickTable,
-    TickWriter,
-    TimeRange,
-    WriterStats,
-    load_in_parts,
-)
+from qts_data.repositories.market.gaps import Gap, SignedOff, StaleFeed
+from qts_data.repositories.market.reports import BarRange, BatchId, IngestReport, RefreshReport, TickTable, TimeRange
+from qts_data.repositories.market.ticks.query import TickQuery
+from qts_data.repositories.market.ticks.reads import SymbolSummary, TickReads
+from qts_data.repositories.market.ticks.repository import TickRepository
+from qts_data.repositories.market.ticks.sources import Numbering
 from qts_data.repositories.moving.outbox import Outbox, OutboxStatus, OutboxTask
 from qts_data.repositories.unit_of_work import Database, Reader, UnitOfWork
-from qts_data.writers.fills import FillWriter
 
 __all__ = [
     "BAR_INTERVALS",
-    "AtBound",
     "BarInterval",
     "BarRange",
     "BarReads",
@@ -45,8 +24,6 @@ __all__ = [
     "DailyBarReads",
     "DailyBarRepository",
     "Database",
-    "Durability",
-    "FillWriter",
     "Gap",
     "IngestReport",
     "MinuteBarReads",
@@ -62,15 +39,11 @@ __all__ = [
     "StaleFeed",
     "SymbolSummary",
     "TickQuery",
-    "TickQueueFull",
     "TickReads",
     "TickRepository",
     "TickTable",
-    "TickWriter",
     "TimeRange",
     "UnitOfWork",
     "UpsertReport",
     "Verification",
-    "WriterStats",
-    "load_in_parts",
 ]

@@ -19,10 +19,10 @@ from qts_data.repositories.book.positions import PositionReader, PositionReposit
 from qts_data.repositories.execution.logs import ExecutionLogReader, ExecutionLogRepository
 from qts_data.repositories.market.bars.daily import DailyBarReads, DailyBarRepository
 from qts_data.repositories.market.bars.vendor import MinuteBarReads, MinuteBarRepository
-from qts_data.repositories.market.ticks import TickReads, TickRepository
+from qts_data.repositories.market.ticks.reads import TickReads
+from qts_data.repositories.market.ticks.repository import TickRepository
 from qts_data.repositories.moving.outbox import Outbox
 from qts_data.rules.fill_identity import FillIdentity
-from qts_data.writers.fills import FillWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -231,25 +231,18 @@ class Database(Transactions[UnitOfWork, Reader]):
         """
         return _add(self._changed, listener)
 
+    @property
+    def booked_listeners(self) -> Sequence[BookedListener]:
+        """The functions given to `on_booked`, for writers that commit by themselves."""
+        return self._booked
+
+    @property
+    def changed_listeners(self) -> Sequence[ChangedListener]:
+        """The functions given to `on_changed`, for writers that commit by themselves."""
+        return self._changed
+
     def _unit_of_work(self, connection: AsyncConnection) -> UnitOfWork:
         return UnitOfWork(connection, self._booked, self._changed, self.identity)
-
-    def fill_writer(self, *, max_group: int = 500, max_waiting: int = 10_000) -> FillWriter:
-        """Books fills of many tasks together; use it as an async context manager.
-
-        Args:
-            max_group: Most fills in one transaction.
-            max_waiting: Most fills that may wait for their turn.
-        """
-        return FillWriter(
-            self.engine,
-            max_group=max_group,
-            max_waiting=max_waiting,
-            require_writable=self.require_writable,
-            listeners=self._booked,
-            in_doubt=self._changed,
-            identity=self.identity,
-        )
 
 
 def _add(listeners: list[_L], listener: _L) -> Callable[[], None]:

@@ -11,9 +11,8 @@ from qts_data.contracts.checks import check_price
 from qts_data.contracts.identity import check_asked
 from qts_data.contracts.instants import plausible, utc_or_none
 from qts_data.errors import InvalidRecord, StaleWrite
-from qts_data.repositories.book.booking import require_same_instrument
-from qts_data.repositories.book.ledger_rows import Booked, unmarked_position
 from qts_data.rules.average_cost import FLAT, Holding, Trade, apply
+from qts_data.rules.booked import Booked, unmarked_position
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -21,7 +20,26 @@ if TYPE_CHECKING:
 
     from qts_data.contracts import LedgerEntry
 
-__all__ = ["book", "check_valuation", "entries_between", "valued"]
+
+from typing import TYPE_CHECKING
+
+from qts_data.errors import LedgerConflict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, TypeAlias
+
+    import psycopg
+
+    from qts_data.contracts import LedgerEntry, Position
+
+    Driver: TypeAlias = psycopg.AsyncConnection[Any]
+    PositionKey: TypeAlias = tuple[str, str]
+    FillKey: TypeAlias = tuple[str, str, str]
+    Refusal: TypeAlias = InvalidRecord | LedgerConflict
+
+
+__all__ = ["book", "check_valuation", "entries_between", "require_same_instrument", "valued"]
 
 _exact: Final = Context(prec=80)
 
@@ -101,3 +119,18 @@ def _with_value(position: Position) -> Position:
     assert position.mark_price is not None  # noqa: S101 - the caller looked
     exposure = round_money(_exact.multiply(position.qty, position.mark_price))
     return replace(position, exposure_value=exposure, unrealized_pnl=_exact.subtract(exposure, position.cost_basis))
+
+
+def require_same_instrument(entry: LedgerEntry, market: str | None, currency: str | None) -> None:
+    """Refuse a fill in another market or currency than the position: the two could not be added up.
+
+    Raises:
+        InvalidRecord: Names both.
+    """
+    for field, given, held in (("currency", entry.currency, currency), ("market", entry.market, market)):
+        if given != held:
+            raise InvalidRecord(
+                field=field,
+                reason=f"is {given!r}, but {entry.account} holds {entry.symbol} in {held!r}; "
+                "give another instrument a symbol of its own",
+            )

@@ -31,6 +31,7 @@ def setup(plugin: Plugin) -> None:
 
 
 def _compare(context: AutogenContext, upgrade_ops: UpgradeOps, schemas: set[str | None]) -> PriorityDispatchResult:
-    from qts_data.timescale.autogenerate import compare  # noqa: PLC0415 - see above
-
-    return compare(context, upgrade_ops, schemas)
+    # By name, as above: the comparison imports Alembic, and its package imports this module.
+    comparison = importlib.import_module("qts_data.timescale.autogenerate.comparison")
+    result: PriorityDispatchResult = comparison.compare(context, upgrade_ops, schemas)
+    return result

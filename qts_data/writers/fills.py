@@ -34,17 +34,16 @@ from qts_data.errors import (
 from qts_data.repositories.book.booking import Booking
 from qts_data.repositories.book.reports import settle_reports
 from qts_data.rules.average_cost import Holding
-from qts_data.rules.fill_identity import FillIdentity
 from qts_data.writers.fill_answers import answer_all, has_something_to_say, is_refusal, logged
 from qts_data.writers.next_fill import NextFill, Remembered
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import PoolProxiedConnection
 
     from qts_data.contracts import BookedFill, LedgerEntry
+    from qts_data.repositories import Database
     from qts_data.repositories.book.booking import Driver
 
 __all__ = ["FillWriter"]
@@ -59,32 +58,18 @@ class FillWriter:
     """Books fills, each in a transaction that it may share with others that were waiting at the same time.
 
     Args:
-        engine: Where connections come from; one is held while the writer is open.
+        database: Gives the connections and the listeners; one connection is held while the writer is open.
         max_group: Most fills in one transaction.
         max_waiting: Most fills that may wait; then `record_fill` waits for room before it hands over.
-        require_writable: Called before each transaction; raises where nothing may be written.
-        listeners: Told after each COMMIT what it booked, before those who wait for it go on.
-        in_doubt: Told the account and symbol of each fill in a COMMIT that got no answer.
-        identity: By which rules a fill is known again.
     """
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        *,
-        max_group: int = 500,
-        max_waiting: int = 10_000,
-        require_writable: Callable[[], None] = lambda: None,
-        listeners: Sequence[Callable[[BookedFill, float], None]] = (),
-        in_doubt: Sequence[Callable[[str, str], None]] = (),
-        identity: FillIdentity | None = None,
-    ) -> None:
-        self._engine = engine
-        self._identity = identity or FillIdentity()
+    def __init__(self, database: Database, *, max_group: int = 500, max_waiting: int = 10_000) -> None:
+        self._engine = database.engine
+        self._identity = database.identity
         self._max_group = max_group
-        self._require_writable = require_writable
-        self._listeners = listeners
-        self._in_doubt = in_doubt
+        self._require_writable = database.require_writable
+        self._listeners = database.booked_listeners
+        self._in_doubt = database.changed_listeners
         self._inside = 0  # who hands over a fill or waits for its end
         self._waiting: deque[tuple[LedgerEntry, asyncio.Future[BookedFill]]] = deque()
         self._room = asyncio.Semaphore(max_waiting)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from qts_data.database.pipeline import COMMIT, Pipeline, Statement, array
 from qts_data.repositories.book.booking import LOCK, lock_parameter, valuation
-from qts_data.repositories.book.ledger_rows import COLUMNS, Booked
+from qts_data.repositories.book.ledger_rows import COLUMNS
 from qts_data.rules.average_cost import Holding, Trade, apply
+from qts_data.rules.booked import Booked
 from qts_data.rules.booking import require_same_instrument
 
 if TYPE_CHECKING:

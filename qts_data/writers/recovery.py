@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qts_data.repositories.market.reports import IngestReport
     from qts_data.writers.sending import Sender
     from qts_data.writers.spool.format import Damage
-    from qts_data.writers.spool.scan import Left
+    from qts_data.writers.spool.left import Left
     from qts_data.writers.spool.spool import Spool
 
 __all__ = ["located", "recover"]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from qts_data.repositories.market.ticks.groups import Group
     from qts_data.repositories.unit_of_work import Database
     from qts_data.writers.spool.format import Damage
-    from qts_data.writers.spool.scan import Left
+    from qts_data.writers.spool.left import Left
 
 __all__ = ["AtBound", "Durability", "TickQueueFull", "TickWriter", "WriterStats"]
 

@@ -31,6 +31,7 @@ from qts_data.database.engine import parse_url
 from qts_data.embedded import EmbeddedServer
 from qts_data.repositories import Database, booking
 from qts_data.repositories.book.ledger_rows import COLUMNS
+from qts_data.writers import FillWriter
 from qts_data.writers.next_fill import EXPECTED, WRITE_NEXT, WRITTEN
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ async def measure_ours(url: URL, clients: int, seconds: float) -> dict[str, floa
                 await uow.ledger.record_fills(fills)
             return BATCH
 
-        async with database.fill_writer() as writer:
+        async with FillWriter(database) as writer:
 
             async def in_the_writer() -> int:
                 await writer.record_fill(fill())

@@ -42,6 +42,7 @@ from qts_data.database.engine import engine, parse_url
 from qts_data.embedded import EmbeddedServer
 from qts_data.errors import DatabaseError
 from qts_data.repositories import Database
+from qts_data.writers.fills import FillWriter
 from tests.fixtures.reference_book import ReferenceBook, Trade, units
 
 if TYPE_CHECKING:
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 
     from qts_data.contracts import BookedEntry
     from qts_data.repositories import UnitOfWork
-    from qts_data.writers.fills import FillWriter
 
 SYMBOLS = 8
 BATCH = 150
@@ -132,7 +132,7 @@ async def write_by_tasks(database: Database, answers: Answers, stop: Path) -> No
             await answered(partial(writer.record_fill, fill("A", number)))
             answers.add(f"A{number}")
 
-    async with database.fill_writer() as writer, asyncio.TaskGroup() as group:
+    async with FillWriter(database) as writer, asyncio.TaskGroup() as group:
         for _ in range(16):
             group.create_task(work(writer))
 

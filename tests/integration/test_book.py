@@ -19,6 +19,7 @@ from qts_data.models.views import trading_zone_statements
 from qts_data.repositories import Database
 from qts_data.repositories.book.booking import half_even, valuation
 from qts_data.timescale.ddl import verbatim
+from qts_data.writers import FillWriter
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.waiting import eventually, waits_for_a_transaction
 
@@ -478,7 +479,7 @@ async def test_a_report_whose_id_is_taken_is_refused_and_does_not_stop_its_fill(
     booked = await record(book, fill("BUY", "1", "1", execution_id="a"), fill("BUY", "1", "1", execution_id="b"))
     assert [one.applied for one in booked] == [(), ()]
     assert caplog.text.count("its execution id is that of another entry") == 2
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         group = [fill("BUY", "1", "1"), fill("BUY", "1", "1", execution_id="a"), fill("BUY", "1", "1")]
         found = await asyncio.gather(*map(writer.record_fill, group))
     assert [one.duplicate for one in found] == [False, True, False]
@@ -602,7 +603,7 @@ async def test_a_valuation_is_exact_for_large_values(book: Database) -> None:
     async with book.transaction() as uow:
         (marked,) = await uow.positions.mark("005930", Decimal("3000000.00000003"), MORNING)
     assert (marked.exposure_value, marked.unrealized_pnl) == (worth, worth - Decimal("1000000.5"))
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         for count in (1, 2, 3):  # the last ones in one round trip each, past the statement of the first
             booked = await writer.record_fill(fill("BUY", "2", "0"))
             value = worth + count * 2 * Decimal("3000000.00000003")
@@ -681,7 +682,7 @@ async def test_no_valuation_stops_a_fill(book: Database) -> None:
     async with book.transaction() as uow:
         await uow.positions.mark("005930", price, MORNING)
     (huge,) = await record(book, fill("BUY", "5000000000", "0.01"))
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         alone = [await writer.record_fill(fill("BUY", "1", "0.01")) for _ in range(3)]
     for position in (huge.position, *(one.position for one in alone)):
         assert (position.mark_price, position.marked_at) == (price, MORNING)

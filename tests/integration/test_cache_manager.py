@@ -30,6 +30,7 @@ from qts_data.contracts import (
 from qts_data.errors import ConfigurationError, DatabaseUnavailable, InvalidRecord, OutcomeUnknown, WritesRefused
 from qts_data.repositories import Database
 from qts_data.settings import Settings
+from qts_data.writers import FillWriter
 from tests.fixtures.cache_rows import NOW, Source, marked, patient, position, quote
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.waiting import eventually
@@ -641,7 +642,7 @@ async def test_whatever_this_process_books_is_never_followed_by_an_older_positio
     async with (
         Database(database_url) as book_,
         bootstrap.cache_manager(config, book_) as manager,
-        book_.fill_writer() as writer,
+        FillWriter(book_) as writer,
     ):
         first = FillFactory.build(symbol=S, execution_id="first")
         ways: list[Callable[[], Awaitable[Any]]] = [
@@ -672,7 +673,7 @@ async def test_after_a_commit_of_unknown_outcome_nothing_from_before_is_served_w
     async with (
         Database(proxy.url) as book_,
         bootstrap.cache_manager(patient(url=redis_url), book_) as manager,
-        book_.fill_writer() as writer,
+        FillWriter(book_) as writer,
     ):
         for _ in range(2 if way == "alone" else 1):
             await writer.record_fill(FillFactory.build(symbol=S))
@@ -747,7 +748,7 @@ async def test_a_bust_that_came_before_its_fill_is_in_the_position_that_is_cache
 async def test_fills_go_through_a_writer_where_there_is_one(database_url: URL, redis_url: str) -> None:
     async with (
         Database(database_url) as book_,
-        book_.fill_writer() as writer,
+        FillWriter(book_) as writer,
         bootstrap.cache_manager(patient(url=redis_url), book_, writer=writer) as manager,
     ):
         booked = await asyncio.gather(
@@ -767,7 +768,7 @@ async def test_in_fail_and_lockdown_the_database_is_read_only_too(
     async with (
         Database(database_url) as book_,
         bootstrap.cache_manager(patient(url=redis_url), book_) as manager,
-        book_.fill_writer() as writer,
+        FillWriter(book_) as writer,
     ):
         with pytest.raises(WritesRefused, match=state):
             async with book_.transaction() as uow:

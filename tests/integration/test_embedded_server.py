@@ -24,7 +24,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import make_url
 
-from qts_data.database import embedded
+from qts_data import embedded
 from qts_data.embedded import EmbeddedServer, ServerInfo, default_data_directory
 from qts_data.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
 

@@ -19,6 +19,7 @@ from qts_data.contracts import CacheConfig
 from qts_data.database.engine import DatabaseConfig
 from qts_data.errors import CacheUnavailable, ConfigurationError
 from qts_data.repositories import Database
+from qts_data.writers import FillWriter
 from tests.fixtures.cache_rows import Source, patient, position
 from tests.fixtures.factories import FillFactory, TickFactory
 
@@ -178,7 +179,7 @@ async def test_the_database_is_spoken_to_under_tls(
     async with Database(url, config) as database:
         async with database.transaction() as uow:
             await uow.ledger.record_fill(FillFactory.build())
-        async with database.fill_writer() as writer:
+        async with FillWriter(database) as writer:
             for _ in range(3):
                 await writer.record_fill(FillFactory.build())
         # What comes in long rows and many, past the ends of TLS's own records.

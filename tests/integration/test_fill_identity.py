@@ -23,6 +23,7 @@ from qts_data.importers.tables import Defaults
 from qts_data.operations.csv_files import CsvMapping, import_csv
 from qts_data.repositories import Database
 from qts_data.rules.fill_identity import FillIdentity
+from qts_data.writers import FillWriter
 from tests.fixtures.factories import FillFactory
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ async def by_record_fill(book: Database, entries: Sequence[LedgerEntry], _: Path
 
 
 async def by_fill_writer(book: Database, entries: Sequence[LedgerEntry], _: Path) -> list[str]:
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         return await each(writer.record_fill, entries)
 
 
@@ -126,7 +127,7 @@ async def test_a_clash_names_both_times_and_the_fields(database_url: URL) -> Non
     async with Database(database_url) as book:
         await by_record_fill(book, [fill()], Path())
         other = fill(timestamp=MORNING + 3 * DAY, fee=Decimal(2))
-        async with book.fill_writer() as writer:
+        async with FillWriter(book) as writer:
             await writer.record_fill(fill(execution_id="18"))
             with pytest.raises(LedgerConflict) as caught:
                 await writer.record_fill(other)
@@ -278,7 +279,7 @@ async def test_a_bust_finds_its_fill_by_the_stored_id(database_url: URL) -> None
                 await uow.ledger.reverse_fill(
                     dataclasses.replace(bust, timestamp=MORNING + 2 * DAY, id_scope="day=2026-11-21")
                 )
-        async with book.fill_writer() as writer:
+        async with FillWriter(book) as writer:
             await writer.record_fill(first)
             booked = await writer.record_fill(second)
         assert [one.position.qty for one in booked.applied] == [1]
@@ -355,7 +356,7 @@ async def test_kis_fills_end_in_the_position_of_the_broker(database_url: URL) ->
             fills = await KisFills.load(reader.ledger, order, symbol="005930")
         missing = fills.total(Decimal(15), 15 * price, MORNING + 60 * SECOND)
         assert missing is not None
-        async with book.fill_writer() as writer:
+        async with FillWriter(book) as writer:
             booked = await writer.record_fill(entry(missing.qty, missing.execution_id))
         assert booked.position.qty == 15
         assert missing.execution_id == order.execution_id(15)
@@ -369,7 +370,7 @@ async def test_a_fill_moves_the_share_of_the_equity(database_url: URL) -> None:
             (marked,) = await uow.positions.mark("005930", Decimal(100), MORNING, equity=Decimal(7000))
         assert marked.exposure_pct == Decimal("0.042857")
         shares = []
-        async with book.fill_writer() as writer:
+        async with FillWriter(book) as writer:
             for number, (side, qty) in enumerate((("SELL", "2.99999"), ("BUY", "2.99999"), ("SELL", "5"))):
                 one = fill(side=side, qty=Decimal(qty), execution_id=f"w{number}")
                 shares.append((await writer.record_fill(one)).position.exposure_pct)
@@ -390,7 +391,7 @@ async def test_a_share_too_large_for_its_column_is_none(database_url: URL) -> No
         await by_record_fill(book, [fill()], Path())
         async with book.transaction() as uow:
             await uow.positions.mark("005930", Decimal(100), MORNING, equity=Decimal("0.001"))
-        async with book.fill_writer() as writer:
+        async with FillWriter(book) as writer:
             shares = [
                 (await writer.record_fill(fill(execution_id=f"w{number}", qty=Decimal(qty)))).position.exposure_pct
                 for number, qty in enumerate((8, 1, 1))

@@ -21,6 +21,7 @@ from qts_data.errors import (
     WriterClosed,
 )
 from qts_data.repositories import Database
+from qts_data.writers import FillWriter
 from tests.fixtures.factories import FillFactory
 from tests.fixtures.waiting import eventually, waits_for_a_transaction
 
@@ -50,7 +51,7 @@ async def quantity(book: Database, symbol: str = "005930") -> Decimal:
 
 
 async def test_a_fill_of_a_position_that_the_writer_remembers_takes_one_round_trip(proxy: Proxy) -> None:
-    async with Database(proxy.url) as book, book.fill_writer() as writer:
+    async with Database(proxy.url) as book, FillWriter(book) as writer:
         await writer.record_fill(buy())
         # Statements are prepared at their first use, in the same round trip.
         for total in (2, 3):
@@ -62,7 +63,7 @@ async def test_a_fill_of_a_position_that_the_writer_remembers_takes_one_round_tr
 
 
 async def test_fills_that_come_together_share_their_transactions_and_keep_their_order(proxy: Proxy) -> None:
-    async with Database(proxy.url) as book, book.fill_writer(max_group=100) as writer:
+    async with Database(proxy.url) as book, FillWriter(book, max_group=100) as writer:
         await writer.record_fill(buy())
         before = proxy.round_trips
         results = await asyncio.gather(*(writer.record_fill(buy()) for _ in range(400)))
@@ -74,14 +75,14 @@ async def test_fills_that_come_together_share_their_transactions_and_keep_their_
 
 
 async def test_a_bound_on_what_waits_delays_and_loses_nothing(book: Database) -> None:
-    async with book.fill_writer(max_group=2, max_waiting=3) as writer:
+    async with FillWriter(book, max_group=2, max_waiting=3) as writer:
         results = await asyncio.gather(*(writer.record_fill(buy()) for _ in range(20)))
     assert sorted(one.position.qty for one in results) == list(range(1, 21))
 
 
 async def test_a_fill_that_comes_twice_is_booked_once(book: Database) -> None:
     one, other = buy(2), buy(3)
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         first, again, second = await asyncio.gather(*map(writer.record_fill, (one, one, other)))
         late = await writer.record_fill(one)
     assert [first.duplicate, again.duplicate, second.duplicate, late.duplicate] == [False, True, False, True]
@@ -92,7 +93,7 @@ async def test_a_fill_that_comes_twice_is_booked_once(book: Database) -> None:
 
 async def test_one_that_is_refused_does_no_harm_to_its_group(book: Database) -> None:
     known = buy(execution_id="known")
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         await writer.record_fill(known)
         other = buy(9, execution_id="known")
         dollars = buy(currency="USD")
@@ -112,7 +113,7 @@ async def test_one_that_is_refused_does_no_harm_to_its_group(book: Database) -> 
 
 
 async def test_a_report_that_waits_is_booked_with_its_fill(book: Database) -> None:
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         entry = buy(7)
         await writer.record_fill(buy())
         assert entry.execution_id is not None
@@ -129,7 +130,7 @@ async def test_a_report_that_waits_is_booked_with_its_fill(book: Database) -> No
 
 
 async def test_what_others_book_meanwhile_is_not_overwritten(book: Database, database_url: URL) -> None:
-    async with Database(database_url) as elsewhere, book.fill_writer() as writer:
+    async with Database(database_url) as elsewhere, FillWriter(book) as writer:
         await writer.record_fill(buy())
         async with elsewhere.transaction() as uow:
             await uow.ledger.record_fill(buy(10))
@@ -138,7 +139,7 @@ async def test_what_others_book_meanwhile_is_not_overwritten(book: Database, dat
 
 
 async def test_a_position_that_was_put_right_meanwhile_stays_right(book: Database) -> None:
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         await writer.record_fill(buy(5))
         async with book.transaction() as uow:
             await uow.connection.execute(sa.text("UPDATE positions SET cost_basis = 1"))
@@ -159,7 +160,7 @@ async def test_a_position_that_was_put_right_meanwhile_stays_right(book: Databas
 async def test_a_group_whose_commit_got_no_answer_is_simply_sent_again(
     proxy: Proxy, when: Literal["before", "after"], remembered: bool
 ) -> None:
-    async with Database(proxy.url) as book, book.fill_writer() as writer:
+    async with Database(proxy.url) as book, FillWriter(book) as writer:
         entries = [buy(1)] if remembered else [buy(1), buy(1)]
         await writer.record_fill(buy(1))
         await asyncio.gather(*(writer.record_fill(buy(1)) for _ in range(3)))
@@ -175,7 +176,7 @@ async def test_a_group_whose_commit_got_no_answer_is_simply_sent_again(
 async def test_a_lone_fill_whose_commit_got_no_answer_is_simply_sent_again(
     proxy: Proxy, when: Literal["before", "after"]
 ) -> None:
-    async with Database(proxy.url) as book, book.fill_writer() as writer:
+    async with Database(proxy.url) as book, FillWriter(book) as writer:
         for _ in range(3):
             await writer.record_fill(buy(1))
         proxy.cut_at(b"qts_commit", when=when)
@@ -192,7 +193,7 @@ async def test_a_lone_fill_whose_commit_got_no_answer_is_simply_sent_again(
 
 async def test_a_lone_fill_that_is_refused_is_told_why_and_the_next_one_is_booked(book: Database) -> None:
     known = buy(execution_id="known")
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         for entry in (known, buy(), buy()):
             await writer.record_fill(entry)
         assert (await writer.record_fill(known)).duplicate
@@ -210,7 +211,7 @@ async def test_a_lone_fill_whose_task_is_cancelled_is_booked_and_the_connection_
     told: list[BookedFill] = []
     async with Database(proxy.url) as book:
         book.on_booked(lambda booked, _: told.append(booked))
-        async with book.fill_writer() as writer:
+        async with FillWriter(book) as writer:
             for _ in range(3):
                 await writer.record_fill(buy())
             connections = proxy.connections
@@ -227,7 +228,7 @@ async def test_a_lone_fill_whose_task_is_cancelled_is_booked_and_the_connection_
 
 
 async def test_closing_waits_for_a_lone_fill_that_is_under_way(book: Database) -> None:
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         for _ in range(3):
             await writer.record_fill(buy())
         task = asyncio.create_task(writer.record_fill(buy()))
@@ -237,7 +238,7 @@ async def test_closing_waits_for_a_lone_fill_that_is_under_way(book: Database) -
 
 
 async def test_a_connection_that_died_while_nothing_was_to_do_is_replaced_unseen(proxy: Proxy) -> None:
-    async with Database(proxy.url) as book, book.fill_writer() as writer:
+    async with Database(proxy.url) as book, FillWriter(book) as writer:
         await writer.record_fill(buy())
         proxy.cut()
         await asyncio.sleep(0.05)
@@ -249,7 +250,7 @@ async def test_a_connection_that_died_while_nothing_was_to_do_is_replaced_unseen
 
 
 async def test_a_server_that_is_not_there_is_told_to_everybody_who_waits(proxy: Proxy) -> None:
-    async with Database(proxy.url) as book, book.fill_writer() as writer:
+    async with Database(proxy.url) as book, FillWriter(book) as writer:
         await writer.record_fill(buy())
         await proxy.stop()
         await asyncio.sleep(0.05)
@@ -265,7 +266,7 @@ async def test_a_fill_that_the_server_refuses_does_no_harm_to_its_group(book: Da
             )
         )
     entries = [buy(), buy(), buy(strategy_tag="bad"), buy()]
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         results = await asyncio.gather(*map(writer.record_fill, entries), return_exceptions=True)
     assert [type(one) for one in results] == [BookedFill, BookedFill, CheckViolated, BookedFill]
     assert await quantity(book) == 3
@@ -273,7 +274,7 @@ async def test_a_fill_that_the_server_refuses_does_no_harm_to_its_group(book: Da
 
 async def test_an_id_that_another_books_at_the_same_time_concerns_its_fill_only(book: Database) -> None:
     taken = buy(symbol="OTHER", execution_id="X")
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         await writer.record_fill(buy())
         async with book.transaction() as uow:
             await uow.ledger.record_fill(taken)
@@ -287,7 +288,7 @@ async def test_an_id_that_another_books_at_the_same_time_concerns_its_fill_only(
 
 async def test_a_fill_may_come_with_any_offset(book: Database) -> None:
     at = dt.datetime(2026, 11, 20, 12, tzinfo=dt.timezone(dt.timedelta(hours=20)))
-    async with book.fill_writer() as writer:
+    async with FillWriter(book) as writer:
         await asyncio.gather(*(writer.record_fill(buy(timestamp=at)) for _ in range(3)))
     async with book.reader() as reader:
         assert {one.entry.timestamp for one in await reader.ledger.list_entries()} == {at}
@@ -295,7 +296,7 @@ async def test_a_fill_may_come_with_any_offset(book: Database) -> None:
 
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_closing_books_also_what_waits_for_room(book: Database, *, cancelled: bool) -> None:
-    writer = book.fill_writer(max_waiting=1)
+    writer = FillWriter(book, max_waiting=1)
     await writer.__aenter__()
     waiting = [asyncio.create_task(writer.record_fill(buy())) for _ in range(5)]
     await asyncio.sleep(0)
@@ -314,7 +315,7 @@ async def test_closing_books_also_what_waits_for_room(book: Database, *, cancell
 
 
 async def test_closing_books_what_waits_and_takes_nothing_more(book: Database) -> None:
-    writer = book.fill_writer(max_group=3)
+    writer = FillWriter(book, max_group=3)
     async with writer:
         waiting: list[asyncio.Task[BookedFill]] = [asyncio.create_task(writer.record_fill(buy())) for _ in range(10)]
         await asyncio.sleep(0)
@@ -325,7 +326,7 @@ async def test_closing_books_what_waits_and_takes_nothing_more(book: Database) -
 
 
 async def test_a_task_that_is_cancelled_while_it_waits_takes_nobody_with_it(book: Database) -> None:
-    async with book.fill_writer(max_group=1) as writer:
+    async with FillWriter(book, max_group=1) as writer:
         tasks = [asyncio.create_task(writer.record_fill(buy())) for _ in range(5)]
         await asyncio.sleep(0)
         tasks[3].cancel()

@@ -21,7 +21,8 @@ from qts_data.contracts.checks import check_full_minute
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.lean_bars import read_minutes
 from qts_data.models import MinuteBar
-from qts_data.repositories import BAR_INTERVALS, Database, UpsertReport, bar_upsert
+from qts_data.repositories import BAR_INTERVALS, Database, UpsertReport
+from qts_data.repositories.market.bars import upsert as bar_upsert
 from tests.fixtures.factories import TickFactory
 from tests.fixtures.market import DAY
 

@@ -28,7 +28,7 @@ from qts_data.errors import (
     WritesRefused,
 )
 from qts_data.repositories import Database, IngestReport
-from qts_data.writers import Durability, TickWriter
+from qts_data.writers import Durability, FillWriter, TickWriter
 from tests.fixtures.factories import FillFactory, TickFactory
 from tests.fixtures.waiting import eventually
 
@@ -216,7 +216,7 @@ async def test_second_process_waits_for_the_first(
 
 
 async def test_fill_writer_is_entered_once(market: Database) -> None:
-    writer = market.fill_writer()
+    writer = FillWriter(market)
     with pytest.raises(WriterClosed, match="was not entered"):
         await writer.record_fill(FillFactory.build())
     async with writer:
@@ -232,7 +232,7 @@ async def test_fill_writer_is_entered_once(market: Database) -> None:
 
 async def test_fill_writer_cancelled_raises_in_callers(market: Database) -> None:
     """Its task is cancelled, as when a loop shuts down; no caller is cancelled with it."""
-    writer = market.fill_writer(max_group=1, max_waiting=3)
+    writer = FillWriter(market, max_group=1, max_waiting=3)
     await writer.__aenter__()
     calls = [asyncio.create_task(writer.record_fill(FillFactory.build())) for _ in range(6)]
     await asyncio.sleep(0)
@@ -252,7 +252,7 @@ async def test_fill_listeners_that_raise_harm_no_caller(market: Database, caplog
         raise asyncio.CancelledError
 
     market.on_booked(cancels)
-    async with market.fill_writer() as writer:
+    async with FillWriter(market) as writer:
         for _ in range(3):
             await writer.record_fill(FillFactory.build())
     assert caplog.text.count("a listener failed") == 3
@@ -339,7 +339,7 @@ FILL_CALLS = ["enter", "fill", "fill", "burst", "close", "fail", "normal", "canc
 @given(calls=st.lists(st.sampled_from(FILL_CALLS), max_size=14), seed=st.integers(0, 2**40), late=st.booleans())
 async def test_fill_writer_calls_in_any_order_end(market: Database, calls: list[str], seed: int, late: bool) -> None:
     chance = random.Random(seed)
-    writer = market.fill_writer(max_group=3, max_waiting=4)
+    writer = FillWriter(market, max_group=3, max_waiting=4)
     symbol = f"F{seed}"
     running: list[asyncio.Task[Any]] = []
     fills: list[asyncio.Task[Any]] = []

@@ -35,15 +35,14 @@ def test_timescale_imports_nothing_of_ours() -> None:
         assert all(name.startswith("qts_data.timescale") for name in ours), path.name
 
 
-def test_settings_are_read_by_the_command_line_and_the_bootstrap_only() -> None:
+def test_settings_are_read_at_the_top_only() -> None:
     readers = {path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py") if "qts_data.settings" in imports(path)}
     assert readers
     for path in readers:
-        assert path.parts[0] in {"cli", "bootstrap.py"}, path
+        assert path.parts[0] in {"__init__.py", "bootstrap.py", "cli", "demo", "operations"}, path
 
 
-def test_the_public_names_are_about_twenty_and_are_what_type_checkers_see() -> None:
-    assert len(qts_data.__all__) <= 25
+def test_public_names_are_the_same_for_type_checkers() -> None:
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     seen = {
         alias.name: node.module
@@ -57,7 +56,7 @@ def test_the_public_names_are_about_twenty_and_are_what_type_checkers_see() -> N
     for name, module in seen.items():
         assert getattr(qts_data, name) is getattr(importlib.import_module(module), name)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = qts_data.nothing
+        getattr(qts_data, "nothing")  # noqa: B009 - a type checker refuses the name
     assert set(qts_data.__all__) <= set(dir(qts_data))
 
 
@@ -142,7 +141,7 @@ CHECKED_COMMITS = {
     ("database/pipeline.py", "COMMIT"),
     ("database/transactions.py", "begun.commit"),
     ("database/migrations.py", "connection.commit"),
-    ("repositories/ticks/loading.py", "savepoint.commit"),
+    ("repositories/market/ticks/loading.py", "savepoint.commit"),
 }
 
 

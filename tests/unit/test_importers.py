@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from qts_data.importers.files import read_lines
 
 from qts_data.contracts import OHLCV, TickData
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers import FORMATS, ReadOptions, bar_length, read_file
 from qts_data.importers.binance import read_klines
+from qts_data.importers.files import read_lines
 from qts_data.importers.lean_bars import read_bars
 from qts_data.importers.lean_quote import Quote, join_quotes, read_quotes
 from qts_data.importers.lean_trade import read_ticks

@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qts_data.errors import ConfigurationError, NotFound, QtsDataError, SpoolInUse, SpoolRefused
-from qts_data.repositories.market.ticks import spool_files, spool_format
+from qts_data.writers.spool import files as spool_files
+from qts_data.writers.spool import format as spool_format
 from qts_data.writers.spool.repair import set_aside
 from qts_data.writers.spool.spool import Spool
 from tests.fixtures.factories import TickFactory
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from qts_data.contracts import TickData
-    from qts_data.writers.spool.scan import Left
+    from qts_data.writers.spool.left import Left
 
 EXAMPLES = int(os.environ.get("QTS_TEST_SPOOL_EXAMPLES", "40"))
 MARKER = b"\xfe\xfftk"

@@ -14,15 +14,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from qts_data.contracts import BookedFill
 from qts_data.database.pipeline import COMMIT, Pipeline, Statement, array
 from qts_data.errors import InvalidRecord, LedgerConflict
-from qts_data.repositories.book.ledger_rows import (
-    COLUMNS,
-    Booked,
-    booked_entry,
-    decimal,
-    entry_columns,
-    position_after,
-)
+from qts_data.repositories.book.ledger_rows import COLUMNS, booked_entry, entry_columns, position_after
 from qts_data.rules.average_cost import FLAT, Holding, Trade, apply
+from qts_data.rules.booked import Booked, decimal
+from qts_data.rules.booking import require_same_instrument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,7 +48,6 @@ __all__ = [
     "lock_parameter",
     "read_entries",
     "repeated",
-    "require_same_instrument",
     "results_of",
     "valuation",
     "write_positions",
@@ -211,21 +205,6 @@ def results_of(booked: Sequence[Booked], written: Rows) -> list[BookedFill]:
     stored = {(row[0], row[1]): row for row in written}
     last = {one.position_key: one.ledger_id for one in booked}
     return [one.result(stored[one.position_key], is_last=last[one.position_key] == one.ledger_id) for one in booked]
-
-
-def require_same_instrument(entry: LedgerEntry, market: str | None, currency: str | None) -> None:
-    """Refuse a fill in another market or currency than the position: the two could not be added up.
-
-    Raises:
-        InvalidRecord: Names both.
-    """
-    for field, given, held in (("currency", entry.currency, currency), ("market", entry.market, market)):
-        if given != held:
-            raise InvalidRecord(
-                field=field,
-                reason=f"is {given!r}, but {entry.account} holds {entry.symbol} in {held!r}; "
-                "give another instrument a symbol of its own",
-            )
 
 
 def _columns(rows: Iterable[Sequence[str | None]]) -> list[str]:

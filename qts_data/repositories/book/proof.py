@@ -12,8 +12,9 @@ from qts_data.contracts.instants import utc
 from qts_data.database.streaming import stream_rows
 from qts_data.errors import InvalidRecord
 from qts_data.models import LedgerEntry as Entry
-from qts_data.repositories.book.ledger_rows import COLUMNS, booked_entry, unmarked_position
+from qts_data.repositories.book.ledger_rows import COLUMNS, booked_entry
 from qts_data.rules.average_cost import Fold, Trade, realized_between
+from qts_data.rules.booked import unmarked_position
 
 if TYPE_CHECKING:
     import datetime as dt

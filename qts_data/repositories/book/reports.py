@@ -28,16 +28,9 @@ from qts_data.repositories.book.booking import (
     repeated,
     results_of,
 )
-from qts_data.repositories.book.ledger_rows import (
-    Booked,
-    booked_entry,
-    decimal,
-    entry_columns,
-    instant,
-    stored_id,
-    utc_text,
-)
+from qts_data.repositories.book.ledger_rows import booked_entry, entry_columns, stored_id
 from qts_data.rules.average_cost import Fold, Trade
+from qts_data.rules.booked import Booked, decimal, instant, utc_text
 from qts_data.rules.booking import require_same_instrument
 
 if TYPE_CHECKING:

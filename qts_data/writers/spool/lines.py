@@ -15,7 +15,7 @@ from qts_data.writers.spool.format import Damage
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from qts_data.writers.spool.scan import Left
+    from qts_data.writers.spool.left import Left
 
 __all__ = ["old_head", "read_lines"]
 

@@ -22,7 +22,7 @@ from qts_data.errors import ConfigurationError, SpoolRefused, WriterClosed
 from qts_data.writers.spool.files import Listed, Segment, keep, note, sync_directory, write_list
 from qts_data.writers.spool.format import Head, Kind, encode_tick, record, seed_of
 from qts_data.writers.spool.lock import SpoolLock
-from qts_data.writers.spool.scan import Left, listed, scan
+from qts_data.writers.spool.scan import listed, scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from qts_data.contracts import TickData
     from qts_data.writers.spool.format import Damage
+    from qts_data.writers.spool.left import Left
 
     _Waiting: TypeAlias = tuple[TickData, bytes, asyncio.Future[None] | None]
 

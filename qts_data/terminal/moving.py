@@ -1,0 +1,91 @@
+"""The plan, the comparison and the state of a move, as text."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from qts_data.terminal.console import console, notes
+
+if TYPE_CHECKING:
+    from qts_data.moving import MoveStatus, Plan
+    from qts_data.moving.consistency import ConsistencyReport
+
+
+__all__ = ["print_plan", "print_report", "print_status"]
+
+
+_SHOWN = 50
+
+
+def print_plan(found: Plan) -> None:
+    """Sheet by sheet, then everything that is wrong."""
+    table = Table("rows are", "sheet", "rows", "problems", "notes", box=None, pad_edge=False)
+    for one in found.tables:
+        table.add_row(
+            one.kind, one.sheet or "(none)", f"{one.rows:,}", str(len(one.problems)), str(len(one.notes)),
+            style="red" if one.problems else None,
+        )  # fmt: skip
+    console.print(table)
+    console.print(f"{found.openings:,} positions have no fills and will be opened; {found.reads} calls of the API")
+    wrong = [problem for one in found.tables for problem in one.problems] + list(found.disagreements)
+    for text in wrong[:_SHOWN]:
+        notes.print(f"problem: {text}", soft_wrap=True)
+    if len(wrong) > _SHOWN:
+        notes.print(f"and {len(wrong) - _SHOWN:,} more")
+
+
+def print_report(report: ConsistencyReport) -> None:
+    """Sums first, then the differences."""
+    table = Table("table", "rows here", "rows there", "groups", "different", "findings", box=None, pad_edge=False)
+    for one in report.tables:
+        table.add_row(
+            one.table, f"{one.rows_here:,}", f"{one.rows_there:,}", f"{one.groups:,}", f"{one.groups_different:,}",
+            f"{len(one.findings):,}", style="red" if one.findings else "green",
+        )  # fmt: skip
+    console.print(table)
+    for one in report.tables:
+        for name, here in one.sums_here.items():
+            there = one.sums_there.get(name, "0")
+            console.print(f"  sum of {one.table}.{name}: {here}" + ("" if here == there else f" here, {there} there"))
+    for finding in report.findings[:_SHOWN]:
+        what = f"{finding.kind} {finding.field}" if finding.field else finding.kind
+        sides = f"here {finding.here or '-'}, there {finding.there or '-'}"
+        where = f" ({finding.where})" if finding.where else ""
+        console.print(f"{finding.table} {finding.key}{where}: {what}: {sides}", soft_wrap=True)
+    if len(report.findings) > _SHOWN:
+        console.print(f"and {len(report.findings) - _SHOWN:,} more; --json shows all of them")
+    for one in report.tables:
+        for note in one.notes[:5]:
+            notes.print(f"note: {note}", soft_wrap=True)
+    if report.consistent:
+        console.print(f"both sides agree, to the last digit ({report.seconds:.1f} s)")
+
+
+def print_status(found: MoveStatus) -> None:
+    """Phase, copy, comparisons, outbox, way back."""
+    since = f", since {found.phase_since:%Y-%m-%d %H:%M} UTC" if found.phase_since else ""
+    console.print(f"phase     {found.phase or 'not begun'}{since}")
+    for kind, (done, total) in found.copied.items():
+        console.print(f"copied    {kind}: {done:,} of {total:,}")
+    if found.verified_at is not None:
+        console.print(
+            f"verified  {found.verified_at:%Y-%m-%d %H:%M} UTC: {found.mismatches} differences; "
+            f"{found.clean_verifications} without one in a row since the phase began"
+        )
+    outbox = found.outbox
+    lag = 0.0 if outbox.lag is None else outbox.lag.total_seconds()
+    console.print(
+        f"outbox    {'fed' if outbox.active else 'not fed'}, {outbox.pending:,} pending, {outbox.dead:,} dead, "
+        f"{outbox.delivered:,} delivered, lag {lag:.1f} s"
+    )
+    if outbox.last_error and outbox.failures:
+        console.print(f"          {outbox.failures} failures since: {outbox.last_error}", soft_wrap=True)
+    if found.phase == "shadow":
+        console.print("way back  open: rollback")
+    elif found.phase == "cutover" and found.rollback_until is not None:
+        is_open = found.rollback_until > dt.datetime.now(dt.UTC)
+        until = f"{found.rollback_until:%Y-%m-%d %H:%M} UTC"
+        console.print(f"way back  {'open until' if is_open else 'closed since'} {until}")

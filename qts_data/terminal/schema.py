@@ -1,0 +1,83 @@
+"""Edition, revision, features and differences of a database, as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from qts_data.terminal.console import console, notes
+from qts_data.timescale.edition import SAFE_TIMESCALEDB, Edition
+from qts_data.timescale.status import State
+
+if TYPE_CHECKING:
+    from qts_data.operations import schema
+    from qts_data.operations.status import Status
+
+
+__all__ = ["print_check", "print_status"]
+
+
+_STYLES = {State.ACTIVE: "green", State.DEGRADED: "yellow", State.MISSING: "red", State.AHEAD: "red"}
+
+
+def print_status(found: Status, configured_zone: str) -> None:
+    """Facts first, then each feature, then what to do."""
+    server = found.server
+    console.print(f"database  {found.url}", soft_wrap=True)
+    console.print(
+        f"edition   {server.edition} (PostgreSQL {server.postgres}, TimescaleDB {server.timescaledb_text})",
+        soft_wrap=True,
+    )
+    console.print(f"revision  database {found.revision.database or 'empty'}, code {found.revision.code}")
+    console.print(f"zone      {found.trading_zone or '-'}")
+    if found.features:
+        table = Table("object", "feature", "state", "why", box=None, pad_edge=False)
+        for feature in found.features:
+            table.add_row(feature.name, feature.feature, feature.state, feature.reason, style=_STYLES[feature.state])
+        console.print(table)
+    for note in _advice(found, configured_zone):
+        notes.print(f"note: {note}", soft_wrap=True)
+
+
+def print_check(report: schema.CheckReport) -> None:
+    """Differences first; what the edition does not enforce is a note."""
+    if not report.revision.current:
+        console.print(f"revision: database {report.revision.database or 'empty'}, code {report.revision.code}")
+    if report.differences:
+        table = Table("object", "what", "declared", "found", box=None, pad_edge=False)
+        for item in report.differences:
+            table.add_row(item.name, item.what, item.declared, item.found)
+        console.print(table)
+    if report.clean:
+        console.print(f"as declared, on the {report.server.edition} edition")
+    for state in report.not_enforced:
+        notes.print(f"note: {state.name}: {state.feature} is not enforced here: {state.reason}", soft_wrap=True)
+
+
+def _advice(found: Status, configured_zone: str) -> list[str]:
+    advice = []
+    if not found.revision.known:
+        advice.append("a newer version has migrated this database; deploy that version")
+    elif not found.revision.current:
+        advice.append("the schema is behind the code; run qts-data db upgrade")
+    if found.trading_zone not in {None, configured_zone}:
+        advice.append(
+            f"QTS_TRADING_TIME_ZONE is {configured_zone}, the database's views use {found.trading_zone}; run "
+            "qts-data db trading-zone"
+        )
+    if found.server.edition is Edition.POSTGRESQL and found.server.available:
+        advice.append(
+            f"TimescaleDB {found.server.available} is on the server, but not installed in this database; qts-data db "
+            "adopt does it, and locks tables while their rows move"
+        )
+    if any(feature.state is State.MISSING for feature in found.features):
+        advice.append("the server can do what is missing; run qts-data db adopt")
+    if any(feature.state is State.AHEAD for feature in found.features):
+        advice.append("bars ahead of the server's clock are materialized; run qts-data db adopt to set them back")
+    if found.server.timescaledb is not None and found.server.timescaledb < SAFE_TIMESCALEDB:
+        safe = ".".join(map(str, SAFE_TIMESCALEDB))
+        advice.append(f"TimescaleDB {found.server.timescaledb_text} lacks security fixes of {safe}")
+    if found.missing_roles:
+        advice.append(f"roles {', '.join(found.missing_roles)} do not exist; run qts-data db roles")
+    return advice
