@@ -36,6 +36,9 @@ if TYPE_CHECKING:
         StrategyParameter,
         StrategyParameters,
         TickData,
+        allow_any_time,
+        any_text,
+        any_time,
     )
     from qts_data.database.engine import DatabaseConfig
     from qts_data.errors import (
@@ -49,11 +52,14 @@ if TYPE_CHECKING:
         OutcomeUnknown,
         QtsDataError,
         SchemaMismatch,
+        SpoolRefused,
         StaleWrite,
         TransactionConflict,
+        WriterClosed,
         WritesRefused,
     )
     from qts_data.repositories import BatchId, Database, IngestReport, Reader, UnitOfWork
+    from qts_data.rules.fill_identity import FillIdentity
     from qts_data.settings import Settings, load_settings
     from qts_data.writers import AtBound, Durability, FillWriter, TickQueueFull, TickWriter
 
@@ -86,6 +92,9 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "StrategyParameter",
         "StrategyParameters",
         "TickData",
+        "allow_any_time",
+        "any_text",
+        "any_time",
     ),
     "qts_data.database.engine": ("DatabaseConfig",),
     "qts_data.errors": (
@@ -99,11 +108,14 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "OutcomeUnknown",
         "QtsDataError",
         "SchemaMismatch",
+        "SpoolRefused",
         "StaleWrite",
         "TransactionConflict",
+        "WriterClosed",
         "WritesRefused",
     ),
     "qts_data.repositories": ("BatchId", "Database", "IngestReport", "Reader", "UnitOfWork"),
+    "qts_data.rules.fill_identity": ("FillIdentity",),
     "qts_data.settings": ("Settings", "load_settings"),
     "qts_data.writers": ("AtBound", "Durability", "FillWriter", "TickQueueFull", "TickWriter"),
 }
@@ -130,6 +142,7 @@ __all__ = [
     "DatabaseUnavailable",
     "Durability",
     "ExecutionLog",
+    "FillIdentity",
     "FillWriter",
     "HealthStatus",
     "IngestReport",
@@ -154,6 +167,7 @@ __all__ = [
     "SchemaMismatch",
     "Settings",
     "Side",
+    "SpoolRefused",
     "StaleWrite",
     "StrategyParameter",
     "StrategyParameters",
@@ -162,7 +176,11 @@ __all__ = [
     "TickWriter",
     "TransactionConflict",
     "UnitOfWork",
+    "WriterClosed",
     "WritesRefused",
+    "allow_any_time",
+    "any_text",
+    "any_time",
     "cached",
     "load_settings",
 ]
