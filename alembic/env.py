@@ -68,6 +68,7 @@ def run_offline() -> None:
     )
     emit = context.get_context().impl.static_output
     emit(f"-- For the {arguments['edition']} edition. Run it with psql -v ON_ERROR_STOP=1.")
+    emit("SET client_encoding = 'UTF8';")
     emit(f"SET lock_timeout = {int(settings.migration_lock_timeout_seconds * 1000)};")
     emit(f"SET statement_timeout = {int(settings.migration_statement_timeout_seconds * 1000)};")
     emit(f"SELECT pg_advisory_lock({MIGRATION_LOCK_KEY});")

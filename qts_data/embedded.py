@@ -188,7 +188,7 @@ class EmbeddedServer:
             raise DatabaseUnavailable(f"no server runs on {self._directory}; start it first")
         target = make_conninfo(user="postgres", dbname="postgres", host=str(server.socket_directory), port=server.port)
         try:
-            with psycopg.connect(target, autocommit=True) as connection:
+            with psycopg.connect(target, autocommit=True, client_encoding="utf8") as connection:
                 if connection.execute("SELECT FROM pg_database WHERE datname = %s", [name]).rowcount:
                     return False
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))

@@ -1,9 +1,10 @@
-"""Engines: where URLs become SQLAlchemy engines, with timeouts and UTC on every connection."""
+"""Engines: where URLs become SQLAlchemy engines, with timeouts, UTF-8 and UTC on every connection."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
@@ -17,12 +18,18 @@ from qts_data.errors import ConfigurationError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from psycopg.pq.abc import PGconn
     from sqlalchemy.engine import URL, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-__all__ = ["DatabaseConfig", "async_engine", "engine", "parse_url"]
+__all__ = ["UTF8_ARGUMENTS", "DatabaseConfig", "async_engine", "engine", "parse_url"]
+
+UTF8_ARGUMENTS: Final = MappingProxyType({"client_encoding": "utf8"})
+"""What each connection of the package asks libpq for: COPY sends UTF-8, so all else has to."""
+_SESSION: Final = MappingProxyType({"TimeZone": "UTC", "DateStyle": "ISO, MDY", "IntervalStyle": "postgres"})
+"""Settings in which the package reads the server's answers; the server reports each of them by itself."""
 
 _DRIVER: Final = "timescaledb+psycopg"
 _SCHEMES: Final = {
@@ -106,7 +113,7 @@ class DatabaseConfig:
             "lock_timeout": self.lock_timeout_seconds,
             "idle_in_transaction_session_timeout": self.idle_transaction_timeout_seconds,
         }
-        return "-c TimeZone=UTC -c DateStyle=ISO" + "".join(
+        return "-c TimeZone=UTC -c DateStyle=ISO,MDY -c IntervalStyle=postgres" + "".join(
             f" -c {name}={round(1000 * seconds)}" for name, seconds in milliseconds.items()
         )
 
@@ -136,11 +143,17 @@ def parse_url(text: str) -> URL:
 
 def engine(url: URL, *, connect_timeout_seconds: int = 10, application_name: str = "qts_data") -> Engine:
     """A blocking engine that holds no connection between uses; for commands and migrations."""
-    return sa.create_engine(
+    made = sa.create_engine(
         url,
         poolclass=sa.NullPool,
-        connect_args={"connect_timeout": connect_timeout_seconds, "application_name": application_name},
+        connect_args={
+            "connect_timeout": connect_timeout_seconds,
+            "application_name": application_name,
+            **UTF8_ARGUMENTS,
+        },
     )
+    _settle_sessions(made)
+    return made
 
 
 def async_engine(url: URL, config: DatabaseConfig | None = None) -> AsyncEngine:
@@ -149,7 +162,7 @@ def async_engine(url: URL, config: DatabaseConfig | None = None) -> AsyncEngine:
     given = url.query.get("options", "")
     options = f"{config.session_options()} {given if isinstance(given, str) else ' '.join(given)}".strip()
     made = create_async_engine(
-        # What the URL asks for comes last, and wins.
+        # What the URL asks for comes last, and wins, but for `_SESSION`.
         url.update_query_dict({"options": options}),
         pool_size=config.pool_min,
         max_overflow=config.pool_max - config.pool_min,
@@ -158,10 +171,52 @@ def async_engine(url: URL, config: DatabaseConfig | None = None) -> AsyncEngine:
         # The connection used last is the one that needs no ping.
         pool_use_lifo=True,
         # psycopg follows a ROLLBACK by DEALLOCATE ALL once it has prepared a statement by itself; ours would go, too.
-        connect_args=config.connect_arguments() | {"prepare_threshold": None},
+        connect_args=config.connect_arguments() | {"prepare_threshold": None, **UTF8_ARGUMENTS},
     )
+    _settle_sessions(made.sync_engine)
     _ping_idle_connections(made.sync_engine, config.ping_after_idle_seconds)
     return made
+
+
+def _settle_sessions(made: Engine) -> None:
+    """Give each new connection the settings of `_SESSION`, and refuse a database that does not store UTF-8.
+
+    The server's reports tell both, so that a connection costs no question. libpq sends PGTZ and PGDATESTYLE after its
+    `options`, where they win; only then is a SET sent.
+    """
+
+    def settle(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        driver = record.driver_connection
+        if driver is None:
+            return
+        try:
+            _require_utf8(driver.pgconn)
+            wrong = {
+                name: value
+                for name, value in _SESSION.items()
+                if driver.pgconn.parameter_status(name.encode()) != value.encode()
+            }
+            if wrong:
+                cursor = connection.cursor()
+                cursor.execute("; ".join(f"SET SESSION {name} = '{value}'" for name, value in wrong.items()))
+                cursor.close()
+                connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+
+    # Before SQLAlchemy's own questions.
+    event.listen(made, "connect", settle, insert=True)
+
+
+def _require_utf8(connection: PGconn) -> None:
+    found = connection.parameter_status(b"server_encoding")
+    if found is not None and found != b"UTF8":
+        name = connection.db.decode(errors="replace")
+        raise ConfigurationError(
+            f"the database {name!r} has the encoding {found.decode(errors='replace')}, which does not hold every symbol"
+            "; create one with ENCODING 'UTF8' TEMPLATE template0, and copy the data"
+        )
 
 
 def _ping_idle_connections(made: Engine, after_seconds: float) -> None:

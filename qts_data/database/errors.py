@@ -162,7 +162,7 @@ def _server_answers(url: URL) -> bool:
 def _server_lets_in(url: URL) -> bool:
     _, arguments = url.get_dialect()().create_connect_args(url)
     try:
-        psycopg.connect(**{**arguments, "connect_timeout": 2}).close()
+        psycopg.connect(**{**arguments, "connect_timeout": 2, "client_encoding": "utf8"}).close()
     except psycopg.OperationalError:
         return False
     return True
