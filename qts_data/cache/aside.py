@@ -43,6 +43,7 @@ class Counters:
     errors: int = 0
     skipped: int = 0
     refused: int = 0
+    ahead: int = 0
 
     def snapshot(self) -> CacheStats:
         """The counters now."""

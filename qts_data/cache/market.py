@@ -1,7 +1,8 @@
 """Prices and order books: in the cache only, and never older than their life, counted from the feed's own time.
 
 The age of a reading is the greater of two: the time since it was pushed, by the cache's clock, and the time since its
-`quoted_at`, by this machine's. A reading whose age exceeds its TTL is not served.
+`quoted_at`, by this machine's. A reading whose age exceeds its TTL is not served. One that is stamped further ahead
+than `CacheConfig.most_ahead_ms` is neither published nor served.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from qts_data.cache.aside import CacheAside
+    from qts_data.cache.feed_clock import FeedClock
     from qts_data.cache.keys import Keys
 
 __all__ = ["LiveMarket", "Price"]
@@ -53,9 +55,11 @@ class LiveMarket:
         keys: Makes the keys.
         price_ttl_ms: The life of a price.
         book_ttl_ms: The life of a book.
+        clock: Says which records are stamped too far ahead.
     """
 
-    def __init__(self, aside: CacheAside, keys: Keys, price_ttl_ms: int, book_ttl_ms: int) -> None:
+    def __init__(self, aside: CacheAside, keys: Keys, price_ttl_ms: int, book_ttl_ms: int, clock: FeedClock) -> None:
+        self._clock = clock
         self._aside = aside
         self._keys = keys
         self._price_ttl_ms = price_ttl_ms
@@ -82,6 +86,10 @@ class LiveMarket:
             counters.misses += 1
             counters.foreign += 1
             return _NO_PRICE
+        if self._clock.is_too_far_ahead(quote.quoted_at):
+            counters.misses += 1
+            counters.ahead += 1
+            return _NO_PRICE
         age = _age(entry, quote.quoted_at)
         if age * 1000 > self._price_ttl_ms:
             counters.misses += 1
@@ -91,12 +99,14 @@ class LiveMarket:
         return Price(Reading(quote, age), age)
 
     async def push_price(self, quote: Quote) -> bool:
-        """Publish a price; False if a newer one is there, or the cache cannot be reached."""
+        """Publish a price; False if a newer one is there, it is stamped ahead, or the cache cannot be reached."""
+        if not self._may_push(quote):
+            return False
         key = self._keys.key(CacheType.PRICE, quote.symbol)
         version = version_text(microseconds(quote.quoted_at))
         write = Write(key, codec.QUOTE.encode(quote), self._price_ttl_ms, version)
         answer = await self._aside.guarded(self._aside.cache.set_many, [write])
-        return self._taken(None if answer is None else answer[0])
+        return self._taken(quote, None if answer is None else answer[0])
 
     async def book(self, symbol: str, levels: int) -> Reading[OrderBook] | None:
         """The best levels of both sides, with their age; None without one that is young enough."""
@@ -113,6 +123,9 @@ class LiveMarket:
             reading = self._book_of(symbol, found)
             if reading is None:
                 counters.foreign += 1
+            elif self._clock.is_too_far_ahead(reading.value.quoted_at):
+                counters.ahead += 1
+                reading = None
             elif reading.age_seconds * 1000 > self._book_ttl_ms:
                 counters.too_old += 1
                 _log.debug("the book of %s is %.3f s old", symbol, reading.age_seconds)
@@ -124,7 +137,9 @@ class LiveMarket:
         return reading
 
     async def push_book(self, book: OrderBook) -> bool:
-        """Publish a whole book; False if a newer one is there, or the cache cannot be reached."""
+        """Publish a whole book; False if a newer one is there, it is stamped ahead, or the cache cannot be reached."""
+        if not self._may_push(book):
+            return False
         write = BookWrite(
             *self._keys.book(book.symbol),
             bids=[(f"{level.price:f}", f"{level.size:f}") for level in book.bids],
@@ -133,7 +148,7 @@ class LiveMarket:
             version=version_text(microseconds(book.quoted_at)),
             fields={"v": "1", "symbol": book.symbol, "quoted_at": codec.instant_text(book.quoted_at)},
         )
-        return self._taken(await self._aside.guarded(self._aside.cache.set_book, write))
+        return self._taken(book, await self._aside.guarded(self._aside.cache.set_book, write))
 
     def _book_of(self, symbol: str, found: BookSides) -> Reading[OrderBook] | None:
         fields = found.meta.value or {}
@@ -147,9 +162,26 @@ class LiveMarket:
             return None
         return Reading(book, _age(found.meta, quoted_at))
 
-    def _taken(self, answer: bool | None) -> bool:
+    def _may_push(self, record: Quote | OrderBook) -> bool:
+        if self._clock.is_too_far_ahead(record.quoted_at):
+            self._aside.counters.ahead += 1
+            _log.warning(
+                "%s of %s is stamped ahead of this machine's clock, at %s, and is not published",
+                type(record).__name__,
+                record.symbol,
+                record.quoted_at.isoformat(),
+            )
+            return False
+        if self._clock.is_repeated(record):
+            self._aside.counters.refused += 1
+            return False
+        return True
+
+    def _taken(self, record: Quote | OrderBook, answer: bool | None) -> bool:
         if answer is False:
             self._aside.counters.refused += 1
+        elif answer:
+            self._clock.pushed(record)
         return bool(answer)
 
 

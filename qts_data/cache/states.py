@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from qts_data.cache.aside import CacheAside
 from qts_data.cache.breaker import Breaker, BreakerState
+from qts_data.cache.feed_clock import FeedClock
 from qts_data.cache.keys import Keys
 from qts_data.cache.market import LiveMarket
 from qts_data.cache.near import NearCache
@@ -56,6 +57,7 @@ class ManagerStates:
         self.breaker = Breaker(
             config.breaker_threshold, config.breaker_recovery_seconds, on_change=self._breaker_changed
         )
+        self._feed_clock = FeedClock(config.most_ahead_ms)
         self.aside = CacheAside(
             cache or RedisCache(config, near=self._near),
             self.breaker,
@@ -179,7 +181,9 @@ class ManagerStates:
 
     def _make_plans(self) -> None:
         self._plans = Plans(self._config, self._keys, self._operating, near=self._near is not None)
-        self._market = LiveMarket(self.aside, self._keys, self._plans.price_ttl_ms, self._plans.book_ttl_ms)
+        self._market = LiveMarket(
+            self.aside, self._keys, self._plans.price_ttl_ms, self._plans.book_ttl_ms, self._feed_clock
+        )
 
     def _breaker_changed(self, state: BreakerState) -> None:
         if state is BreakerState.OPEN:

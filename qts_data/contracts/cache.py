@@ -134,6 +134,8 @@ class CacheConfig:
         ttl_ms: Milliseconds for each type that is not to have its default.
         defensive_position_ttl_ms: For how long a position may be served in DEFENSIVE, in milliseconds; None is its
             default TTL at most. A longer time means older positions: say so only where the database must be spared.
+        most_ahead_ms: Milliseconds by which the `quoted_at` of a price or book may be ahead of this machine's clock. A
+            record further ahead is neither published nor served.
         near_entries: Most values kept in the process itself, invalidated by the server; 0 keeps none.
         degraded_event: Name of the event sent when the breaker opens.
 
@@ -162,6 +164,7 @@ class CacheConfig:
     prefix: str = ""
     ttl_ms: Mapping[CacheType, int] = field(default_factory=dict)
     defensive_position_ttl_ms: int | None = None
+    most_ahead_ms: int = 1000
     near_entries: int = 0
     degraded_event: str = "CACHE_DEGRADED"
 
@@ -217,6 +220,7 @@ _WHOLE: Final = (
     ("db", 0, 2**31 - 1),
     ("max_connections", 1, 2**31 - 1),
     ("breaker_threshold", 1, 2**31 - 1),
+    ("most_ahead_ms", 0, _MOST_MILLISECONDS),
     ("near_entries", 0, 2**31 - 1),
 )
 """Fields that are whole numbers, with the least and the greatest of each."""
@@ -235,7 +239,8 @@ class CacheStats:
         unanswered: Reads that found the cache disabled or failing; a precheck is four reads.
         errors: Calls that failed or timed out, reads and writes.
         skipped: Calls that were not made, because the breaker was open or the cache disabled; reads and writes.
-        refused: Writes that came too late: a newer value was there.
+        refused: Writes that came too late: a newer value was there, or the same record with a stamp ahead.
+        ahead: Prices and books stamped further ahead than `CacheConfig.most_ahead_ms`: not published, or not served.
     """
 
     hits: int = 0
@@ -247,6 +252,7 @@ class CacheStats:
     errors: int = 0
     skipped: int = 0
     refused: int = 0
+    ahead: int = 0
 
     @property
     def hit_rate(self) -> float:

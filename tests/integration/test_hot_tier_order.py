@@ -414,6 +414,52 @@ async def test_a_price_lives_from_its_source_and_its_age_is_given(source: Source
         assert await manager.get_price_age("unknown") is None
 
 
+async def test_records_stamped_far_ahead_displace_nothing(source: Source, redis_url: str) -> None:
+    """Also one that a process with a wider bound has published is not served."""
+    ttls = {CacheType.PRICE: 60_000, CacheType.ORDERBOOK: 60_000}
+    async with (
+        CacheManager(patient(url=redis_url, ttl_ms=ttls), source.loaders) as manager,
+        CacheManager(patient(url=redis_url, ttl_ms=ttls, most_ahead_ms=86_400_000), source.loaders) as trusting,
+    ):
+        here = dt.datetime.now(dt.UTC)
+        ahead = here + dt.timedelta(hours=1)
+        assert await manager.push_price(quote("5", at=here))
+        assert await manager.push_orderbook(book(here))
+        assert not await manager.push_price(quote(at=ahead))
+        assert not await manager.push_orderbook(book(ahead))
+        assert manager.get_stats().ahead == 2
+        price, seen = await manager.get_price(S), await manager.precheck(S, "main", "s")
+        assert price is not None
+        assert seen.quote is not None
+        assert price.value.price == seen.quote.value.price == Decimal(5)
+        assert await manager.get_orderbook(S) is not None
+        assert await trusting.push_price(quote(at=ahead))
+        assert await trusting.push_orderbook(book(ahead))
+        assert await manager.get_price(S) is None
+        assert await manager.get_orderbook(S) is None
+        assert (await manager.precheck(S, "main", "s")).quote is None
+        assert manager.get_stats().ahead == 5
+
+
+async def test_record_pushed_again_does_not_become_younger(source: Source, redis_url: str) -> None:
+    ttls = {CacheType.PRICE: 60_000, CacheType.ORDERBOOK: 60_000}
+    async with CacheManager(patient(url=redis_url, ttl_ms=ttls, most_ahead_ms=60_000), source.loaders) as manager:
+        ahead = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=30)
+        assert await manager.push_price(quote(at=ahead))
+        assert await manager.push_orderbook(book(ahead))
+        before = [await manager.get_price(S), await manager.get_orderbook(S)]
+        assert not await manager.push_price(quote(at=ahead))
+        assert not await manager.push_orderbook(book(ahead))
+        after = [await manager.get_price(S), await manager.get_orderbook(S)]
+        for one, two in zip(before, after, strict=True):
+            assert one is not None
+            assert two is not None
+            assert two.age_seconds >= one.age_seconds
+        assert manager.get_stats().refused == 2
+        # Another record with the same stamp is news.
+        assert await manager.push_price(quote("7", at=ahead))
+
+
 # Counters
 
 
