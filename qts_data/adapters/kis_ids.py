@@ -1,8 +1,8 @@
 """Execution ids for Korea Investment & Securities (KIS), whose notices of fills carry an order number and no other id.
 
 An id is made from the day, the branch, the order number and the quantity filled so far: an order filled by 3, 7 and 3
-shares has the ids `20261120/06010/0000117057/3`, `.../10` and `.../13`. The same fill always gets the same id, so a
-second `/13` is a duplicate, in this process or after a restart.
+shares has the ids `20261120/06010/0000117057/3`, `.../10` and `.../13`. A second entry `/13` is a duplicate, in this
+process or after a restart. A notice that comes twice cannot be told from a second equal fill: the daily total tells it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Final, Self
 from zoneinfo import ZoneInfo
 
-from qts_data.contracts import round_money
+from qts_data.contracts import LedgerEntry, round_money
 from qts_data.contracts.checks import check_amount, check_positive, check_price, check_text
 from qts_data.contracts.instants import plausible
 from qts_data.errors import ConfigurationError, InvalidRecord
@@ -21,14 +21,13 @@ from qts_data.errors import ConfigurationError, InvalidRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from qts_data.contracts import LedgerEntry
+    from qts_data.contracts import BookedEntry
     from qts_data.repositories.book.ledger import LedgerReader
 
 __all__ = ["KisFill", "KisFills", "KisOrder"]
 
 _exact: Final = Context(prec=60)
 _ZERO: Final = Decimal(0)
-_DAY: Final = dt.timedelta(days=1)
 _SEOUL: Final = ZoneInfo("Asia/Seoul")
 
 
@@ -63,7 +62,7 @@ class KisOrder:
         """Return the id of the fill that brought the order to this quantity.
 
         Args:
-            cumulative: Quantity filled so far, this fill included.
+            cumulative: Quantity filled so far, this fill and reversed ones included.
 
         Raises:
             InvalidRecord: It is not above zero.
@@ -111,34 +110,48 @@ class KisFills:
 
     Args:
         order: The order.
-        booked: Fills of the ledger, of this order or others.
+        booked: Entries of the ledger, of this order or others, in the order of booking. A `BookedEntry` tells which
+            fill it reverses or corrects; a `LedgerEntry` counts as a fill.
 
     Attributes:
-        cumulative: Quantity filled so far, as far as it is known here.
+        cumulative: Quantity filled so far, as far as it is known here, without reversed fills.
 
     Raises:
         InvalidRecord: The fills of the order do not add up to the quantity in the last id.
     """
 
-    def __init__(self, order: KisOrder, booked: Iterable[LedgerEntry] = ()) -> None:
+    def __init__(self, order: KisOrder, booked: Iterable[LedgerEntry | BookedEntry] = ()) -> None:
         self._order = order
         self.cumulative = self._amount = _ZERO
+        # Ids count reversed fills, too: the next fill must not get the id of one of them.
+        self._numbered = _ZERO
         self._settled_at: dt.datetime | None = None
+        self._noticed_at: dt.datetime | None = None
         total = _ZERO
-        for entry in booked:
+        known: set[int] = set()
+        for one in booked:
+            entry, row = (one, None) if isinstance(one, LedgerEntry) else (one.entry, one)
             reached = order.cumulative_of(entry.execution_id)
-            if reached is not None:
-                self.cumulative = max(self.cumulative, reached)
+            if row is not None and row.reverses_id in known:
+                self._add(_exact.minus(entry.qty), entry.price)
+                continue
+            if reached is not None and (row is None or row.corrects_id is None):
+                self._numbered = max(self._numbered, reached)
                 total = _exact.add(total, entry.qty)
-                self._amount = _exact.add(self._amount, _exact.multiply(entry.qty, entry.price))
-        if total != self.cumulative:
-            reason = f"the fills of {order} add up to {_plain(total)}, the last id says {_plain(self.cumulative)}"
+            elif row is None or row.corrects_id not in known:
+                continue
+            if row is not None:
+                known.add(row.id)
+            self._add(entry.qty, entry.price)
+            self._noticed_at = max(entry.timestamp, self._noticed_at or entry.timestamp)
+        if total != self._numbered:
+            reason = f"the fills of {order} add up to {_plain(total)}, the last id says {_plain(self._numbered)}"
             raise InvalidRecord(field="booked", reason=reason)
-        self._needs_total = self.cumulative > 0
+        self._needs_total = self._numbered > 0
 
     @classmethod
     async def load(cls, ledger: LedgerReader, order: KisOrder, *, symbol: str, account: str = "main") -> Self:
-        """Read the booked fills of an order from the ledger; call `total` next if there are any.
+        """Read an order from the ledger, with its busts and corrections; call `total` next if it has fills.
 
         Args:
             ledger: `reader.ledger` or `uow.ledger`.
@@ -147,9 +160,9 @@ class KisFills:
             account: Its account.
         """
         midnight = dt.datetime.combine(order.day, dt.time(), _SEOUL).astimezone(dt.UTC)
-        # Orders for American stocks are filled until the next morning.
-        found = ledger.stream_entries(account=account, symbol=symbol, start=midnight, end=midnight + 2 * _DAY)
-        return cls(order, [booked.entry async for booked in found])
+        # A bust may come on any later day.
+        found = ledger.stream_entries(account=account, symbol=symbol, start=midnight)
+        return cls(order, [booked async for booked in found])
 
     def notice(self, qty: Decimal, price: Decimal, at: dt.datetime) -> KisFill | None:
         """Take a notice of a fill (H0STCNI0).
@@ -174,6 +187,7 @@ class KisFills:
             raise ConfigurationError(f"call total with the daily query of {self._order} before its next notice")
         if self._settled_at is not None and at <= self._settled_at:
             return None
+        self._noticed_at = max(at, self._noticed_at or at)
         return self._fill(qty, price)
 
     def total(self, qty: Decimal, amount: Decimal, at: dt.datetime) -> KisFill | None:
@@ -188,14 +202,17 @@ class KisFills:
             One fill for all that no notice had said; None if nothing is missing, or the answer is older than a notice.
 
         Raises:
-            InvalidRecord: A number or the time is wrong, or the missing part would have a price below zero.
+            InvalidRecord: A number or the time is wrong, or the missing part would have a price below zero. Or the
+                query was sent in a later second than the last fill, and its quantity is below the known one: a notice
+                came twice, or a fill was reversed. `notice` refuses until a total fits.
         """
         check_amount("amount", amount)
         check_price("qty", qty)
         at = plausible("at", at)
-        self._needs_total = False
         if qty < self.cumulative:
+            self._require_older(qty, at)
             return None
+        self._needs_total = False
         self._settled_at = max(at, self._settled_at or at)
         if qty == self.cumulative:
             return None
@@ -205,10 +222,26 @@ class KisFills:
             raise InvalidRecord(field="amount", reason=f"{amount} is less than the {self._amount} that is booked")
         return self._fill(missing, price)
 
+    def _require_older(self, qty: Decimal, asked_at: dt.datetime) -> None:
+        """Refuse a quantity below the known one, unless the last fill may have come after the query was sent."""
+        # Notices are stamped with whole seconds.
+        if self._noticed_at is None or asked_at.replace(microsecond=0) > self._noticed_at:
+            self._needs_total = True
+            raise InvalidRecord(
+                field="qty",
+                reason=f"the broker says {_plain(qty)} for {self._order}, and {_plain(self.cumulative)} are known from "
+                "its notices: one came twice, or a fill was reversed; compare the day's fills with the broker's list, "
+                "book the missing bust with reverse_fill, and load the order again",
+            )
+
     def _fill(self, qty: Decimal, price: Decimal) -> KisFill:
+        self._add(qty, price)
+        self._numbered = _exact.add(self._numbered, qty)
+        return KisFill(self._order.execution_id(self._numbered), qty, price)
+
+    def _add(self, qty: Decimal, price: Decimal) -> None:
         self.cumulative = _exact.add(self.cumulative, qty)
         self._amount = _exact.add(self._amount, _exact.multiply(qty, price))
-        return KisFill(self._order.execution_id(self.cumulative), qty, price)
 
 
 def _plain(value: Decimal) -> str:

@@ -180,8 +180,24 @@ def test_a_lost_kis_notice_comes_with_the_daily_total() -> None:
     # The notice itself, late, and an answer that is older than a notice.
     assert fills.notice(Decimal(7), Decimal(71600), MORNING + SECOND) is None
     assert fills.notice(Decimal(2), PRICE, MORNING + 9 * SECOND) == KisFill(ORDER.execution_id(15), Decimal(2), PRICE)
-    assert fills.total(Decimal(13), Decimal(0), MORNING + 20 * SECOND) is None
+    assert fills.total(Decimal(13), Decimal(0), MORNING + 9.5 * SECOND) is None
     assert fills.notice(Decimal(1), PRICE, MORNING + 15 * SECOND) is not None
+
+
+def test_kis_total_below_the_known_quantity_is_refused() -> None:
+    """A notice that came twice: it cannot be told from an equal fill before the total."""
+    fills = KisFills(ORDER)
+    for _ in range(2):
+        assert fills.notice(Decimal(3), PRICE, MORNING) is not None
+    with pytest.raises(InvalidRecord, match=r"says 3 for .*, and 6 are known .*reverse_fill"):
+        fills.total(Decimal(3), 3 * PRICE, MORNING + SECOND)
+    with pytest.raises(ConfigurationError, match="call total"):
+        fills.notice(Decimal(3), PRICE, MORNING + 2 * SECOND)
+    assert fills.total(Decimal(6), 6 * PRICE, MORNING + 2 * SECOND) is None
+    assert fills.notice(Decimal(1), PRICE, MORNING + 3 * SECOND) is not None
+    restarted = KisFills(ORDER, kis((3, ORDER.execution_id(3))))
+    with pytest.raises(InvalidRecord, match="says 2 for"):
+        restarted.total(Decimal(2), 2 * PRICE, MORNING + SECOND)
 
 
 def test_kis_fills_go_on_from_the_ledger_after_a_total() -> None:
