@@ -13,6 +13,7 @@ from qts_data.contracts.instants import utc
 from qts_data.errors import NotFound
 from qts_data.rules.booking import book, entries_between, valued
 from qts_data.rules.fill_identity import FillIdentity
+from qts_data.rules.id_scopes import require_scope, scopes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +36,7 @@ class InMemoryAdapter(DataSourceAdapter):
     def __init__(self, identity: FillIdentity | None = None) -> None:
         self._identity = identity or FillIdentity()
         self._ledger: list[LedgerEntry] = []
+        self._scopes: dict[str, str] = {}
         self._booked: dict[tuple[str, str, str], BookedFill] = {}
         self._positions: dict[tuple[str, str], Position] = {}
         self._ticks: list[TickData] = []
@@ -78,9 +80,11 @@ class InMemoryAdapter(DataSourceAdapter):
             known = self._booked.get(other)
             if known is not None and self._identity.is_redelivery(self._ledger[known.ledger_id - 1], entry):
                 return replace(known, duplicate=True)
+        require_scope(entry, self._scopes)
         key = entry.account, entry.symbol
         result = book(self._positions.get(key), entry, len(self._ledger) + 1, dt.datetime.now(dt.UTC))
         self._ledger.append(entry)
+        self._scopes |= scopes_of([entry])
         self._booked[entry.key] = result
         self._positions[key] = result.position
         return result

@@ -4,6 +4,7 @@ from qts_data.models.base import Base
 from qts_data.models.execution import HOURLY_EXECUTION_METRICS, ExecutionLog
 from qts_data.models.gap import SignedOffGap
 from qts_data.models.history import ConfigChange
+from qts_data.models.id_scope import IdScope
 from qts_data.models.ingest import IngestBatch, TickDay
 from qts_data.models.ledger import LedgerEntry
 from qts_data.models.moving import Move, MoveCheckpoint, MoveVerification
@@ -30,6 +31,7 @@ __all__ = [
     "DailyBar",
     "ExecutionLog",
     "HistoricTick",
+    "IdScope",
     "IngestBatch",
     "LedgerEntry",
     "MinuteBar",

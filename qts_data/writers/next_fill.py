@@ -14,6 +14,7 @@ from qts_data.repositories.book.ledger_rows import COLUMNS
 from qts_data.rules.average_cost import Holding, Trade, apply
 from qts_data.rules.booked import Booked
 from qts_data.rules.booking import require_same_instrument
+from qts_data.rules.id_scopes import kinds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,10 +28,11 @@ __all__ = ["EXPECTED", "WRITE_NEXT", "WRITTEN", "NextFill", "Remembered"]
 WRITTEN: Final = [column for column in COLUMNS if column not in {"id", "recorded_at"}]
 """What `WRITE_NEXT` binds, before what it expects of the position."""
 EXPECTED: Final = ["last_ledger_id", "qty", "cost_basis", "realized_pnl"]
-"""What it expects. Behind that comes an array of other ids under which the fill may have been booked."""
+"""What it expects. Behind that come the other ids of the fill, as an array, and the kinds of its scope."""
 _number: Final = {column: f"${number}" for number, column in enumerate(WRITTEN, 1)}
 _expected: Final = {column: f"${number}" for number, column in enumerate(EXPECTED, len(WRITTEN) + 1)}
 _OTHER_IDS: Final = f"${len(WRITTEN) + len(EXPECTED) + 1}"
+_KINDS: Final = f"${len(WRITTEN) + len(EXPECTED) + 2}"
 _EXPOSURE, _UNREALIZED, _SHARE = valuation(
     f"({_number['position_qty']} * p.mark_price)", _number["position_cost_basis"], "p.marked_equity"
 )
@@ -51,6 +53,9 @@ WRITE_NEXT: Final = Statement(
                SELECT FROM t_ledger AS l WHERE l.broker = {_number["broker"]} AND l.account = {_number["account"]}
                   AND l.execution_id = ANY({_OTHER_IDS}::text[])
            )
+           -- The longer way refuses a fill in another scope than its broker's, and records a new scope.
+           AND ({_KINDS}::text IS NULL OR {_KINDS}::text = COALESCE(
+               (SELECT s.scope FROM id_scopes AS s WHERE s.broker = {_number["broker"]}), ''))
     ), entry AS (
         INSERT INTO t_ledger ({", ".join(WRITTEN)}, recorded_at)
         SELECT {", ".join(f"{_number[column]}::{COLUMNS[column]}" for column in WRITTEN)}, clock_timestamp()
@@ -113,6 +118,7 @@ class NextFill:
             str(position.last_ledger_id),
             *map(str, position.holding),
             array(stored for _, _, stored in other_keys),
+            kinds_of(entry),
         )
         self.pipeline.add(COMMIT)
 

@@ -169,6 +169,59 @@ async def test_a_fill_booked_before_its_scope_was_declared_is_known(
         assert ids == ["17", "18", "scope:day=2026-11-20/19", "scope:day=2026-11-21/17"]
 
 
+ID_SCOPES = [None, "symbol", "day", "day,symbol,order", "side"]
+
+
+def with_scope(scope: str | None) -> FillIdentity:
+    return FillIdentity(id_scopes={} if scope is None else {"test": scope})
+
+
+@every_way
+async def test_fill_booked_in_one_scope_is_booked_in_no_other(database_url: URL, tmp_path: Path, way: Book) -> None:
+    """For each ordered pair of scopes, none included: a second process books nothing twice."""
+    for number, (first, second) in enumerate((one, two) for one in ID_SCOPES for two in ID_SCOPES):
+        broker = f"kis{number}"
+        given = [fill(broker=broker, account=broker, order_id="7")]
+        rules = [FillIdentity(id_scopes={} if one is None else {broker: one}) for one in (first, second)]
+        async with Database(database_url, identity=rules[0]) as book:
+            assert await way(book, given, tmp_path) == ["booked"]
+        async with Database(database_url, identity=rules[1]) as book:
+            wanted = "duplicate" if first in {None, second} else "conflict"
+            assert await way(book, given, tmp_path) == [wanted], (first, second)
+            assert len(await stored(book, broker)) == 1
+
+
+async def test_writer_at_work_sees_the_scope_of_another_process(database_url: URL) -> None:
+    """The writer remembers its position, and its fills go out in one round trip."""
+    async with Database(database_url) as bare, Database(database_url, identity=with_scope("symbol")) as scoped:
+        async with FillWriter(bare) as writer:
+            await writer.record_fill(fill(execution_id="1"))
+            await writer.record_fill(fill(execution_id="2"))
+            assert await by_record_fill(scoped, [fill()], Path()) == ["booked"]
+            for _ in range(2):
+                with pytest.raises(LedgerConflict, match=r"in the scope 'symbol'.* has no scope.*QTS_BOOK_ID_SCOPES"):
+                    await writer.record_fill(fill())
+            # A key of the caller's own has no scope, and a fill that is booked stays a duplicate.
+            await writer.record_fill(fill(execution_id=None, idempotency_key="own"))
+            assert (await writer.record_fill(fill(execution_id="2"))).duplicate
+            await writer.record_fill(fill(broker="other"))
+        async with FillWriter(scoped) as writer:
+            assert (await writer.record_fill(fill())).duplicate
+            assert (await writer.record_fill(fill(execution_id="1"))).duplicate
+            assert not (await writer.record_fill(fill(execution_id="3"))).duplicate
+
+
+async def test_scope_of_a_broker_is_changed_on_purpose(database_url: URL) -> None:
+    async with Database(database_url, identity=with_scope("symbol")) as book:
+        assert await by_record_fill(book, [fill()], Path()) == ["booked"]
+        async with book.transaction() as uow:
+            await uow.ledger.change_id_scope("test", "symbol,day")
+        assert await by_record_fill(book, [fill(execution_id="18")], Path()) == ["conflict"]
+        async with book.transaction() as uow:
+            await uow.ledger.change_id_scope("test", None)
+        assert await by_record_fill(book, [fill(execution_id="18")], Path()) == ["booked"]
+
+
 @every_way
 async def test_a_day_in_the_id_does_not_double_a_fill_at_midnight(database_url: URL, tmp_path: Path, way: Book) -> None:
     before, after = fill(timestamp=MIDNIGHT - 2 * SECOND), fill(timestamp=MIDNIGHT + 3 * SECOND)
@@ -360,6 +413,35 @@ async def test_kis_fills_end_in_the_position_of_the_broker(database_url: URL) ->
             booked = await writer.record_fill(entry(missing.qty, missing.execution_id))
         assert booked.position.qty == 15
         assert missing.execution_id == order.execution_id(15)
+
+
+async def test_kis_load_counts_busts_and_corrections(database_url: URL) -> None:
+    """The quantity is without reversed fills, the amount has corrected prices, and no id comes twice."""
+    order, price = KisOrder(dt.date(2026, 11, 20), "06010", "0000117057"), Decimal(71500)
+
+    def entry(qty: int, execution_id: str, **more: Any) -> LedgerEntry:
+        return fill(qty=Decimal(qty), broker="kis", execution_id=execution_id, **{"price": price} | more)
+
+    async with Database(database_url) as book, book.transaction() as uow:
+        fills = KisFills(order)
+        for qty in (3, 7, 3):
+            made = fills.notice(Decimal(qty), price, MORNING)
+            assert made is not None
+            await uow.ledger.record_fill(entry(qty, made.execution_id))
+        bust = Reversal(timestamp=MORNING + 5 * DAY, broker="kis", execution_id="B", reverses=order.execution_id(13))
+        await uow.ledger.reverse_fill(bust)
+        for number, (qty, corrects) in enumerate([(6, order.execution_id(10)), (5, "C0")]):
+            right = entry(qty, f"C{number}", price=Decimal(71400))
+            await uow.ledger.correct_fill(Correction(entry=right, corrects=corrects))
+        fills = await KisFills.load(uow.ledger, order, symbol=entry(1, "x").symbol)
+        assert fills.cumulative == 3 + 5
+        amount = 3 * price + 5 * Decimal(71400)
+        made = fills.total(Decimal(10), amount + 2 * Decimal(71300), MORNING + SECOND)
+        assert made is not None
+        assert (made.qty, made.price, made.execution_id) == (Decimal(2), Decimal(71300), order.execution_id(15))
+        booked = await uow.ledger.record_fill(entry(2, made.execution_id, price=made.price))
+        assert not booked.duplicate
+        assert booked.position.qty == 10
 
 
 async def test_a_fill_moves_the_share_of_the_equity(database_url: URL) -> None:

@@ -16,6 +16,7 @@ from qts_data.contracts.instants import utc
 from qts_data.errors import NotFound, NotSupported, QtsDataError
 from qts_data.importers.tables import Defaults
 from qts_data.rules.booking import book, entries_between, valued
+from qts_data.rules.id_scopes import require_scope, scopes_of
 
 if TYPE_CHECKING:
     from qts_data.adapters.sheets.client import SheetsClient
@@ -124,6 +125,7 @@ class GoogleSheetsAdapter(DataSourceAdapter):
                 alike = [row for row, line in lines if row in others and identity.is_redelivery(line, entry)]
                 known = alike[0] if alike else None
             if known is None:
+                require_scope(entry, scopes_of(line for _, line in lines))
                 result = book(held, entry, self.writer.next_row, now)
                 await self.writer.write([Line(entry)], [result.position])
                 return result

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from qts_data.contracts import BookedFill
 from qts_data.database.pipeline import COMMIT, Pipeline, Statement, array
 from qts_data.errors import InvalidRecord, LedgerConflict
+from qts_data.repositories.book.id_scopes import READ_SCOPES, brokers_of, record_scopes
 from qts_data.repositories.book.ledger_rows import COLUMNS, booked_entry, entry_columns, position_after
 from qts_data.rules.average_cost import FLAT, Holding, Trade, apply
 from qts_data.rules.booked import Booked, decimal
 from qts_data.rules.booking import require_same_instrument
+from qts_data.rules.id_scopes import kinds_of, require_scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -241,6 +243,8 @@ class Booking:
         self._locked_at = ""
         self._duplicates: dict[int, BookedFill] = {}
         self._repeats: dict[int, int] = {}
+        self._scopes: dict[str, str] = {}
+        self._new_scopes: dict[str, str] = {}
 
     async def read(self, driver: Driver) -> None:
         """Lock the positions, look what is booked, and compute; nothing is written."""
@@ -250,9 +254,11 @@ class Booking:
         pipeline.add(READ_POSITIONS, *_columns(positions))
         add_look(pipeline, [*self._keys, *(key for keys in self._other_keys for key in keys)])
         pipeline.add(RESERVE, str(len(self._entries)))
-        _, held, known, reserved = await pipeline.run()
+        pipeline.add(READ_SCOPES, brokers_of(self._entries))
+        _, held, known, reserved, scopes = await pipeline.run()
         self.reports_wait = reserved[0][1] == "t"
         self._locked_at = reserved[0][2] or ""
+        self._scopes = {row[0] or "": row[1] or "" for row in scopes}
         self._decide(
             {(row[0] or "", row[1] or ""): _Holder(row[2], row[3], Holding(*map(decimal, row[4:]))) for row in held},
             {booked.entry.key: booked for booked in map(booked_entry, known)},
@@ -271,8 +277,11 @@ class Booking:
                 elif self._is_under_another_key(index, known, first):
                     continue
                 else:
+                    require_scope(entry, self._scopes)
                     self.booked[index] = self._book(ledger_id, entry, held)
                     first[key] = index
+                    if entry.broker not in self._scopes and (kinds := kinds_of(entry)):
+                        self._scopes[entry.broker] = self._new_scopes[entry.broker] = kinds
             except (InvalidRecord, LedgerConflict) as error:
                 self.errors[index] = error
 
@@ -309,6 +318,7 @@ class Booking:
             What became of each fill that was not refused, by its place.
         """
         booked = list(self.booked.values())
+        await record_scopes(driver, self._new_scopes)
         pipeline = Pipeline(driver)
         if len(booked) >= _MANY:
             await self._copy(driver, booked)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from qts_data.contracts import BookedFill, Correction, LedgerEntry, RejectedEntry, Reversal
 from qts_data.contracts.identity import check_asked
-from qts_data.contracts.ids import SCOPE_PREFIX
+from qts_data.contracts.ids import SCOPE_PREFIX, scope_kinds
 from qts_data.contracts.instants import utc
 from qts_data.database.errors import translated_errors
 from qts_data.database.pipeline import driver_connection
@@ -20,6 +20,7 @@ from qts_data.errors import InvalidRecord, LedgerConflict, NotFound, Transaction
 from qts_data.models import LedgerEntry as Entry
 from qts_data.models import PendingReport
 from qts_data.repositories.book.booking import Booking
+from qts_data.repositories.book.id_scopes import change_scope
 from qts_data.repositories.book.ledger_rows import COLUMNS, booked_entry
 from qts_data.repositories.book.reports import PENDING_COLUMNS, book_report, report_of, settle_reports
 from qts_data.rules.fill_identity import FillIdentity
@@ -281,6 +282,24 @@ class LedgerRepository(LedgerReader):
             InvalidRecord: It is of another instrument than its fill.
         """
         return await self._book_report(correction)
+
+    async def change_id_scope(self, broker: str, scope: str | None) -> None:
+        """Record another scope of a broker's execution ids; None forgets it, and the next scoped fill records its own.
+
+        A fill that was booked under the old scope is not found under the new one: change it between trading days,
+        when no fill of the old scope comes again.
+
+        Args:
+            broker: The broker.
+            scope: One or more of `day`, `symbol`, `order` and `side`, divided by commas.
+
+        Raises:
+            InvalidRecord: No broker can have this name, or the scope is unknown.
+        """
+        check_asked(broker=broker)
+        kinds = "" if scope is None else ",".join(scope_kinds(scope))
+        with translated_errors():
+            await change_scope(await driver_connection(self._connection), broker, kinds)
 
     async def _book_report(self, report: Reversal | Correction) -> BookedFill | None:
         scoped = self.identity.scoped_report(report)
