@@ -112,6 +112,7 @@ class TickWriter:
         self._stream = f"{name}/{uuid.uuid4()}"
         self._sent = 0  # ticks of the own stream that are stored
         self._left: list[Left] = []
+        self._found = 0  # ticks in the files of earlier writers
         self._damages: list[Damage] = []
         self._counts = Counters()
         self._stored = Waiters()
@@ -148,12 +149,13 @@ class TickWriter:
         try:
             if self._spool is not None:
                 self._left = await self._spool.open(self._stream)
+                self._damages = list(self._spool.unread)
         except BaseException:
             self._state = _State.NEW
             raise
         finally:
             self._started.set()
-        self._counts.accepted = sum(len(left.ticks) for left in self._left)
+        self._found = self._counts.accepted = sum(len(left.ticks) for left in self._left)
         self._state = _State.OPEN
         self._task = asyncio.create_task(self._run(), name=f"tick writer {self._name}")
 
@@ -235,7 +237,7 @@ class TickWriter:
     def stats(self) -> WriterStats:
         """Counters, now."""
         self._counts.resent = self._sender.resent
-        own = self._counts.accepted - sum(len(left.ticks) for left in self._left)
+        own = self._counts.accepted - self._found
         before = 0 if self._spool is None else self._spool.position
         return self._counts.stats(self._queue.oldest, damaged=len(self._damages), position=before + own)
 
@@ -327,7 +329,7 @@ class TickWriter:
 
     async def _recover(self) -> None:
         """Send the ticks of earlier writers, before any other."""
-        for left in list(self._left):
+        for left in self._left:
             if self._spool is not None:
                 self._damages += await recover(
                     self._spool,
