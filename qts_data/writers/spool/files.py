@@ -77,8 +77,7 @@ class Segment:
         try:
             self._write(block, self._offset)
             # Afterwards: a later writer reads this file under this name.
-            if not is_at(self._handle, self.path):
-                raise OSError(errno.ESTALE, f"{self.path} was removed or replaced while its writer held it")
+            self._prove_name()
         except OSError as error:
             # They are not accepted: a later writer must not find them.
             try:
@@ -104,6 +103,10 @@ class Segment:
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)
+
+    def _prove_name(self) -> None:
+        if not is_at(self._handle, self.path):
+            raise OSError(errno.ESTALE, f"{self.path} was removed or replaced while its writer held it")
 
     def _write(self, block: bytes, offset: int) -> None:
         view = memoryview(block)

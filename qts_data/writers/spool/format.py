@@ -23,8 +23,8 @@ from qts_data.contracts.leniency import as_stored
 from qts_data.errors import InvalidRecord
 
 __all__ = [
-    "Damage",
     "MOST_NUMBER",
+    "Damage",
     "FileContent",
     "Head",
     "Kind",

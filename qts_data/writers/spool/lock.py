@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import fcntl
 import errno
+import fcntl
 import json
 import logging
 import os

@@ -54,8 +54,7 @@ def read_regular(path: Path, most: int) -> bytes:
     with os.fdopen(handle, "rb") as file:
         found = os.fstat(handle)
         refuse_special(found)
-        if found.st_size > most:
-            raise Unreadable(f"has {found.st_size:,} bytes, and no such file has more than {most:,}; it was not read")
+        refuse_large(found, most)
         return file.read(most)
 
 
@@ -68,6 +67,16 @@ def refuse_special(found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else f"of the kind {stat.filemode(found.st_mode)[0]!r}"
         raise Unreadable(f"is no regular file, but {kind}; it was not read")
+
+
+def refuse_large(found: os.stat_result, most: int) -> None:
+    """Refuse a file of more bytes than its kind has.
+
+    Raises:
+        Unreadable: It has more.
+    """
+    if found.st_size > most:
+        raise Unreadable(f"has {found.st_size:,} bytes, and no such file has more than {most:,}; it was not read")
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -122,9 +122,7 @@ def _old_files(directory: Path, name: str, found: Scan) -> dict[str, list[Path]]
     return _by_stream(directory, name, pattern, found, MOST_LINES_BYTES)
 
 
-def _by_stream(  # noqa: PLR0917
-    directory: Path, name: str, pattern: re.Pattern[str], found: Scan, most: int
-) -> dict[str, list[Path]]:
+def _by_stream(directory: Path, name: str, pattern: re.Pattern[str], found: Scan, most: int) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for path in sorted(directory.iterdir()):
         match = pattern.fullmatch(path.name)
@@ -138,16 +136,19 @@ def _skipped(path: Path, found: Scan, most: int, *numbers: int) -> bool:
     try:
         status = path.lstat()
         refuse_special(status)
-        if status.st_size > most:
-            raise Unreadable(f"has {status.st_size:,} bytes, and no such file has more than {most:,}; it was not read")
-        if any(number > MOST_NUMBER for number in numbers):
-            raise Unreadable("has a number in its name that no writer gives; it was not read")
+        refuse_large(status, most)
+        _refuse_numbers(numbers)
     except FileNotFoundError:
         return True
     except Unreadable as error:
         found.unread.append((path, Damage(str(path), 0, 0, None, str(error))))
         return True
     return False
+
+
+def _refuse_numbers(numbers: tuple[int, ...]) -> None:
+    if any(number > MOST_NUMBER for number in numbers):
+        raise Unreadable("has a number in its name that no writer gives; it was not read")
 
 
 def _put_in_order(left: Left, contents: list[tuple[Path, FileContent]]) -> None:
