@@ -22,6 +22,7 @@ from qts_data.writers.spool.reading import (
     MOST_SEGMENT_BYTES,
     Unreadable,
     read_regular,
+    refuse_large,
     refuse_special,
 )
 
