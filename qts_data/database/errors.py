@@ -83,6 +83,8 @@ def translate(error: Exception, url: URL | None = None) -> QtsDataError | None:
         return DatabaseUnavailable("every connection of the pool is in use, and none came back in time")
     if isinstance(error, sa.exc.PendingRollbackError):
         return _not_rolled_back(error)
+    if isinstance(error, sa.exc.ResourceClosedError):
+        return DatabaseError("the block of this transaction or reader has ended; begin another one")
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if not isinstance(original, psycopg.Error):
         return None

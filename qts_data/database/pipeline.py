@@ -56,7 +56,7 @@ async def driver_connection(connection: AsyncConnection) -> psycopg.AsyncConnect
     """The psycopg connection under SQLAlchemy's."""
     driver = (await connection.get_raw_connection()).driver_connection
     if driver is None:
-        raise sa.exc.InvalidRequestError("the connection is closed")
+        raise sa.exc.ResourceClosedError("the connection is closed")
     made: psycopg.AsyncConnection[Any] = driver
     return made
 
