@@ -130,7 +130,7 @@ def read_csv(path: Path, kind: CsvKind, mapping: CsvMapping) -> Iterator[_Read |
     """The records of a file, and the rows that give none, in the order of the file.
 
     Raises:
-        InvalidRecord: A column is missing or comes twice, or the file is no CSV from some line on.
+        InvalidRecord: A column is missing or comes twice, or the file stops being CSV at some line.
         ConfigurationError: The file cannot be read.
     """
     layout, defaults = _LAYOUTS[kind], mapping.defaults
@@ -159,7 +159,7 @@ def read_csv(path: Path, kind: CsvKind, mapping: CsvMapping) -> Iterator[_Read |
 
 
 def _without_contradictions(kind: CsvKind, found: Iterable[_Read | CsvReject]) -> Iterator[_Read | CsvReject]:
-    """The same, with lines refused that say twice what one of them can say: nobody knows which is right."""
+    """Do the same, and refuse lines that contradict each other: which one is right is unknown."""
     if kind == "ledger":  # the book decides by execution ids
         yield from found
         return

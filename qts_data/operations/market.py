@@ -140,10 +140,10 @@ async def import_tick_file(
             the table holds another tick under the same key.
         QtsDataError: The database refused, or went away.
     """
-    # What is made of the content depends on the name where that says the symbol.
+    # The records depend on the file's name where the name gives the symbol.
     options = with_symbol(layout, path, options)
     try:
-        # What was refused for its time before is to be read again.
+        # Rows refused for their time before must be read again.
         facts = ("any time",) if any_time_allowed() else ()
         batch = BatchId.of_file(path, layout, replace(options, quotes=None), *facts)
         if options.quotes is not None:

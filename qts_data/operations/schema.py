@@ -27,10 +27,10 @@ def adopt(settings: Settings, *, allow_data_loss: bool) -> list[tuple[str, str]]
     """Give the configured database what its server can do by now and it does not have.
 
     Returns:
-        What was done, and to what.
+        Each step that was done, and its object.
 
     Raises:
-        QtsDataError: One sentence about what is wrong and what to do.
+        QtsDataError: One sentence with the fault and the remedy.
     """
     return migrations.adopt(
         database_url(settings),
@@ -68,7 +68,7 @@ def check(settings: Settings) -> CheckReport:
     """Compare the live catalog with the models, the views and the TimescaleDB declarations.
 
     Raises:
-        QtsDataError: It could not be told: no server answers, or a right is missing.
+        QtsDataError: The comparison failed: no server answers, or a right is missing.
     """
     with connect(settings) as connection:
         revision = migrations.revision_of(connection)

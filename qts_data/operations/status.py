@@ -45,7 +45,7 @@ def read_status(settings: Settings) -> Status:
     """Look at the configured database.
 
     Raises:
-        QtsDataError: One sentence about what is wrong and what to do.
+        QtsDataError: One sentence with the fault and the remedy.
     """
     with connect(settings) as connection:
         revision = migrations.revision_of(connection)
