@@ -58,7 +58,7 @@ def adopt(
         Name of the operation and of what it changed, in order.
 
     Raises:
-        CommandError: A retention policy would drop chunks, and the caller did not allow it; all but the policies is done.
+        CommandError: A retention policy would drop chunks without permission; all but the policies is done.
     """
     context = MigrationContext.configure(
         connection,

@@ -184,7 +184,7 @@ _KINDS: Final = {"r": "a table", "p": "a table", "m": "a materialized view", "f"
 
 
 def relation_kind(connection: Connection, name: str, *, schema: str | None = None) -> str | None:
-    """Return the kind of relation with this name in the schema, the current one by default; None for a view or nothing."""
+    """Return the kind of relation with this name in the schema (default: current); None for a view or nothing."""
     kind = connection.scalar(
         sa.text(
             "SELECT relkind FROM pg_catalog.pg_class WHERE relname = :name AND relnamespace = "

@@ -83,7 +83,7 @@ class Run:
         return found or self._views.get(self.plain(schema), {}).get(name)
 
     def table_wanted(self, table: sa.Table) -> bool:
-        """Tell whether the environment's filters let a declared table through; tables left out have no settings of ours."""
+        """Tell whether the environment's filters let a declared table through; others have no settings."""
         return self.context.run_object_filters(table, table.name, "table", False, None)
 
     def wanted(self, item: Hypertable | ContinuousAggregate | DroppedAggregate, kind: str, *, exists: bool) -> bool:
