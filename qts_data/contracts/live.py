@@ -15,8 +15,8 @@ from qts_data.contracts.instants import plausible
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
-    from qts_data.contracts.book import Position
     from qts_data.contracts.config import ParameterValue
+    from qts_data.contracts.positions import Position
 
 __all__ = [
     "BookLevel",

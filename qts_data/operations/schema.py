@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from qts_data.bootstrap import connect, database_url, secret
 from qts_data.database import migrations, roles
+from qts_data.database.trading_zone import find_trading_zone
 from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
 from qts_data.models.views import trading_zone_statements
 from qts_data.timescale import Server, declarations_of, probe
@@ -76,7 +75,7 @@ def check(settings: Settings) -> CheckReport:
         if revision.database is not None:
             differences += migrations.table_drift(connection, Base.metadata)
             differences += find_drift(connection, Base.metadata)
-            if connection.scalar(sa.text("SELECT to_regproc('qts_trading_zone') IS NOT NULL")):
+            if find_trading_zone(connection) is not None:
                 for view in VIEWS:
                     select = render_select(view.select, has_time_bucket=False)
                     differences += view_drift(connection, view.name, select)

@@ -6,7 +6,8 @@ import time
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from qts_data.database.transactions import Scope, Transactions, WriteScope
+from qts_data.database.scopes import Scope, WriteScope
+from qts_data.database.transactions import Transactions
 from qts_data.repositories.book.configs import (
     RiskConfigReader,
     RiskConfigRepository,

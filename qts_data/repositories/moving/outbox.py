@@ -225,6 +225,12 @@ class Outbox:
             "UPDATE outbox SET state = 'pending', attempts = 0 WHERE destination = :destination AND attempts > 0"
         )
 
+    async def waiting_fills(self) -> set[int]:
+        """Ids of the ledger's entries that wait, or were refused."""
+        statement = sa.text("SELECT ledger_id FROM outbox WHERE destination = :destination AND ledger_id IS NOT NULL")
+        with translated_errors():
+            return set(await self._connection.scalars(statement, {"destination": self._destination}))
+
     async def is_fed(self) -> bool:
         """Whether new fills are put into the outbox for it."""
         statement = sa.text(
