@@ -27,6 +27,7 @@ from qts_data.terminal.moving import print_plan, print_report, print_status
 
 if TYPE_CHECKING:
     from qts_data.demo.sheets_server import Workbook
+    from qts_data.embedded import ServerInfo
     from qts_data.settings import Settings
 
 __all__ = ["run_demo"]
@@ -37,10 +38,21 @@ _FILLS: Final = 500
 
 
 def run_demo(directory: Path) -> None:
-    """Spreadsheet, plan, repair, copy, shadow with failures, proof, cutover, rollback."""
+    """Spreadsheet, plan, repair, copy, shadow with failures, proof, cutover, rollback.
+
+    A server that this call starts is stopped at its end.
+    """
     server = EmbeddedServer(directory)
+    ran_before = server.info() is not None
     heading("1. Start PostgreSQL and a stand-in for Google Sheets")
-    running = server.start()
+    try:
+        _run(server.start(), server)
+    finally:
+        if not ran_before:
+            server.stop()
+
+
+def _run(running: ServerInfo, server: EmbeddedServer) -> None:
     with engine(parse_url(running.url("postgres"))).connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(
             sa.text(f"DROP DATABASE IF EXISTS {_DATABASE} WITH (FORCE)")
