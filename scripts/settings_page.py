@@ -26,10 +26,10 @@ def table() -> str:
     Raises:
         KeyError: A setting has no line under "Attributes:" in the docstring of its class.
     """
-    meanings = {(): attributes(Settings)} | {(name,): attributes(kind) for name, kind in _SECTIONS.items()}
+    meanings = {name: attributes(kind) for name, kind in ({"": Settings} | _SECTIONS).items()}
     lines = ["| variable | key in `qts-data.toml` | meaning | default |", "|---|---|---|---|"]
     for knob in KNOBS:
-        section, field = (knob.path[:1], knob.path[1]) if len(knob.path) > 1 else ((), knob.path[0])
+        section, field = (knob.path[0], knob.path[1]) if len(knob.path) > 1 else ("", knob.path[0])
         meaning = meanings[section][field]
         if len(knob.path) > 2:
             meaning = f"Milliseconds for which a value of this type may be served: {knob.variable.split('_')[2]}."

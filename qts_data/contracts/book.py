@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from qts_data.contracts.checks import check_amount, check_positive, check_price, check_symbol, shown
 from qts_data.contracts.identity import check_currency, check_identifier
@@ -19,9 +20,6 @@ from qts_data.contracts.ids import (
 from qts_data.contracts.instants import plausible, utc_fields
 from qts_data.contracts.leniency import as_stored
 from qts_data.errors import InvalidRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "IDEMPOTENCY_PREFIX",

@@ -139,11 +139,12 @@ _LEAST_SECONDS: Final = {
 """Fields that are durations, with the least of each; 0 means no bound where it is allowed."""
 
 
-def parse_url(text: str) -> URL:
+def parse_url(text: str | URL) -> URL:
     """Read a database URL; every usual spelling of the scheme means psycopg 3.
 
     Args:
-        text: `timescaledb+psycopg://user:password@host:port/database`, also `postgresql://` or `postgres://`.
+        text: `timescaledb+psycopg://user:password@host:port/database`, also `postgresql://` or `postgres://`; or a URL
+            that was read before.
 
     Raises:
         ConfigurationError: It is no such URL; the text is not repeated, for it may hold a password.

@@ -70,7 +70,7 @@ class Scope:
         if self._session is not None:
             await self._session.flush()
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         """Let the session go; the connection is somebody else's."""
         if self._session is not None:
             await self._session.close()
@@ -112,27 +112,29 @@ class WriteScope(Scope):
                 yield
                 await self.flush()
 
-    def mark(self) -> None:
+    # Called by the transaction, which knows when these things happen.
+
+    def _mark(self) -> None:
         """A savepoint was made."""
         self._marks.append(len(self._hooks))
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """What came after the last savepoint belongs to the rest from now on."""
         self._marks.pop()
 
-    def undo(self) -> None:
+    def _undo(self) -> None:
         """The transaction has gone back to the last savepoint: the hooks that came after it are forgotten."""
         del self._hooks[self._marks.pop() :]
 
-    def committed(self) -> None:
-        """Call what was registered; `finish` waits for what takes longer."""
+    def _committed(self) -> None:
+        """Call what was registered; `_finish` waits for what takes longer."""
         for hook in self._hooks:
             with _logged(hook):
                 begun = hook()
                 if inspect.isawaitable(begun):
                     self._begun.append((hook, begun))
 
-    def doubted(self) -> None:
+    def _doubted(self) -> None:
         """Call what was registered for a COMMIT without an answer."""
         for hook in self._doubts:
             with _logged(hook):
@@ -201,9 +203,9 @@ class Transactions(Generic[_Writer, _Reader]):
         # Savepoints are told of by SQLAlchemy, whoever makes them: this class, a session, or a caller.
         self._scopes: weakref.WeakKeyDictionary[sa.Connection, _Writer] = weakref.WeakKeyDictionary()
         for name, react in (
-            ("savepoint", WriteScope.mark),
-            ("release_savepoint", WriteScope.release),
-            ("rollback_savepoint", WriteScope.undo),
+            ("savepoint", WriteScope._mark),
+            ("release_savepoint", WriteScope._release),
+            ("rollback_savepoint", WriteScope._undo),
         ):
             sa.event.listen(self._engine.sync_engine, name, partial(self._on_savepoint, react))
         self._late: set[asyncio.Task[None]] = set()
@@ -277,13 +279,13 @@ class Transactions(Generic[_Writer, _Reader]):
                         yield scope
                         await scope.flush()
                     finally:
-                        await scope.close()
+                        await scope._close()
                 self.require_writable()
                 _require_commitable(connection, begun)
                 await self._commit(begun, scope)
         finally:
             if scope is not None:
-                await scope.finish()
+                await scope._finish()
 
     @contextlib.asynccontextmanager
     async def reader(self, *, snapshot: bool = False) -> AsyncIterator[_Reader]:
@@ -300,7 +302,7 @@ class Transactions(Generic[_Writer, _Reader]):
                 try:
                     yield scope
                 finally:
-                    await scope.close()
+                    await scope._close()
 
     async def run(self, work: Callable[[_Writer], Awaitable[_T]], *, attempts: int = 8) -> _T:
         """Run a function in a transaction, and again after a `TransactionConflict`.
@@ -376,9 +378,9 @@ class Transactions(Generic[_Writer, _Reader]):
             except Exception as error:
                 ours = translate_commit(error)
                 if isinstance(ours, OutcomeUnknown):
-                    scope.doubted()
+                    scope._doubted()
                 raise (ours or error) from error
-            scope.committed()
+            scope._committed()
 
         # A commit that is under way is not given up: nobody would know what became of it.
         await _to_its_end(commit())

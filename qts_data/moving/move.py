@@ -23,6 +23,7 @@ from qts_data.moving.copy import copy_all
 from qts_data.moving.delivery import OutboxWorker
 from qts_data.moving.plan import opened_before, plan
 from qts_data.moving.references import booked_in
+from qts_data.repositories import OutboxStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from qts_data.moving.consistency import ConsistencyReport
     from qts_data.moving.delivery import DeliveryConfig
     from qts_data.moving.plan import Plan
-    from qts_data.repositories import Database, OutboxStatus
+    from qts_data.repositories import Database
 
 __all__ = ["CutoverGates", "Move", "MoveStatus"]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 import sqlalchemy as sa
 
 from qts_data.bootstrap import checked_database, database_url, patient_config, require_current
+from qts_data.contracts import OHLCV
 from qts_data.contracts.instants import utc_fields
 from qts_data.contracts.leniency import any_time_allowed
 from qts_data.database.engine import async_engine
@@ -18,6 +19,7 @@ from qts_data.errors import InvalidRecord, NotFound
 from qts_data.importers import ReadOptions, bar_length, read_file, with_symbol
 from qts_data.repositories import (
     BarReads,
+    Bars,
     BatchId,
     DailyBarReads,
     IngestReport,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from qts_data.contracts import OHLCV, TickData
+    from qts_data.contracts import TickData
     from qts_data.importers.rows import Refuse
     from qts_data.repositories import BarInterval, BarSource, Gap, StaleFeed, TickTable
     from qts_data.settings import Settings
@@ -232,7 +234,7 @@ async def list_bars(
     interval: BarInterval,
     *,
     of: BarSource = "tick_data",
-) -> list[OHLCV]:
+) -> Bars:
     """Bars of a symbol that start in [start, end), of ticks or of vendors' minutes."""
     async with _market_connection(settings) as connection:
         return await BarReads(connection, of).bars(symbol, start, end, interval)
@@ -253,7 +255,7 @@ class BarPage:
         asked_at: The server's clock when they were read; a bar that ends later is still open.
     """
 
-    bars: list[OHLCV]
+    bars: Bars
     of: str
     known: bool
     asked_at: dt.datetime

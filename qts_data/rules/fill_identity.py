@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from qts_data.contracts.book import Correction, LedgerEntry, Reversal
 from qts_data.contracts.ids import (
@@ -17,9 +18,6 @@ from qts_data.contracts.ids import (
     stored_execution_id,
 )
 from qts_data.errors import ConfigurationError, InvalidRecord, LedgerConflict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["FillIdentity"]
 

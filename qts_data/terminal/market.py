@@ -11,10 +11,10 @@ from qts_data.terminal.table import Table
 
 if TYPE_CHECKING:
     import zoneinfo
-    from collections.abc import Sequence
 
     from qts_data.contracts import OHLCV
     from qts_data.operations import market
+    from qts_data.repositories import Bars
 
 __all__ = ["print_bars", "print_import"]
 
@@ -23,7 +23,7 @@ _MINUTES = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240}
 
 def print_bars(
     title: str,
-    rows: Sequence[OHLCV],
+    rows: Bars,
     zone: zoneinfo.ZoneInfo,
     *,
     limit: int | None = None,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from zoneinfo import ZoneInfo
 
 from qts_data.errors import InvalidRecord
 from qts_data.importers.tables import cells
+from qts_data.importers.tables.cells import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from zoneinfo import ZoneInfo
-
-    from qts_data.importers.tables.cells import Cell
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["Column", "Header", "Kind", "Layout", "Row", "read_rows"]
 
