@@ -56,13 +56,14 @@ def list_(
         )
     )
     if not found:
-        console.print(f"no gaps of {symbol} in the sessions of {calendar}; --calendar takes another exchange")
+        console.print(f"no gaps of {symbol}")
+        _note_calendar(calendar)
         return
     table = Table(("what", f"from ({zone.key})", "to"), ("minutes",))
     for gap in found:
         table.add((gap.kind, _shown(gap.start, zone), _shown(gap.end, zone), f"{gap.minutes:,}"))
     table.print()
-    notes.print(f"note: in the sessions of {calendar}; --calendar takes another exchange", soft_wrap=True)
+    _note_calendar(calendar)
     raise typer.Exit(FOUND)
 
 
@@ -103,6 +104,10 @@ def stale(
         table.add((feed.symbol, feed.source or "-", _shown(feed.last, zone), f"{silent:,}"))
     table.print()
     raise typer.Exit(FOUND)
+
+
+def _note_calendar(calendar: str) -> None:
+    notes.print(f"note: in the sessions of {calendar}; --calendar takes another exchange", soft_wrap=True)
 
 
 def _instant(option: str, given: dt.datetime, zone: zoneinfo.ZoneInfo) -> dt.datetime:

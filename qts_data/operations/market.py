@@ -302,15 +302,18 @@ async def list_gaps(
     """Trading minutes of [start, end) without a tick.
 
     Raises:
-        NotFound: The table has no tick of the symbol at all, whatever its time.
+        NotFound: There are none, and the table has no tick of the symbol at all, and no gap of it was signed off.
     """
     table: TickTable = "tick_history" if kept else "tick_data"
     async with _market_connection(settings) as connection:
         repository = TickRepository(connection, table)
-        if not await repository.has_symbol(symbol):
-            elsewhere = "" if kept else "; --kept looks in tick_history"
-            raise NotFound(f"{table} has no ticks of {symbol}: check the symbol{elsewhere}")
-        return await repository.gaps(symbol, start, end, calendar, source=source, at_least=at_least)
+        found = await repository.gaps(symbol, start, end, calendar, source=source, at_least=at_least)
+        if found or await repository.has_symbol(symbol):
+            return found
+        if await repository.list_signed_off_gaps(symbol, start, end):
+            return found
+        elsewhere = "" if kept else "; --kept looks in tick_history"
+        raise NotFound(f"{table} has no ticks of {symbol}: check the symbol{elsewhere}")
 
 
 async def sign_off_gap(
