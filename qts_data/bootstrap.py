@@ -80,7 +80,7 @@ def database_url(settings: Settings) -> URL:
         running = dev_server(settings).info()
     except ConfigurationError as error:
         raise ConfigurationError(
-            f"no database: set QTS_DATABASE_URL={_URL}; there is no development server either: {error}"
+            f"no database: set QTS_DATABASE_URL={_URL}; the development server cannot stand in: {error}"
         ) from error
     if running is None:
         raise ConfigurationError(

@@ -141,7 +141,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read what is passed first, then the sources of `read_sources`."""
+        """Read the passed values first, then the sources of `read_sources`."""
         return init_settings, _Sources(settings_cls)
 
 

@@ -127,7 +127,7 @@ class WriteScope(Scope):
         del self._hooks[self._marks.pop() :]
 
     def _committed(self) -> None:
-        """Call what was registered; `_finish` waits for what takes longer."""
+        """Call the registered hooks; `_finish` waits for those that take longer."""
         for hook in self._hooks:
             with _logged(hook):
                 begun = hook()

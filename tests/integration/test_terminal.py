@@ -211,3 +211,21 @@ def test_features_that_an_edition_lacks_are_one_line(qts_data: Run, database_url
     left_out = {"postgresql": r"plain PostgreSQL: \d+ features are", "apache": r"TimescaleDB Apache: \d+ features are"}
     assert (re.search(left_out.get(edition, "features are"), short) is not None) is (edition in left_out)
     assert ("degraded" in long) is (edition in left_out)
+
+
+@pytest.mark.parametrize("ran_before", [False, True])
+def test_the_demo_of_a_move_stops_only_its_own_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ran_before: bool
+) -> None:
+    from qts_data.demo import move
+    from qts_data.embedded import EmbeddedServer
+
+    monkeypatch.setattr(move, "_run", lambda *_: None)
+    server = EmbeddedServer(tmp_path / "demo")
+    try:
+        if ran_before:
+            server.start()
+        move.run_demo(tmp_path / "demo")
+        assert (server.info() is not None) is ran_before
+    finally:
+        server.stop()
