@@ -140,7 +140,7 @@ class WriteScope(Scope):
             with _logged(hook):
                 hook()
 
-    async def finish(self) -> None:
+    async def _finish(self) -> None:
         """Wait for what was begun after the commit."""
         if self._begun:
             await _to_its_end(self._await_begun())

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from decimal import Decimal
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import typer.main
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import click
     from sqlalchemy.engine import URL
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -60,7 +59,7 @@ def test_a_narrow_terminal_gets_one_line_a_cell() -> None:
     assert text.splitlines() == ["name    " + "A" * 30, "amount  1,234.50000001"]
 
 
-def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     yield path, group
     for name, command in getattr(group, "commands", {}).items():
         yield from commands(command, (*path, name))
@@ -126,7 +125,8 @@ def test_a_missing_extra_is_one_line(qts_data: Run, monkeypatch: pytest.MonkeyPa
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "qts_data.demo.move", None)
 
-    def missing(*_: object) -> None:
+    def missing(work: Any) -> None:
+        work.close()
         raise ModuleNotFoundError("No module named 'requests'", name="requests")
 
     monkeypatch.setattr("asyncio.run", missing)
