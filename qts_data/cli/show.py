@@ -51,7 +51,7 @@ def bars(
 ) -> None:
     """Print the bars of one trading day, or with --daily those of the days before."""
     if kept + vendor + daily > 1:
-        raise ConfigurationError("--kept, --vendor and --daily are different bars: give one of them")
+        raise ConfigurationError("--kept is of ticks, --vendor and --daily are not: give one of them")
     settings = load_settings()
     zone = _zone(zone_name or settings.trading_time_zone)
     day = (date or dt.datetime.now(zone)).date()
