@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from qts_data.contracts.checks import (
@@ -19,9 +21,7 @@ from qts_data.contracts.instants import plausible, plausible_bar
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Callable
-    from decimal import Decimal
 
 __all__ = ["OHLCV", "TickData", "stored_tick"]
 

@@ -50,7 +50,7 @@ class Scope:
         if self._session is not None:
             await self._session.flush()
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         """Let the session go; the connection is somebody else's."""
         if self._session is not None:
             await self._session.close()
@@ -96,33 +96,33 @@ class WriteScope(Scope):
                 yield
                 await self.flush()
 
-    def mark(self) -> None:
+    def _mark(self) -> None:
         """A savepoint was made."""
         self._marks.append(len(self._hooks))
 
-    def release(self) -> None:
+    def _release(self) -> None:
         """What came after the last savepoint belongs to the rest from now on."""
         self._marks.pop()
 
-    def undo(self) -> None:
+    def _undo(self) -> None:
         """The transaction has gone back to the last savepoint: the hooks that came after it are forgotten."""
         del self._hooks[self._marks.pop() :]
 
-    def committed(self) -> None:
-        """Call what was registered; `finish` waits for what takes longer."""
+    def _committed(self) -> None:
+        """Call what was registered; `_finish` waits for what takes longer."""
         for hook in self._hooks:
             with _logged(hook):
                 begun = hook()
                 if inspect.isawaitable(begun):
                     self._begun.append((hook, begun))
 
-    def doubted(self) -> None:
+    def _doubted(self) -> None:
         """Call what was registered for a COMMIT without an answer."""
         for hook in self._doubts:
             with _logged(hook):
                 hook()
 
-    async def finish(self) -> None:
+    async def _finish(self) -> None:
         """Wait for what was begun after the commit."""
         if self._begun:
             await to_its_end(self._await_begun())

@@ -71,9 +71,9 @@ class Transactions(Generic[_Writer, _Reader]):
         # Savepoints are told of by SQLAlchemy, whoever makes them: this class, a session, or a caller.
         self._scopes: weakref.WeakKeyDictionary[sa.Connection, _Writer] = weakref.WeakKeyDictionary()
         for name, react in (
-            ("savepoint", WriteScope.mark),
-            ("release_savepoint", WriteScope.release),
-            ("rollback_savepoint", WriteScope.undo),
+            ("savepoint", WriteScope._mark),
+            ("release_savepoint", WriteScope._release),
+            ("rollback_savepoint", WriteScope._undo),
         ):
             sa.event.listen(self._engine.sync_engine, name, partial(self._on_savepoint, react))
         self._late: set[asyncio.Task[None]] = set()
@@ -147,13 +147,13 @@ class Transactions(Generic[_Writer, _Reader]):
                         yield scope
                         await scope.flush()
                     finally:
-                        await scope.close()
+                        await scope._close()
                 self.require_writable()
                 _require_commitable(connection, begun)
                 await self._commit(begun, scope)
         finally:
             if scope is not None:
-                await scope.finish()
+                await scope._finish()
 
     @contextlib.asynccontextmanager
     async def reader(self, *, snapshot: bool = False) -> AsyncIterator[_Reader]:
@@ -170,7 +170,7 @@ class Transactions(Generic[_Writer, _Reader]):
                 try:
                     yield scope
                 finally:
-                    await scope.close()
+                    await scope._close()
 
     async def run(self, work: Callable[[_Writer], Awaitable[_T]], *, attempts: int = 8) -> _T:
         """Run a function in a transaction, and again after a `TransactionConflict`.
@@ -246,9 +246,9 @@ class Transactions(Generic[_Writer, _Reader]):
             except Exception as error:
                 ours = translate_commit(error)
                 if isinstance(ours, OutcomeUnknown):
-                    scope.doubted()
+                    scope._doubted()
                 raise (ours or error) from error
-            scope.committed()
+            scope._committed()
 
         # A commit that is under way is not given up: nobody would know what became of it.
         await to_its_end(commit())

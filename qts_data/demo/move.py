@@ -26,6 +26,7 @@ from qts_data.terminal.moving import print_plan, print_report, print_status
 
 if TYPE_CHECKING:
     from qts_data.demo.sheets_server import Workbook
+    from qts_data.embedded import ServerInfo
     from qts_data.settings import Settings
 
 __all__ = ["run_demo"]
@@ -36,10 +37,21 @@ _FILLS: Final = 500
 
 
 def run_demo(directory: Path) -> None:
-    """Spreadsheet, plan, repair, copy, shadow with failures, proof, cutover, rollback."""
+    """Spreadsheet, plan, repair, copy, shadow with failures, proof, cutover, rollback.
+
+    A server that this call starts is stopped at its end.
+    """
     server = EmbeddedServer(directory)
+    ran_before = server.info() is not None
     heading("1. Start PostgreSQL and a stand-in for Google Sheets")
-    running = server.start()
+    try:
+        _run(server.start(), server)
+    finally:
+        if not ran_before:
+            server.stop()
+
+
+def _run(running: ServerInfo, server: EmbeddedServer) -> None:
     server.drop_database(_DATABASE)
     server.ensure_database(_DATABASE)
     migrations.upgrade(parse_url(running.url(_DATABASE)))

@@ -20,6 +20,7 @@ from qts_data.moving.copy import copy_all
 from qts_data.moving.delivery import OutboxWorker
 from qts_data.moving.plan import opened_before, plan
 from qts_data.moving.references import booked_in
+from qts_data.repositories import OutboxStatus
 from qts_data.repositories.moving.moves import MoveRecords
 from qts_data.repositories.moving.outbox import Outbox
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from qts_data.moving.consistency import ConsistencyReport
     from qts_data.moving.delivery import DeliveryConfig
     from qts_data.moving.plan import Plan
-    from qts_data.repositories import Database, OutboxStatus
+    from qts_data.repositories import Database
 
 __all__ = ["CutoverGates", "Move", "MoveStatus"]
 

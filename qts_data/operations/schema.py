@@ -35,7 +35,7 @@ def adopt(settings: Settings, *, allow_data_loss: bool) -> list[tuple[str, str]]
         database_url(settings),
         Base.metadata,
         allow_data_loss=allow_data_loss,
-        connect_timeout_seconds=settings.connect_timeout_seconds,
+        config=settings.database,
         wait_seconds=settings.migration_wait_seconds,
         lock_timeout_seconds=settings.migration_lock_timeout_seconds,
     )

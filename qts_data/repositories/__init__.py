@@ -2,6 +2,7 @@
 
 from qts_data.repositories.book.proof import Mismatch, Verification
 from qts_data.repositories.market.bars.daily import DailyBarReads, DailyBarRepository
+from qts_data.repositories.market.bars.frame import Bars
 from qts_data.repositories.market.bars.reads import BAR_INTERVALS, BarInterval, BarReads, BarSource
 from qts_data.repositories.market.bars.upsert import UpsertReport
 from qts_data.repositories.market.bars.vendor import MinuteBarReads, MinuteBarRepository
@@ -20,6 +21,7 @@ __all__ = [
     "BarRange",
     "BarReads",
     "BarSource",
+    "Bars",
     "BatchId",
     "DailyBarReads",
     "DailyBarRepository",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from qts_data.contracts.book import LedgerEntry
 from qts_data.contracts.fields import stored_fields
@@ -19,9 +20,6 @@ from qts_data.contracts.ids import (
 )
 from qts_data.contracts.reports import Correction, Reversal
 from qts_data.errors import ConfigurationError, InvalidRecord, LedgerConflict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 __all__ = ["FillIdentity"]
 

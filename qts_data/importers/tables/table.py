@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
 
+from qts_data.contracts.fields import CellKind
 from qts_data.errors import InvalidRecord
 from qts_data.importers.tables import cell_times, cells
+from qts_data.importers.tables.cells import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from zoneinfo import ZoneInfo
-
-    from qts_data.contracts.fields import CellKind
-    from qts_data.importers.tables.cells import Cell
+    from collections.abc import Callable, Iterable, Iterator
 
 __all__ = ["Column", "Header", "Layout", "Row", "read_rows"]
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from qts_data.timescale.edition import Edition, Feature
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations.ops import MigrateOperation
+from sqlalchemy.engine import Connection
+
+from qts_data.timescale.edition import Edition, Feature, Server
 from qts_data.timescale.reflection import Reflected, ReflectedAggregate, ReflectedView, read_views, reflect
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
     import sqlalchemy as sa
-    from alembic.autogenerate.api import AutogenContext
-    from alembic.operations.ops import MigrateOperation
-    from sqlalchemy.engine import Connection
 
     from qts_data.timescale.declarations import ContinuousAggregate, DroppedAggregate, Hypertable
-    from qts_data.timescale.edition import Server
 
 __all__ = ["Run"]
 

@@ -12,6 +12,7 @@ from alembic.operations import MigrateOperation, Operations
 from alembic.util import CommandError
 
 from qts_data.timescale import ddl
+from qts_data.timescale.catalog import Grant
 from qts_data.timescale.edition import Edition, Feature, create_extension, offline_server, probe
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from alembic.runtime.migration import MigrationContext
 
-    from qts_data.timescale.catalog import Grant
     from qts_data.timescale.edition import Server
     from qts_data.timescale.intervals import Interval
 
