@@ -8,7 +8,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import TYPE_CHECKING, Final, Literal
 
 from qts_data.contracts.checks import check_amount, check_positive, check_price, check_symbol, shown
-from qts_data.contracts.identity import check_currency, check_identifier
+from qts_data.contracts.identity import check_currency, check_identifier, check_name
 from qts_data.contracts.ids import (
     IDEMPOTENCY_PREFIX,
     MAX_STORED_ID_LENGTH,
@@ -108,8 +108,9 @@ class LedgerEntry:
         """Refuse what the ledger would refuse, or would store as something else."""
         object.__setattr__(self, "timestamp", plausible("timestamp", self.timestamp))
         check_symbol(self.symbol)
-        for field in ("market", "broker", "account"):
-            check_identifier(field, getattr(self, field), shortest=1, longest=_MAX_NAME_LENGTH)
+        check_name("market", self.market)
+        check_name("broker", self.broker)
+        check_name("account", self.account)
         check_currency("currency", self.currency)
         if not isinstance(self.side, str) or self.side not in {"BUY", "SELL"}:
             raise InvalidRecord(field="side", reason=f"must be BUY or SELL, is {self.side!r}")
@@ -139,7 +140,10 @@ class LedgerEntry:
             )
         if self.execution_id is not None:
             _check_execution_id(self.execution_id)
-            if _checked_scope(self.id_scope, self.execution_id).get("symbol", self.symbol) != self.symbol:
+            # The empty scope needs no look: an id of 256 characters alone is never too long.
+            if (self.id_scope.__class__ is not str or self.id_scope) and (
+                _checked_scope(self.id_scope, self.execution_id).get("symbol", self.symbol) != self.symbol
+            ):
                 raise InvalidRecord(field="id_scope", reason=f"{self.id_scope!r} is not of the symbol {self.symbol!r}")
         elif self.id_scope:
             raise InvalidRecord(field="id_scope", reason="goes with an execution_id, not with an idempotency_key")
@@ -412,7 +416,14 @@ class Position:
 
     def __post_init__(self) -> None:
         """Keep instants in UTC."""
-        utc_fields(self, "marked_at", "updated_at")
+        # A position that was read is in UTC already, and thousands are read a second.
+        updated_at, marked_at = self.updated_at, self.marked_at
+        if (
+            updated_at.__class__ is not dt.datetime
+            or updated_at.tzinfo is not dt.UTC
+            or (marked_at is not None and (marked_at.__class__ is not dt.datetime or marked_at.tzinfo is not dt.UTC))
+        ):
+            utc_fields(self, "marked_at", "updated_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
