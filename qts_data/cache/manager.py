@@ -81,7 +81,8 @@ class CacheManager(ManagerStates):
         Raises:
             DatabaseError: The cache had nothing to be trusted, and the database failed.
         """
-        self._require_open()
+        if self._closed:
+            self._require_open()
 
         async def load() -> Position | None:
             return await self._loaders.position(symbol, account)

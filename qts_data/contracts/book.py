@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from qts_data.contracts.checks import check_amount, check_positive, check_price, check_symbol, shown
 from qts_data.contracts.fields import ACCOUNT, CURRENCY, MARKET, SYMBOL, sheet_column, stored
-from qts_data.contracts.id_checks import MAX_ID_LENGTH, MAX_NAME_LENGTH, check_execution_id, checked_scope
-from qts_data.contracts.identity import check_currency, check_identifier
+from qts_data.contracts.id_checks import MAX_ID_LENGTH, check_execution_id, checked_scope
+from qts_data.contracts.identity import check_currency, check_identifier, check_name
 from qts_data.contracts.ids import IDEMPOTENCY_PREFIX, stored_execution_id
 from qts_data.contracts.instants import plausible
 from qts_data.contracts.leniency import as_stored
@@ -127,8 +127,9 @@ class LedgerEntry:
         """Refuse what the ledger would refuse, or would store as something else."""
         object.__setattr__(self, "timestamp", plausible("timestamp", self.timestamp))
         check_symbol(self.symbol)
-        for name in ("market", "broker", "account"):
-            check_identifier(name, getattr(self, name), shortest=1, longest=MAX_NAME_LENGTH)
+        check_name("market", self.market)
+        check_name("broker", self.broker)
+        check_name("account", self.account)
         check_currency("currency", self.currency)
         if not isinstance(self.side, str) or self.side not in {"BUY", "SELL"}:
             raise InvalidRecord(field="side", reason=f"must be BUY or SELL, is {self.side!r}")
@@ -158,7 +159,10 @@ class LedgerEntry:
             )
         if self.execution_id is not None:
             check_execution_id(self.execution_id)
-            if checked_scope(self.id_scope, self.execution_id).get("symbol", self.symbol) != self.symbol:
+            # The empty scope needs no look: an id of 256 characters alone is never too long.
+            if (self.id_scope.__class__ is not str or self.id_scope) and (
+                checked_scope(self.id_scope, self.execution_id).get("symbol", self.symbol) != self.symbol
+            ):
                 raise InvalidRecord(field="id_scope", reason=f"{self.id_scope!r} is not of the symbol {self.symbol!r}")
         elif self.id_scope:
             raise InvalidRecord(field="id_scope", reason="goes with an execution_id, not with an idempotency_key")

@@ -103,4 +103,11 @@ class Position:
 
     def __post_init__(self) -> None:
         """Keep instants in UTC."""
-        utc_fields(self, "marked_at", "updated_at")
+        # A position that was read is in UTC already, and thousands are read a second.
+        updated_at, marked_at = self.updated_at, self.marked_at
+        if (
+            updated_at.__class__ is not dt.datetime
+            or updated_at.tzinfo is not dt.UTC
+            or (marked_at is not None and (marked_at.__class__ is not dt.datetime or marked_at.tzinfo is not dt.UTC))
+        ):
+            utc_fields(self, "marked_at", "updated_at")

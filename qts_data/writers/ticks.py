@@ -175,14 +175,16 @@ class TickWriter:
         """
         if not isinstance(tick, TickData):
             raise InvalidRecord(field="tick", reason=f"is {type(tick).__name__}; give TickData")
-        if not self._is_open() or not self._has_room():
+        # Written out, like the taking below: each call here is made for millions of ticks.
+        if self._state is not _State.OPEN or self._failure is not None or self._closing or not self._has_room():
             await self._until_room()
         if self._spool is not None:
             if self._durability is Durability.SPOOLED:
                 await self._spool.append(tick)
                 return
             self._spool.follow(tick)
-        self._take(tick)
+        self._queue.take(tick)
+        self._counts.accepted += 1
         if self._durability is Durability.COMMITTED:
             await self._until_stored(self._counts.accepted)
 
@@ -269,12 +271,10 @@ class TickWriter:
             await self._room.until(0)
 
     def _has_room(self) -> bool:
-        on_their_way = 0 if self._spool is None or self._durability is not Durability.SPOOLED else self._spool.waiting
+        if self._spool is None:
+            return len(self._queue) < self._bound
+        on_their_way = self._spool.waiting if self._durability is Durability.SPOOLED else 0
         return len(self._queue) + on_their_way < self._bound
-
-    def _take(self, tick: TickData) -> None:
-        self._queue.take(tick)
-        self._counts.accepted += 1
 
     def _take_all(self, ticks: Sequence[TickData]) -> None:
         """Take ticks that have come to the disk; with another durability than SPOOLED they were taken before."""

@@ -38,6 +38,7 @@ _OUTBOX = OutboxStatus(
 _BY_NAME: dict[str, object] = {
     "side": "BUY", "currency": "KRW", "fee_currency": "KRW", "amount": None, "idempotency_key": None,
     "execution_id": "E1", "reverses": "E0", "bids": (), "asks": (), "kind": "day", "entry": _FILL, "outbox": _OUTBOX,
+    "id_scope": "",
 }  # fmt: skip
 _BY_TYPE: dict[str, object] = {"str": "X1", "Decimal": Decimal(1), "int": 1, "bool": True, "float": 1.0, "Any": None}
 
