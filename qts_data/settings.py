@@ -76,8 +76,8 @@ class Settings(BaseSettings):
         redis_breaker_recovery_seconds: `QTS_REDIS_BREAKER_RECOVERY_SECONDS`, for how long.
         redis_near_entries: `QTS_REDIS_NEAR_ENTRIES`, most values kept in the process itself; 0 keeps none.
         redis_degraded_event: `QTS_REDIS_DEGRADED_EVENT`, name of the event sent when Redis is given up.
-        tick_max_ahead_seconds: `QTS_TICK_MAX_AHEAD_SECONDS`, how far ahead of the server's clock an imported tick may
-            lie; one that lies further ahead is refused.
+        tick_max_ahead_seconds: `QTS_TICK_MAX_AHEAD_SECONDS`, how far ahead of the clock an imported tick may lie: of
+            this machine's clock when a file is read, of the server's when it is stored. One further ahead is refused.
         trading_time_zone: `QTS_TRADING_TIME_ZONE`; days in this zone are the trading days.
         dev_directory: `QTS_DEV_DIRECTORY`, data directory of the development server.
         connect_timeout_seconds: `QTS_CONNECT_TIMEOUT_SECONDS`, longest wait for a connection.
@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     redis_breaker_recovery_seconds: float = Field(default=60.0, ge=0)
     redis_near_entries: int = Field(default=0, ge=0)
     redis_degraded_event: str = "CACHE_DEGRADED"
-    tick_max_ahead_seconds: float = Field(default=60.0, ge=0)
+    tick_max_ahead_seconds: float = Field(default=60.0, ge=0, le=86_400 * 3_650)
     trading_time_zone: Annotated[str, AfterValidator(_known_zone)] = "Asia/Seoul"
     dev_directory: Path | None = None
     connect_timeout_seconds: int = Field(default=10, ge=1, le=600)
