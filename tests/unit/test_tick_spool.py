@@ -312,6 +312,30 @@ def test_checksums_cover_number_stream_and_kind() -> None:
     assert len({one[17:21] for one in [whole, *others]}) == 4
 
 
+async def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    """Of head, ticks and seal; the numbers of ticks and seal have eight bytes, and none may be taken for another."""
+    await (await filled(tmp_path, 3)).close(empty=False)
+    (path,) = files(tmp_path)
+    data = path.read_bytes()
+    assert spool_format.read(data).damages == []
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        content = spool_format.read(bytes(changed), "live/0f")
+        assert content.damages, bit
+        assert {one.number for one in content.ticks} <= {0, 1, 2}, bit
+        assert content.sealed_at in {None, 3}, bit
+
+
+@pytest.mark.parametrize("name", [f"live.0f.{9:06}.{10**19:020}.spool", f"live.0f.{2**70}.{0:020}.spool"])
+async def test_file_names_of_any_number_are_read(tmp_path: Path, name: str) -> None:
+    await (await filled(tmp_path, 7)).close(empty=False)
+    (tmp_path / name).write_bytes(b"x" * 300)
+    async with reopened(tmp_path) as left:
+        assert list(left[0].ticks) == list(range(7))
+        assert any(name in one.file for one in left[0].missing(0))
+
+
 async def test_record_set_aside_is_kept_and_not_sent(tmp_path: Path) -> None:
     spool = await filled(tmp_path, 7)
     first, *_ = files(tmp_path)
