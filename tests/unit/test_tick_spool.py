@@ -238,8 +238,12 @@ async def test_head_lost_or_foreign_deletes_nothing(tmp_path: Path, head: bytes 
 
 
 def _as_lines(count: int) -> bytes:
-    row = [AT.isoformat(), "005930", "1", "1", "", None, None, None]
-    return b"".join(json.dumps([*row[:2], str(number + 1), *row[3:]]).encode() + b"\n" for number in range(count))
+    """Of the third tick the symbol begins with a blank, as it was allowed once."""
+    rows = [
+        [AT.isoformat(), " 005930" if number == 2 else "005930", str(number + 1), "1", "", None, None, None]
+        for number in range(count)
+    ]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 @pytest.mark.parametrize("head", [None, b"live/0f", b'{"format": 2, "stream": "live/0f", "table": "tick_data"}'])
