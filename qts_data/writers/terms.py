@@ -108,7 +108,7 @@ class Counters:
         self.known += ticks
         self.committed += ticks
 
-    def commit(self, ticks: int, report: IngestReport | None) -> None:
+    def add_group(self, ticks: int, report: IngestReport | None) -> None:
         """Count a group; without a report an earlier attempt had stored it."""
         self.committed += ticks
         self.groups += 1

@@ -370,7 +370,7 @@ class TickWriter:
             following = self._queue.fits(following)
 
     def _committed(self, ticks: int, report: IngestReport | None) -> None:
-        self._counts.commit(ticks, report)
+        self._counts.add_group(ticks, report)
         self._stored.release(self._counts.committed)
         self._room.release()
         self._leads.take(report)
