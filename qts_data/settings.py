@@ -56,8 +56,8 @@ class Settings(BaseSettings):
         database: `QTS_DATABASE_*`, one variable for each field of `DatabaseConfig`.
         redis: `QTS_REDIS_*`, one for each field of `CacheConfig`, and for each type in `ttl_ms`, such as
             `QTS_REDIS_PRICE_TTL_MS`.
-        tick_max_ahead_seconds: `QTS_TICK_MAX_AHEAD_SECONDS`, how far ahead of the server's clock an imported tick may
-            lie; one that lies further ahead is refused.
+        tick_max_ahead_seconds: `QTS_TICK_MAX_AHEAD_SECONDS`, how far ahead of the clock an imported tick may lie: of
+            this machine's clock when a file is read, of the server's when it is stored. One further ahead is refused.
         trading_time_zone: `QTS_TRADING_TIME_ZONE`; days in this zone are the trading days.
         dev_directory: `QTS_DEV_DIRECTORY`, data directory of the development server.
         migration_wait_seconds: `QTS_MIGRATION_WAIT_SECONDS`, longest wait for another migration to end.
@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     database: DatabaseConfig = Field(default_factory=DatabaseConfig)
     redis: CacheConfig = Field(default_factory=CacheConfig)
-    tick_max_ahead_seconds: float = Field(default=60.0, ge=0)
+    tick_max_ahead_seconds: float = Field(default=60.0, ge=0, le=86_400 * 3_650)
     trading_time_zone: Annotated[str, AfterValidator(_known_zone)] = "Asia/Seoul"
     dev_directory: Path | None = None
     migration_wait_seconds: int = Field(default=600, ge=1)

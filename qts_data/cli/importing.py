@@ -101,6 +101,7 @@ def ticks(
         columns=_mapping(column or ()),
         time_format=time_format,
         delimiter=delimiter,
+        max_ahead=dt.timedelta(seconds=load_settings().tick_max_ahead_seconds),
     )
     with allowing(all_times=all_times), _Rejects(file, rejects, strict=strict) as refused:
         if dry_run:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from qts_data.bootstrap import checked_database, database_url, patient_config, require_current
 from qts_data.contracts import OHLCV
-from qts_data.contracts.instants import utc_fields
+from qts_data.contracts.instants import MAX_AHEAD, utc_fields
 from qts_data.contracts.leniency import any_time_allowed
 from qts_data.database.engine import async_engine
 from qts_data.database.errors import translated_errors
@@ -103,6 +103,11 @@ class ImportReport:
         utc_fields(self, "cutoff")
 
 
+def _max_ahead_of(settings: Settings) -> dt.timedelta | None:
+    """Tell how far an imported tick may lie ahead of the clock; None where times of any kind are allowed."""
+    return None if any_time_allowed() else dt.timedelta(seconds=settings.tick_max_ahead_seconds)
+
+
 async def import_ticks(
     settings: Settings, ticks: Iterable[TickData], progress: Callable[[int], None] | None = None
 ) -> ImportReport:
@@ -112,9 +117,8 @@ async def import_ticks(
         InvalidRecord: Names the row, the field and the reason; nothing was loaded.
         QtsDataError: The database refused; nothing was loaded.
     """
-    max_ahead = dt.timedelta(seconds=settings.tick_max_ahead_seconds)
     async with tick_repository(settings) as repository:
-        ingest = await repository.ingest(ticks, progress=progress, max_ahead=max_ahead)
+        ingest = await repository.ingest(ticks, progress=progress, max_ahead=_max_ahead_of(settings))
     async with tick_repository(settings, autocommit=True) as repository:
         refresh = await repository.refresh_bars(ingest.stale)
         return ImportReport(ingest, refresh, ingest.cutoff)
@@ -155,14 +159,16 @@ async def import_tick_file(
     options = with_symbol(layout, path, options)
     try:
         # Rows refused for their time before must be read again.
-        facts = ("any time",) if any_time_allowed() else ()
+        max_ahead = _max_ahead_of(settings)
+        options = replace(options, max_ahead=max_ahead)
+        facts: tuple[str, ...] = () if max_ahead == MAX_AHEAD else (f"up to {max_ahead} ahead",)
+        facts = ("any time",) if any_time_allowed() else facts
         batch = BatchId.of_file(path, layout, replace(options, quotes=None), *facts)
         if options.quotes is not None:
             batch = BatchId.of_file(options.quotes, batch.stream)
     except OSError as error:
         raise InvalidRecord(field="file", reason=f"{error.filename}: {error.strerror}") from error
     table: TickTable = "tick_history" if keep else "tick_data"
-    max_ahead = dt.timedelta(seconds=settings.tick_max_ahead_seconds)
     ticks = cast("Iterator[TickData]", read_file(layout, path, options, refuse))
     if refuse is None:
         async with tick_repository(settings, table=table) as repository:

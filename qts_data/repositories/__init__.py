@@ -7,7 +7,15 @@ from qts_data.repositories.market.bars.reads import BAR_INTERVALS, BarInterval, 
 from qts_data.repositories.market.bars.upsert import UpsertReport
 from qts_data.repositories.market.bars.vendor import MinuteBarReads, MinuteBarRepository
 from qts_data.repositories.market.gaps import Gap, SignedOff, StaleFeed
-from qts_data.repositories.market.reports import BarRange, BatchId, IngestReport, RefreshReport, TickTable, TimeRange
+from qts_data.repositories.market.reports import (
+    BarRange,
+    BatchId,
+    IngestReport,
+    Lead,
+    RefreshReport,
+    TickTable,
+    TimeRange,
+)
 from qts_data.repositories.market.ticks.query import TickQuery
 from qts_data.repositories.market.ticks.reads import SymbolSummary, TickReads
 from qts_data.repositories.market.ticks.repository import TickRepository
@@ -28,6 +36,7 @@ __all__ = [
     "Database",
     "Gap",
     "IngestReport",
+    "Lead",
     "MinuteBarReads",
     "MinuteBarRepository",
     "Mismatch",

@@ -7,7 +7,6 @@ a tick is a hole. Whether a hole matters is for the table to say: ticks whose nu
 
 from __future__ import annotations
 
-import itertools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,12 +179,13 @@ def _take_file(left: Left, head: Head, path: Path, content: FileContent) -> int:
 
 def _holes(path: Path, first: int, end: int, known: set[int], content: FileContent) -> Iterator[Damage]:
     """Name the numbers of a file that no record has."""
-    missing = [number for number in range(first, end) if number not in known]
     places = {one.number: one.record for one in content.ticks}
-    for _, some in itertools.groupby(enumerate(missing), key=lambda pair: pair[1] - pair[0]):
-        run = [number for _, number in some]
-        record = places.get(run[0] - 1, 0) + 1
-        yield Damage(str(path), record, run[0], run[-1] + 1, "is missing or damaged")
+    before = first - 1
+    for number in [*sorted(one for one in known if first <= one < end), end]:
+        if number > before + 1:
+            record = places.get(before, 0) + 1
+            yield Damage(str(path), record, before + 1, number, "is missing or damaged")
+        before = number
 
 
 def listed(left: list[Left]) -> list[Listed]:

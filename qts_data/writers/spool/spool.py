@@ -290,7 +290,7 @@ class Spool:
         self._stream = Listed(stream, 0, position)
         self._seed = seed_of(stream)
         self._next_segment()
-        return found.left
+        return list(found.left)
 
     def _leave(self) -> None:
         if self._segment is not None:
