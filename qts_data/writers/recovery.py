@@ -51,6 +51,7 @@ async def recover(
         QtsDataError: The table refuses ticks for a reason that does not pass.
     """
     there = await sender.stored(left.stream)
+    await spool.learn(left, there)
     known(sum(number < there for number in left.ticks))
     missing = left.missing(there)
     if missing:

@@ -156,6 +156,7 @@ class TickWriter:
         try:
             if self._spool is not None:
                 self._left = await self._spool.open(self._stream)
+                self._damages = list(self._spool.unread)
         except BaseException:
             self._state = _State.NEW
             raise
