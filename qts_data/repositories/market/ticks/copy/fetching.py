@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fetch"]
 
-_TURN_SECONDS: Final = 0.001
-# The server sends some fifty rows at a time; to be woken by each packet would cost more than to read it.
-_GATHER_SECONDS: Final = 0.0005
+_TURN_SECONDS: Final = 0.001  # of the event loop
 _PATIENCE_SECONDS: Final = 2.0
 
 
@@ -91,7 +89,6 @@ async def _answer(pgconn: Any) -> Any:
             await asyncio.sleep(0)
         else:
             await _readable(pgconn.socket)
-            await asyncio.sleep(_GATHER_SECONDS)
     result = pgconn.get_result()
     while pgconn.is_busy():
         await _readable(pgconn.socket)
