@@ -27,7 +27,7 @@ def require_whole(connection: AsyncConnection) -> None:
         connection: Of the block.
 
     Raises:
-        DatabaseError: With SQLSTATE 25P01; says what is stored.
+        DatabaseError: With SQLSTATE 25P01; names the part that is stored.
     """
     driver = _driver(connection)
     if driver is not None:

@@ -86,7 +86,7 @@ class WatchedCursor(psycopg.AsyncCursor[Any]):
         super()._check_results(results)
 
     async def stream(self, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
-        """Note what is no query, such as `ROLLBACK AND CHAIN`: its tag is not seen."""
+        """Note a statement without rows, such as `ROLLBACK AND CHAIN`: its tag is not seen."""
         endings = endings_of(self.connection)
         try:
             async for row in super().stream(*arguments, **options):
