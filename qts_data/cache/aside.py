@@ -102,12 +102,13 @@ class CacheAside:
         Raises:
             Exception: The error of `load`, for all callers that waited for it.
         """
+        found: _T | Missing | None
         if plan.near and self.near is not None:
             if get_running_loop() is not self._loop:
                 self.enter_loop()
             value = self.near.get(key)
             if value is not MISSING and self._fresh(key, plan, value):
-                copied = value if plan.copy is None else own(plan, value)
+                copied: Any = value if plan.copy is None else own(plan, cast("_T | None", value))
                 if copied is not MISSING:
                     self.counters.hits += 1
                     self.counters.near_hits += 1

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 # Registers timescaledb+psycopg:// for URLs.
 import qts_data.timescale  # noqa: F401
 from qts_data.errors import ConfigurationError
+from qts_data.timescale.endings import WatchedConnection
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
@@ -199,7 +200,8 @@ def async_engine(url: URL, config: DatabaseConfig | None = None) -> AsyncEngine:
         # The connection used last is the one that needs no ping.
         pool_use_lifo=True,
         # psycopg follows a ROLLBACK by DEALLOCATE ALL once it has prepared a statement by itself; ours would go, too.
-        connect_args=config.connect_arguments() | {"prepare_threshold": None},
+        connect_args=config.connect_arguments()
+        | {"prepare_threshold": None, "async_creator_fn": WatchedConnection.connect},
     )
     _ping_idle_connections(made.sync_engine, config.ping_after_idle_seconds)
     return made

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from qts_data.database.endings import require_whole
 from qts_data.database.errors import translated_errors
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class WriteScope(Scope):
             async with self.connection.begin_nested():
                 yield
                 await self.flush()
+                require_whole(self.connection)
 
     def _mark(self) -> None:
         """A savepoint was made."""

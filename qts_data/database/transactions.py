@@ -9,19 +9,17 @@ import random
 import time
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
 import psycopg
 import sqlalchemy as sa
-from psycopg import pq
 
 from qts_data.contracts import HealthStatus
+from qts_data.database.endings import Watch, require_commitable
 from qts_data.database.engine import DatabaseConfig, async_engine
 from qts_data.database.errors import connecting, translate_commit, translated_errors
 from qts_data.database.scopes import Scope, WriteScope, to_its_end
 from qts_data.errors import (
-    DatabaseError,
-    DatabaseUnavailable,
     OutcomeUnknown,
     QtsDataError,
     TransactionConflict,
@@ -68,7 +66,8 @@ class Transactions(Generic[_Writer, _Reader]):
         self._engine = async_engine(url, self.config)
         self._read_only = self._engine.execution_options(postgresql_readonly=True)
         self._snapshot = self._read_only.execution_options(isolation_level="REPEATABLE READ")
-        # Savepoints are told of by SQLAlchemy, whoever makes them: this class, a session, or a caller.
+        # SQLAlchemy reports its savepoints: those of this class, of a session, and of a caller's begin_nested. A part
+        # that is undone by other means ends the block with an error, and no hook is called.
         self._scopes: weakref.WeakKeyDictionary[sa.Connection, _Writer] = weakref.WeakKeyDictionary()
         for name, react in (
             ("savepoint", WriteScope._mark),
@@ -128,7 +127,8 @@ class Transactions(Generic[_Writer, _Reader]):
             WritesRefused: `refuse_writes` allows none; nothing was committed.
             OutcomeUnknown: The connection was lost during COMMIT.
             DatabaseError: With SQLSTATE 25P02, a statement had failed, and the block went on as if it had not:
-                the server has rolled all of it back. With 25P01, the block itself had ended the transaction.
+                the server has rolled all of it back. With 25P01, the block itself had ended the transaction, or had
+                undone a part of it as SQL: by COMMIT, ROLLBACK, ROLLBACK TO, or the driver's methods.
             TransactionConflict: Another transaction got in the way; `run` would have tried again.
             QtsDataError: Whatever else the database says, by SQLSTATE. The error of the block, if it is no
                 database error, comes out as it is.
@@ -142,14 +142,14 @@ class Transactions(Generic[_Writer, _Reader]):
                 scope = self._writer(connection)
                 if connection.sync_connection is not None:
                     self._scopes[connection.sync_connection] = scope
-                with translated_errors():
+                with translated_errors(), Watch(connection, scope._doubted):
                     try:
                         yield scope
                         await scope.flush()
                     finally:
                         await scope._close()
+                    require_commitable(connection, begun)
                 self.require_writable()
-                _require_commitable(connection, begun)
                 await self._commit(begun, scope)
         finally:
             if scope is not None:
@@ -256,34 +256,6 @@ class Transactions(Generic[_Writer, _Reader]):
     def _on_savepoint(self, react: Callable[[WriteScope], None], connection: sa.Connection, *_: object) -> None:
         if (scope := self._scopes.get(connection)) is not None:
             react(scope)
-
-
-def _require_commitable(connection: AsyncConnection, begun: AsyncTransaction) -> None:
-    """Refuse a COMMIT that would commit nothing: PostgreSQL answers it by a rollback, and by no error."""
-    if not begun.is_active and not connection.invalidated:
-        raise DatabaseError(
-            "the transaction was ended inside its block, by a commit or a rollback of the connection or the session; "
-            "what came after that was not committed",
-            sqlstate="25P01",
-        )
-    status = _status(connection)
-    if status == pq.TransactionStatus.UNKNOWN:
-        raise DatabaseUnavailable("the connection was lost in the transaction; nothing was committed")
-    if status == pq.TransactionStatus.INERROR:
-        raise DatabaseError(
-            "a statement of the transaction failed, so all of it was rolled back, though its error was caught; nothing "
-            "was committed: let the error out of the block, or put what may fail into savepoint()",
-            sqlstate="25P02",
-        )
-
-
-def _status(connection: AsyncConnection) -> pq.TransactionStatus:
-    """What the client knows of the server's transaction; UNKNOWN without a connection."""
-    made = connection.sync_connection
-    if made is None or made.invalidated:
-        return pq.TransactionStatus.UNKNOWN
-    driver: psycopg.AsyncConnection[Any] | None = made.connection.driver_connection
-    return pq.TransactionStatus.UNKNOWN if driver is None else driver.info.transaction_status
 
 
 async def _started(engine: AsyncEngine) -> AsyncConnection:

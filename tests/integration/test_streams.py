@@ -96,11 +96,11 @@ async def rows_written(database: Database) -> dict[str, int]:
     async with database.reader() as reader:
         found = await reader.connection.execute(
             sa.text(
-                f"SELECT regexp_replace(symbol, '[.][0-9]+([.]orm)?$', '') AS symbol, count(*) FROM ({everything}) "
+                f"SELECT regexp_replace(symbol, '[.][0-9]+([.]orm)?$', '') AS symbol, count(*) AS total FROM ({everything}) "
                 "WHERE symbol LIKE '%.%' GROUP BY 1"
             )
         )
-        return {row.symbol: row.count for row in found}
+        return {row.symbol: row.total for row in found}
 
 
 def cases(counts: tuple[int, ...]) -> list[tuple[str, Callable[..., Any], str, int]]:
