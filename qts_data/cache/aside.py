@@ -117,7 +117,10 @@ class CacheAside:
         else:
             # As `read` does it, without a coroutine more: a thousand tasks wait here at a time.
             entry = await self.guarded(self.cache.lookup, key, reads=1)
-            found = MISSING if entry is None else self.accept(key, plan, entry)
+            if entry is None:
+                found = MISSING
+            else:
+                found = self.accept(key, plan, entry)
         if isinstance(found, Missing):
             return await self.load(key, plan, load)
         return found

@@ -96,7 +96,8 @@ async def rows_written(database: Database) -> dict[str, int]:
     async with database.reader() as reader:
         found = await reader.connection.execute(
             sa.text(
-                f"SELECT regexp_replace(symbol, '[.][0-9]+([.]orm)?$', '') AS symbol, count(*) AS total FROM ({everything}) "
+                f"SELECT regexp_replace(symbol, '[.][0-9]+([.]orm)?$', '') AS symbol, count(*) AS total "
+                f"FROM ({everything}) "
                 "WHERE symbol LIKE '%.%' GROUP BY 1"
             )
         )
