@@ -117,10 +117,7 @@ class CacheAside:
         else:
             # As `read` does it, without a coroutine more: a thousand tasks wait here at a time.
             entry = await self.guarded(self.cache.lookup, key, reads=1)
-            if entry is None:
-                found = MISSING
-            else:
-                found = self.accept(key, plan, entry)
+            found = MISSING if entry is None else cast("_T | Missing | None", self.accept(key, plan, entry))
         if isinstance(found, Missing):
             return await self.load(key, plan, load)
         return found
