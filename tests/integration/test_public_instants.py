@@ -139,7 +139,9 @@ CASES: dict[str, Case] = {
     f"{R}execution.logs.ExecutionLogReader.hourly_metrics": reading(
         lambda r, start, end: r.executions.hourly_metrics(start, end)
     ),
-    f"{R}book.ledger.LedgerReader.list_entries": reading(lambda r, start, end: r.ledger.list_entries(start=start, end=end)),
+    f"{R}book.ledger.LedgerReader.list_entries": reading(
+        lambda r, start, end: r.ledger.list_entries(start=start, end=end)
+    ),
     f"{R}book.ledger.LedgerReader.stream_entries": reading(
         lambda r, start, end: _all(r.ledger.stream_entries(start=start, end=end))
     ),
@@ -156,7 +158,9 @@ CASES: dict[str, Case] = {
     f"{R}market.ticks.reads.TickReads.stream_ticks": reading(
         lambda r, start, end: _all(r.tick_history.stream_ticks(SYMBOL, start, end))
     ),
-    f"{R}market.ticks.reads.TickReads.gaps": reading(lambda r, start, end: r.tick_history.gaps(SYMBOL, start, end, "24/7")),
+    f"{R}market.ticks.reads.TickReads.gaps": reading(
+        lambda r, start, end: r.tick_history.gaps(SYMBOL, start, end, "24/7")
+    ),
     f"{R}market.ticks.reads.TickReads.stale_feeds": reading(_stale),
     f"{R}market.ticks.reads.TickReads.list_signed_off_gaps": undone(_sign_off),
     f"{R}market.ticks.repository.TickRepository.sign_off_gap": undone(_sign_off),
