@@ -40,6 +40,7 @@ __all__ = [
 _MARKER: Final = b"\xfe\xfftk"  # bytes that no text in UTF-8 has
 _RECORD: Final = struct.Struct("<4sBIQI")
 _MOST_BYTES: Final = 4_096
+_LOW_NUMBERS: Final = 1 << 32
 _SEPARATOR: Final = "\x1f"
 _VERSION: Final = "3"
 MOST_NUMBER: Final = 1 << 60
@@ -170,7 +171,11 @@ def seed_of(stream: str) -> int:
 def record(kind: int, number: int, payload: bytes, seed: int) -> bytes:
     """Frame a payload."""
     size = len(payload)
-    checksum = zlib.crc32(payload, seed ^ (number * 31 + size * 7 + kind & 0xFFFFFFFF))
+    head = number * 31 + size * 7 + kind & 0xFFFFFFFF
+    if number >= _LOW_NUMBERS:
+        # An odd factor: every change of the upper half changes the checksum.
+        head ^= (number >> 32) * 0x9E3779B1 & 0xFFFFFFFF
+    checksum = zlib.crc32(payload, seed ^ head)
     return _RECORD.pack(_MARKER, kind, size, number, checksum) + payload
 
 
@@ -301,7 +306,7 @@ def _record_at(data: bytes, offset: int, seed: int) -> tuple[int | None, int, by
     if len(data) - offset < _RECORD.size:
         return None, 0, b""
     marker, kind, size, number, _ = _RECORD.unpack_from(data, offset)
-    if marker != _MARKER or size > _MOST_BYTES:
+    if marker != _MARKER or size > _MOST_BYTES or not Kind.HEAD <= kind <= Kind.ASIDE:
         return None, 0, b""
     start = offset + _RECORD.size
     payload = data[start : start + size]

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from qts_data.contracts import TickData
+from qts_data.contracts.leniency import as_stored
 from qts_data.errors import InvalidRecord
 from qts_data.writers.spool.format import Damage
 from qts_data.writers.spool.reading import MOST_LINES_BYTES, Unreadable, read_regular
@@ -72,13 +73,15 @@ def _tick(line: bytes) -> TickData:
     if len(line) > _LONGEST_LINE:
         raise ValueError(f"a line of {len(line):,} bytes")
     time, symbol, price, volume, source, seq, bid, ask = json.loads(line)
-    return TickData(
-        time=dt.datetime.fromisoformat(time),
-        symbol=symbol,
-        price=Decimal(price),
-        volume=Decimal(volume),
-        source=source,
-        seq=seq,
-        bid=None if bid is None else Decimal(bid),
-        ask=None if ask is None else Decimal(ask),
-    )
+    # As in the format of today: the tick was accepted.
+    with as_stored():
+        return TickData(
+            time=dt.datetime.fromisoformat(time),
+            symbol=symbol,
+            price=Decimal(price),
+            volume=Decimal(volume),
+            source=source,
+            seq=seq,
+            bid=None if bid is None else Decimal(bid),
+            ask=None if ask is None else Decimal(ask),
+        )

@@ -7,9 +7,9 @@ a tick is a hole. Whether a hole matters is for the table to say: ticks whose nu
 
 from __future__ import annotations
 
-import itertools
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qts_data.errors import ConfigurationError
@@ -28,7 +28,6 @@ from qts_data.writers.spool.reading import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 __all__ = ["Scan", "scan"]
@@ -212,10 +211,12 @@ def _take_file(left: Left, head: Head, path: Path, content: FileContent) -> int:
 def _holes(path: Path, first: int, end: int, known: set[int], content: FileContent) -> Iterator[Damage]:
     """Name the numbers of a file that no record has."""
     places = {one.number: one.record for one in content.ticks}
-    for start, after in itertools.pairwise([first - 1, *sorted(one for one in known if first <= one < end), end]):
-        if after > start + 1:
-            record = places.get(start, 0) + 1
-            yield Damage(str(path), record, start + 1, after, "is missing or damaged")
+    before = first - 1
+    for number in [*sorted(one for one in known if first <= one < end), end]:
+        if number > before + 1:
+            record = places.get(before, 0) + 1
+            yield Damage(str(path), record, before + 1, number, "is missing or damaged")
+        before = number
 
 
 def listed(left: list[Left]) -> list[Listed]:
