@@ -63,7 +63,8 @@ class WriterStats:
         found: Groups that were found committed when their outcome was unknown.
         damaged: Places of the spool that could not be read or are missing; `TickWriter.damages` names them.
         position: Ticks that were taken since the spool was last empty, by this writer and those before it; a source
-            that can be read from any tick goes on from there.
+            that can be read from any tick goes on from there. Where a spool was damaged, read it after `flush` and
+            before the first `write`.
         lag_seconds: Age of the oldest tick that waits, since `write` took it; 0 without any.
         p50_lag_seconds: Median time from `write` to commit, of the last 10,000 groups' oldest ticks.
         p99_lag_seconds: The same for 99 of 100.

@@ -343,7 +343,7 @@ class TickWriter:
                     self._sender,
                     left,
                     group_size=self._group_size,
-                    known=self._counts.find,
+                    known=self._known,
                     stored=self._committed,
                 )
 
@@ -369,6 +369,11 @@ class TickWriter:
             if self._spool is not None:
                 await self._spool.forget(self._sent)
             following = self._queue.fits(following)
+
+    def _known(self, ticks: int) -> None:
+        """Count ticks that an earlier writer had stored; a `flush` may wait for these alone."""
+        self._counts.find(ticks)
+        self._stored.release(self._counts.committed)
 
     def _committed(self, ticks: int, report: IngestReport | None) -> None:
         self._counts.add_group(ticks, report)

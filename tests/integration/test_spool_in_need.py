@@ -25,6 +25,7 @@ from qts_data.writers.spool.format import Kind, record, seed_of
 from qts_data.writers.spool.repair import set_aside
 from qts_data.writers.spool.spool import Spool
 from tests.fixtures.factories import TickFactory
+from tests.fixtures.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -183,7 +184,7 @@ async def test_full_disk_is_drained_by_a_start(
     async with TickWriter(market, spool=tmp_path, durability=Durability.SPOOLED) as writer:
         assert writer.stats.position == 20
         await writer.flush()
-        assert len(files(tmp_path)) == 0
+        await eventually(lambda: files(tmp_path) == [])
         await writer.write(tick(20))
     assert await stored(market) == list(range(21))
     assert names(tmp_path) == []
