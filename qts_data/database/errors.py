@@ -65,6 +65,14 @@ _CLASSES: Final[Mapping[str, type[DatabaseError]]] = {
 _PASSING: Final = frozenset({"57P03", "53300"})
 """Refusals that pass: the server starts or stops, or has too many connections."""
 
+_CUT: Final = (
+    "closed the connection unexpectedly",
+    "Connection reset",
+    "SSL SYSCALL",
+    "timeout expired",
+    "could not send",
+)
+"""libpq's own words for a connection that ended before the server had answered the login."""
 _CONNECTION_LOST: Final = "8s2b"
 """SQLAlchemy's code for it: https://docs.sqlalchemy.org/en/21/errors.html#error-8s2b"""
 
@@ -135,10 +143,10 @@ def _connection_failed(error: psycopg.Error, url: URL | None) -> QtsDataError:
     if "certificate" in said[-1] or "does not support SSL" in said[-1]:
         words = said[-1].partition(" failed: ")[2] or said[-1]
         return ConfigurationError(f"no encrypted connection to {where}: {words}; check the TLS settings")
-    return _login_failed(said[-1], url)
+    return _login_failed(str(error), said[-1], url)
 
 
-def _login_failed(said: str, url: URL) -> QtsDataError:
+def _login_failed(whole: str, said: str, url: URL) -> QtsDataError:
     where = describe_url(url)
     # libpq gives no SQLSTATE for a failed login; the probe tells whether a server is there, without logging in.
     answer = probe(url)
@@ -152,8 +160,8 @@ def _login_failed(said: str, url: URL) -> QtsDataError:
         )
     # The server's own words, translated by nobody: they name the password, the role or the database.
     words = said.partition("FATAL:")[2].strip() or said
-    # One that was still starting up, and lets us in now, has refused nothing.
-    if _server_lets_in(url):
+    # A wire that was cut is no answer. A server that was still starting up, and lets us in now, has refused nothing.
+    if _was_cut(whole) or not _server_refuses(url):
         return DatabaseUnavailable(f"the connection to {where} ended while it was made: {words}; try again")
     return ConfigurationError(
         f"the server refused the connection to {where}: {words}; check user, password and database name in "
@@ -161,13 +169,17 @@ def _login_failed(said: str, url: URL) -> QtsDataError:
     )
 
 
-def _server_lets_in(url: URL) -> bool:
+def _was_cut(text: str) -> bool:
+    return any(words in text for words in _CUT)
+
+
+def _server_refuses(url: URL) -> bool:
     _, arguments = url.get_dialect()().create_connect_args(url)
     try:
         psycopg.connect(**{**arguments, "connect_timeout": 2}).close()
-    except psycopg.OperationalError:
-        return False
-    return True
+    except psycopg.OperationalError as error:
+        return not _was_cut(str(error))
+    return False
 
 
 @contextlib.asynccontextmanager
