@@ -1,7 +1,7 @@
 """Scopes of execution ids, one for each broker.
 
 Revision ID: 0015
-Revises: 0013
+Revises: 0014
 Create Date: 2026-11-29
 
 The table is filled from the ledger, which is read once. Where a broker's fills have several scopes, the newest one
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0015"
-down_revision = "0013"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 

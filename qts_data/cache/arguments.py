@@ -53,7 +53,8 @@ def key_names(
                 else:
                     _refuse(method, args, kwargs)
             args = tuple(bound)
-        return _as_names(method, key(*args) if in_order else key(*(args[place] for place in chosen or ())))
+        found = key(*args) if in_order else key(*(args[place] for place in chosen or ()))
+        return (found,) if found.__class__ is str else _as_names(method, found)
 
     def bound_by_signature(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, ...]:
         found = inspect.signature(method).bind(None, *args, **kwargs)
@@ -86,8 +87,6 @@ def _chosen(
 
 
 def _as_names(method: Callable[..., Any], names: Any) -> tuple[str, ...]:
-    if names.__class__ is str:
-        return (names,)
     if isinstance(names, str):
         return (str(names),)
     if isinstance(names, tuple) and names and all(isinstance(one, str) for one in names):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from asyncio import get_running_loop
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from qts_data.cache.codec import ForeignRecord
 from qts_data.cache.committed import Committed
@@ -28,6 +28,7 @@ __all__ = ["CacheAside", "Counters", "Plan"]
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
+_MOST_KEPT: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -88,6 +89,8 @@ class CacheAside:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loads = Loads(self.committed, stale=self._stale, keep=self._keep)
         self._background: set[asyncio.Task[Any]] = set()
+        # The plan under which a key was read last; its floors are kept for that plan.
+        self._kept: dict[str, Plan[Any]] = {}
 
     async def fetch(self, key: str, plan: Plan[_T], load: Callable[[], Awaitable[_T | None]]) -> _T | None:
         """The value from wherever it is fresh enough.
@@ -100,17 +103,22 @@ class CacheAside:
         Raises:
             Exception: The error of `load`, for all callers that waited for it.
         """
+        found: _T | Missing | None
         if plan.near and self.near is not None:
             if get_running_loop() is not self._loop:
                 self.enter_loop()
             value = self.near.get(key)
             if value is not MISSING and self._fresh(key, plan, value):
-                copied = own(plan, cast("_T | None", value))
-                if not isinstance(copied, Missing):
+                copied: Any = value if plan.copy is None else own(plan, cast("_T | None", value))
+                if copied is not MISSING:
                     self.counters.hits += 1
                     self.counters.near_hits += 1
-                    return copied
-        found = await self.read(key, plan)
+                    return cast("_T | None", copied)
+            found = await self.read(key, plan)
+        else:
+            # As `read` does it, without a coroutine more: a thousand tasks wait here at a time.
+            entry = await self.guarded(self.cache.lookup, key, reads=1)
+            found = MISSING if entry is None else cast("_T | Missing | None", self.accept(key, plan, entry))
         if isinstance(found, Missing):
             return await self.load(key, plan, load)
         return found
@@ -284,7 +292,8 @@ class CacheAside:
             await self._read_near(self.near, key, plan, self._open, reads=0)
 
     def _open(self, key: str, plan: Plan[_T], entry: Entry | Missing, *, stale: bool = False) -> _T | Missing | None:
-        self.committed.keep_for(plan.keep_seconds, key)
+        if self._kept.get(key) is not plan:
+            self._keep_for(key, plan)
         # It may have been written under a longer TTL than the one in force.
         if not isinstance(entry, Entry) or (not stale and now() - entry.read_at > plan.ttl_seconds):
             return MISSING
@@ -300,6 +309,13 @@ class CacheAside:
             _log.debug("the entry of %s cannot be read: %s", key, error)
             return MISSING
         return value if fresh else MISSING
+
+    def _keep_for(self, key: str, plan: Plan[Any]) -> None:
+        """Keep floors as long as the plan serves values; once for each key, as reads of hot keys follow each other."""
+        self.committed.keep_for(plan.keep_seconds, key)
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        self._kept[key] = plan
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)

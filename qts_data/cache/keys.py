@@ -11,6 +11,8 @@ from qts_data.errors import InvalidRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from qts_data.contracts import Position
+
 __all__ = ["MAIN_ACCOUNT", "Keys"]
 
 MAIN_ACCOUNT: Final = "main"
@@ -52,6 +54,7 @@ class Keys:
         self.prefix = prefix
         # A read of a hot key would spend a fifth of its own time on the name.
         self._made = lru_cache(_REMEMBERED)(self._make)
+        self._positions = lru_cache(_REMEMBERED)(self._position)
 
     def key(self, kind: CacheType, name: str, *rest: str) -> str:
         """The key of a value; names after the first do not decide about its server.
@@ -72,8 +75,22 @@ class Keys:
         tail = "".join(f":{part.translate(_AFTER_TAG)}" for part in rest)
         return f"{self.prefix}{kind.value}:{{{name.translate(_IN_TAG)}}}{tail}"
 
+    def of_position(self, position: Position) -> str:
+        """The key of a position that was read; its names are texts."""
+        return self._positions(position.symbol, position.account)
+
     def position(self, symbol: str, account: str = MAIN_ACCOUNT) -> str:
-        """`pos:{symbol}` of the main account, `pos:{symbol}:account` of another."""
+        """`pos:{symbol}` of the main account, `pos:{symbol}:account` of another.
+
+        Raises:
+            InvalidRecord: See `key`.
+        """
+        try:
+            return self._positions(symbol, account)
+        except TypeError:  # it cannot be looked up, so that it cannot be a text
+            return self._position(symbol, account)
+
+    def _position(self, symbol: str, account: str) -> str:
         return self.key(CacheType.POSITION, symbol, *(() if account == MAIN_ACCOUNT else (account,)))
 
     def book(self, symbol: str) -> tuple[str, str, str]:

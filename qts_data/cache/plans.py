@@ -51,7 +51,7 @@ class Plans:
             version=position_version,
             none_version=version_text(0),
             near=near,
-            key_of=lambda position: keys.position(position.symbol, position.account),
+            key_of=keys.of_position,
         )
         self.risk: Plan[RiskLimits] = Plan(
             codec=codec.RISK,

@@ -69,6 +69,8 @@ async def precheck_together(
 
 def effective_limits(account: str, own: RiskLimits | None, common: RiskLimits | None) -> RiskLimits | None:
     """Merge the limits of an account into those of all accounts; its own come first."""
+    if own is not None and common is None and own.account == account:
+        return own
     if own is None and common is None:
         return None
     limits = {**(common.limits if common is not None else {}), **(own.limits if own is not None else {})}

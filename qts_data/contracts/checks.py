@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import TYPE_CHECKING
 
-from qts_data.contracts.identity import check_characters, check_identifier, shown
+from qts_data.contracts.identity import check_characters, check_name, shown
 from qts_data.contracts.instants import utc
 from qts_data.errors import InvalidRecord
 
@@ -56,12 +56,12 @@ def check_storable(field: str, value: str) -> None:
 
 def check_symbol(symbol: str) -> None:
     """Refuse what is no symbol of 1 to 64 characters."""
-    check_identifier("symbol", symbol, shortest=1, longest=MAX_SYMBOL_LENGTH)
+    check_name("symbol", symbol)
 
 
 def check_source(source: str) -> None:
     """Refuse what is no name of a feed; '' is one."""
-    check_identifier("source", source, shortest=0, longest=MAX_SOURCE_LENGTH)
+    check_name("source", source, shortest=0)
 
 
 def check_full_minute(field: str, value: dt.datetime) -> None:

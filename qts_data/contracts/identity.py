@@ -17,15 +17,49 @@ from qts_data.errors import InvalidRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["check_asked", "check_characters", "check_currency", "check_identifier", "is_plain", "names_of", "shown"]
+__all__ = [
+    "NAMES",
+    "KnownTexts",
+    "check_asked",
+    "check_characters",
+    "check_currency",
+    "check_identifier",
+    "check_name",
+    "is_plain",
+    "names_of",
+    "shown",
+]
 
 _SHOWN_CHARACTERS: Final = 60
 _SHORTEST_CURRENCY, _LONGEST_CURRENCY = 1, 64
+_LONGEST_NAME: Final = 64
 _CURRENCY: Final = re.compile(r"[A-Z0-9]{2,12}")
 # Default_Ignorable_Code_Point of Unicode, where its category says letter or mark, and the blank of Braille.
 _SHAPELESS: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
+_MOST_KNOWN: Final = 65_536
+
+
+class KnownTexts(set[str]):
+    """Texts that passed every check, so that a look-up answers for the next time; a bounded number.
+
+    A fill holds five names, and a process sees the same ones again and again. Only texts of the class str belong here:
+    one of another class may be equal and be refused.
+    """
+
+    __slots__ = ()
+
+    def remember(self, value: str) -> None:
+        """Add a text, in place of all others once there are too many."""
+        if len(self) >= _MOST_KNOWN:
+            self.clear()
+        self.add(value)
+
+
+NAMES: Final = KnownTexts()
+"""Names of 1 to 64 characters that passed."""
+_currencies: Final = KnownTexts()
 _UNSEEN: Final = {
     "Cc": "a control character",
     "Cf": "an invisible character",
@@ -85,6 +119,20 @@ def check_identifier(field: str, value: str, *, shortest: int, longest: int) -> 
         _check_look(field, value)
 
 
+def check_name(field: str, value: str, *, shortest: int = 1) -> None:
+    """Refuse a text that cannot be a name of at most 64 characters: a symbol, market, broker, account or source.
+
+    Raises:
+        InvalidRecord: See `check_identifier`.
+    """
+    if value.__class__ is str and value in NAMES:
+        return
+    check_identifier(field, value, shortest=shortest, longest=_LONGEST_NAME)
+    # A name that passes only while `any_text` is in force is not remembered.
+    if value and value.__class__ is str and is_plain(value):
+        NAMES.remember(value)
+
+
 def check_asked(**names: str | None) -> None:
     """Refuse names that no row can have, by which a caller wants to find rows; None is left out, the length is free.
 
@@ -114,8 +162,12 @@ def check_currency(field: str, value: str) -> None:
     Raises:
         InvalidRecord: It is none: 2 to 12 of the letters A to Z and the digits.
     """
-    if value.__class__ is str and _CURRENCY.fullmatch(value):
-        return
+    if value.__class__ is str:
+        if value in _currencies:
+            return
+        if _CURRENCY.fullmatch(value):
+            _currencies.remember(value)
+            return
     check_identifier(field, value, shortest=_SHORTEST_CURRENCY, longest=_LONGEST_CURRENCY)
     if not any_text_allowed():
         raise InvalidRecord(

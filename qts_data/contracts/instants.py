@@ -24,7 +24,9 @@ __all__ = [
     "EARLIEST",
     "EARLIEST_BAR",
     "LARGEST_LEAD",
+    "MAX_AHEAD",
     "UNIT_HINT",
+    "Confirmed",
     "latest_plausible",
     "plausible",
     "plausible_bar",
@@ -41,6 +43,9 @@ EARLIEST_BAR: Final = dt.datetime(1900, 1, 1, tzinfo=dt.UTC)
 """First plausible start of a bar: histories of daily bars reach back to the 1920s."""
 LARGEST_LEAD: Final = dt.timedelta(days=1)
 """How far after this machine's clock a time is still plausible: clocks and zones differ by less."""
+MAX_AHEAD: Final = dt.timedelta(minutes=1)
+"""How far a tick may lie ahead of the clock, unless a caller or a setting says otherwise: clocks that are kept by NTP
+differ by less than a second, and a wrong time zone by 15 minutes at least."""
 _SECOND: Final = dt.timedelta(seconds=1)
 UNIT_HINT: Final = (
     "a number in seconds, milliseconds, microseconds or nanoseconds may have been read in another of these units"
@@ -51,8 +56,8 @@ UNIT_HINT: Final = (
 _WRONG_UNITS: Final = (dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.datetime(1970, 3, 1, tzinfo=dt.UTC))
 
 
-class _Bounds:
-    """The last plausible time that the clock has confirmed."""
+class Confirmed:
+    """The last plausible time that the clock has confirmed; earlier ones need no look at the clock."""
 
     latest = EARLIEST
 
@@ -177,7 +182,7 @@ def plausible(field: str, value: dt.datetime) -> dt.datetime:
             is not in force.
     """
     value = utc(field, value)
-    if not EARLIEST <= value <= _Bounds.latest and (value < EARLIEST or _is_ahead(value)) and not any_time_allowed():
+    if not EARLIEST <= value <= Confirmed.latest and (value < EARLIEST or _is_ahead(value)) and not any_time_allowed():
         raise _implausible(field, value, EARLIEST)
     return value
 
@@ -193,7 +198,7 @@ def plausible_bar(field: str, value: dt.datetime) -> dt.datetime:
             clock, and `any_time` is not in force.
     """
     value = utc(field, value)
-    if EARLIEST <= value <= _Bounds.latest:
+    if EARLIEST <= value <= Confirmed.latest:
         return value
     wrong = value < EARLIEST_BAR or _WRONG_UNITS[0] <= value < _WRONG_UNITS[1] or _is_ahead(value)
     if wrong and not any_time_allowed():
@@ -203,17 +208,17 @@ def plausible_bar(field: str, value: dt.datetime) -> dt.datetime:
 
 def latest_plausible() -> dt.datetime:
     """Return the last plausible time by this machine's clock."""
-    _Bounds.latest = dt.datetime.now(dt.UTC) + LARGEST_LEAD
-    return _Bounds.latest
+    Confirmed.latest = dt.datetime.now(dt.UTC) + LARGEST_LEAD
+    return Confirmed.latest
 
 
 def _is_ahead(value: dt.datetime) -> bool:
     """Compare with the clock, which is read only for a time later than all that it has confirmed."""
-    return value > _Bounds.latest and value > latest_plausible()
+    return value > Confirmed.latest and value > latest_plausible()
 
 
 def _implausible(field: str, value: dt.datetime, earliest: dt.datetime) -> InvalidRecord:
-    if value > _Bounds.latest:
+    if value > Confirmed.latest:
         where = f"more than {LARGEST_LEAD.days} day after the clock of this machine"
     elif value < earliest:
         where = f"before {earliest.year}"

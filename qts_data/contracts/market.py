@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from qts_data.contracts.checks import (
-    MAX_SOURCE_LENGTH,
-    MAX_SYMBOL_LENGTH,
     check_count,
     check_price,
     check_source,
     check_symbol,
     check_volume,
 )
-from qts_data.contracts.identity import is_plain
-from qts_data.contracts.instants import plausible, plausible_bar
+from qts_data.contracts.identity import NAMES
+from qts_data.contracts.instants import EARLIEST, Confirmed, plausible, plausible_bar
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Callable
-    from decimal import Decimal
 
 __all__ = ["OHLCV", "TickData", "stored_tick"]
 
 
-_LONGEST = MAX_SYMBOL_LENGTH
+# One look-up by name less for each tick.
+_datetime = dt.datetime
+_UTC = dt.UTC
+_FIRST_YEAR = EARLIEST.year
 
 
 # The constructor is written by hand: the generated one of a frozen class spends longer on
@@ -74,17 +75,18 @@ class TickData:
         ask: Decimal | None = None,
     ) -> None:
         # The conditions let the ordinary value through at once; the checks have the last word.
-        if (
-            symbol.__class__ is not str
-            or not symbol.isascii()
-            or not symbol.isalnum()
-            or len(symbol) > MAX_SYMBOL_LENGTH
-        ):
+        if symbol.__class__ is not str or symbol not in NAMES:
             check_symbol(symbol)
-        time = plausible("time", time)
+        if (
+            time.__class__ is not _datetime
+            or time.tzinfo is not _UTC
+            or time.year < _FIRST_YEAR
+            or time > Confirmed.latest
+        ):
+            time = plausible("time", time)
         check_price("price", price)
         check_volume("volume", volume)
-        if source.__class__ is not str or (source and not is_plain(source)) or len(source) > MAX_SOURCE_LENGTH:
+        if source.__class__ is not str or (source and source not in NAMES):
             check_source(source)
         if seq is not None:
             check_count("seq", seq)

@@ -42,6 +42,7 @@ from qts_data.cache.manager import position_version
 from qts_data.cache.memory import MemoryCache
 from qts_data.cache.wire import pack
 from qts_data.contracts import CacheConfig, CacheType, Position, Quote, RiskLimits, StrategyParameters
+from qts_data.contracts.config import ALL_ACCOUNTS
 from tests.fixtures.redis_process import RedisCluster, RedisProcess
 
 if TYPE_CHECKING:
@@ -144,8 +145,8 @@ async def fill(manager: CacheManager) -> None:
     at = dt.datetime.now(dt.UTC)
     await manager.push_price(Quote(symbol=SYMBOL, price=Decimal(71600), quoted_at=at, bid=Decimal(1), ask=Decimal(2)))
 
-    async def risk(_: str) -> RiskLimits:
-        return LIMITS
+    async def risk(account: str) -> RiskLimits:
+        return dataclasses.replace(LIMITS, account=account)
 
     async def strategy(_: str) -> StrategyParameters:
         return PARAMETERS
@@ -310,6 +311,7 @@ async def prechecks(server: RedisProcess, seconds: float, rounds: int) -> None:
         keys.position(SYMBOL),
         keys.key(CacheType.RISK, "main"),
         keys.key(CacheType.STRATEGY, "s1"),
+        keys.key(CacheType.RISK, ALL_ACCOUNTS),
     ]
     payload = b"".join(pack("HGETALL", name) for name in names)
     _, floor = await asyncio.get_running_loop().create_connection(Floor, "127.0.0.1", server.port)
@@ -329,12 +331,12 @@ async def prechecks(server: RedisProcess, seconds: float, rounds: int) -> None:
     await ours.get_position(SYMBOL)
     script = "local all = {} for i = 1, #KEYS do all[i] = redis.call('HGETALL', KEYS[i]) end return all"
     sha = await link.call(pack("SCRIPT", "LOAD", script))
-    as_script = pack("EVALSHA", sha, 4, *names)
+    as_script = pack("EVALSHA", sha, len(names), *names)
     found = await take_turns(
         {
             "floor": lambda: floor.ask(payload, length),
             "CacheManager.precheck": lambda: ours.precheck(SYMBOL, "main", "s1"),
-            "the four HGETALLs by our connection, not decoded": lambda: link.call(payload, 4),
+            "the five HGETALLs by our connection, not decoded": lambda: link.call(payload, 5),
             "one script by our connection, not decoded": lambda: link.call(as_script),
             "pipeline": pipeline_of(client),
             "pipeline, tuned": pipeline_of(fast),
@@ -350,7 +352,7 @@ async def prechecks(server: RedisProcess, seconds: float, rounds: int) -> None:
 
 
 async def clustered(directory: Path, single: RedisProcess, seconds: float, rounds: int) -> None:
-    """What a precheck costs where its four keys are on three masters."""
+    """What a precheck costs where its five keys are on three masters."""
     cluster = RedisCluster(directory)
     cluster.start()
     try:

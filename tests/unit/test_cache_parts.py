@@ -12,14 +12,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from qts_data.cache import MISSING, Breaker, BreakerState, JsonCodec, version_text
+from qts_data.cache import MISSING, Breaker, BreakerState, JsonCodec, MemoryCache, version_text
+from qts_data.cache.aside import CacheAside
 from qts_data.cache.clock import ServerClock
 from qts_data.cache.codec import ORDER, POSITION, QUOTE, RISK, STRATEGY, ForeignRecord
 from qts_data.cache.committed import Committed
 from qts_data.cache.keys import Keys
 from qts_data.cache.near import NearCache
+from qts_data.cache.plan import Plan
 from qts_data.cache.port import now
-from qts_data.contracts import CacheType, OrderState, Quote, RiskLimits, StrategyParameters, any_time
+from qts_data.contracts import CacheType, OrderState, Position, Quote, RiskLimits, StrategyParameters, any_time
 from qts_data.errors import InvalidRecord
 from tests.fixtures.cache_rows import position
 
@@ -213,6 +215,18 @@ def test_a_longer_ttl_lengthens_floors_and_tells_of_those_that_have_gone() -> No
 
 
 # Near cache
+
+
+async def test_reads_under_a_longer_plan_lengthen_floors_each_time() -> None:
+    """A key that was read is remembered with its plan, and not as done: the next plan may serve values for longer."""
+    aside = CacheAside(MemoryCache(), Breaker(5, 60), keep_seconds=1)
+    found = []
+    for ttl_ms in (1_000, 60_000, 30_000, 90_000):
+        plan: Plan[Position] = Plan(codec=POSITION, ttl_ms=ttl_ms)
+        for key in ("pos:{a}", "pos:{a}", "pos:{b}"):
+            await aside.read(key, plan)
+        found.append(aside.committed.kept_for("pos:{c}"))
+    assert found == [1, 60, 60, 90]
 
 
 def test_a_value_overtaken_by_the_news_that_it_is_old_is_not_kept() -> None:

@@ -14,8 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qts_data.contracts import OHLCV, ExecutionLog, LedgerEntry, OrderState, Quote, Reversal, TickData, any_text
-from qts_data.contracts.identity import check_asked, check_identifier, names_of
+from qts_data.contracts import (
+    OHLCV,
+    ExecutionLog,
+    LedgerEntry,
+    OrderState,
+    Quote,
+    Reversal,
+    TickData,
+    any_text,
+)
+from qts_data.contracts.identity import KnownTexts, check_asked, check_currency, check_identifier, check_name, names_of
 from qts_data.errors import InvalidRecord
 from qts_data.importers.tables import LEDGER, POSITIONS, Defaults, Header, RecordMaker, read_rows
 
@@ -169,3 +178,61 @@ def _record(layout: Any, row: dict[str, Any]) -> Any:
     header = Header.of(layout, layout.title, [*row])
     rows = read_rows(header, [[*row.values()]], zone=ZoneInfo("Asia/Seoul"), market="KRX", currency="KRW")
     return RecordMaker(header, Defaults()).make(next(iter(rows)))
+
+
+def test_name_allowed_once_is_refused_outside_the_block() -> None:
+    """Names that passed are remembered, but not those that a permission let through."""
+    odd = "odd "
+    with any_text():
+        check_name("symbol", odd)
+        check_currency("currency", odd)
+    with pytest.raises(InvalidRecord, match="ends with a blank"):
+        check_name("symbol", odd)
+    with pytest.raises(InvalidRecord, match="ends with a blank"):
+        check_currency("currency", odd)
+
+
+class _Likeness(str):
+    """A text of another class, equal to a remembered one."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("wrong", [[], {}, None, 1, b"KRW"])
+def test_no_text_is_refused_by_name_after_a_good_one(wrong: Any) -> None:
+    """The look-up of remembered names asks for the class first: a list cannot even be looked up."""
+    for check in (check_name, check_currency):
+        check("field", "KRW")
+        with pytest.raises(InvalidRecord, match="must be a str"):
+            check("field", wrong)
+    with pytest.raises(InvalidRecord, match="not a currency code"):
+        check_currency("currency", _Likeness("KRW"))
+
+
+@given(st.text(max_size=70))
+def test_second_look_at_a_name_answers_as_the_first(name: str) -> None:
+    """A remembered name never changes an answer."""
+
+    def answer() -> str:
+        try:
+            check_name("symbol", name)
+        except InvalidRecord as error:
+            return str(error)
+        return "good"
+
+    def at_length() -> str:
+        try:
+            check_identifier("symbol", name, shortest=1, longest=64)
+        except InvalidRecord as error:
+            return str(error)
+        return "good"
+
+    assert answer() == answer() == at_length()
+
+
+def test_remembered_names_are_bounded() -> None:
+    known = KnownTexts()
+    for number in range(70_000):
+        known.remember(f"S{number}")
+    assert "S69999" in known
+    assert 0 < len(known) <= 65_536

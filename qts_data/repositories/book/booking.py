@@ -17,8 +17,9 @@ from qts_data.errors import InvalidRecord, LedgerConflict
 from qts_data.repositories.book.id_scopes import READ_SCOPES, brokers_of, record_scopes
 from qts_data.repositories.book.ledger_rows import COLUMNS, booked_entry, entry_columns, position_after
 from qts_data.rules.average_cost import FLAT, Holding, Trade, apply
-from qts_data.rules.booked import Booked, decimal
+from qts_data.rules.booked import Booked
 from qts_data.rules.booking import require_same_instrument
+from qts_data.rules.fill_rows import decimal
 from qts_data.rules.id_scopes import kinds_of, require_scope
 
 if TYPE_CHECKING:
