@@ -96,8 +96,7 @@ class Spool:
         self._idle.set()
         self._refused: OSError | None = None  # of a flush that no caller waited for; the next one is given it
         self._failure: OSError | None = None
-        self.unread: list[Damage] = []
-        """Paths that were no files of a spool, and were moved aside at the start."""
+        self.unread: list[Damage] = []  # paths that no spool has, moved aside at the start
 
     async def open(self, stream: str) -> list[Left]:
         """Take the lock, read what earlier writers left, and begin the files of a stream.
@@ -134,11 +133,11 @@ class Spool:
         Once this writer has taken a tick, its place in the source is fixed.
         """
         position = left.position + stored
-        if self._has_taken or position <= self._stream.position:
-            return
-        self._stream = self._stream._replace(position=position)
-        with disk_errors(self._directory):
-            await self._in_thread(lambda: write_if_room(self._head, self._table, [*listed(self._left), self._stream]))
+        if not self._has_taken and position > self._stream.position:
+            self._stream = self._stream._replace(position=position)
+            with disk_errors(self._directory):
+                streams = [*listed(self._left), self._stream]
+                await self._in_thread(lambda: write_if_room(self._head, self._table, streams))
 
     @property
     def waiting(self) -> int:
@@ -317,16 +316,16 @@ class Spool:
         except OSError as error:
             if error.errno not in FULL or not any(left.files for left in found.left):
                 raise
-            # What earlier writers left is sent, which makes room; a tick that comes before is refused.
+            # Sending them makes room; a tick that comes before is refused.
             _log.warning("the disk of %s has no room for a new file until others are drained: %s", self._head, error)
         return list(found.left)
 
     def _leave(self) -> None:
-        if self._segment is not None:
-            self._segment.close()
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.close()
             self._unlist()
-            self._segment.path.unlink(missing_ok=True)
-            self._segment = None
+            segment.path.unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.release()
 
@@ -387,9 +386,8 @@ class Spool:
 
     def _close(self, *, empty: bool) -> None:
         try:
-            last: list[Path] = []
+            last = [] if self._segment is None else [self._segment.path]
             if self._segment is not None:
-                last = [self._segment.path]
                 self._segment.seal(self._next)
             if empty and not self._left:
                 self._head.unlink(missing_ok=True)
