@@ -117,8 +117,13 @@ class MoveRecords:
             "WHERE v.source = :source AND CAST(v.report -> 'tolerances' AS jsonb) = '{}' "
             "ORDER BY v.id DESC LIMIT 1000"
         )
-        phase = (move.phase, move.phase_since, move.rollback_until) if move else (None, None, None)
-        return MoveState(*phase, tables, [Look(*row) for row in looks])
+        return MoveState(
+            phase=move.phase if move else None,
+            phase_since=move.phase_since if move else None,
+            rollback_until=move.rollback_until if move else None,
+            copied=tables,
+            looks=[Look(row.mismatches, row.verified_at, row.since) for row in looks],
+        )
 
     async def enter(self, phase: str, until: dt.datetime | None = None) -> None:
         """Write the phase; one that is entered again keeps its beginning.
