@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from qts_data import bootstrap
-from qts_data.contracts.instants import start_of_day, utc, utc_of_local
+from qts_data.contracts.instants import end_of_day, utc, utc_of_local
 from qts_data.errors import InvalidRecord, QtsDataError
 from qts_data.settings import load_settings
 from qts_data.terminal.console import console, fail, notes, print_json
@@ -197,7 +197,7 @@ def _end_of_day(text: str, zone: zoneinfo.ZoneInfo) -> dt.datetime | None:
         day = dt.date.fromisoformat(text)
     except ValueError:
         return None
-    end = start_of_day("--as-of", day + dt.timedelta(days=1), zone)
+    end = end_of_day("--as-of", day, zone)
     return (end - dt.timedelta(microseconds=1)).astimezone(zone)
 
 

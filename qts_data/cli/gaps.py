@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from qts_data.contracts.instants import start_of_day, utc_of_local
+from qts_data.contracts.instants import local_time, start_of_day, utc, utc_of_local
 from qts_data.operations import market
 from qts_data.settings import load_settings
 from qts_data.terminal.console import console, notes
@@ -78,12 +78,9 @@ def sign_off(
     """Explain a gap; it is not shown any more."""
     settings = load_settings()
     zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
-    asyncio.run(
-        market.sign_off_gap(
-            settings, symbol, _instant("--from", start, zone), _instant("--to", end, zone), reason, source=source
-        )
-    )
-    console.print(f"signed off: {symbol} from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} {zone.key}")
+    first, after = _instant("--from", start, zone), _instant("--to", end, zone)
+    asyncio.run(market.sign_off_gap(settings, symbol, first, after, reason, source=source))
+    console.print(f"signed off: {symbol} from {_shown(first, zone)} to {_shown(after, zone)} {zone.key}")
 
 
 @app.command()
@@ -113,7 +110,9 @@ def _note_calendar(calendar: str) -> None:
 def _instant(option: str, given: dt.datetime, zone: zoneinfo.ZoneInfo) -> dt.datetime:
     """The instant that an option means; a date alone is the start of that day."""
     if given.tzinfo is not None:
-        return given.astimezone(dt.UTC)
+        instant = utc(option, given)
+        local_time(option, instant, zone)
+        return instant
     if given.time() == dt.time():
         return start_of_day(option, given.date(), zone)
     return utc_of_local(option, given, zone)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from qts_data.contracts.instants import start_of_day
-from qts_data.errors import ConfigurationError
+from qts_data.contracts.instants import end_of_day, start_of_day
+from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.operations import market
 from qts_data.repositories import BAR_INTERVALS
 from qts_data.settings import load_settings
@@ -55,8 +55,8 @@ def bars(
     settings = load_settings()
     zone = _zone(zone_name or settings.trading_time_zone)
     day = (date or dt.datetime.now(zone)).date()
-    start = start_of_day("--date", day - _YEAR if daily else day, zone)
-    end = start_of_day("--date", day + dt.timedelta(days=1), zone)
+    start = start_of_day("--date", _year_before(day) if daily else day, zone)
+    end = end_of_day("--date", day, zone)
     length = cast("BarInterval", "1d" if daily else interval.value)
     of: DailyOr = "ohlcv_1d" if daily else "ohlcv_1m_vendor" if vendor else "tick_history" if kept else "tick_data"
     page = asyncio.run(market.find_bars(settings, symbol, start, end, length, of=of, time_zone=zone_name))
@@ -65,6 +65,12 @@ def bars(
         raise typer.Exit(1)
     what = f"{symbol} {length}, " + (f"days up to {day}" if daily else f"{day}") + f" {zone.key}"
     print_bars(what, page.bars, zone, limit=limit, interval=length, asked_at=page.asked_at)
+
+
+def _year_before(day: dt.date) -> dt.date:
+    if day - dt.date.min <= _YEAR:
+        raise InvalidRecord(field="--date", reason=f"a year before {day} is before the year 1")
+    return day - _YEAR
 
 
 def _zone(name: str) -> zoneinfo.ZoneInfo:

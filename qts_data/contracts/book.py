@@ -13,7 +13,7 @@ from qts_data.contracts.id_checks import MAX_ID_LENGTH, check_execution_id, chec
 from qts_data.contracts.identity import check_currency, check_identifier, check_name
 from qts_data.contracts.ids import IDEMPOTENCY_PREFIX, stored_execution_id
 from qts_data.contracts.instants import plausible
-from qts_data.contracts.leniency import as_stored
+from qts_data.contracts.leniency import as_stored, reads_stored
 from qts_data.contracts.money import EXACT, round_money
 from qts_data.errors import InvalidRecord
 
@@ -160,16 +160,26 @@ class LedgerEntry:
         if self.execution_id is not None:
             check_execution_id(self.execution_id)
             # The empty scope needs no look: an id of 256 characters alone is never too long.
-            if (self.id_scope.__class__ is not str or self.id_scope) and (
-                checked_scope(self.id_scope, self.execution_id).get("symbol", self.symbol) != self.symbol
-            ):
-                raise InvalidRecord(field="id_scope", reason=f"{self.id_scope!r} is not of the symbol {self.symbol!r}")
+            if self.id_scope.__class__ is not str or self.id_scope:
+                self._check_scope(checked_scope(self.id_scope, self.execution_id))
         elif self.id_scope:
             raise InvalidRecord(field="id_scope", reason="goes with an execution_id, not with an idempotency_key")
         for name in ("idempotency_key", "strategy_tag", "order_id"):
             value = getattr(self, name)
             if value is not None:
                 check_identifier(name, value, shortest=1, longest=MAX_ID_LENGTH)
+
+    def _check_scope(self, parts: dict[str, str]) -> None:
+        """Refuse a scope of another fill; its day may be another one, such as that of a night session."""
+        # What takes a fill back has the other side, and the scope of its report.
+        kinds = ("symbol",) if reads_stored() else ("symbol", "order", "side")
+        for kind in kinds:
+            own = self.order_id if kind == "order" else self.symbol if kind == "symbol" else self.side
+            if kind in parts and parts[kind] != own:
+                raise InvalidRecord(
+                    field="id_scope",
+                    reason=f"{self.id_scope!r} is not of the {kind} {own if own is None else repr(own)}",
+                )
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from qts_data.contracts.book import LedgerEntry
 from qts_data.contracts.fields import embedded, stored
 from qts_data.contracts.instants import utc_fields
 from qts_data.contracts.positions import Position
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["BookedEntry", "BookedFill", "RejectedEntry"]
 

@@ -11,7 +11,7 @@ import sys
 import unicodedata
 from typing import TYPE_CHECKING, Final
 
-from qts_data.contracts.leniency import any_text_allowed
+from qts_data.contracts.leniency import any_text_allowed, reads_stored
 from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class KnownTexts(set[str]):
 NAMES: Final = KnownTexts()
 """Names of 1 to 64 characters that passed."""
 _currencies: Final = KnownTexts()
+# ASCII in full width: files and sheets of a book narrow it.
+_WIDE: Final = re.compile("[\uff01-\uff5e]")
 _UNSEEN: Final = {
     "Cc": "a control character",
     "Cf": "an invisible character",
@@ -105,8 +107,8 @@ def check_identifier(field: str, value: str, *, shortest: int, longest: int) -> 
         longest: Most.
 
     Raises:
-        InvalidRecord: It is too short or too long, begins or ends with a blank, holds a character that cannot be seen,
-            or is not in Unicode's normal form C. `any_text` leaves only the first and NUL.
+        InvalidRecord: It is too short or too long, begins or ends with a blank, holds a character that cannot be seen
+            or is ASCII in full width, or is not in Unicode's normal form C. `any_text` leaves only the first and NUL.
     """
     if not isinstance(value, str):
         raise InvalidRecord(field=field, reason=f"must be a str, is {type(value).__name__}")
@@ -169,7 +171,7 @@ def check_currency(field: str, value: str) -> None:
             _currencies.remember(value)
             return
     check_identifier(field, value, shortest=_SHORTEST_CURRENCY, longest=_LONGEST_CURRENCY)
-    if not any_text_allowed():
+    if not reads_stored():
         raise InvalidRecord(
             field=field,
             reason=f"{shown(ascii(value) if not value.isascii() else repr(value))} is not a currency code of 2 to 12 "
@@ -189,6 +191,12 @@ def _check_look(field: str, value: str) -> None:
             raise InvalidRecord(
                 field=field, reason=f"{shown(ascii(value))} holds {unseen}, U+{ord(character):04X}; take it out"
             )
+    if wide := _WIDE.search(value):
+        narrow = unicodedata.normalize("NFKC", wide[0])
+        raise InvalidRecord(
+            field=field,
+            reason=f"{shown(ascii(value))} holds the full-width {wide[0]}, U+{ord(wide[0]):04X}; write {narrow}",
+        )
     if not unicodedata.is_normalized("NFC", value):
         raise InvalidRecord(
             field=field,

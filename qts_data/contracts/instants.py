@@ -27,7 +27,9 @@ __all__ = [
     "MAX_AHEAD",
     "UNIT_HINT",
     "Confirmed",
+    "end_of_day",
     "latest_plausible",
+    "local_time",
     "plausible",
     "plausible_bar",
     "start_of_day",
@@ -137,6 +139,31 @@ def utc_of_local(field: str, local: dt.datetime, zone: ZoneInfo) -> dt.datetime:
     if aware.replace(fold=1).utcoffset() != aware.utcoffset():
         raise InvalidRecord(field=field, reason=f"the clocks of {zone.key} showed {local} twice; write its offset")
     return found
+
+
+def local_time(field: str, instant: dt.datetime, zone: ZoneInfo) -> dt.datetime:
+    """Return what the clocks of a zone show at an instant.
+
+    Raises:
+        InvalidRecord: It is outside the years 1 to 9999 there.
+    """
+    try:
+        return instant.astimezone(zone)
+    except OverflowError as error:
+        raise InvalidRecord(
+            field=field, reason=f"{instant.isoformat()} is outside the years 1 to 9999 in {zone.key}"
+        ) from error
+
+
+def end_of_day(field: str, day: dt.date, zone: ZoneInfo) -> dt.datetime:
+    """Return the first instant after a day of a zone, in UTC.
+
+    Raises:
+        InvalidRecord: See `start_of_day`; or it is the last day of the year 9999.
+    """
+    if day == dt.date.max:
+        raise InvalidRecord(field=field, reason=f"{day} ends after the year 9999")
+    return start_of_day(field, day + dt.timedelta(days=1), zone)
 
 
 def start_of_day(field: str, day: dt.date, zone: ZoneInfo) -> dt.datetime:

@@ -14,10 +14,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextvars import Token
 
-__all__ = ["allow_any_time", "any_text", "any_text_allowed", "any_time", "any_time_allowed", "as_stored"]
+__all__ = [
+    "allow_any_time",
+    "any_text",
+    "any_text_allowed",
+    "any_time",
+    "any_time_allowed",
+    "as_stored",
+    "reads_stored",
+]
 
 _TIME: Final[ContextVar[bool]] = ContextVar("any_time", default=False)
-_TEXT: Final[ContextVar[bool]] = ContextVar("any_text", default=False)
+_ANY, _STORED = 1, 2
+_TEXT: Final[ContextVar[int]] = ContextVar("any_text", default=0)
 
 
 class _Process:
@@ -53,7 +62,7 @@ def any_text() -> Iterator[None]:
 
     It is for reading, and taking back, what such names were given to before they were refused.
     """
-    token = _TEXT.set(True)
+    token = _TEXT.set(_ANY)
     try:
         yield
     finally:
@@ -62,7 +71,12 @@ def any_text() -> Iterator[None]:
 
 def any_text_allowed() -> bool:
     """Tell whether names and ids of any form are allowed here."""
-    return _TEXT.get()
+    return _TEXT.get() != 0
+
+
+def reads_stored() -> bool:
+    """Tell whether a record is made of a row that a table already holds."""
+    return _TEXT.get() == _STORED
 
 
 class as_stored:  # noqa: N801 - it stands where a function would, and a generator would take three times as long
@@ -71,11 +85,11 @@ class as_stored:  # noqa: N801 - it stands where a function would, and a generat
     __slots__ = ("_text", "_time")
 
     _time: Token[bool]
-    _text: Token[bool]
+    _text: Token[int]
 
     def __enter__(self) -> Self:
         self._time = _TIME.set(True)
-        self._text = _TEXT.set(True)
+        self._text = _TEXT.set(_STORED)
         return self
 
     def __exit__(self, *_: object) -> None:

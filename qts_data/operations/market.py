@@ -7,8 +7,6 @@ import datetime as dt
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-import sqlalchemy as sa
-
 from qts_data.bootstrap import checked_database, database_url, patient_config, require_current
 from qts_data.contracts import OHLCV
 from qts_data.contracts.instants import MAX_AHEAD, utc_fields
@@ -28,6 +26,7 @@ from qts_data.repositories import (
     TickRepository,
     UpsertReport,
 )
+from qts_data.repositories.market.clock import server_time
 from qts_data.writers import load_in_parts
 
 if TYPE_CHECKING:
@@ -283,7 +282,7 @@ async def find_bars(
 ) -> BarPage:
     """Read bars of a symbol that start in [start, end), and whether the symbol is known at all."""
     async with _market_connection(settings) as connection:
-        asked_at = cast("dt.datetime", await connection.scalar(sa.select(sa.func.now())))
+        asked_at = await server_time(connection)
         if of == "ohlcv_1d":
             daily = DailyBarReads(connection)
             bars = await daily.list_bars(symbol, start, end)

@@ -154,6 +154,32 @@ class FillIdentity:
                 ]
         return tuple((entry.broker, entry.account, one) for one in ids)
 
+    def other_report_ids(self, report: Reversal | Correction) -> tuple[str, ...]:
+        """Return other stored ids under which a redelivery of this bust or correction may be booked, or may wait.
+
+        These are its id with the neighbouring days, and its id from before a scope was declared. Whether the times are
+        near enough is for the caller to ask.
+        """
+        given = report.entry if isinstance(report, Correction) else report
+        if not given.id_scope or given.execution_id is None:
+            return ()
+        scopes, parts = [""], parse_scope(given.id_scope)
+        if "day" in parts:
+            day = dt.date.fromisoformat(parts["day"])
+            near = [day + dt.timedelta(days=shift) for shift in (-1, 1) if dt.date.min < day < dt.date.max]
+            scopes += [scope_text({**parts, "day": one.isoformat()}) for one in near]
+        return tuple(stored_execution_id(scope, given.execution_id) for scope in scopes)
+
+    def is_same_report(self, first: Reversal | Correction, second: Reversal | Correction) -> bool:
+        """Tell whether two busts or corrections, perhaps under different scopes, are one."""
+        if isinstance(first, Correction) and isinstance(second, Correction):
+            alike = first.corrects == second.corrects and not _differing(first.entry, second.entry)
+            market = first.entry.market
+            return alike and self._of_one_day(first.timestamp, second.timestamp, market)
+        if isinstance(first, Reversal) and isinstance(second, Reversal):
+            return first.reverses == second.reverses and self._of_one_day(first.timestamp, second.timestamp, None)
+        return False
+
     def is_redelivery(self, first: LedgerEntry, second: LedgerEntry) -> bool:
         """Tell whether two reports, perhaps under different scopes, are of one fill."""
         if _differing(first, second):

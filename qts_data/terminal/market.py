@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from qts_data.contracts.instants import start_of_day
+from qts_data.contracts.instants import end_of_day
 from qts_data.terminal.console import console, notes
 from qts_data.terminal.table import Table
 
@@ -66,7 +66,7 @@ def print_bars(
 
 def _end(bar: OHLCV, interval: str, zone: zoneinfo.ZoneInfo) -> dt.datetime:
     if interval == "1d":
-        return start_of_day("time", bar.time.astimezone(zone).date() + dt.timedelta(days=1), zone)
+        return end_of_day("time", bar.time.astimezone(zone).date(), zone)
     return bar.time + dt.timedelta(minutes=_MINUTES[interval])
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qts_data.database.pipeline import COMMIT, Pipeline, array
 from qts_data.repositories.book.booking import LOCK, lock_parameter
-from qts_data.repositories.book.next_fill import WRITE_NEXT
+from qts_data.repositories.book.next_fill import WRITE_NEXT, WRITE_NEXT_SCOPED
 from qts_data.rules.average_cost import Holding, Trade, apply
 from qts_data.rules.booked import Booked
 from qts_data.rules.booking import require_same_instrument
@@ -63,14 +63,11 @@ class NextFill:
         self._booked = Booked.of(0, entry, position.holding, after)
         self.pipeline = Pipeline(driver)
         self.pipeline.add(LOCK, lock_parameter([(entry.account, entry.symbol)]))
-        self.pipeline.add(
-            WRITE_NEXT,
-            *self._booked.row_without_id(),
-            str(position.last_ledger_id),
-            *map(str, position.holding),
-            array(stored for _, _, stored in other_keys),
-            kinds_of(entry),
-        )
+        values = [*self._booked.row_without_id(), str(position.last_ledger_id), *map(str, position.holding)]
+        if other_keys:
+            self.pipeline.add(WRITE_NEXT_SCOPED, *values, array(stored for _, _, stored in other_keys), kinds_of(entry))
+        else:
+            self.pipeline.add(WRITE_NEXT, *values)
         self.pipeline.add(COMMIT)
 
     def result(self, answers: list[Rows]) -> BookedFill | None:

@@ -111,7 +111,7 @@ def pgbench_scripts() -> dict[str, str]:
         bind(booking.WRITE_POSITIONS, position),
     ]
     # pgbench remembers no position: it expects whatever is there.
-    at_once = bind(WRITE_NEXT, [*(scalars[name] for name in WRITTEN), *EXPECTED, "'{}'", "''"])
+    at_once = bind(WRITE_NEXT, [*(scalars[name] for name in WRITTEN), *EXPECTED])
     end = ["COMMIT;", "\\endpipeline"]
     return {
         "pgbench, two round trips": "\n".join([*setting, *reads, *writes, *end]),

@@ -351,6 +351,57 @@ async def test_a_bust_finds_its_fill_by_the_stored_id(database_url: URL) -> None
         assert ids[2:] == [f"scope:day={day}" for day in ("2026-11-21/B1", "2026-11-20/C1/reversal", "2026-11-20/C1")]
 
 
+@pytest.mark.parametrize("scope", ["day", "day,symbol,order", None])
+@pytest.mark.parametrize("corrects", [False, True], ids=["bust", "correction"])
+@pytest.mark.parametrize("fill_first", [False, True], ids=["waits", "booked"])
+async def test_report_sent_again_after_midnight_is_the_same(
+    database_url: URL, scope: str | None, *, corrects: bool, fill_first: bool
+) -> None:
+    """One second before midnight, then one after it; None: before and after the scope was declared."""
+    before = FillIdentity(id_scopes={"test": scope} if scope else {})
+    original = fill(timestamp=MIDNIGHT - 60 * SECOND, order_id="7")
+    name = before.scoped(original).stored_execution_id
+
+    def report(at: dt.datetime) -> Reversal | Correction:
+        if corrects:
+            right = dataclasses.replace(original, execution_id="R", timestamp=at, price=original.price + 1)
+            return Correction(entry=right, corrects=name)
+        return Reversal(timestamp=at, broker="test", execution_id="R", reverses=name)
+
+    async def send(given: Reversal | Correction) -> BookedFill | None:
+        async with Database(database_url, identity=before) as book, book.transaction() as uow:
+            if isinstance(given, Correction):
+                return await uow.ledger.correct_fill(given)
+            return await uow.ledger.reverse_fill(given)
+
+    async def book_fill() -> None:
+        async with Database(database_url, identity=before) as book, book.transaction() as uow:
+            applied = (await uow.ledger.record_fill(original)).applied
+            assert len(applied) == (0 if fill_first else 1)
+
+    if fill_first:
+        await book_fill()
+    first = await send(report(MIDNIGHT - SECOND))
+    assert (first is not None) == fill_first
+    again = report(MIDNIGHT + SECOND)
+    second = await send(again if scope else _scoped_by_day(again))
+    assert (second is not None and second.duplicate) == fill_first
+    if not fill_first:
+        async with Database(database_url, identity=before) as book, book.reader() as reader:
+            assert len(await reader.ledger.list_pending_reports()) == 1
+        await book_fill()
+    async with Database(database_url, identity=before) as book, book.reader() as reader:
+        assert await reader.ledger.list_pending_reports() == []
+        assert len(await reader.ledger.list_entries()) == (3 if corrects else 2)
+
+
+def _scoped_by_day(report: Reversal | Correction) -> Reversal | Correction:
+    day = f"day={korean_day(report.timestamp)}"
+    if isinstance(report, Reversal):
+        return dataclasses.replace(report, id_scope=day)
+    return dataclasses.replace(report, entry=dataclasses.replace(report.entry, id_scope=day))
+
+
 async def test_a_bust_of_another_day_under_its_id_is_a_clash(database_url: URL) -> None:
     async with Database(database_url) as book, book.transaction() as uow:
         await uow.ledger.record_fill(fill())

@@ -251,7 +251,7 @@ async def test_markers_and_reasons_do_not_stop_a_recovery(
 ) -> None:
     await (await filled(tmp_path, 4)).close(empty=False)
     seed = seed_of("live/0f")
-    # A seal that is no seal, a tick with a number beyond all, and half a megabyte of beginnings of records.
+    # A seal without a length, a tick with a number beyond all, and half a megabyte of beginnings of records.
     odd = record(Kind.SEAL, 4, b"x", seed) + record(Kind.TICK, 1 << 63, b"x", seed) + b"\xfe\xfftk" * 131_072
     (file,) = files(tmp_path)
     file.write_bytes(file.read_bytes().rstrip(b"\0") + odd)
@@ -267,6 +267,6 @@ async def test_markers_and_reasons_do_not_stop_a_recovery(
     assert await stored(market) == list(range(4))
     assert 0 < len(writer.damages) < 10
     assert noted.read_bytes().startswith(reasons or b"/")
-    with pytest.raises(NotFound, match="no regular file"):
+    with pytest.raises(NotFound, match="not a regular file"):
         (tmp_path / "live.0a.000000.00000000000000000000.spool").symlink_to(noted)
         set_aside(tmp_path / "live.0a.000000.00000000000000000000.spool", 1, reason="")

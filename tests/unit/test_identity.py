@@ -25,6 +25,7 @@ from qts_data.contracts import (
     any_text,
 )
 from qts_data.contracts.identity import KnownTexts, check_asked, check_currency, check_identifier, check_name, names_of
+from qts_data.contracts.leniency import as_stored
 from qts_data.errors import InvalidRecord
 from qts_data.importers.tables import LEDGER, POSITIONS, Defaults, Header, RecordMaker, read_rows
 
@@ -73,6 +74,8 @@ ODD = [
     ("A\u2028B", "line separator, U\\+2028"),
     (unicodedata.normalize("NFD", "삼성"), "normal form C"),
     ("e\u0301", "normal form C"),
+    ("\uff21\uff22", "full-width .*U\\+FF21; write A"),
+    ("005930\uff0eKRX", "full-width .*write \\."),
 ]
 
 
@@ -180,11 +183,22 @@ def _record(layout: Any, row: dict[str, Any]) -> Any:
     return RecordMaker(header, Defaults()).make(next(iter(rows)))
 
 
+def test_currency_cannot_be_asked_for() -> None:
+    """Any text is allowed to names; `krw` and `KRW` still cannot be added up. A stored row is read."""
+    for record, values, _ in NAMED:
+        for name in {"currency", "fee_currency"} & values.keys():
+            with any_text(), pytest.raises(InvalidRecord, match=f"^{name}: .*not a currency code"):
+                record(**values | {name: "krw"})
+            with as_stored():
+                assert getattr(record(**values | {name: "krw"}), name) == "krw"
+
+
 def test_name_allowed_once_is_refused_outside_the_block() -> None:
     """Names that passed are remembered, but not those that a permission let through."""
     odd = "odd "
     with any_text():
         check_name("symbol", odd)
+    with as_stored():
         check_currency("currency", odd)
     with pytest.raises(InvalidRecord, match="ends with a blank"):
         check_name("symbol", odd)

@@ -158,7 +158,12 @@ class RiskConfigReader:
         return next((one for one in found if one.account == account), found[0] if found else None)
 
     async def limits_of(self, account: str) -> list[RiskLimit]:
-        """List the limits that hold for an account, in order of their names: its own, and defaults for the others."""
+        """List the limits that hold for an account, in order of their names: its own, and defaults for the others.
+
+        Raises:
+            InvalidRecord: No account can have this name.
+        """
+        check_asked(account=account)
         found = await self._list(_limit.account.in_((account, ALL_ACCOUNTS)))
         own = {one.config_key for one in found if one.account == account}
         return [one for one in found if one.account == account or one.config_key not in own]
@@ -168,7 +173,11 @@ class RiskConfigReader:
 
         Args:
             account: Only rows of this account; `*` for the defaults alone.
+
+        Raises:
+            InvalidRecord: No account can have this name.
         """
+        check_asked(account=account)
         return await self._list(*([] if account is None else [_limit.account == account]))
 
     async def list_changes(

@@ -96,7 +96,12 @@ class LedgerReader:
         )
 
     async def find_entries(self, broker: str, account: str, execution_id: str) -> list[BookedEntry]:
-        """List the entries of a broker's execution id in every scope, in the order of booking."""
+        """List the entries of a broker's execution id in every scope, in the order of booking.
+
+        Raises:
+            InvalidRecord: No entry can have such a name or id.
+        """
+        check_asked(broker=broker, account=account, execution_id=execution_id)
         stored = _entry.execution_id
         scoped = stored.startswith(SCOPE_PREFIX, autoescape=True) & (
             sa.func.substr(stored, sa.func.strpos(stored, "/") + 1) == execution_id

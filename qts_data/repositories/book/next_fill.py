@@ -12,12 +12,12 @@ from qts_data.database.pipeline import Statement
 from qts_data.repositories.book.booking import valuation
 from qts_data.repositories.book.ledger_rows import COLUMNS
 
-__all__ = ["EXPECTED", "WRITE_NEXT", "WRITTEN"]
+__all__ = ["EXPECTED", "WRITE_NEXT", "WRITE_NEXT_SCOPED", "WRITTEN"]
 
 WRITTEN: Final = [column for column in COLUMNS if column not in {"id", "recorded_at"}]
 """What `WRITE_NEXT` binds, before what it expects of the position."""
 EXPECTED: Final = ["last_ledger_id", "qty", "cost_basis", "realized_pnl"]
-"""What it expects. Behind that come the other ids of the fill, as an array, and the kinds of its scope."""
+"""What it expects. `WRITE_NEXT_SCOPED` binds two more: an array of other ids, and the kinds of the scope."""
 _number: Final = {column: f"${number}" for number, column in enumerate(WRITTEN, 1)}
 _expected: Final = {column: f"${number}" for number, column in enumerate(EXPECTED, len(WRITTEN) + 1)}
 _OTHER_IDS: Final = f"${len(WRITTEN) + len(EXPECTED) + 1}"
@@ -25,9 +25,25 @@ _KINDS: Final = f"${len(WRITTEN) + len(EXPECTED) + 2}"
 _EXPOSURE, _UNREALIZED, _SHARE = valuation(
     f"({_number['position_qty']} * p.mark_price)", _number["position_cost_basis"], "p.marked_equity"
 )
-WRITE_NEXT: Final = Statement(
-    "write_next_fill",
-    f"""
+_UNSCOPED: Final = f"""\
+           -- The longer way refuses an id without a scope where the broker's ids have one.
+           AND NOT EXISTS (SELECT FROM id_scopes AS s WHERE s.broker = {_number["broker"]})
+"""
+_LOOK: Final = f"""\
+           -- Whether it is the same fill is decided by the longer way.
+           AND NOT EXISTS (
+               SELECT FROM t_ledger AS l WHERE l.broker = {_number["broker"]} AND l.account = {_number["account"]}
+                  AND l.execution_id = ANY({_OTHER_IDS}::text[])
+           )
+           -- The longer way refuses another scope than the broker's, and records a new one.
+           AND EXISTS (SELECT FROM id_scopes AS s WHERE s.broker = {_number["broker"]} AND s.scope = {_KINDS})
+"""
+
+
+def _statement(name: str, look: str) -> Statement:
+    return Statement(
+        name,
+        f"""
     WITH held AS (
         SELECT FROM positions
          WHERE account = {_number["account"]} AND symbol = {_number["symbol"]}
@@ -37,15 +53,7 @@ WRITE_NEXT: Final = Statement(
            AND realized_pnl = {_expected["realized_pnl"]}::numeric
            -- The longer way looks whether one of them waits for this fill.
            AND NOT EXISTS (SELECT FROM pending_reports)
-           -- Whether it is the same fill is decided by the longer way.
-           AND NOT EXISTS (
-               SELECT FROM t_ledger AS l WHERE l.broker = {_number["broker"]} AND l.account = {_number["account"]}
-                  AND l.execution_id = ANY({_OTHER_IDS}::text[])
-           )
-           -- The longer way refuses a fill in another scope than its broker's, and records a new scope.
-           AND ({_KINDS}::text IS NULL OR {_KINDS}::text = COALESCE(
-               (SELECT s.scope FROM id_scopes AS s WHERE s.broker = {_number["broker"]}), ''))
-    ), entry AS (
+{look}    ), entry AS (
         INSERT INTO t_ledger ({", ".join(WRITTEN)}, recorded_at)
         SELECT {", ".join(f"{_number[column]}::{COLUMNS[column]}" for column in WRITTEN)}, clock_timestamp()
           FROM held
@@ -61,4 +69,9 @@ WRITE_NEXT: Final = Statement(
  RETURNING entry.id, p.symbol, p.mark_price, p.exposure_value, p.exposure_pct, p.unrealized_pnl, p.marked_at,
            p.updated_at
     """,
-)
+    )
+
+
+WRITE_NEXT: Final = _statement("write_next_fill", _UNSCOPED)
+WRITE_NEXT_SCOPED: Final = _statement("write_next_scoped_fill", _LOOK)
+"""The same for a fill whose id has a scope: it may be booked under another id."""

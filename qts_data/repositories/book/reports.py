@@ -66,6 +66,11 @@ _KEEP: Final = Statement(
     "ON CONFLICT (broker, account, execution_id) DO UPDATE SET received_at = p.received_at "
     f"RETURNING {', '.join(f'p.{column}' for column in PENDING_COLUMNS)}",
 )
+_READ_WAITING: Final = Statement(
+    "read_waiting_reports",
+    f"SELECT {', '.join(PENDING_COLUMNS)} FROM pending_reports "
+    "WHERE broker = $1 AND account = $2 AND execution_id = ANY($3::text[])",
+)
 _TAKE_WAITING: Final = Statement(
     "take_waiting_reports",
     "DELETE FROM pending_reports AS p USING unnest($1::text[], $2::text[], $3::text[]) AS k(broker, account, fill) "
@@ -199,7 +204,9 @@ def _repeated(
     identity: FillIdentity,
 ) -> BookedFill:
     """The first result of a report that comes again."""
-    if undone.entry.key != report.reversal_of(original.entry).key:
+    suffix = "/reversal" if isinstance(report, Correction) else ""
+    others = {f"{one}{suffix}" for one in identity.other_report_ids(report)}
+    if undone.entry.key != report.reversal_of(original.entry).key and undone.entry.stored_execution_id not in others:
         raise LedgerConflict("another report took this fill back", booked=str(undone.entry), given=str(report))
     if isinstance(report, Reversal):
         identity.require_same_day(undone.entry, report.timestamp, report)
@@ -212,6 +219,13 @@ def _repeated(
 
 
 async def _keep(driver: Driver, report: Report, identity: FillIdentity) -> None:
+    broker, account, _ = report.key
+    pipeline = Pipeline(driver)
+    pipeline.add(_READ_WAITING, broker, account, array(identity.other_report_ids(report)))
+    (rows,) = await pipeline.run()
+    # Near midnight it may wait with the other day in its id.
+    if any(identity.is_same_report(report_of(row), report) for row in rows):
+        return
     pipeline = Pipeline(driver)
     pipeline.add(_KEEP, *_row_of(report))
     ((row,),) = await pipeline.run()

@@ -16,6 +16,7 @@ from qts_data.contracts.identity import check_asked
 from qts_data.contracts.instants import utc, utc_fields, utc_or_none
 from qts_data.errors import InvalidRecord
 from qts_data.repositories.market.bars.refresh import retention_cutoff
+from qts_data.repositories.market.clock import server_time
 from qts_data.repositories.market.reports import TimeRange, merged
 from qts_data.repositories.market.sessions import minute_after, minute_of, sessions_between, trading_minutes
 
@@ -157,7 +158,7 @@ async def find_gaps(
             reason=f"minutes before {cutoff:%Y-%m-%d %H:%M} UTC are dropped by retention; what is missing there "
             "cannot be told",
         )
-    now: dt.datetime = await connection.scalar(sa.text("SELECT now()"))
+    now = await server_time(connection)
     # The minute under way, and those to come, are not missing.
     first, last = minute_after(start), minute_of(min(end, now))
     sessions = await asyncio.to_thread(sessions_between, calendar, start, min(end, now))
@@ -211,7 +212,7 @@ async def find_stale(
     as_of: dt.datetime | None,
 ) -> list[StaleFeed]:
     """The work of `TickReads.stale_feeds`; `feeds` are symbol, source and last tick."""
-    now: dt.datetime = utc_or_none("as_of", as_of) or await connection.scalar(sa.text("SELECT now()"))
+    now: dt.datetime = utc_or_none("as_of", as_of) or await server_time(connection)
     since = now - alive_within
     trading = await asyncio.to_thread(trading_minutes, calendar, since, now)
     found = []

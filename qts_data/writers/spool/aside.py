@@ -37,7 +37,7 @@ def keep(path: Path, directory: Path, reasons: Sequence[str]) -> Path:
 
 
 def move(path: Path, directory: Path, reasons: Sequence[str]) -> Path:
-    """Move aside what is no file of a spool, unread, with the reasons beside it; returns where it is then."""
+    """Move aside a path that no spool has, unread, with the reasons beside it; returns where it is then."""
     _make(directory)
     names = (directory / (f"{path.name}.{number}" if number else path.name) for number in itertools.count())
     moved = next(name for name in names if not os.path.lexists(name))

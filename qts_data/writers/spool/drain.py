@@ -7,11 +7,12 @@ import errno
 import logging
 from typing import TYPE_CHECKING, Final
 
+from qts_data.errors import SpoolRefused
 from qts_data.writers.spool.aside import keep, move, note, sync_directory
 from qts_data.writers.spool.files import write_list
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from qts_data.writers.spool.files import Listed
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     from qts_data.writers.spool.left import Left
     from qts_data.writers.spool.scan import Scan
 
-__all__ = ["FULL", "keep_damaged", "remove_drained", "set_foreign_aside"]
+__all__ = [
+    "FULL",
+    "disk_errors",
+    "keep_damaged",
+    "refusal",
+    "remove_drained",
+    "remove_stored",
+    "set_foreign_aside",
+    "write_if_room",
+]
 
 _log = logging.getLogger(__name__)
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -36,19 +46,20 @@ def remove_drained(head: Path, table: str, rest: Sequence[Listed], files: Sequen
     Raises:
         OSError: The disk refused, for another reason than a lack of room.
     """
-    if not _written(head, table, rest) and files:
+    if not write_if_room(head, table, rest) and files:
         for path in files[:-1]:
             path.unlink(missing_ok=True)
-        if not _written(head, table, rest):
+        if not write_if_room(head, table, rest):
             files[-1].unlink(missing_ok=True)
-            if not _written(head, table, rest):
+            if not write_if_room(head, table, rest):
                 _log.warning("the disk has no room for %s; it is written with the next file of the spool", head)
     for path in files:
         path.unlink(missing_ok=True)
     sync_directory(head.parent)
 
 
-def _written(head: Path, table: str, rest: Sequence[Listed]) -> bool:
+def write_if_room(head: Path, table: str, rest: Sequence[Listed]) -> bool:
+    """Write the list of files; returns False where the disk has no room."""
     try:
         write_list(head, table, rest)
     except OSError as error:
@@ -56,6 +67,41 @@ def _written(head: Path, table: str, rest: Sequence[Listed]) -> bool:
             raise
         return False
     return True
+
+
+def remove_stored(full: list[tuple[int, Path]], stored: int) -> None:
+    """Remove full files whose ticks are all stored, the oldest first.
+
+    Args:
+        full: Files, each with the number behind its ticks; those removed are taken out.
+        stored: Ticks of their stream in the table.
+    """
+    path: Path | None = None
+    while full and full[0][0] <= stored:
+        path = full[0][1]
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("%s is not needed any more and cannot be removed: %s", path, error)
+            return
+        # Not before: a file that stays while the next one goes would look like a damaged spool.
+        full.pop(0)
+    if path is not None:
+        sync_directory(path.parent)
+
+
+def refusal(error: OSError, directory: Path) -> SpoolRefused:
+    """Make our error of the disk's."""
+    return SpoolRefused(f"the disk of the spool {directory} refused: {error}", errno=error.errno)
+
+
+@contextlib.contextmanager
+def disk_errors(directory: Path) -> Iterator[None]:
+    """Raise our error instead of the disk's inside the block."""
+    try:
+        yield
+    except OSError as error:
+        raise refusal(error, directory) from error
 
 
 def keep_damaged(left: Left, missing: Sequence[Damage], aside: Path) -> None:

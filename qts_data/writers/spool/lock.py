@@ -60,13 +60,18 @@ class SpoolLock:
         self._handle = _locked(path)
         close_in_forks(self)
 
-    def is_held(self) -> bool:
-        """Tell whether the file is still this holder's: it was not removed, and not replaced."""
-        return is_at(self._handle, self._path)
+    def prove(self) -> None:
+        """Prove that the file is still this holder's.
+
+        Raises:
+            OSError: It was removed or replaced.
+        """
+        if not is_at(self._handle, self._path):
+            raise OSError(errno.ESTALE, f"the lock {self._path} was removed or replaced while its writer held it")
 
     def restore(self) -> None:
         """Make the file anew if it was removed. The caller holds the lock of a file that it writes meanwhile."""
-        if self.is_held():
+        if is_at(self._handle, self._path):
             return
         try:
             new = _locked(self._path)
@@ -78,7 +83,7 @@ class SpoolLock:
 
     def release(self) -> None:
         """Remove the file and let the next writer in; a second call does nothing."""
-        if self._handle >= 0 and self.is_held():  # that of another writer stays
+        if self._handle >= 0 and is_at(self._handle, self._path):  # that of another writer stays
             with contextlib.suppress(OSError):
                 self._path.unlink()
         self.close()

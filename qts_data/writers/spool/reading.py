@@ -34,7 +34,7 @@ _PLAIN: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Unreadable(Exception):
-    """A path of a spool is no regular file, or larger than any file of a spool."""
+    """A path of a spool is not a regular file, or larger than any file of a spool."""
 
 
 def read_regular(path: Path, most: int) -> bytes:
@@ -66,7 +66,7 @@ def refuse_special(found: os.stat_result) -> None:
     """
     if not stat.S_ISREG(found.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else f"of the kind {stat.filemode(found.st_mode)[0]!r}"
-        raise Unreadable(f"is no regular file, but {kind}; it was not read")
+        raise Unreadable(f"is not a regular file, but {kind}; it was not read")
 
 
 def refuse_large(found: os.stat_result, most: int) -> None:

@@ -103,7 +103,7 @@ def _refuse(path: Path, its_table: str, table: str) -> None:
 
 def _contents(directory: Path, name: str, found: Scan) -> dict[str, list[tuple[Path, FileContent]]]:
     """Read the files; one belongs to the stream that its head names, and by its name where that is damaged."""
-    pattern = re.compile(re.escape(name) + r"\.([0-9a-f-]+)\.(\d{6,})\.(\d{20})\.spool")
+    pattern = re.compile(re.escape(name) + r"\.([0-9a-f-]+)\.\d{6,}\.\d{20}\.spool")
     contents: dict[str, list[tuple[Path, FileContent]]] = {}
     for by_name, files in _by_stream(directory, name, pattern, found, MOST_SEGMENT_BYTES).items():
         for path in files:
@@ -179,8 +179,11 @@ def _put_in_order(left: Left, contents: list[tuple[Path, FileContent]]) -> None:
 
 def _head_by_name(left: Left, path: Path, content: FileContent) -> Head:
     _, ordinal, first, _ = path.name.rsplit(".", 3)
-    lowest = min([int(first), *(one.number for one in content.ticks)])
-    return Head(left.stream, "", int(ordinal), lowest, left.position)
+    known = [one.number for one in content.ticks]
+    # A number that no writer gives says nothing about the stream.
+    if int(first) <= MOST_NUMBER:
+        known.append(int(first))
+    return Head(left.stream, "", min(int(ordinal), MOST_NUMBER - 1), min(known, default=0), left.position)
 
 
 def _take_file(left: Left, head: Head, path: Path, content: FileContent) -> int:

@@ -18,16 +18,25 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-from qts_data.errors import ConfigurationError, SpoolRefused, WriterClosed
+from qts_data.errors import ConfigurationError, WriterClosed
 from qts_data.writers.spool.aside import sync_directory
-from qts_data.writers.spool.drain import FULL, keep_damaged, remove_drained, set_foreign_aside
+from qts_data.writers.spool.drain import (
+    FULL,
+    disk_errors,
+    keep_damaged,
+    refusal,
+    remove_drained,
+    remove_stored,
+    set_foreign_aside,
+    write_if_room,
+)
 from qts_data.writers.spool.files import Listed, Segment, write_list
 from qts_data.writers.spool.format import Head, Kind, encode_tick, record, seed_of
 from qts_data.writers.spool.lock import SpoolLock, refuse_held
 from qts_data.writers.spool.scan import listed, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from qts_data.contracts import TickData
@@ -87,8 +96,7 @@ class Spool:
         self._idle.set()
         self._refused: OSError | None = None  # of a flush that no caller waited for; the next one is given it
         self._failure: OSError | None = None
-        self.unread: list[Damage] = []
-        """Paths that were no files of a spool, and were moved aside at the start."""
+        self.unread: list[Damage] = []  # paths that no spool has, moved aside at the start
 
     async def open(self, stream: str) -> list[Left]:
         """Take the lock, read what earlier writers left, and begin the files of a stream.
@@ -106,7 +114,7 @@ class Spool:
         """
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"spool {self._name}")
         try:
-            with _refused(self._directory):
+            with disk_errors(self._directory):
                 return await self._in_thread(lambda: self._open(stream))
         except BaseException:
             await self._in_thread(self._leave)
@@ -125,11 +133,11 @@ class Spool:
         Once this writer has taken a tick, its place in the source is fixed.
         """
         position = left.position + stored
-        if self._has_taken or position <= self._stream.position:
-            return
-        self._stream = self._stream._replace(position=position)
-        with _refused(self._directory):
-            await self._in_thread(self._list_again)
+        if not self._has_taken and position > self._stream.position:
+            self._stream = self._stream._replace(position=position)
+            with disk_errors(self._directory):
+                streams = [*listed(self._left), self._stream]
+                await self._in_thread(lambda: write_if_room(self._head, self._table, streams))
 
     @property
     def waiting(self) -> int:
@@ -154,12 +162,12 @@ class Spool:
         """
         refused, self._refused = self._refused, None
         if refused is not None:
-            raise _refusal(refused, self._directory) from refused
+            raise refusal(refused, self._directory) from refused
         self._append(tick, None)
 
     def _append(self, tick: TickData, written: asyncio.Future[None] | None) -> None:
         if self._failure is not None:
-            raise _refusal(self._failure, self._directory) from self._failure
+            raise refusal(self._failure, self._directory) from self._failure
         if self._thread is None:
             raise WriterClosed(f"the spool {self._directory} of {self._name} is closed")
         self._waiting.append((tick, encode_tick(tick), written))
@@ -184,7 +192,7 @@ class Spool:
         Raises:
             SpoolRefused: The disk refused to set a damaged file aside; nothing was removed.
         """
-        with _refused(self._directory):
+        with disk_errors(self._directory):
             await self._in_thread(lambda: self._remove_left(left, missing))
 
     async def set_aside(self, left: Left, missing: Sequence[Damage]) -> None:
@@ -193,7 +201,7 @@ class Spool:
         Raises:
             SpoolRefused: The disk refused.
         """
-        with _refused(self._directory):
+        with disk_errors(self._directory):
             await self._in_thread(lambda: keep_damaged(left, missing, self._aside))
 
     async def forget(self, stored: int) -> None:
@@ -202,7 +210,7 @@ class Spool:
         What the disk refuses to remove is tried again the next time.
         """
         if self._full and self._full[0][0] <= stored:
-            await self._in_thread(lambda: self._forget(stored))
+            await self._in_thread(lambda: remove_stored(self._full, stored))
 
     async def flush(self) -> None:
         """Wait until every tick so far is on the disk, or was refused."""
@@ -273,7 +281,7 @@ class Spool:
                 self._next += 1
                 self._refused = error
             elif not future.done():
-                future.set_exception(_refusal(error, self._directory))
+                future.set_exception(refusal(error, self._directory))
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
         """Run in the spool's thread, to its end, also when the caller is cancelled."""
@@ -308,16 +316,16 @@ class Spool:
         except OSError as error:
             if error.errno not in FULL or not any(left.files for left in found.left):
                 raise
-            # What earlier writers left is sent, which makes room; a tick that comes before is refused.
+            # Sending them makes room; a tick that comes before is refused.
             _log.warning("the disk of %s has no room for a new file until others are drained: %s", self._head, error)
         return list(found.left)
 
     def _leave(self) -> None:
-        if self._segment is not None:
-            self._segment.close()
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            segment.close()
             self._unlist()
-            self._segment.path.unlink(missing_ok=True)
-            self._segment = None
+            segment.path.unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.release()
 
@@ -341,24 +349,12 @@ class Spool:
         self._stream = self._stream._replace(files=head.ordinal + 1)
         old, self._segment = self._segment, new
         if old is None:
-            # Until now the lock alone kept other writers out.
-            self._prove_lock()
+            if self._lock is not None:  # until now it alone kept other writers out
+                self._lock.prove()
         else:
             self._full.append((self._next, old.path))
             old.seal(self._next)
         return new
-
-    def _prove_lock(self) -> None:
-        if self._lock is None or not self._lock.is_held():
-            lock = f"{self._directory / self._name}.lock"
-            raise OSError(errno.ESTALE, f"the lock {lock} was removed or replaced while its writer held it")
-
-    def _list_again(self) -> None:
-        try:
-            write_list(self._head, self._table, [*listed(self._left), self._stream])
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
 
     def _write_block(self, block: list[bytes], first: int) -> int:
         """Write records in as few flushes as the files allow; returns how many."""
@@ -381,18 +377,6 @@ class Spool:
                 self._next_segment()
         return len(block)
 
-    def _forget(self, stored: int) -> None:
-        while self._full and self._full[0][0] <= stored:
-            path = self._full[0][1]
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                _log.warning("%s is not needed any more and cannot be removed: %s", path, error)
-                return
-            # Not before: a file that stays while the next one goes would look like a damaged spool.
-            self._full.pop(0)
-        sync_directory(self._directory)
-
     def _remove_left(self, left: Left, missing: Sequence[Damage]) -> None:
         if missing:
             keep_damaged(left, missing, self._aside)
@@ -402,9 +386,8 @@ class Spool:
 
     def _close(self, *, empty: bool) -> None:
         try:
-            last: list[Path] = []
+            last = [] if self._segment is None else [self._segment.path]
             if self._segment is not None:
-                last = [self._segment.path]
                 self._segment.seal(self._next)
             if empty and not self._left:
                 self._head.unlink(missing_ok=True)
@@ -415,15 +398,3 @@ class Spool:
             self._segment = None
             if self._lock is not None:
                 self._lock.release()
-
-
-def _refusal(error: OSError, directory: Path) -> SpoolRefused:
-    return SpoolRefused(f"the disk of the spool {directory} refused: {error}", errno=error.errno)
-
-
-@contextlib.contextmanager
-def _refused(directory: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _refusal(error, directory) from error

@@ -1,0 +1,20 @@
+"""The server's clock, by which bars close and feeds fall silent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+__all__ = ["server_time"]
+
+
+async def server_time(connection: AsyncConnection) -> dt.datetime:
+    """Return the server's time at the begin of the transaction, in UTC."""
+    now: dt.datetime = await connection.scalar(sa.text("SELECT now()"))
+    return now
