@@ -15,6 +15,7 @@ from qts_data.cache.prechecks import effective_limits, precheck_together
 from qts_data.cache.states import ManagerStates
 from qts_data.contracts.cache import CacheType
 from qts_data.contracts.config import ALL_ACCOUNTS
+from qts_data.contracts.identity import check_asked
 from qts_data.contracts.live import Precheck
 from qts_data.errors import InvalidRecord
 
@@ -83,6 +84,7 @@ class CacheManager(ManagerStates):
         """
         if self._closed:
             self._require_open()
+        check_asked(symbol=symbol, account=account)
 
         async def load() -> Position | None:
             return await self._loaders.position(symbol, account)
@@ -163,11 +165,13 @@ class CacheManager(ManagerStates):
         A price lives for its TTL, counted from its `quoted_at`. `get_price_age` tells one that is too old from none.
         """
         self._require_open()
+        check_asked(symbol=symbol)
         return (await self._market.price(symbol)).reading
 
     async def get_price_age(self, symbol: str) -> float | None:
         """The age in seconds of the last price that the cache holds, even if it is too old; None without one."""
         self._require_open()
+        check_asked(symbol=symbol)
         return (await self._market.price(symbol)).age_seconds
 
     async def push_price(self, quote: Quote) -> bool:
@@ -189,6 +193,7 @@ class CacheManager(ManagerStates):
             levels: Most levels of each side, 1 or more.
         """
         self._require_open()
+        check_asked(symbol=symbol)
         if isinstance(levels, bool) or not isinstance(levels, int) or not 1 <= levels <= _MOST_LEVELS:
             raise InvalidRecord(field="levels", reason=f"must be a whole number of 1 to {_MOST_LEVELS}, is {levels!r}")
         return await self._market.book(symbol, levels)
@@ -205,6 +210,7 @@ class CacheManager(ManagerStates):
     async def get_order(self, order_id: str) -> OrderState | None:
         """The order as the engine last pushed it; None if that is too long ago."""
         self._require_open()
+        check_asked(order_id=order_id)
         found = await self.aside.read(self._keys.key(CacheType.ORDER, order_id), self._plans.order)
         return None if isinstance(found, Missing) else found
 
@@ -228,6 +234,7 @@ class CacheManager(ManagerStates):
         None if there are none.
         """
         self._require_open()
+        check_asked(account=account)
         own, common = await asyncio.gather(self._stored_risk(account), self._stored_risk(ALL_ACCOUNTS))
         return effective_limits(account, own, common)
 
@@ -238,6 +245,7 @@ class CacheManager(ManagerStates):
     async def get_strategy(self, strategy_id: str) -> StrategyParameters | None:
         """The parameters of a strategy, or None without any."""
         self._require_open()
+        check_asked(strategy_id=strategy_id)
 
         async def load() -> StrategyParameters | None:
             return await self._loaders.strategy(strategy_id)
@@ -251,10 +259,12 @@ class CacheManager(ManagerStates):
             account: The account whose limits changed. Those of all accounts are read again in any case, by every
                 account in every process: they have a key of their own.
         """
+        check_asked(account=account)
         await self._invalidate(CacheType.RISK, *dict.fromkeys((account, ALL_ACCOUNTS)))
 
     async def strategy_changed(self, strategy_id: str) -> None:
         """Call it after the commit that changed parameters: nobody is served those of before."""
+        check_asked(strategy_id=strategy_id)
         await self._invalidate(CacheType.STRATEGY, strategy_id)
 
     # All together
@@ -269,6 +279,7 @@ class CacheManager(ManagerStates):
             DatabaseError: The cache had nothing to be trusted, and the database failed.
         """
         self._require_open()
+        check_asked(symbol=symbol, account=account, strategy_id=strategy_id)
         keys = self._keys
         names = (
             keys.key(CacheType.PRICE, symbol),

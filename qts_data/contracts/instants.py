@@ -162,7 +162,7 @@ def end_of_day(field: str, day: dt.date, zone: ZoneInfo) -> dt.datetime:
         InvalidRecord: See `start_of_day`; or it is the last day of the year 9999.
     """
     if day == dt.date.max:
-        raise InvalidRecord(field=field, reason=f"{day} ends after the year 9999")
+        raise InvalidRecord(field=field, reason=f"the end of {day} is outside the years 1 to 9999")
     return start_of_day(field, day + dt.timedelta(days=1), zone)
 
 

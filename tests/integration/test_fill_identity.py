@@ -364,7 +364,7 @@ async def test_report_sent_again_after_midnight_is_the_same(
 
     def report(at: dt.datetime) -> Reversal | Correction:
         if corrects:
-            right = dataclasses.replace(original, execution_id="R", timestamp=at, price=original.price + 1)
+            right = dataclasses.replace(original, execution_id="R", timestamp=at, strategy_tag="right")
             return Correction(entry=right, corrects=name)
         return Reversal(timestamp=at, broker="test", execution_id="R", reverses=name)
 

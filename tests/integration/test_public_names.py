@@ -14,7 +14,7 @@ from qts_data.adapters import InMemoryAdapter, TimescaleDBAdapter
 from qts_data.cache import CacheManager
 from qts_data.cache.memory import MemoryCache
 from qts_data.contracts.cache import CacheConfig
-from qts_data.errors import InvalidRecord
+from qts_data.errors import InvalidRecord, QtsDataError
 from qts_data.repositories import Database, Reader, UnitOfWork
 from tests.fixtures.cache_rows import Source
 
@@ -56,10 +56,16 @@ async def answer(made: Any) -> None:
             break
 
 
+# A listener of `Database.on_changed` gets names of stored rows, which may be odd.
+LISTENERS: Final = {"CacheManager.position_changed"}
+
+
 async def takes(owner: Any) -> tuple[list[str], int]:
     """The methods that take an odd name, and how many were asked."""
     wrong, asked = [], 0
     for label, method in methods(owner):
+        if label in LISTENERS:
+            continue
         parameters = inspect.signature(method).parameters.values()
         given = {
             one.name: OTHERS.get(one.name, "A") for one in parameters if one.default is one.empty or one.name in NAMES
@@ -70,8 +76,8 @@ async def takes(owner: Any) -> tuple[list[str], int]:
             asked += 1
             try:
                 await answer(method(**given | {one.name: "x "}))
-            except InvalidRecord as error:
-                refused = "ends with a blank" in error.reason
+            except QtsDataError as error:
+                refused = isinstance(error, InvalidRecord) and "ends with a blank" in error.reason
             else:
                 refused = False
             if not refused:

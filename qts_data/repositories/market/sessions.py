@@ -19,6 +19,8 @@ _MINUTE: Final = dt.timedelta(minutes=1)
 _DAY: Final = dt.timedelta(days=1)
 # A calendar of days without a session is none: the longest holidays are shorter than this.
 _MARGIN: Final = dt.timedelta(days=20)
+# Whole years that pandas counts in nanoseconds.
+_FIRST_YEAR, _LAST_YEAR = 1678, 2261
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,9 @@ def _calendar(name: str, start: dt.datetime, end: dt.datetime) -> Any:
 @functools.lru_cache(maxsize=8)
 def _calendar_of_years(name: str, first: int, last: int) -> Any:
     calendars = require("exchange_calendars")
+    if not _FIRST_YEAR <= first <= last <= _LAST_YEAR:
+        reason = f"the calendar {name} cannot tell before {_FIRST_YEAR} or after {_LAST_YEAR}"
+        raise InvalidRecord(field="start" if first < _FIRST_YEAR else "end", reason=reason)
     try:
         with warnings.catch_warnings():
             # It asks pandas in the manner of earlier versions.
