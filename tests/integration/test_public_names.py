@@ -30,7 +30,7 @@ NAMES: Final = {
 AT: Final = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
 OTHERS: Final[dict[str, Any]] = {
     "start": AT, "end": AT + dt.timedelta(hours=1), "day": AT.date(), "interval": "1m", "at": AT, "price": Decimal(1),
-    "reason": "r", "calendar": "XKRX", "value": Decimal(1), "days": [AT.date()], "scope": "day", "limit": 1,
+    "reason": "r", "calendar": "XKRX", "value": Decimal(1), "share": Decimal(1), "days": [AT.date()], "scope": "day", "limit": 1,
     "description": None, "time": AT, "after": AT, "first": AT.date(), "last": AT.date(), "ticks": [], "silent_for":
     dt.timedelta(minutes=1), "order": None,
 }  # fmt: skip
@@ -99,7 +99,7 @@ async def test_public_methods_refuse_a_name_with_a_blank(database_url: URL, kind
                 wrong, asked = await takes(manager)
         else:
             wrong, asked = await takes(InMemoryAdapter() if kind == "memory" else TimescaleDBAdapter(database))
-    assert wrong == []
+    assert not wrong, "; ".join(wrong)
     assert asked > 3
 
 

@@ -129,6 +129,7 @@ class StrategyRepository(StrategyReader):
         Raises:
             NotFound: There is none.
         """
+        check_asked(strategy_id=strategy_id, param_name=param_name)
         where = _parameter.strategy_id == strategy_id, _parameter.param_name == param_name
         await _delete(self._connection, Parameter, where, f"strategy {strategy_id!r} has no parameter {param_name!r}")
 
@@ -221,6 +222,7 @@ class RiskConfigRepository(RiskConfigReader):
         Raises:
             NotFound: There is none.
         """
+        check_asked(config_key=config_key, account=account)
         whose = "" if account == ALL_ACCOUNTS else f" of the account {account!r}"
         where = _limit.config_key == config_key, _limit.account == account
         await _delete(self._connection, RiskConfig, where, f"no risk limit {config_key!r}{whose} is set")

@@ -255,6 +255,7 @@ class PositionRepository(PositionReader):
             account: Its account.
             share: exposure_value as a share of the equity; 0.05 means 5 %.
         """
+        check_asked(symbol=symbol, account=account)
         statement = sa.update(Row).where(_position.account == account, _position.symbol == symbol)
         with translated_errors():
             await self._connection.execute(statement.values(exposure_pct=share))

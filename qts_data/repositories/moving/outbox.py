@@ -128,6 +128,7 @@ class Outbox:
     """
 
     def __init__(self, connection: AsyncConnection, destination: str) -> None:
+        check_asked(destination=destination)
         self._connection = connection
         self._destination = destination
 

@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 from typing import TYPE_CHECKING
 
+from qts_data.contracts.identity import check_asked
 from qts_data.contracts.instants import utc
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
@@ -85,6 +86,7 @@ class TickRepository(TickReads):
         """
         if continues and batch is None:
             raise InvalidRecord(field="batch", reason="a piece of a feed needs the name of the batch")
+        check_asked(source=source)
         with translated_errors():
             known: IngestReport | None = None
             if batch is not None:
