@@ -55,6 +55,7 @@ lock: $(STAMP) ## Pin the dependencies anew
 	$(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.lock
 
-clean: ## Remove the virtual environment, caches and the development server's data
+clean: ## Stop the servers of dev and demo; remove their data, the virtual environment and caches
 	@test ! -x $(BIN)/qts-data || $(BIN)/qts-data dev down --delete
+	@test ! -x $(BIN)/qts-data || test ! -e .qts/demo || QTS_DEV_DIRECTORY=.qts/demo $(BIN)/qts-data dev down --delete
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -83,7 +83,7 @@ def run_online() -> None:
     url = parse_url(arguments["url"]) if "url" in arguments else config.attributes.get("url")
     with migration_connection(
         url or bootstrap.database_url(settings),
-        connect_timeout_seconds=settings.connect_timeout_seconds,
+        config=settings.database,
         wait_seconds=settings.migration_wait_seconds,
         lock_timeout_seconds=settings.migration_lock_timeout_seconds,
         statement_timeout_seconds=settings.migration_statement_timeout_seconds,

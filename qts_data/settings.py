@@ -1,17 +1,39 @@
-"""Every `QTS_*` environment variable: typed, validated once, read only by the command line and the bootstrap."""
+"""Every setting: typed, validated once, read only by the command line and the bootstrap.
+
+`Settings` nests the configuration classes. Their fields are settings by themselves: see `config_sources.knobs_of`.
+"""
 
 from __future__ import annotations
 
+import re
 import zoneinfo
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from qts_data.config_sources import knobs_of, nested, read_sources
+from qts_data.contracts.cache import CacheConfig
+from qts_data.database.engine import DatabaseConfig
 from qts_data.errors import ConfigurationError
 
-__all__ = ["Settings", "load_settings"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic.fields import FieldInfo
+
+    from qts_data.config_sources import Found, Knob
+
+__all__ = ["KNOBS", "Settings", "load_settings"]
 
 
 def _known_zone(name: str) -> str:
@@ -23,64 +45,21 @@ def _known_zone(name: str) -> str:
     return name
 
 
-def _addresses(text: str | None) -> str | None:
-    for address in (text or "").split(",") if text else ():
-        host, _, port = address.strip().rpartition(":")
-        if not host or not port.isdecimal():
-            raise ValueError(f"{address!r} is no host:port; write them divided by commas")
-    return text
-
-
 class Settings(BaseSettings):
-    """The environment, as values.
+    """The settings, as values.
+
+    Values that are passed win over the environment, the environment over `.env`, and `.env` over `qts-data.toml`.
 
     Attributes:
         database_url: `QTS_DATABASE_URL`, such as `timescaledb+psycopg://qts:secret@localhost:5432/qts`;
             None falls back to the development server of this project, if it runs.
-        database_pool_min: `QTS_DATABASE_POOL_MIN`, connections that are kept open.
-        database_pool_max: `QTS_DATABASE_POOL_MAX`, most connections at a time.
-        database_pool_timeout_seconds: `QTS_DATABASE_POOL_TIMEOUT_SECONDS`, longest wait for a free one.
-        database_statement_timeout_seconds: `QTS_DATABASE_STATEMENT_TIMEOUT_SECONDS`, longest run of a statement.
-        database_lock_timeout_seconds: `QTS_DATABASE_LOCK_TIMEOUT_SECONDS`, longest wait for a lock.
-        database_tls_mode: `QTS_DATABASE_TLS_MODE`, libpq's sslmode, such as verify-full.
-        database_tls_root_certificate: `QTS_DATABASE_TLS_ROOT_CERTIFICATE`, file that the server's certificate is
-            checked with.
-        database_tls_certificate: `QTS_DATABASE_TLS_CERTIFICATE`, file with the client's certificate.
-        database_tls_key: `QTS_DATABASE_TLS_KEY`, file with its key.
-        redis_url: `QTS_REDIS_URL`, `redis://`, `rediss://` or `unix://`; stands for host to tls below.
-        redis_host: `QTS_REDIS_HOST`, the server of the hot tier.
-        redis_port: `QTS_REDIS_PORT`, its port.
-        redis_db: `QTS_REDIS_DB`, number of its database.
-        redis_username: `QTS_REDIS_USERNAME`, ACL user.
-        redis_password: `QTS_REDIS_PASSWORD`, its password.
-        redis_tls: `QTS_REDIS_TLS`, whether to encrypt.
-        redis_tls_root_certificate: `QTS_REDIS_TLS_ROOT_CERTIFICATE`, file that its certificate is checked with.
-        redis_sentinels: `QTS_REDIS_SENTINELS`, `host:port` of each Sentinel, divided by commas.
-        redis_sentinel_master: `QTS_REDIS_SENTINEL_MASTER`, the name that they watch the master under.
-        redis_sentinel_username: `QTS_REDIS_SENTINEL_USERNAME`, ACL user of the Sentinels.
-        redis_sentinel_password: `QTS_REDIS_SENTINEL_PASSWORD`, its password.
-        redis_cluster: `QTS_REDIS_CLUSTER`, whether the server belongs to a Redis Cluster.
-        redis_prefix: `QTS_REDIS_PREFIX`, begins every key.
-        redis_price_ttl_ms: `QTS_REDIS_PRICE_TTL_MS`, milliseconds for which a price may be served.
-        redis_position_ttl_ms: `QTS_REDIS_POSITION_TTL_MS`, the same for a position.
-        redis_orderbook_ttl_ms: `QTS_REDIS_ORDERBOOK_TTL_MS`, for an order book.
-        redis_risk_ttl_ms: `QTS_REDIS_RISK_TTL_MS`, for limits.
-        redis_order_ttl_ms: `QTS_REDIS_ORDER_TTL_MS`, for an order.
-        redis_strategy_ttl_ms: `QTS_REDIS_STRATEGY_TTL_MS`, for the parameters of a strategy.
-        redis_defensive_position_ttl_ms: `QTS_REDIS_DEFENSIVE_POSITION_TTL_MS`, for a position in DEFENSIVE; None never
-            serves one that is older than the default of a second.
-        redis_max_connections: `QTS_REDIS_MAX_CONNECTIONS`, most servers that are talked to, one connection to each.
-        redis_socket_timeout_seconds: `QTS_REDIS_SOCKET_TIMEOUT_SECONDS`, longest wait for an answer.
-        redis_connect_timeout_seconds: `QTS_REDIS_CONNECT_TIMEOUT_SECONDS`, longest time for making a connection.
-        redis_breaker_threshold: `QTS_REDIS_BREAKER_THRESHOLD`, failures in a row after which Redis is left alone.
-        redis_breaker_recovery_seconds: `QTS_REDIS_BREAKER_RECOVERY_SECONDS`, for how long.
-        redis_near_entries: `QTS_REDIS_NEAR_ENTRIES`, most values kept in the process itself; 0 keeps none.
-        redis_degraded_event: `QTS_REDIS_DEGRADED_EVENT`, name of the event sent when Redis is given up.
-        tick_max_ahead_seconds: `QTS_TICK_MAX_AHEAD_SECONDS`, how far ahead of the server's clock an imported tick may
-            lie; one that lies further ahead is refused.
+        database: `QTS_DATABASE_*`, one variable for each field of `DatabaseConfig`.
+        redis: `QTS_REDIS_*`, one for each field of `CacheConfig`, and for each type in `ttl_ms`, such as
+            `QTS_REDIS_PRICE_TTL_MS`.
+        tick_max_ahead_seconds: `QTS_TICK_MAX_AHEAD_SECONDS`, how far ahead of the clock an imported tick may lie: of
+            this machine's clock when a file is read, of the server's when it is stored. One further ahead is refused.
         trading_time_zone: `QTS_TRADING_TIME_ZONE`; days in this zone are the trading days.
         dev_directory: `QTS_DEV_DIRECTORY`, data directory of the development server.
-        connect_timeout_seconds: `QTS_CONNECT_TIMEOUT_SECONDS`, longest wait for a connection.
         migration_wait_seconds: `QTS_MIGRATION_WAIT_SECONDS`, longest wait for another migration to end.
         migration_lock_timeout_seconds: `QTS_MIGRATION_LOCK_TIMEOUT_SECONDS`, longest wait of one statement of
             a migration for a lock: while it waits, everybody behind it waits too.
@@ -109,50 +88,14 @@ class Settings(BaseSettings):
         readonly_password: `QTS_READONLY_PASSWORD`, the same for qts_readonly.
     """
 
-    model_config = SettingsConfigDict(env_prefix="QTS_", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     database_url: SecretStr | None = None
-    database_pool_min: int = Field(default=5, ge=1)
-    database_pool_max: int = Field(default=20, ge=1)
-    database_pool_timeout_seconds: float = Field(default=5.0, gt=0)
-    database_statement_timeout_seconds: float = Field(default=30.0, ge=0)
-    database_lock_timeout_seconds: float = Field(default=5.0, ge=0)
-    database_tls_mode: Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] | None = None
-    database_tls_root_certificate: Path | None = None
-    database_tls_certificate: Path | None = None
-    database_tls_key: Path | None = None
-    redis_url: SecretStr | None = None
-    redis_host: str = "localhost"
-    redis_port: int = Field(default=6379, ge=1, le=65535)
-    redis_db: int = Field(default=0, ge=0)
-    redis_username: str | None = None
-    redis_password: SecretStr | None = None
-    redis_tls: bool = False
-    redis_tls_root_certificate: Path | None = None
-    redis_sentinels: Annotated[str | None, AfterValidator(_addresses)] = None
-    redis_sentinel_master: str | None = None
-    redis_sentinel_username: str | None = None
-    redis_sentinel_password: SecretStr | None = None
-    redis_cluster: bool = False
-    redis_prefix: str = ""
-    redis_price_ttl_ms: int = Field(default=100, ge=1)
-    redis_position_ttl_ms: int = Field(default=1_000, ge=1)
-    redis_orderbook_ttl_ms: int = Field(default=50, ge=1)
-    redis_risk_ttl_ms: int = Field(default=5_000, ge=1)
-    redis_order_ttl_ms: int = Field(default=60_000, ge=1)
-    redis_strategy_ttl_ms: int = Field(default=60_000, ge=1)
-    redis_defensive_position_ttl_ms: int | None = Field(default=None, ge=1)
-    redis_max_connections: int = Field(default=50, ge=1)
-    redis_socket_timeout_seconds: float = Field(default=0.1, gt=0)
-    redis_connect_timeout_seconds: float = Field(default=0.5, gt=0)
-    redis_breaker_threshold: int = Field(default=5, ge=1)
-    redis_breaker_recovery_seconds: float = Field(default=60.0, ge=0)
-    redis_near_entries: int = Field(default=0, ge=0)
-    redis_degraded_event: str = "CACHE_DEGRADED"
-    tick_max_ahead_seconds: float = Field(default=60.0, ge=0)
+    database: DatabaseConfig = Field(default_factory=DatabaseConfig)
+    redis: CacheConfig = Field(default_factory=CacheConfig)
+    tick_max_ahead_seconds: float = Field(default=60.0, ge=0, le=86_400 * 3_650)
     trading_time_zone: Annotated[str, AfterValidator(_known_zone)] = "Asia/Seoul"
     dev_directory: Path | None = None
-    connect_timeout_seconds: int = Field(default=10, ge=1, le=600)
     migration_wait_seconds: int = Field(default=600, ge=1)
     migration_lock_timeout_seconds: float = Field(default=5.0, gt=0)
     migration_statement_timeout_seconds: float = Field(default=900.0, gt=0)
@@ -175,19 +118,84 @@ class Settings(BaseSettings):
     engine_password: SecretStr | None = None
     readonly_password: SecretStr | None = None
 
+    @property
+    def connect_timeout_seconds(self) -> int:
+        """Longest wait for a connection, in seconds; that of `database`."""
+        return self.database.connect_timeout_seconds
+
+    @field_validator("database", "redis", mode="wrap")
+    @classmethod
+    def _refuse_by_variable(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        try:
+            return handler(value)
+        except ConfigurationError as error:
+            # pydantic reports a ValueError together with all others.
+            raise ValueError(_in_variables(str(error), str(info.field_name))) from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the passed values first, then the sources of `read_sources`."""
+        return init_settings, _Sources(settings_cls)
+
+
+class _Sources(PydanticBaseSettingsSource):
+    """The environment and the files, for pydantic."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        return nested(KNOBS, read_sources(KNOBS))
+
+
+KNOBS: Final = knobs_of(Settings, {"QTS_CONNECT_TIMEOUT_SECONDS": "QTS_DATABASE_CONNECT_TIMEOUT_SECONDS"})
+"""Every setting, with its variable; derived from `Settings` and the classes that it nests."""
+
 
 def load_settings() -> Settings:
-    """Read the environment.
+    """Read the environment, `.env` and `qts-data.toml`; the first of them that gives a value wins.
 
     Raises:
-        ConfigurationError: Names each variable that is wrong, and why.
+        ConfigurationError: Names each variable or key that is wrong, and why.
     """
     try:
         return Settings()
     except ValidationError as error:
+        found = read_sources(KNOBS)
         # The values stay out of the message: one of them may be a password.
         problems = "; ".join(
-            f"QTS_{'_'.join(map(str, problem['loc'])).upper()}: {problem['msg'].removeprefix('Value error, ')}"
+            f"{_name_of(problem['loc'], found)}{problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors(include_input=False)
         )
         raise ConfigurationError(problems) from None
+
+
+def _name_of(place: tuple[int | str, ...], found: Mapping[str, Found]) -> str:
+    for knob in KNOBS:
+        if place[: len(knob.path)] == knob.path:
+            given = found.get(knob.variable)
+            if given is None or given.source == "environment":
+                return f"{given.name if given else knob.variable}: "
+            return f"{given.name} in {given.source}: "
+    # The message of a nested class names its variables itself.
+    return ""
+
+
+def _in_variables(message: str, section: str) -> str:
+    """Write the variable in place of each field that a message of a nested class names."""
+    for knob in KNOBS:
+        if knob.path[0] == section and len(knob.path) > 1:
+            word = rf"\b{knob.path[1]}\b" if len(knob.path) == 2 else _ttl_of(knob)
+            message = re.sub(rf"(?<![\w'\"]){word}(?![\w'\"])", knob.variable, message)
+    return message
+
+
+def _ttl_of(knob: Knob) -> str:
+    return rf"the TTL of {knob.variable.split('_')[2]}"

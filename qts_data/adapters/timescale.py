@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-import sqlalchemy as sa
-
 from qts_data.adapters.port import DataSourceAdapter, Fetched
-from qts_data.database.errors import translated_errors
-from qts_data.models import Position as PositionRow
 from qts_data.rules.booking import check_valuation
 from qts_data.writers import FillWriter
 
@@ -21,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TimescaleDBAdapter"]
 
-_row: Final = PositionRow.__table__.c
 _PAGE: Final = 5_000
 
 
@@ -87,11 +82,7 @@ class TimescaleDBAdapter(DataSourceAdapter):
             return held
         if position.exposure_pct is None:
             return marked[0]
-        where = _row.account == position.account, _row.symbol == position.symbol
-        with translated_errors():
-            await uow.connection.execute(
-                sa.update(PositionRow).where(*where).values(exposure_pct=position.exposure_pct)
-            )
+        await uow.positions.set_exposure_pct(position.symbol, position.account, position.exposure_pct)
         return replace(marked[0], exposure_pct=position.exposure_pct)
 
     async def append_ledger(self, entry: LedgerEntry) -> BookedFill:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, cast, overload
 
 from qts_data.cache.arguments import key_names
 from qts_data.cache.aside import CacheAside, Plan
@@ -19,26 +19,41 @@ if TYPE_CHECKING:
 
     from qts_data.cache.codec import Codec
 
-__all__ = ["CacheAccess", "Cached", "cached"]
+__all__ = ["CacheAccess", "Cached", "CachedByAttribute", "HasCache", "cached"]
 
 _P = ParamSpec("_P")
 _S = TypeVar("_S")
 _T = TypeVar("_T")
+_APART: Final = "cached"
 
 
 class CacheAccess:
     """What a decorated method caches by.
 
+    `CacheManager.access` makes it.
+
     Args:
         aside: Cache, breaker and fences.
         prefix: Begins every key.
+        name: Sets the values apart from those of other classes and of the manager; without one, the names that a key
+            function returns do it.
     """
 
-    def __init__(self, aside: CacheAside, prefix: str = "") -> None:
+    def __init__(self, aside: CacheAside, prefix: str = "", name: str = "") -> None:
         self.aside = aside
         self.keys = Keys(prefix)
+        # A key of the manager has one name behind the first at most.
+        self._apart = (_APART, name) if name else ()
         for kind in CacheType:
             aside.committed.begin(self.keys.head(kind), DEFAULT_TTL_MS[kind] / 1000)
+
+    def key(self, kind: CacheType, *names: str) -> str:
+        """Return the key of a value.
+
+        Raises:
+            InvalidRecord: A name is not a text.
+        """
+        return self.keys.key(kind, *names, *self._apart)
 
     def may_be_near(self, key: str) -> bool:
         """Whether somebody tells this process when others change the value of a key."""
@@ -58,7 +73,7 @@ class CacheAccess:
             ConfigurationError: The TTL is not a whole number of 1 ms or more.
         """
         kind = member(CacheType, "kind", kind)
-        key = self.keys.key(kind, *names)
+        key = self.key(kind, *names)
         if ttl_ms is None:
             ttl_ms = DEFAULT_TTL_MS[kind]
         check_milliseconds("ttl_ms", ttl_ms)
@@ -75,6 +90,9 @@ async def _invalidate(aside: CacheAside, key: str, ttl_ms: int) -> bool:
 _JSON: Final[Codec[Any]] = JsonCodec()
 
 
+_C = TypeVar("_C", bound="HasCache")
+
+
 def _attribute(owner: Any) -> CacheAccess | None:
     found: CacheAccess | None = getattr(owner, "cache", None)
     return found
@@ -83,9 +101,28 @@ def _attribute(owner: Any) -> CacheAccess | None:
 def _require_access(found: object, method: Callable[..., Any]) -> None:
     if not isinstance(found, CacheAccess):
         raise ConfigurationError(
-            f"{method.__qualname__} is cached by a CacheAccess, such as CacheAccess(manager.aside, prefix), not by a "
+            f"{method.__qualname__} is cached by a CacheAccess, such as manager.access(name), not by a "
             f"{type(found).__name__}"
         )
+
+
+class HasCache(Protocol):
+    """A class whose methods may be cached: its attribute `cache` says by what; None caches nothing."""
+
+    @property
+    def cache(self) -> CacheAccess | None:
+        """Made by `CacheManager.access`."""
+        ...
+
+
+class CachedByAttribute(Protocol):
+    """A decorator for methods of a class with an attribute `cache`; it leaves a method its signature."""
+
+    def __call__(
+        self, method: Callable[Concatenate[_C, _P], Coroutine[Any, Any, _T]], /
+    ) -> Callable[Concatenate[_C, _P], Coroutine[Any, Any, _T]]:
+        """The method, asking the cache first."""
+        ...
 
 
 class Cached(Protocol):
@@ -98,6 +135,35 @@ class Cached(Protocol):
         ...
 
 
+@overload
+def cached(
+    kind: CacheType,
+    *,
+    key: Callable[..., str | tuple[str, ...]],
+    codec: Codec[Any] = ...,
+    ttl_ms: int | None = ...,
+    version: Callable[[Any], str] | None = ...,
+    none_version: str | None = ...,
+    negative: bool = ...,
+    jitter: bool = ...,
+    stale_if_error_ms: int = ...,
+    near: bool = ...,
+) -> CachedByAttribute: ...
+@overload
+def cached(
+    kind: CacheType,
+    *,
+    key: Callable[..., str | tuple[str, ...]],
+    codec: Codec[Any] = ...,
+    ttl_ms: int | None = ...,
+    version: Callable[[Any], str] | None = ...,
+    none_version: str | None = ...,
+    negative: bool = ...,
+    jitter: bool = ...,
+    stale_if_error_ms: int = ...,
+    near: bool = ...,
+    access: Callable[[Any], CacheAccess | None],
+) -> Cached: ...
 def cached(
     kind: CacheType,
     *,
@@ -172,7 +238,7 @@ def cached(
                 return await method(self, *args, **kwargs)
             if found.__class__ is not CacheAccess:
                 _require_access(found, method)
-            name = found.keys.key(kind, *names_of(args, kwargs))
+            name = found.key(kind, *names_of(args, kwargs))
 
             def load() -> Awaitable[_T]:
                 return method(self, *args, **kwargs)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from qts_data.contracts import BookedFill, LedgerEntry, Position
-    from qts_data.contracts.live import RiskLimits, StrategyParameters
+from qts_data.contracts import BookedFill, LedgerEntry, Position
+from qts_data.contracts.live import RiskLimits, StrategyParameters
 
 __all__ = ["Loaders", "PositionCommitted"]
 

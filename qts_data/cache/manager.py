@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from qts_data.cache.decorator import CacheAccess
 from qts_data.cache.keys import MAIN_ACCOUNT
 from qts_data.cache.loaders import Loaders, PositionCommitted
 from qts_data.cache.plans import microseconds, position_version
@@ -54,6 +55,23 @@ class CacheManager(ManagerStates):
         on_safety: Called with each safety state, before anything else is done: to make the database read-only.
         on_close: Called once at the beginning of `close`: to remove listeners.
     """
+
+    def access(self, name: str) -> CacheAccess:
+        """Make what the `@cached` methods of a class of your own need; set the attribute `cache` of its objects to it.
+
+        The values are in the manager's cache, under its prefix: LOCKDOWN drops them, and its counters count them.
+
+        Args:
+            name: Sets the values of the class apart from those of others, such as `instruments`.
+
+        Raises:
+            CacheClosed: The manager was closed.
+            InvalidRecord: The name is empty or not a text.
+        """
+        self._require_open()
+        if not isinstance(name, str) or not name:
+            raise InvalidRecord(field="name", reason=f"must be a text, is {name!r}")
+        return CacheAccess(self.aside, self._config.prefix, name)
 
     # Positions
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from qts_data.cache.port import MISSING, BookSides, Cache, Entry, Missing, now, version_text
+from qts_data.cache.port import MISSING, BookSides, Cache, Entry, Fields, Missing, now, version_text
 from qts_data.contracts import HealthStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from qts_data.cache.port import BookWrite, Fields, Write
+    from qts_data.cache.port import BookWrite, Write
 
 __all__ = ["MemoryCache"]
 

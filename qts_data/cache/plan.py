@@ -8,18 +8,16 @@ import logging
 import random
 import uuid
 from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from qts_data.cache.codec import copier
+from qts_data.cache.codec import Codec, copier
 from qts_data.cache.port import MISSING, Missing, Write, version_text
 from qts_data.contracts.cache import check_milliseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from qts_data.cache.codec import Codec
     from qts_data.cache.committed import Floor
 
 __all__ = ["Plan", "below", "encoded", "own", "plain_copy"]

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from qts_data.contracts import HealthStatus
 
 __all__ = ["MISSING", "BookSides", "BookWrite", "Cache", "Entry", "Fields", "Missing", "Write", "version_text"]
 
-Fields: TypeAlias = "Mapping[str, str]"
+Fields: TypeAlias = Mapping[str, str]
 """A value as a server keeps it: names and texts, no name beginning with an underscore."""
 
 _VERSION_DIGITS: Final = 19

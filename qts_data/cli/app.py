@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from qts_data.cli import book, db, dev, gaps, importing, importing_csv, migrate, show
+from qts_data.cli import book, config, db, dev, gaps, importing, importing_csv, migrate, show
 from qts_data.contracts import allow_any_time
 from qts_data.demo.bars import run_demo
 from qts_data.errors import ConfigurationError
@@ -26,7 +27,8 @@ app = typer.Typer(
     "development server.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    # Help texts hold [columns] and [defaults], which markup would leave out.
+    rich_markup_mode=None,
 )
 app.add_typer(book.app, name="book")
 app.add_typer(db.app, name="db")
@@ -37,9 +39,18 @@ app.add_typer(migrate.app, name="migrate")
 app.add_typer(gaps.app, name="gaps")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"qts-data {importlib.metadata.version('qts-data')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _configure(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show each step of a migration.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
@@ -50,16 +61,21 @@ def _configure(
 
 
 @app.command()
-def status() -> None:
+def status(
+    every: Annotated[
+        bool, typer.Option("--all", help="List what this edition replaces or leaves out, feature by feature.")
+    ] = False,
+) -> None:
     """Edition, revision, what is active and what is degraded. Exit code 1 if the schema is not up to date."""
     settings = load_settings()
     found = read_status(settings)
-    print_status(found, settings.trading_time_zone)
+    print_status(found, settings.trading_time_zone, every=every)
     if not found.revision.current:
         raise typer.Exit(1)
 
 
 app.command(name="bars")(show.bars)
+app.command(name="config")(config.config)
 
 
 @app.command()

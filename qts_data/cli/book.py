@@ -16,13 +16,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
-from rich.table import Table
 
 from qts_data import bootstrap
 from qts_data.contracts.instants import start_of_day, utc, utc_of_local
 from qts_data.errors import InvalidRecord, QtsDataError
 from qts_data.settings import load_settings
-from qts_data.terminal.console import console, fail, notes
+from qts_data.terminal.console import console, fail, notes, print_json
+from qts_data.terminal.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator, Sequence
@@ -64,7 +64,7 @@ def show(
         found: dict[str, Any] = {"positions": [_plain(one) for one in positions]}
         if symbol is not None:
             found["entries"] = [_plain(one) for one in entries]
-        _print_json(found)
+        print_json(found)
     else:
         _print_positions(positions)
         if entries:
@@ -80,7 +80,7 @@ def verify(as_json: AsJson = False) -> None:
     with _two_if_unknown():
         found = _run(_verify())
     if as_json:
-        _print_json({"right": not found.mismatches, **_plain(found)})
+        print_json({"right": not found.mismatches, **_plain(found)})
     else:
         console.print(f"{found.entries:,} entries, {found.positions:,} positions")
         _print_mismatches(found.mismatches)
@@ -116,7 +116,7 @@ def rebuild(
             wrong = _run(_restore())
             rest = [one for one in wrong if one.ledger_id is not None]
             if as_json:
-                _print_json({"was_wrong": [_plain(one) for one in wrong], "right": not rest})
+                print_json({"was_wrong": [_plain(one) for one in wrong], "right": not rest})
             else:
                 _print_mismatches(wrong)
                 restored = {(one.account, one.symbol) for one in wrong if one.ledger_id is None}
@@ -124,7 +124,7 @@ def rebuild(
             raise typer.Exit(1 if rest else 0)
         positions = [one for one in _run(_rebuild(instant, by.value)) if account in {None, one.account}]
     if as_json:
-        _print_json(
+        print_json(
             {"as_of": None if instant is None else instant.isoformat(), "positions": list(map(_plain, positions))}
         )
     else:
@@ -218,59 +218,41 @@ def _json_value(value: object) -> str:
     return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
-def _print_json(found: dict[str, Any]) -> None:
-    typer.echo(json.dumps(found, ensure_ascii=False, indent=2))
-
-
 def _number(value: Decimal | None) -> str:
     return "-" if value is None else f"{value.normalize():,f}"
-
-
-def _table(left: Sequence[str], right: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in left:
-        table.add_column(name)
-    for name in right:
-        table.add_column(name, justify="right")
-    return table
 
 
 def _print_positions(positions: Sequence[Position]) -> None:
     if not positions:
         return
-    table = _table(
+    table = Table(
         ("account", "symbol", "market"), ("qty", "avg price", "cost", "realized", "unrealized", "currency", "entry")
     )
     for one in positions:
         figures = (one.qty, one.avg_price, one.cost_basis, one.realized_pnl, one.unrealized_pnl)
-        table.add_row(
-            one.account, one.symbol, one.market, *map(_number, figures), one.currency, str(one.last_ledger_id)
-        )
-    console.print(table)
+        table.add((one.account, one.symbol, one.market, *map(_number, figures), one.currency, str(one.last_ledger_id)))
+    table.print()
 
 
 def _print_entries(entries: Sequence[BookedEntry]) -> None:
     console.print()
     zone = zoneinfo.ZoneInfo(load_settings().trading_time_zone)
-    table = _table(
-        ("time", "broker", "execution id", "side"), ("qty", "price", "fee", "realized", "qty after", "entry")
-    )
+    table = Table(("time", "broker", "execution id", "side"), ("qty", "price", "fee", "realized", "qty after", "entry"))
     for booked in reversed(entries):
         entry = booked.entry
         takes_back = "" if booked.reverses_id is None else f" (takes back {booked.reverses_id})"
         figures = (entry.qty, entry.price, entry.fee, booked.realized_pnl, booked.position_qty)
-        table.add_row(
-            f"{entry.timestamp.astimezone(zone):%Y-%m-%d %H:%M:%S}", entry.broker, entry.stored_execution_id,
-            entry.side + takes_back, *map(_number, figures), str(booked.id),
-        )  # fmt: skip
-    console.print(table)
+        time = f"{entry.timestamp.astimezone(zone):%Y-%m-%d %H:%M:%S}"
+        said = (time, entry.broker, entry.stored_execution_id, entry.side + takes_back)
+        table.add((*said, *map(_number, figures), str(booked.id)))
+    table.print()
 
 
 def _print_mismatches(mismatches: Sequence[Mismatch]) -> None:
     if not mismatches:
         return
-    table = _table(("account", "symbol", "where", "field"), ("stored", "computed"))
+    table = Table(("account", "symbol", "where", "field"), ("stored", "computed"))
     for one in mismatches:
         where = "position" if one.ledger_id is None else f"entry {one.ledger_id}"
-        table.add_row(one.account, one.symbol, where, one.field, one.stored, one.computed)
-    console.print(table)
+        table.add((one.account, one.symbol, where, one.field, one.stored, one.computed))
+    table.print()

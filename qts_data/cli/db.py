@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Annotated
 
 import typer
@@ -14,7 +13,7 @@ from qts_data.database.roles import ROLES, role_statements
 from qts_data.errors import ConfigurationError, QtsDataError
 from qts_data.operations import schema
 from qts_data.settings import load_settings
-from qts_data.terminal.console import console, fail
+from qts_data.terminal.console import console, fail, print_json
 from qts_data.terminal.schema import print_check
 from qts_data.timescale import TimescaleError
 
@@ -89,21 +88,17 @@ def check(
     except TimescaleError as error:
         fail(ConfigurationError(str(error)), code=2)
     if as_json:
-        typer.echo(
-            json.dumps(
-                {
-                    "clean": report.clean,
-                    "edition": report.server.edition,
-                    "revision": {"database": report.revision.database, "code": report.revision.code},
-                    "differences": [dataclasses.asdict(difference) for difference in report.differences],
-                    "not_enforced": [
-                        {"name": state.name, "feature": state.feature, "reason": state.reason}
-                        for state in report.not_enforced
-                    ],
-                },
-                ensure_ascii=False,
-                indent=2,
-            )
+        print_json(
+            {
+                "clean": report.clean,
+                "edition": report.server.edition,
+                "revision": {"database": report.revision.database, "code": report.revision.code},
+                "differences": [dataclasses.asdict(difference) for difference in report.differences],
+                "not_enforced": [
+                    {"name": state.name, "feature": state.feature, "reason": state.reason}
+                    for state in report.not_enforced
+                ],
+            }
         )
     else:
         print_check(report)
@@ -133,7 +128,7 @@ def roles(
         return
     schema.prepare_roles(load_settings())
     for role, comment in ROLES.items():
-        console.print(f"{role:13} {comment}")
+        console.print(f"{role:13} {comment}", soft_wrap=True)
 
 
 @app.command(name="trading-zone")

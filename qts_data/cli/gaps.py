@@ -8,12 +8,12 @@ import zoneinfo
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from qts_data.contracts.instants import start_of_day, utc_of_local
 from qts_data.operations import market
 from qts_data.settings import load_settings
 from qts_data.terminal.console import console, notes
+from qts_data.terminal.table import Table
 
 __all__ = ["app"]
 
@@ -57,11 +57,13 @@ def list_(
     )
     if not found:
         console.print(f"no gaps of {symbol}")
+        _note_calendar(calendar)
         return
-    table = Table("what", f"from ({zone.key})", "to", "minutes", box=None, pad_edge=False)
+    table = Table(("what", f"from ({zone.key})", "to"), ("minutes",))
     for gap in found:
-        table.add_row(gap.kind, _shown(gap.start, zone), _shown(gap.end, zone), f"{gap.minutes:,}")
-    console.print(table)
+        table.add((gap.kind, _shown(gap.start, zone), _shown(gap.end, zone), f"{gap.minutes:,}"))
+    table.print()
+    _note_calendar(calendar)
     raise typer.Exit(FOUND)
 
 
@@ -96,12 +98,16 @@ def stale(
         notes.print("no feed is stale")
         return
     zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
-    table = Table("symbol", "feed", f"last tick ({zone.key})", "silent minutes", box=None, pad_edge=False)
+    table = Table(("symbol", "feed", f"last tick ({zone.key})"), ("silent minutes",))
     for feed in found:
         silent = feed.silent // dt.timedelta(minutes=1)
-        table.add_row(feed.symbol, feed.source or "-", _shown(feed.last, zone), f"{silent:,}")
-    console.print(table)
+        table.add((feed.symbol, feed.source or "-", _shown(feed.last, zone), f"{silent:,}"))
+    table.print()
     raise typer.Exit(FOUND)
+
+
+def _note_calendar(calendar: str) -> None:
+    notes.print(f"note: in the sessions of {calendar}; --calendar takes another exchange", soft_wrap=True)
 
 
 def _instant(option: str, given: dt.datetime, zone: zoneinfo.ZoneInfo) -> dt.datetime:

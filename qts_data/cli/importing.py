@@ -9,12 +9,12 @@ import datetime as dt
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, TYPE_CHECKING, Annotated, Any, Self
+from typing import IO, TYPE_CHECKING, Annotated, Any, NoReturn, Self
 
 import typer
 
 from qts_data.contracts import any_time
-from qts_data.errors import ConfigurationError
+from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers import FORMATS, ReadOptions
 from qts_data.operations import market
 from qts_data.settings import load_settings
@@ -24,7 +24,6 @@ from qts_data.terminal.market import print_import
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from qts_data.errors import InvalidRecord
     from qts_data.importers.rows import Refuse
 
 __all__ = [
@@ -102,6 +101,7 @@ def ticks(
         columns=_mapping(column or ()),
         time_format=time_format,
         delimiter=delimiter,
+        max_ahead=dt.timedelta(seconds=load_settings().tick_max_ahead_seconds),
     )
     with allowing(all_times=all_times), _Rejects(file, rejects, strict=strict) as refused:
         if dry_run:
@@ -122,7 +122,19 @@ def ticks(
                     )
                 )
             print_import(report)
+            if report.ingest.known and report.ingest.rejected:
+                _end_of_known(file, report.ingest.rejected, strict=strict)
     refused.end()
+
+
+def _end_of_known(file: Path, rejected: int, *, strict: bool) -> NoReturn:
+    """End as the first import did: its bad rows are still missing."""
+    if strict:
+        raise InvalidRecord(
+            field=file.name,
+            reason=f"was loaded before without {rejected:,} bad rows; mend them, or load all of it again with --again",
+        )
+    raise typer.Exit(REJECTED)
 
 
 @app.command(name="daily-bars", hidden=True)  # as it was called before there were bars of a minute

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import json
 import signal
 import time
 from decimal import Decimal, InvalidOperation
@@ -17,7 +16,7 @@ from qts_data import bootstrap
 from qts_data.errors import ConfigurationError, QtsDataError
 from qts_data.moving import CutoverGates
 from qts_data.settings import load_settings
-from qts_data.terminal.console import console, fail, notes
+from qts_data.terminal.console import console, fail, notes, print_json
 from qts_data.terminal.moving import print_plan, print_report, print_status
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ def verify(
     except OSError as error:
         fail(ConfigurationError(f"{page} cannot be written: {error.strerror}"), code=2)
     if as_json:
-        typer.echo(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
+        print_json(report.as_json())
     else:
         print_report(report)
     if not report.consistent:

@@ -19,7 +19,8 @@ from qts_data.terminal.console import notes
 from qts_data.terminal.market import print_bars
 
 if TYPE_CHECKING:
-    from qts_data.repositories import BarInterval, BarSource
+    from qts_data.operations.market import DailyOr
+    from qts_data.repositories import BarInterval
 
 __all__ = [
     "bars",
@@ -27,6 +28,7 @@ __all__ = [
 
 Interval = StrEnum("Interval", {name: name for name in BAR_INTERVALS})  # type: ignore[misc]
 _MINUTE = Interval("1m")
+_YEAR = dt.timedelta(days=366)
 
 
 def bars(
@@ -34,24 +36,46 @@ def bars(
     interval: Annotated[Interval, typer.Option(help="Length of a bar.")] = _MINUTE,
     date: Annotated[
         dt.datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Trading day, in QTS_TRADING_TIME_ZONE; today by default."),
+        typer.Option(formats=["%Y-%m-%d"], help="Trading day, in the zone; today by default."),
+    ] = None,
+    zone_name: Annotated[
+        str | None,
+        typer.Option("--zone", help="Zone of the market, such as America/New_York; QTS_TRADING_TIME_ZONE by default."),
     ] = None,
     kept: Annotated[bool, typer.Option("--kept", help="Of the ticks that are kept for ever (import --keep).")] = False,
     vendor: Annotated[bool, typer.Option("--vendor", help="Of minutes as vendors publish them (import bars).")] = False,
+    daily: Annotated[
+        bool, typer.Option("--daily", help="Official daily bars (ohlcv_1d) of the year up to the day.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, help="Most bars to print; the last ones.")] = 30,
 ) -> None:
-    """Print the bars of one trading day."""
-    if kept and vendor:
-        raise ConfigurationError("--kept is of ticks, --vendor is not: give one of them")
-    of: BarSource = "ohlcv_1m_vendor" if vendor else "tick_history" if kept else "tick_data"
+    """Print the bars of one trading day, or with --daily those of the days before."""
+    if kept + vendor + daily > 1:
+        raise ConfigurationError("--kept is of ticks, --vendor and --daily are not: give one of them")
     settings = load_settings()
-    zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
+    zone = _zone(zone_name or settings.trading_time_zone)
     day = (date or dt.datetime.now(zone)).date()
-    start = start_of_day("--date", day, zone)
+    start = start_of_day("--date", day - _YEAR if daily else day, zone)
     end = start_of_day("--date", day + dt.timedelta(days=1), zone)
-    length = cast("BarInterval", interval.value)
-    found = asyncio.run(market.list_bars(settings, symbol, start, end, length, of=of))
-    if not found:
-        notes.print(f"no bars of {symbol} on {day} ({settings.trading_time_zone})")
+    length = cast("BarInterval", "1d" if daily else interval.value)
+    of: DailyOr = "ohlcv_1d" if daily else "ohlcv_1m_vendor" if vendor else "tick_history" if kept else "tick_data"
+    page = asyncio.run(market.find_bars(settings, symbol, start, end, length, of=of, time_zone=zone_name))
+    if not page.bars:
+        notes.print(_nothing(page, symbol, day, zone, daily=daily), soft_wrap=True)
         raise typer.Exit(1)
-    print_bars(f"{symbol} {interval.value}, {day} {settings.trading_time_zone}", found[-limit:], zone)
+    what = f"{symbol} {length}, " + (f"days up to {day}" if daily else f"{day}") + f" {zone.key}"
+    print_bars(what, page.bars, zone, limit=limit, interval=length, asked_at=page.asked_at)
+
+
+def _zone(name: str) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ConfigurationError(f"--zone {name}: there is not such a time zone; write America/New_York") from error
+
+
+def _nothing(page: market.BarPage, symbol: str, day: dt.date, zone: zoneinfo.ZoneInfo, *, daily: bool) -> str:
+    if not page.known:
+        return f"no bars of {symbol}: {page.of} has no rows of this symbol"
+    when = f"in the year up to {day}" if daily else f"on {day}"
+    return f"no bars of {symbol} {when} ({zone.key}); --zone takes the days of another market"

@@ -4,18 +4,8 @@ Times are aware UTC instants, money and quantities are `decimal.Decimal`; a reco
 be made: the constructor raises `InvalidRecord` with the field and the reason.
 """
 
-from qts_data.contracts.book import (
-    IDEMPOTENCY_PREFIX,
-    BookedEntry,
-    BookedFill,
-    Correction,
-    LedgerEntry,
-    Position,
-    RejectedEntry,
-    Reversal,
-    Side,
-    round_money,
-)
+from qts_data.contracts.book import LedgerEntry, Side
+from qts_data.contracts.booked import BookedEntry, BookedFill, RejectedEntry
 from qts_data.contracts.cache import (
     DEFAULT_TTL_MS,
     CacheConfig,
@@ -29,7 +19,7 @@ from qts_data.contracts.checks import MAX_SOURCE_LENGTH, MAX_SYMBOL_LENGTH
 from qts_data.contracts.config import ALL_ACCOUNTS, ConfigChange, ParameterValue, RiskLimit, StrategyParameter
 from qts_data.contracts.execution import ExecutionLog, HourlyExecutionMetrics, StageLatency
 from qts_data.contracts.health import HealthStatus
-from qts_data.contracts.ids import split_stored_id, stored_execution_id
+from qts_data.contracts.ids import IDEMPOTENCY_PREFIX, split_stored_id, stored_execution_id
 from qts_data.contracts.leniency import allow_any_time, any_text, any_time
 from qts_data.contracts.live import (
     BookLevel,
@@ -42,7 +32,10 @@ from qts_data.contracts.live import (
     StrategyParameters,
 )
 from qts_data.contracts.market import OHLCV, TickData
+from qts_data.contracts.money import round_money
 from qts_data.contracts.pnl import DailyMetrics, DailyPnl, HourlyPnl, StrategyPerformance
+from qts_data.contracts.positions import Position
+from qts_data.contracts.reports import Correction, Reversal
 
 __all__ = [
     "ALL_ACCOUNTS",

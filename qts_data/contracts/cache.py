@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from qts_data.errors import ConfigurationError, InvalidRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "AGGRESSIVE_PRICE_TTL_MS",
@@ -160,7 +158,7 @@ class CacheConfig:
     breaker_threshold: int = 5
     breaker_recovery_seconds: float = 60.0
     prefix: str = ""
-    ttl_ms: Mapping[CacheType, int] = field(default_factory=dict)
+    ttl_ms: Mapping[CacheType, int] = field(default_factory=lambda: dict(DEFAULT_TTL_MS))
     defensive_position_ttl_ms: int | None = None
     near_entries: int = 0
     degraded_event: str = "CACHE_DEGRADED"

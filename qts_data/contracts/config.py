@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from qts_data.contracts.checks import check_storable, check_text, shown
 from qts_data.contracts.instants import utc_fields
 from qts_data.errors import InvalidRecord
-
-if TYPE_CHECKING:
-    import datetime as dt
 
 __all__ = [
     "ALL_ACCOUNTS",

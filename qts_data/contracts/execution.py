@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from decimal import Decimal
 
 from qts_data.contracts.checks import check_decimal, check_symbol, shown
 from qts_data.contracts.identity import check_identifier
 from qts_data.contracts.instants import plausible, utc_fields
 from qts_data.errors import InvalidRecord
-
-if TYPE_CHECKING:
-    import datetime as dt
-    from decimal import Decimal
 
 __all__ = ["ExecutionLog", "HourlyExecutionMetrics", "StageLatency"]
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from qts_data.contracts.instants import utc_fields
-
-if TYPE_CHECKING:
-    import datetime as dt
 
 __all__ = ["HealthStatus"]
 

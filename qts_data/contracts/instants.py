@@ -24,6 +24,7 @@ __all__ = [
     "EARLIEST",
     "EARLIEST_BAR",
     "LARGEST_LEAD",
+    "MAX_AHEAD",
     "UNIT_HINT",
     "Confirmed",
     "latest_plausible",
@@ -42,6 +43,9 @@ EARLIEST_BAR: Final = dt.datetime(1900, 1, 1, tzinfo=dt.UTC)
 """First plausible start of a bar: histories of daily bars reach back to the 1920s."""
 LARGEST_LEAD: Final = dt.timedelta(days=1)
 """How far after this machine's clock a time is still plausible: clocks and zones differ by less."""
+MAX_AHEAD: Final = dt.timedelta(minutes=1)
+"""How far a tick may lie ahead of the clock, unless a caller or a setting says otherwise: clocks that are kept by NTP
+differ by less than a second, and a wrong time zone by 15 minutes at least."""
 _SECOND: Final = dt.timedelta(seconds=1)
 UNIT_HINT: Final = (
     "a number in seconds, milliseconds, microseconds or nanoseconds may have been read in another of these units"

@@ -7,16 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from qts_data.contracts.checks import check_price, check_symbol, check_volume
+from qts_data.contracts.config import ParameterValue
 from qts_data.contracts.identity import check_identifier
 from qts_data.contracts.instants import plausible
+from qts_data.contracts.positions import Position
 from qts_data.errors import InvalidRecord
-
-if TYPE_CHECKING:
-    from qts_data.contracts.book import Position
-    from qts_data.contracts.config import ParameterValue
 
 __all__ = [
     "BookLevel",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from qts_data.contracts.checks import (
@@ -19,7 +20,6 @@ from qts_data.errors import InvalidRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from decimal import Decimal
 
 __all__ = ["OHLCV", "TickData", "stored_tick"]
 

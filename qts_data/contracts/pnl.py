@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from decimal import Decimal
 
 from qts_data.contracts.instants import utc_fields
-
-if TYPE_CHECKING:
-    import datetime as dt
-    from decimal import Decimal
 
 __all__ = ["DailyMetrics", "DailyPnl", "HourlyPnl", "StrategyPerformance"]
 

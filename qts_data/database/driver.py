@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
+from qts_data.database.pipeline import driver_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -18,9 +18,7 @@ __all__ = ["driver_of"]
 @contextlib.asynccontextmanager
 async def driver_of(connection: AsyncConnection) -> AsyncIterator[Any]:
     """Psycopg's connection; if it is lost in the block, SQLAlchemy hears of it."""
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-    if driver is None:
-        raise sa.exc.InvalidRequestError("the connection is closed")
+    driver: Any = await driver_connection(connection)
     try:
         yield driver
     except BaseException:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -13,16 +15,15 @@ from sqlalchemy.ext.asyncio import create_async_engine
 # Registers timescaledb+psycopg:// for URLs.
 import qts_data.timescale  # noqa: F401
 from qts_data.errors import ConfigurationError
+from qts_data.timescale.endings import WatchedConnection
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from sqlalchemy.engine import URL, Engine
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-__all__ = ["DatabaseConfig", "async_engine", "engine", "parse_url"]
+__all__ = ["DatabaseConfig", "TlsMode", "async_engine", "engine", "parse_url"]
 
 _DRIVER: Final = "timescaledb+psycopg"
 _SCHEMES: Final = {
@@ -32,6 +33,11 @@ _SCHEMES: Final = {
     "timescaledb",
     "timescaledb+psycopg",
 }
+
+
+TlsMode: TypeAlias = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+"""libpq's sslmode."""
+_MOST_CONNECT_SECONDS: Final = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +51,8 @@ class DatabaseConfig:
         connect_timeout_seconds: Longest wait for a new connection, for each address of the host.
         statement_timeout_seconds: Longest run of a statement; 0 for no bound.
         lock_timeout_seconds: Longest wait for a lock; then `TransactionConflict`.
-        idle_transaction_timeout_seconds: When the server ends a transaction that nobody goes on with: its locks
-            would stop everybody else.
+        idle_transaction_timeout_seconds: When the server ends a transaction that is idle: its locks would stop
+            other transactions.
         ping_after_idle_seconds: A connection that was idle for longer is asked whether it still lives before it is
             handed out; a ping before each use would cost every transaction a round trip.
         max_connection_age_seconds: When a connection is replaced by a new one.
@@ -69,17 +75,27 @@ class DatabaseConfig:
     max_connection_age_seconds: float = 1800.0
     peer_timeout_seconds: float = 20.0
     application_name: str = "qts_data"
-    tls_mode: str | None = None
+    tls_mode: TlsMode | None = None
     tls_root_certificate: Path | None = None
     tls_certificate: Path | None = None
     tls_key: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a pool that cannot hold what it should keep."""
+        """Refuse what would fail later, or never."""
         if not 1 <= self.pool_min <= self.pool_max:
             raise ConfigurationError(
                 f"pool_min is {self.pool_min} and pool_max is {self.pool_max}; 1 <= pool_min <= pool_max must hold"
             )
+        for name, least in _LEAST_SECONDS.items():
+            seconds = getattr(self, name)
+            if isinstance(seconds, bool) or not math.isfinite(seconds) or seconds < least:
+                raise ConfigurationError(f"{name} must be a finite number of seconds from {least:g} on, is {seconds!r}")
+        if self.connect_timeout_seconds > _MOST_CONNECT_SECONDS:
+            raise ConfigurationError(
+                f"connect_timeout_seconds must be at most {_MOST_CONNECT_SECONDS}, is {self.connect_timeout_seconds}"
+            )
+        if self.tls_mode is not None and self.tls_mode not in get_args(TlsMode):
+            raise ConfigurationError(f"tls_mode must be one of {', '.join(get_args(TlsMode))}, is {self.tls_mode!r}")
 
     def connect_arguments(self) -> dict[str, Any]:
         """What libpq is told about every connection."""
@@ -111,11 +127,25 @@ class DatabaseConfig:
         )
 
 
-def parse_url(text: str) -> URL:
+_LEAST_SECONDS: Final = {
+    "pool_timeout_seconds": 0.001,
+    "connect_timeout_seconds": 1,
+    "statement_timeout_seconds": 0,
+    "lock_timeout_seconds": 0,
+    "idle_transaction_timeout_seconds": 0,
+    "ping_after_idle_seconds": 0,
+    "max_connection_age_seconds": 0.001,
+    "peer_timeout_seconds": 0.001,
+}
+"""Fields that are durations, with the least of each; 0 means no bound where it is allowed."""
+
+
+def parse_url(text: str | URL) -> URL:
     """Read a database URL; every usual spelling of the scheme means psycopg 3.
 
     Args:
-        text: `timescaledb+psycopg://user:password@host:port/database`, also `postgresql://` or `postgres://`.
+        text: `timescaledb+psycopg://user:password@host:port/database`, also `postgresql://` or `postgres://`; or a URL
+            that was read before.
 
     Raises:
         ConfigurationError: It is no such URL; the text is not repeated, for it may hold a password.
@@ -134,12 +164,24 @@ def parse_url(text: str) -> URL:
     return url.set(drivername=_DRIVER)
 
 
-def engine(url: URL, *, connect_timeout_seconds: int = 10, application_name: str = "qts_data") -> Engine:
-    """A blocking engine that holds no connection between uses; for commands and migrations."""
+def engine(
+    url: URL,
+    config: DatabaseConfig | None = None,
+    *,
+    connect_timeout_seconds: int = 10,
+    application_name: str = "qts_data",
+) -> Engine:
+    """A blocking engine that holds no connection between uses; for commands and migrations.
+
+    Args:
+        url: The database.
+        config: TLS and how to connect; its timeouts of statements are left out, for a command may take its time.
+        connect_timeout_seconds: Without a configuration, the longest wait for a connection.
+        application_name: Without a configuration, the name in pg_stat_activity.
+    """
+    arguments = {"connect_timeout": connect_timeout_seconds, "application_name": application_name}
     return sa.create_engine(
-        url,
-        poolclass=sa.NullPool,
-        connect_args={"connect_timeout": connect_timeout_seconds, "application_name": application_name},
+        url, poolclass=sa.NullPool, connect_args=arguments if config is None else config.connect_arguments()
     )
 
 
@@ -158,7 +200,8 @@ def async_engine(url: URL, config: DatabaseConfig | None = None) -> AsyncEngine:
         # The connection used last is the one that needs no ping.
         pool_use_lifo=True,
         # psycopg follows a ROLLBACK by DEALLOCATE ALL once it has prepared a statement by itself; ours would go, too.
-        connect_args=config.connect_arguments() | {"prepare_threshold": None},
+        connect_args=config.connect_arguments()
+        | {"prepare_threshold": None, "async_creator_fn": WatchedConnection.connect},
     )
     _ping_idle_connections(made.sync_engine, config.ping_after_idle_seconds)
     return made

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import psycopg
 import sqlalchemy as sa
-from psycopg import pq
 
+from qts_data.database.probe import probe
 from qts_data.errors import (
     CheckViolated,
     ConfigurationError,
@@ -62,6 +62,17 @@ _CLASSES: Final[Mapping[str, type[DatabaseError]]] = {
     "23": ConstraintViolated,  # integrity constraint violation
 }
 
+_PASSING: Final = frozenset({"57P03", "53300"})
+"""Refusals that pass: the server starts or stops, or has too many connections."""
+
+_CUT: Final = (
+    "closed the connection unexpectedly",
+    "Connection reset",
+    "SSL SYSCALL",
+    "timeout expired",
+    "could not send",
+)
+"""libpq's own words for a connection that ended before the server had answered the login."""
 _CONNECTION_LOST: Final = "8s2b"
 """SQLAlchemy's code for it: https://docs.sqlalchemy.org/en/21/errors.html#error-8s2b"""
 
@@ -83,6 +94,8 @@ def translate(error: Exception, url: URL | None = None) -> QtsDataError | None:
         return DatabaseUnavailable("every connection of the pool is in use, and none came back in time")
     if isinstance(error, sa.exc.PendingRollbackError):
         return _not_rolled_back(error)
+    if isinstance(error, sa.exc.ResourceClosedError):
+        return DatabaseError("the block of this transaction or reader has ended; begin another one")
     original = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if not isinstance(original, psycopg.Error):
         return None
@@ -130,42 +143,43 @@ def _connection_failed(error: psycopg.Error, url: URL | None) -> QtsDataError:
     if "certificate" in said[-1] or "does not support SSL" in said[-1]:
         words = said[-1].partition(" failed: ")[2] or said[-1]
         return ConfigurationError(f"no encrypted connection to {where}: {words}; check the TLS settings")
-    # libpq gives no SQLSTATE for a failed login; PQping says whether a server is there, without logging in. One that
-    # was still starting up, and lets us in now, has refused nothing.
-    if _server_answers(url) and not _server_lets_in(url):
-        # The server's own words, translated by nobody: they name the password, the role or the database.
-        words = said[-1].partition("FATAL:")[2].strip() or said[-1]
-        return ConfigurationError(
-            f"the server refused the connection to {where}: {words}; check user, password and database name in "
-            "QTS_DATABASE_URL"
+    return _login_failed(str(error), said[-1], url)
+
+
+def _login_failed(whole: str, said: str, url: URL) -> QtsDataError:
+    where = describe_url(url)
+    # libpq gives no SQLSTATE for a failed login; the probe tells whether a server is there, without logging in.
+    answer = probe(url)
+    if answer is None:
+        return DatabaseUnavailable(
+            f"no PostgreSQL server answers for {where}; start it, or check host and port in QTS_DATABASE_URL"
         )
-    return DatabaseUnavailable(
-        f"no PostgreSQL server answers for {where}; start it, or check host and port in QTS_DATABASE_URL"
+    if answer.sqlstate in _PASSING:
+        return DatabaseUnavailable(
+            f"the server for {where} takes no connection now: {answer.words}; try again", sqlstate=answer.sqlstate
+        )
+    # The server's own words, translated by nobody: they name the password, the role or the database.
+    words = said.partition("FATAL:")[2].strip() or said
+    # A wire that was cut is no answer. A server that was still starting up, and lets us in now, has refused nothing.
+    if _was_cut(whole) or not _server_refuses(url):
+        return DatabaseUnavailable(f"the connection to {where} ended while it was made: {words}; try again")
+    return ConfigurationError(
+        f"the server refused the connection to {where}: {words}; check user, password and database name in "
+        "QTS_DATABASE_URL"
     )
 
 
-def _server_answers(url: URL) -> bool:
-    def setting(name: str, value: object) -> str:
-        given = url.query.get(name)
-        return given if isinstance(given, str) else "" if value is None else str(value)
-
-    text = psycopg.conninfo.make_conninfo(
-        host=setting("host", url.host),
-        port=setting("port", url.port),
-        dbname=url.database or "",
-        user=url.username or "",
-        connect_timeout="2",
-    )
-    return pq.PGconn.ping(text.encode()) == pq.Ping.OK
+def _was_cut(text: str) -> bool:
+    return any(words in text for words in _CUT)
 
 
-def _server_lets_in(url: URL) -> bool:
+def _server_refuses(url: URL) -> bool:
     _, arguments = url.get_dialect()().create_connect_args(url)
     try:
         psycopg.connect(**{**arguments, "connect_timeout": 2}).close()
-    except psycopg.OperationalError:
-        return False
-    return True
+    except psycopg.OperationalError as error:
+        return not _was_cut(str(error))
+    return False
 
 
 @contextlib.asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,7 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 
-from qts_data.database.engine import engine
+from qts_data.database.engine import DatabaseConfig, engine
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, QtsDataError, SchemaMismatch, TransactionConflict
 from qts_data.timescale import ServerNotSupported, TimescaleError, probe, require_supported
@@ -239,7 +239,7 @@ def check_revision_known(connection: Connection) -> None:
 def migration_connection(
     url: URL,
     *,
-    connect_timeout_seconds: int = 10,
+    config: DatabaseConfig | None = None,
     wait_seconds: float = 600,
     lock_timeout_seconds: float = 5,
     statement_timeout_seconds: float = 900,
@@ -252,7 +252,7 @@ def migration_connection(
 
     Args:
         url: The database.
-        connect_timeout_seconds: Longest wait for the connection.
+        config: TLS, and the longest wait for the connection.
         wait_seconds: Longest wait for another process that migrates.
         lock_timeout_seconds: `lock_timeout` of the migrations.
         statement_timeout_seconds: `statement_timeout` of the migrations.
@@ -264,7 +264,7 @@ def migration_connection(
         translated_errors(url),
         _server_errors(),
         engine(
-            url, connect_timeout_seconds=connect_timeout_seconds, application_name="qts_data migrations"
+            url, replace(config or DatabaseConfig(), application_name="qts_data migrations")
         ).connect() as connection,
     ):
         require_supported(probe(connection))

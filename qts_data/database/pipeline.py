@@ -17,6 +17,7 @@ from psycopg import pq
 from psycopg.errors import error_from_result
 
 from qts_data.timescale.dialect import require_committed
+from qts_data.timescale.endings import endings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -56,7 +57,7 @@ async def driver_connection(connection: AsyncConnection) -> psycopg.AsyncConnect
     """The psycopg connection under SQLAlchemy's."""
     driver = (await connection.get_raw_connection()).driver_connection
     if driver is None:
-        raise sa.exc.InvalidRequestError("the connection is closed")
+        raise sa.exc.ResourceClosedError("the connection is closed")
     made: psycopg.AsyncConnection[Any] = driver
     return made
 
@@ -124,6 +125,8 @@ class Pipeline:
         pgconn = driver.pgconn
         if pgconn.transaction_status == pq.TransactionStatus.IDLE:
             self._steps.insert(0, (BEGIN, ()))
+            if (endings := endings_of(driver)) is not None:
+                endings.note_beginning()
         known = _prepared.setdefault(driver, set())
         expected = self._expected
         try:

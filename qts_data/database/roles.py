@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-__all__ = ["ENGINE_ROLE", "READONLY_ROLE", "ROLES", "prepare_roles", "role_statements"]
+__all__ = ["ENGINE_ROLE", "READONLY_ROLE", "ROLES", "existing_roles", "prepare_roles", "role_statements"]
 
 ENGINE_ROLE: Final = "qts_engine"
 READONLY_ROLE: Final = "qts_readonly"
@@ -97,6 +97,12 @@ def role_statements() -> Iterator[str]:
     for role, comment in ROLES.items():
         yield _CREATE.format(role=role, comment=literal(comment))
     yield _DATABASE.format(owner=OWNER_ROLE, engine=ENGINE_ROLE, readonly=READONLY_ROLE)
+
+
+def existing_roles(connection: Connection) -> set[str]:
+    """Return those of our roles that the server has."""
+    asked = sa.text("SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY(:roles)")
+    return set(connection.scalars(asked, {"roles": list(ROLES)}))
 
 
 def prepare_roles(

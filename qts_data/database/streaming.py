@@ -6,11 +6,14 @@ later.
 
 A stream that is left early changes nothing in the transaction. `aclose` closes its cursor. A stream that is dropped, as
 by `break`, leaves its cursor behind. The next statement that SQLAlchemy sends in the transaction closes it first, and
-the end of the transaction closes the rest.
+the end of the transaction closes the rest. A task that is cancelled while a piece is on its way waits for it, for two
+seconds at most.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import weakref
 from collections.abc import AsyncIterator
@@ -24,7 +27,7 @@ from qts_data.database.errors import translated_errors
 from qts_data.errors import DatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 
     from sqlalchemy.ext.asyncio import AsyncConnection
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -33,6 +36,7 @@ __all__ = ["Cursor", "Stream", "stream_rows"]
 
 _T_co = TypeVar("_T_co", covariant=True)
 _ROWS_AT_ONCE: Final = 2000
+_PATIENCE_SECONDS: Final = 2.0
 _numbers: Final = itertools.count(1)
 # A reader may take its time between two pieces. The server would take it for a client that hangs.
 _ALLOW_PAUSES: Final = """
@@ -170,19 +174,48 @@ class Stream(AsyncIterator[_T_co], Generic[_T_co]):
             raise RuntimeError("another task is reading this stream")
         self._reading = True
         try:
-            with translated_errors():
-                piece = await self._pieces()
-                if piece is None:
-                    self._ended = True
-                    await self._cursor.close()
-                else:
-                    self._piece = iter(piece)
+            await _to_its_end(self._read_piece())
         except BaseException:
             self._ended = True
             self._cursor.leave()
             raise
         finally:
             self._reading = False
+
+    async def _read_piece(self) -> None:
+        with translated_errors():
+            piece = await self._pieces()
+            if piece is None:
+                self._ended = True
+                await self._cursor.close()
+            else:
+                self._piece = iter(piece)
+
+
+async def _to_its_end(reading: Coroutine[Any, Any, None]) -> None:
+    """Let a cancelled task wait until its piece has arrived, so that its transaction can go on.
+
+    A piece that takes longer than two seconds is cancelled, too. That ends the transaction.
+    """
+    running = asyncio.ensure_future(reading)
+    try:
+        await asyncio.shield(running)
+    except asyncio.CancelledError:
+        ending = asyncio.ensure_future(_end(running))
+        while not ending.done():
+            with contextlib.suppress(asyncio.CancelledError):  # the first one is raised
+                await asyncio.shield(ending)
+        raise
+
+
+async def _end(running: asyncio.Future[None]) -> None:
+    if not running.done():
+        await asyncio.wait([running], timeout=_PATIENCE_SECONDS)
+    if not running.done():
+        running.cancel()
+        await asyncio.wait([running])
+    if not running.cancelled():
+        running.exception()
 
 
 class _Declare(sa.Executable, sa.ClauseElement):

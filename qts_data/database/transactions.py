@@ -5,25 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import inspect
-import logging
 import random
 import time
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
 import psycopg
 import sqlalchemy as sa
-from psycopg import pq
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from qts_data.contracts import HealthStatus
+from qts_data.database.endings import Watch, require_commitable
 from qts_data.database.engine import DatabaseConfig, async_engine
 from qts_data.database.errors import connecting, translate_commit, translated_errors
+from qts_data.database.scopes import Scope, WriteScope, to_its_end
 from qts_data.errors import (
-    DatabaseError,
-    DatabaseUnavailable,
     OutcomeUnknown,
     QtsDataError,
     TransactionConflict,
@@ -31,144 +27,16 @@ from qts_data.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction
 
-    _Hook: TypeAlias = Callable[[], Awaitable[None] | None]
+__all__ = ["Transactions"]
 
-__all__ = ["Scope", "Transactions", "WriteScope"]
-
-_log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _FIRST_PAUSE_SECONDS: Final = 0.005
 _LONGEST_PAUSE_SECONDS: Final = 0.5
-
-
-class Scope:
-    """One connection in one transaction, and what works on it.
-
-    Attributes:
-        connection: For statements of your own.
-    """
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        self.connection = connection
-        self._session: AsyncSession | None = None
-
-    @property
-    def session(self) -> AsyncSession:
-        """An ORM session on the same connection; it is flushed before the transaction commits."""
-        if self._session is None:
-            # A savepoint of its own, made where it is first used, would be gone with one around it.
-            self._session = AsyncSession(self.connection, expire_on_commit=False, join_transaction_mode="rollback_only")
-        return self._session
-
-    async def flush(self) -> None:
-        """Send what the session holds back."""
-        if self._session is not None:
-            await self._session.flush()
-
-    async def close(self) -> None:
-        """Let the session go; the connection is somebody else's."""
-        if self._session is not None:
-            await self._session.close()
-
-
-class WriteScope(Scope):
-    """A transaction that may write."""
-
-    def __init__(self, connection: AsyncConnection) -> None:
-        super().__init__(connection)
-        self._hooks: list[_Hook] = []
-        self._doubts: list[Callable[[], None]] = []
-        self._marks: list[int] = []
-        self._begun: list[tuple[_Hook, Awaitable[None]]] = []
-
-    def after_commit(self, hook: _Hook) -> None:
-        """Run something once COMMIT has returned, and never otherwise; in the order of registration.
-
-        A function is called at once, before any other task runs; a coroutine goes on when the connection is back in
-        the pool, and is not given up if the task is cancelled. What is undone by a savepoint is forgotten. What a hook
-        raises is logged and goes no further: the transaction is committed, and an error would say that it is not.
-        """
-        self._hooks.append(hook)
-
-    def in_doubt(self, hook: Callable[[], None]) -> None:
-        """Call something at once when COMMIT got no answer, so that nobody knows whether it was carried out."""
-        self._doubts.append(hook)
-
-    @contextlib.asynccontextmanager
-    async def savepoint(self) -> AsyncIterator[None]:
-        """What fails in the block is undone, and the transaction goes on without it.
-
-        Without one, PostgreSQL lets a transaction in which a statement has failed only be rolled back, whoever may
-        have caught the error.
-        """
-        with translated_errors():
-            await self.flush()
-            async with self.connection.begin_nested():
-                yield
-                await self.flush()
-
-    def mark(self) -> None:
-        """A savepoint was made."""
-        self._marks.append(len(self._hooks))
-
-    def release(self) -> None:
-        """What came after the last savepoint belongs to the rest from now on."""
-        self._marks.pop()
-
-    def undo(self) -> None:
-        """The transaction has gone back to the last savepoint: the hooks that came after it are forgotten."""
-        del self._hooks[self._marks.pop() :]
-
-    def committed(self) -> None:
-        """Call what was registered; `finish` waits for what takes longer."""
-        for hook in self._hooks:
-            with _logged(hook):
-                begun = hook()
-                if inspect.isawaitable(begun):
-                    self._begun.append((hook, begun))
-
-    def doubted(self) -> None:
-        """Call what was registered for a COMMIT without an answer."""
-        for hook in self._doubts:
-            with _logged(hook):
-                hook()
-
-    async def finish(self) -> None:
-        """Wait for what was begun after the commit."""
-        if self._begun:
-            await _to_its_end(self._await_begun())
-
-    async def _await_begun(self) -> None:
-        for hook, begun in self._begun:
-            with _logged(hook):
-                await begun
-
-
-@contextlib.contextmanager
-def _logged(hook: object) -> Iterator[None]:
-    try:
-        yield
-    except Exception:  # noqa: BLE001 - whatever it is, the transaction stays committed
-        _log.exception("a hook failed after the transaction had been committed: %r", hook)
-
-
-async def _to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
-    """What is not given up half way: a cancellation is raised when it has ended."""
-    running = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not running.done():
-        try:
-            await asyncio.wait([running])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None and running.exception() is None:
-        raise cancelled
-    return running.result()
 
 
 _Writer = TypeVar("_Writer", bound=WriteScope)
@@ -198,12 +66,13 @@ class Transactions(Generic[_Writer, _Reader]):
         self._engine = async_engine(url, self.config)
         self._read_only = self._engine.execution_options(postgresql_readonly=True)
         self._snapshot = self._read_only.execution_options(isolation_level="REPEATABLE READ")
-        # Savepoints are told of by SQLAlchemy, whoever makes them: this class, a session, or a caller.
+        # SQLAlchemy reports its savepoints: those of this class, of a session, and of a caller's begin_nested. A part
+        # that is undone by other means ends the block with an error, and no hook is called.
         self._scopes: weakref.WeakKeyDictionary[sa.Connection, _Writer] = weakref.WeakKeyDictionary()
         for name, react in (
-            ("savepoint", WriteScope.mark),
-            ("release_savepoint", WriteScope.release),
-            ("rollback_savepoint", WriteScope.undo),
+            ("savepoint", WriteScope._mark),
+            ("release_savepoint", WriteScope._release),
+            ("rollback_savepoint", WriteScope._undo),
         ):
             sa.event.listen(self._engine.sync_engine, name, partial(self._on_savepoint, react))
         self._late: set[asyncio.Task[None]] = set()
@@ -258,7 +127,8 @@ class Transactions(Generic[_Writer, _Reader]):
             WritesRefused: `refuse_writes` allows none; nothing was committed.
             OutcomeUnknown: The connection was lost during COMMIT.
             DatabaseError: With SQLSTATE 25P02, a statement had failed, and the block went on as if it had not:
-                the server has rolled all of it back. With 25P01, the block itself had ended the transaction.
+                the server has rolled all of it back. With 25P01, the block itself had ended the transaction, or had
+                undone a part of it as SQL: by COMMIT, ROLLBACK, ROLLBACK TO, or the driver's methods.
             TransactionConflict: Another transaction got in the way; `run` would have tried again.
             QtsDataError: Whatever else the database says, by SQLSTATE. The error of the block, if it is no
                 database error, comes out as it is.
@@ -272,18 +142,18 @@ class Transactions(Generic[_Writer, _Reader]):
                 scope = self._writer(connection)
                 if connection.sync_connection is not None:
                     self._scopes[connection.sync_connection] = scope
-                with translated_errors():
+                with translated_errors(), Watch(connection, scope._doubted):
                     try:
                         yield scope
                         await scope.flush()
                     finally:
-                        await scope.close()
+                        await scope._close()
+                    require_commitable(connection, begun)
                 self.require_writable()
-                _require_commitable(connection, begun)
                 await self._commit(begun, scope)
         finally:
             if scope is not None:
-                await scope.finish()
+                await scope._finish()
 
     @contextlib.asynccontextmanager
     async def reader(self, *, snapshot: bool = False) -> AsyncIterator[_Reader]:
@@ -300,7 +170,7 @@ class Transactions(Generic[_Writer, _Reader]):
                 try:
                     yield scope
                 finally:
-                    await scope.close()
+                    await scope._close()
 
     async def run(self, work: Callable[[_Writer], Awaitable[_T]], *, attempts: int = 8) -> _T:
         """Run a function in a transaction, and again after a `TransactionConflict`.
@@ -376,44 +246,16 @@ class Transactions(Generic[_Writer, _Reader]):
             except Exception as error:
                 ours = translate_commit(error)
                 if isinstance(ours, OutcomeUnknown):
-                    scope.doubted()
+                    scope._doubted()
                 raise (ours or error) from error
-            scope.committed()
+            scope._committed()
 
         # A commit that is under way is not given up: nobody would know what became of it.
-        await _to_its_end(commit())
+        await to_its_end(commit())
 
     def _on_savepoint(self, react: Callable[[WriteScope], None], connection: sa.Connection, *_: object) -> None:
         if (scope := self._scopes.get(connection)) is not None:
             react(scope)
-
-
-def _require_commitable(connection: AsyncConnection, begun: AsyncTransaction) -> None:
-    """Refuse a COMMIT that would commit nothing: PostgreSQL answers it by a rollback, and by no error."""
-    if not begun.is_active and not connection.invalidated:
-        raise DatabaseError(
-            "the transaction was ended inside its block, by a commit or a rollback of the connection or the session; "
-            "what came after that was not committed",
-            sqlstate="25P01",
-        )
-    status = _status(connection)
-    if status == pq.TransactionStatus.UNKNOWN:
-        raise DatabaseUnavailable("the connection was lost in the transaction; nothing was committed")
-    if status == pq.TransactionStatus.INERROR:
-        raise DatabaseError(
-            "a statement of the transaction failed, so all of it was rolled back, though its error was caught; nothing "
-            "was committed: let the error out of the block, or put what may fail into savepoint()",
-            sqlstate="25P02",
-        )
-
-
-def _status(connection: AsyncConnection) -> pq.TransactionStatus:
-    """What the client knows of the server's transaction; UNKNOWN without a connection."""
-    made = connection.sync_connection
-    if made is None or made.invalidated:
-        return pq.TransactionStatus.UNKNOWN
-    driver: psycopg.AsyncConnection[Any] | None = made.connection.driver_connection
-    return pq.TransactionStatus.UNKNOWN if driver is None else driver.info.transaction_status
 
 
 async def _started(engine: AsyncEngine) -> AsyncConnection:

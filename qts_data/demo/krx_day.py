@@ -1,6 +1,6 @@
 """A made-up trading day of the Korea Exchange (KRX), for demonstrations and tests where no real feed is at hand.
 
-No price in it was ever traded. What is real are the rules it keeps:
+No price in it was ever traded. Its rules are real:
 
 * Session: opening auction at 09:00, continuous trading until 15:20, closing auction at 15:30, Korean time.
   An auction here ends on the minute; the real one ends at a random time within the 30 seconds after it.
@@ -278,7 +278,7 @@ class _Book:
         """Shift the bid by so many ticks, as far as the limits allow, and put an ask above it."""
         for _ in range(abs(ticks)):
             self.bid = self._above(self.bid) if ticks > 0 else self._below(self.bid)
-        # At the upper limit nobody asks for more: the bid stays a tick below it.
+        # At the upper limit the bid stays a tick below it.
         self.bid = min(max(self.bid, self._lower), self._below(self._upper))
         self.ask = self._above(self.bid)
         if self.ask < self._upper and self._chance.below(100) < 8:

@@ -10,13 +10,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import sqlalchemy as sa
 from pydantic import SecretStr
 
 from qts_data import bootstrap
 from qts_data.contracts import LedgerEntry
 from qts_data.database import migrations
-from qts_data.database.engine import engine, parse_url
+from qts_data.database.engine import parse_url
 from qts_data.demo.sheets_server import Fault, SheetsStandIn, faults_in_order, fill_book
 from qts_data.embedded import EmbeddedServer
 from qts_data.moving import CutoverGates, Move
@@ -27,6 +26,7 @@ from qts_data.terminal.moving import print_plan, print_report, print_status
 
 if TYPE_CHECKING:
     from qts_data.demo.sheets_server import Workbook
+    from qts_data.embedded import ServerInfo
     from qts_data.settings import Settings
 
 __all__ = ["run_demo"]
@@ -37,14 +37,22 @@ _FILLS: Final = 500
 
 
 def run_demo(directory: Path) -> None:
-    """Spreadsheet, plan, repair, copy, shadow with failures, proof, cutover, rollback."""
+    """Spreadsheet, plan, repair, copy, shadow with failures, proof, cutover, rollback.
+
+    A server that this call starts is stopped at its end.
+    """
     server = EmbeddedServer(directory)
+    ran_before = server.info() is not None
     heading("1. Start PostgreSQL and a stand-in for Google Sheets")
-    running = server.start()
-    with engine(parse_url(running.url("postgres"))).connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT").execute(
-            sa.text(f"DROP DATABASE IF EXISTS {_DATABASE} WITH (FORCE)")
-        )
+    try:
+        _run(server.start(), server)
+    finally:
+        if not ran_before:
+            server.stop()
+
+
+def _run(running: ServerInfo, server: EmbeddedServer) -> None:
+    server.drop_database(_DATABASE)
     server.ensure_database(_DATABASE)
     migrations.upgrade(parse_url(running.url(_DATABASE)))
     with SheetsStandIn(reads_per_minute=300) as standin, tempfile.TemporaryDirectory() as folder:

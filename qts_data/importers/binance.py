@@ -131,7 +131,8 @@ def _ticks(
                 seq=_whole("id", columns[0]),
                 price=read_decimal("price", columns[1]),
                 volume=read_decimal("qty", columns[2]),
-            )
+            ),
+            options.max_ahead,
         )
 
     return each_row(_without_header(path), parse, refuse)

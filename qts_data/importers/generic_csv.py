@@ -94,7 +94,8 @@ def read_ticks(path: Path, options: ReadOptions, refuse: Refuse | None) -> Itera
                 seq=None if seq is None else _sequence(seq),
                 bid=None if bid is None else read_decimal("bid", bid),
                 ask=None if ask is None else read_decimal("ask", ask),
-            )
+            ),
+            options.max_ahead,
         )
 
     return each_row(lines, parse, refuse, first_row=2)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
+from qts_data.contracts.instants import MAX_AHEAD
+
 if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from qts_data.importers.rows import Refuse
 
@@ -34,6 +37,7 @@ class ReadOptions:
         time_format: For a generic CSV: `iso`, `s`, `ms`, `us`, `ns` (since 1970), or a pattern for strptime, with a
             whole date, or with none and `date`.
         delimiter: For a generic CSV: the character between two columns.
+        max_ahead: A trade further ahead of this machine's clock is a bad row; None takes any.
     """
 
     symbol: str | None = None
@@ -44,6 +48,8 @@ class ReadOptions:
     columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     time_format: str = "iso"
     delimiter: str = ","
+    # Not in the text by which a loaded file is known.
+    max_ahead: dt.timedelta | None = field(default=MAX_AHEAD, repr=False)
 
 
 class Read(Protocol):

@@ -35,8 +35,6 @@ Refuse: TypeAlias = Callable[[InvalidRecord, bytes], None]
 
 _T = TypeVar("_T")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-# Clocks differ; a feed that is further ahead than this is wrong.
-_AHEAD = dt.timedelta(minutes=1)
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _MAX_SHOWN = 40
 
@@ -89,8 +87,12 @@ def read_decimal(field: str, text: str) -> Decimal:
     return Decimal(text)
 
 
-def check_plausible(tick: TickData) -> TickData:
+def check_plausible(tick: TickData, max_ahead: dt.timedelta | None) -> TickData:
     """Refuse what the table could hold but no file of trades means.
+
+    Args:
+        tick: A trade of the file.
+        max_ahead: How far it may lie ahead of this machine's clock; None takes any.
 
     Raises:
         InvalidRecord: The price is not above zero, the bid is above the ask, or the trade is yet to come.
@@ -99,9 +101,11 @@ def check_plausible(tick: TickData) -> TickData:
         raise InvalidRecord(field="price", reason=f"{tick.price} is not above zero")
     if tick.bid is not None and tick.ask is not None and tick.bid > tick.ask:
         raise InvalidRecord(field="bid", reason=f"{tick.bid} is above the ask {tick.ask}")
-    if tick.time > dt.datetime.now(dt.UTC) + _AHEAD and not any_time_allowed():
+    if max_ahead is not None and not any_time_allowed() and tick.time - max_ahead > dt.datetime.now(dt.UTC):
         raise InvalidRecord(
-            field="time", reason=f"{tick.time.isoformat()} is in the future; if it is right, give --any-time"
+            field="time",
+            reason=f"{tick.time.isoformat()} is in the future: more than {max_ahead} ahead of this machine's clock; "
+            "if it is right, give --any-time or set QTS_TICK_MAX_AHEAD_SECONDS",
         )
     return tick
 

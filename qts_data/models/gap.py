@@ -1,4 +1,4 @@
-"""Gaps in the market data that somebody has looked at."""
+"""Gaps in the market data that have been explained."""
 
 from __future__ import annotations
 

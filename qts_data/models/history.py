@@ -1,4 +1,4 @@
-"""What strategies and risk limits were before: written by the database, whoever changed them and by what."""
+"""Former values of strategies and risk limits, written by the database at every change."""
 
 from __future__ import annotations
 

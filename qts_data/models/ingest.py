@@ -29,7 +29,9 @@ class IngestBatch(Base):
     received: Mapped[int] = mapped_column(comment="Ticks that were handed over")
     inserted: Mapped[int] = mapped_column(comment="Ticks that were new")
     duplicate: Mapped[int] = mapped_column(comment="Ticks that were there already")
-    late: Mapped[int] = mapped_column(comment="Inserted ticks of a minute before the last one stored of the symbol")
+    late: Mapped[int] = mapped_column(
+        comment="Inserted ticks of bars over at the end of the load; before it, the feed had a tick in or after the bar"
+    )
     rejected: Mapped[int] = mapped_column(comment="Rows that were refused")
     first_time: Mapped[Instant | None] = mapped_column(comment="Time of the earliest tick")
     last_time: Mapped[Instant | None] = mapped_column(comment="Time of the latest tick")

@@ -1,4 +1,4 @@
-"""The outbox: what another data source has still to be told, written in the transaction that made it so."""
+"""The outbox: messages that another data source must still receive, written in the transaction of their cause."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class OutboxDestination(Base):
 class OutboxMessage(Base):
     """Something to deliver; a row goes when that is done.
 
-    Every fill pays for what is here: no foreign key, and no index that only the worker would use.
+    Every fill pays for these columns: no foreign key, and no index that only the worker would use.
     """
 
     __tablename__ = "outbox"

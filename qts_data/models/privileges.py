@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRIVILEGE_STATEMENTS"]
 
-# Default privileges cover what the same role creates later; the loop covers what is there. Both are needed:
+# Default privileges cover later objects of the same role; the loop covers existing ones. Both are needed:
 # GRANT ... ON ALL TABLES misses every later table. Objects of extensions and of other owners are left alone.
 _GRANT: Final = """\
 DO $$

@@ -6,14 +6,12 @@ import datetime as dt
 import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
-import sqlalchemy as sa
-
-from qts_data.database.errors import translated_errors
 from qts_data.errors import InvalidRecord, LedgerConflict
 from qts_data.importers.tables import LAYOUTS
 from qts_data.moving.fills import FillLine, book_lines
 from qts_data.moving.plan import opened_before, openings, read_kind
 from qts_data.moving.references import booked_in
+from qts_data.repositories.moving.moves import MoveRecords
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -99,7 +97,8 @@ async def _copy_table(
                 await _WRITERS[kind](uow, part)
             except (InvalidRecord, LedgerConflict) as error:
                 raise _placed(error, kind, sheet, part) from error
-            await _checkpoint(uow, source, kind, done=end, total=len(records), digest=digests[end])
+            records_of_move = MoveRecords(uow.connection, source)
+            await records_of_move.record_checkpoint(kind, done=end, total=len(records), digest=digests[end])
 
         await database.run(work)
         if progress is not None:
@@ -134,22 +133,11 @@ def _digests(records: Sequence[Record]) -> list[str]:
 
 
 async def _done(reader: Reader, source: str, kind: str, digests: Sequence[str]) -> int:
-    statement = sa.text("SELECT rows_done, digest FROM source_move_checkpoints WHERE source = :source AND kind = :kind")
-    with translated_errors():
-        row = (await reader.connection.execute(statement, {"source": source, "kind": kind})).first()
+    done = await MoveRecords(reader.connection, source).find_checkpoint(kind)
+    if done is None or done.rows_done >= len(digests):
+        return 0
     # Rows above that changed do no harm: every row is booked once by its key.
-    return int(row.rows_done) if row and row.rows_done < len(digests) and digests[row.rows_done] == row.digest else 0
-
-
-async def _checkpoint(uow: UnitOfWork, source: str, kind: str, *, done: int, total: int, digest: str) -> None:
-    statement = sa.text(
-        "INSERT INTO source_move_checkpoints (source, kind, rows_done, rows_total, digest) "
-        "VALUES (:source, :kind, :done, :total, :digest) ON CONFLICT (source, kind) DO UPDATE "
-        "SET rows_done = :done, rows_total = :total, digest = :digest, updated_at = clock_timestamp()"
-    )
-    values = {"source": source, "kind": kind, "done": done, "total": total, "digest": digest}
-    with translated_errors():
-        await uow.connection.execute(statement, values)
+    return done.rows_done if digests[done.rows_done] == done.digest else 0
 
 
 async def _fills(uow: UnitOfWork, part: Sequence[Record]) -> None:

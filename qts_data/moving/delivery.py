@@ -11,14 +11,10 @@ import contextlib
 import logging
 import random
 import time
-import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING
 
 from qts_data.adapters.sheets.writer import Line
-from qts_data.database.errors import translated_errors
 from qts_data.errors import (
     ConfigurationError,
     DatabaseUnavailable,
@@ -28,10 +24,12 @@ from qts_data.errors import (
     SourceUnavailable,
 )
 from qts_data.repositories.book.ledger_rows import position_after
+from qts_data.repositories.moving.moves import only_worker
 from qts_data.repositories.moving.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from qts_data.adapters.sheets.writer import BookWriter
     from qts_data.contracts import BookedEntry, Position
@@ -40,13 +38,6 @@ if TYPE_CHECKING:
 __all__ = ["DeliveryConfig", "OutboxWorker"]
 
 _log = logging.getLogger(__name__)
-_LOCK_CLASS: Final = 0x515455
-"""First half of the lock of a destination's worker."""
-_LOCKED: Final = """
-    SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = :class AND objid = :place
-                      AND objsubid = 2 AND pid = pg_backend_pid() AND granted
-                      AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,32 +242,9 @@ class OutboxWorker:
             )
         return True
 
-    @contextlib.asynccontextmanager
-    async def _alone(self) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
-        """Gives what says whether no other worker delivers to this destination; ask it before each batch.
-
-        The lock is gone with its connection, and nobody tells: a batch that is being sent then may meet another
-        worker's first one.
-        """
-        place = zlib.crc32(self._destination.encode()) & 0x7FFFFFFF
-        lock = {"class": _LOCK_CLASS, "place": place}
-        with translated_errors(self._database.url):
-            engine = self._database.engine.execution_options(isolation_level="AUTOCOMMIT")
-            async with engine.connect() as connection:
-                got = await connection.scalar(sa.text("SELECT pg_try_advisory_lock(:class, :place)"), lock)
-                if got:
-                    # What was there before may have changed while others had the lock.
-                    self._writer.forget()
-
-                async def alone() -> bool:
-                    return bool(got) and bool(await connection.scalar(sa.text(_LOCKED), lock))
-
-                try:
-                    yield alone
-                finally:
-                    if got and not connection.invalidated:
-                        with contextlib.suppress(sa.exc.SQLAlchemyError):
-                            await connection.execute(sa.text("SELECT pg_advisory_unlock(:class, :place)"), lock)
+    def _alone(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[bool]]]:
+        # The sheets may have changed while others had the lock.
+        return only_worker(self._database, self._destination, begin=self._writer.forget)
 
     async def _wait(self, stop: asyncio.Event, seconds: float) -> None:
         if self._sleep is not asyncio.sleep:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-import sqlalchemy as sa
-
 from qts_data.contracts import RejectedEntry, Reversal
-from qts_data.database.errors import translated_errors
 from qts_data.errors import InvalidRecord, LedgerConflict
 from qts_data.repositories.book.booking import repeated
 
@@ -60,7 +57,8 @@ async def book_lines(
         for line, entry in ((line, identity.scoped(line.entry)) for line in lines)
     ]
     booking = _Lines(uow, lines, on_error)
-    taken = await _known_reversals(uow, [line.entry for line in lines if line.reverses is None])
+    reversals = await uow.ledger.list_reversals(line.entry.key for line in lines if line.reverses is None)
+    taken = {booked.entry.key: booked for booked in reversals}
     for index, line in enumerate(lines):
         if line.reverses is None and line.entry.key in taken:
             booking.repeat(index, taken[line.entry.key])
@@ -153,24 +151,6 @@ class _Lines:
                 reverses=reverses,
             )
         )
-
-
-async def _known_reversals(uow: UnitOfWork, entries: Sequence[LedgerEntry]) -> dict[tuple[str, str, str], BookedEntry]:
-    """Those of them that are booked already, as what takes another fill back."""
-    statement = sa.text(
-        "SELECT l.id FROM unnest(CAST(:brokers AS text[]), CAST(:accounts AS text[]), CAST(:ids AS text[])) "
-        "AS k(broker, account, execution_id) JOIN t_ledger AS l USING (broker, account, execution_id) "
-        "WHERE l.reverses_id IS NOT NULL"
-    )
-    keys = [entry.key for entry in entries]
-    values = {
-        "brokers": [broker for broker, _, _ in keys],
-        "accounts": [account for _, account, _ in keys],
-        "ids": [execution_id for _, _, execution_id in keys],
-    }
-    with translated_errors():
-        ids = list(await uow.connection.scalars(statement, values))
-    return {booked.entry.key: booked for booked in await uow.ledger.list_by_id(ids)} if ids else {}
 
 
 def require_opposite(fill: LedgerEntry, line: LedgerEntry) -> None:

@@ -10,12 +10,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import sqlalchemy as sa
-
 from qts_data.adapters.feed import Feed
 from qts_data.contracts import IDEMPOTENCY_PREFIX
 from qts_data.contracts.instants import utc_fields
-from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, QtsDataError
 from qts_data.moving.consistency import verify_data_consistency
 from qts_data.moving.consistency.sides import OPENING_PREFIX
@@ -23,6 +20,9 @@ from qts_data.moving.copy import copy_all
 from qts_data.moving.delivery import OutboxWorker
 from qts_data.moving.plan import opened_before, plan
 from qts_data.moving.references import booked_in
+from qts_data.repositories import OutboxStatus
+from qts_data.repositories.moving.moves import MoveRecords
+from qts_data.repositories.moving.outbox import Outbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from qts_data.moving.consistency import ConsistencyReport
     from qts_data.moving.delivery import DeliveryConfig
     from qts_data.moving.plan import Plan
-    from qts_data.repositories import Database, OutboxStatus
+    from qts_data.repositories import Database
 
 __all__ = ["CutoverGates", "Move", "MoveStatus"]
 
@@ -149,7 +149,7 @@ class Move:
         await self._require("copied", "shadow", doing="shadow")
         await self.feed.feed()
         async with self._database.transaction() as uow:
-            await self._set(uow.connection, "shadow")
+            await MoveRecords(uow.connection, self._source).enter("shadow")
         return await self._catch_up()
 
     async def _catch_up(self) -> int:
@@ -158,9 +158,7 @@ class Move:
         missing = []
         opening = f"{IDEMPOTENCY_PREFIX}{OPENING_PREFIX}"
         async with self._database.reader(snapshot=True) as reader:
-            waiting = sa.text("SELECT ledger_id FROM outbox WHERE destination = :name AND ledger_id IS NOT NULL")
-            with translated_errors():
-                known = set(await reader.connection.scalars(waiting, {"name": self._source}))
+            known = await Outbox(reader.connection, self._source).waiting_fills()
             async for booked in reader.ledger.stream_entries():
                 entry = booked.entry
                 opens = entry.stored_execution_id.startswith(opening)
@@ -204,15 +202,9 @@ class Move:
         report = await verify_data_consistency(
             self._database, self._sheets.workbook, tolerances=tolerances, source=self._source
         )
-        statement = sa.text(
-            "INSERT INTO source_move_verifications (source, mismatches, report) "
-            "SELECT source, :mismatches, CAST(:report AS json) FROM source_moves WHERE source = :source"
-        )
         kept = json.dumps(_short(report.as_json()), ensure_ascii=False)
-        values = {"source": self._source, "mismatches": len(report.findings), "report": kept}
         async with self._database.transaction() as uow:
-            with translated_errors():
-                await uow.connection.execute(statement, values)
+            await MoveRecords(uow.connection, self._source).record_verification(len(report.findings), kept)
         if strict:
             report.require_consistent()
         return report
@@ -251,7 +243,7 @@ class Move:
         until = dt.datetime.now(dt.UTC) + given.rollback
         async with self._database.transaction() as uow:
             await uow.outbox(self._source).feed(until=until)
-            await self._set(uow.connection, "cutover", until)
+            await MoveRecords(uow.connection, self._source).enter("cutover", until)
         return until
 
     async def rollback(self) -> int:
@@ -297,41 +289,21 @@ class Move:
         """How the move stands."""
         outbox = await self.feed.status()
         async with self._database.reader() as reader:
-            with translated_errors():
-                moves = await reader.connection.execute(
-                    sa.text("SELECT phase, phase_since, rollback_until FROM source_moves WHERE source = :source"),
-                    {"source": self._source},
-                )
-                move = moves.first()
-                copied = await reader.connection.execute(
-                    sa.text("SELECT kind, rows_done, rows_total FROM source_move_checkpoints WHERE source = :source"),
-                    {"source": self._source},
-                )
-                tables = {row.kind: (row.rows_done, row.rows_total) for row in copied}
-                verified = await reader.connection.execute(
-                    sa.text(
-                        "SELECT v.mismatches, v.verified_at, v.verified_at >= m.phase_since AS since "
-                        "FROM source_move_verifications AS v JOIN source_moves AS m USING (source) "
-                        "WHERE v.source = :source AND CAST(v.report -> 'tolerances' AS jsonb) = '{}' "
-                        "ORDER BY v.id DESC LIMIT 1000"
-                    ),
-                    {"source": self._source},
-                )
-                looks = verified.all()
+            move = await MoveRecords(reader.connection, self._source).state()
         clean = 0
-        for look in looks:
+        for look in move.looks:
             if look.mismatches or not look.since:
                 break
             clean += 1
         return MoveStatus(
-            phase=move.phase if move else None,
-            phase_since=move.phase_since if move else None,
-            copied=tables,
+            phase=move.phase,
+            phase_since=move.phase_since,
+            copied=move.copied,
             clean_verifications=clean,
-            verified_at=looks[0].verified_at if looks else None,
-            mismatches=looks[0].mismatches if looks else None,
+            verified_at=move.looks[0].verified_at if move.looks else None,
+            mismatches=move.looks[0].mismatches if move.looks else None,
             outbox=outbox,
-            rollback_until=move.rollback_until if move else None,
+            rollback_until=move.rollback_until,
         )
 
     async def _require(self, *phases: str | None, doing: str) -> None:
@@ -342,16 +314,7 @@ class Move:
 
     async def _enter(self, phase: str) -> None:
         async with self._database.transaction() as uow:
-            await self._set(uow.connection, phase)
-
-    async def _set(self, connection: Any, phase: str, until: dt.datetime | None = None) -> None:
-        statement = sa.text(
-            "INSERT INTO source_moves (source, phase, rollback_until) VALUES (:source, :phase, :until) "
-            "ON CONFLICT (source) DO UPDATE SET phase = :phase, rollback_until = :until, phase_since = CASE "
-            "WHEN source_moves.phase = :phase THEN source_moves.phase_since ELSE clock_timestamp() END"
-        )
-        with translated_errors():
-            await connection.execute(statement, {"source": self._source, "phase": phase, "until": until})
+            await MoveRecords(uow.connection, self._source).enter(phase)
 
 
 def _short(report: dict[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,12 @@ from decimal import Context, Decimal
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import sqlalchemy as sa
-
 from qts_data.contracts import ALL_ACCOUNTS, IDEMPOTENCY_PREFIX, OHLCV, LedgerEntry, Position, StrategyParameter
-from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
 from qts_data.importers.tables import LAYOUTS, RecordMaker
 from qts_data.moving.consistency.sides import OPENING_PREFIX
 from qts_data.moving.references import wrong_references
+from qts_data.repositories.moving.moves import list_opened
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -152,16 +150,10 @@ def _key_of(record: Any) -> tuple[tuple[object, ...], str]:
 
 async def opened_before(database: Database) -> dict[tuple[str, str], Opening]:
     """How an earlier copy opened each position that the sheet's ledger knew nothing of."""
-    statement = sa.text(
-        "SELECT account, symbol, trim_scale(sum(CASE side WHEN 'BUY' THEN qty ELSE -qty END)) AS qty, "
-        "min(timestamp) AS at FROM t_ledger "
-        "WHERE broker = :broker AND starts_with(execution_id, :prefix) GROUP BY account, symbol"
-    )
-    values = {"broker": _OPENING_BROKER, "prefix": f"{IDEMPOTENCY_PREFIX}{OPENING_PREFIX}"}
     async with database.reader() as reader:
-        with translated_errors():
-            rows = await reader.connection.execute(statement, values)
-        return {(row.account, row.symbol): Opening(row.qty, row.at) for row in rows}
+        prefix = f"{IDEMPOTENCY_PREFIX}{OPENING_PREFIX}"
+        opened = await list_opened(reader.connection, _OPENING_BROKER, prefix)
+    return {(one.account, one.symbol): Opening(one.qty, one.at) for one in opened}
 
 
 def openings(

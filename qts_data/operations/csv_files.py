@@ -6,6 +6,7 @@ import csv
 import datetime as dt
 import tomllib
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -18,7 +19,7 @@ from qts_data.moving.fills import FillLine, book_lines
 from qts_data.moving.plan import opening_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from qts_data.contracts import LedgerEntry, Position
@@ -130,7 +131,7 @@ def read_csv(path: Path, kind: CsvKind, mapping: CsvMapping) -> Iterator[_Read |
     """The records of a file, and the rows that give none, in the order of the file.
 
     Raises:
-        InvalidRecord: A column is missing or comes twice, or the file is no CSV from some line on.
+        InvalidRecord: A column is missing or comes twice, or the file stops being CSV at some line.
         ConfigurationError: The file cannot be read.
     """
     layout, defaults = _LAYOUTS[kind], mapping.defaults
@@ -159,7 +160,7 @@ def read_csv(path: Path, kind: CsvKind, mapping: CsvMapping) -> Iterator[_Read |
 
 
 def _without_contradictions(kind: CsvKind, found: Iterable[_Read | CsvReject]) -> Iterator[_Read | CsvReject]:
-    """The same, with lines refused that say twice what one of them can say: nobody knows which is right."""
+    """Do the same, and refuse lines that contradict each other: which one is right is unknown."""
     if kind == "ledger":  # the book decides by execution ids
         yield from found
         return

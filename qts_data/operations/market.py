@@ -5,16 +5,29 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
-from qts_data.bootstrap import checked_database, database_url, require_current
-from qts_data.contracts.instants import utc_fields
+import sqlalchemy as sa
+
+from qts_data.bootstrap import checked_database, database_url, patient_config, require_current
+from qts_data.contracts import OHLCV
+from qts_data.contracts.instants import MAX_AHEAD, utc_fields
 from qts_data.contracts.leniency import any_time_allowed
-from qts_data.database.engine import DatabaseConfig, async_engine
+from qts_data.database.engine import async_engine
 from qts_data.database.errors import translated_errors
-from qts_data.errors import InvalidRecord
+from qts_data.errors import InvalidRecord, NotFound
 from qts_data.importers import ReadOptions, bar_length, read_file, with_symbol
-from qts_data.repositories import BarReads, BatchId, IngestReport, RefreshReport, TickRepository, UpsertReport
+from qts_data.repositories import (
+    BarReads,
+    Bars,
+    BatchId,
+    DailyBarReads,
+    IngestReport,
+    RefreshReport,
+    TickReads,
+    TickRepository,
+    UpsertReport,
+)
 from qts_data.writers import load_in_parts
 
 if TYPE_CHECKING:
@@ -23,15 +36,18 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from qts_data.contracts import OHLCV, TickData
+    from qts_data.contracts import TickData
     from qts_data.importers.rows import Refuse
     from qts_data.repositories import BarInterval, BarSource, Gap, StaleFeed, TickTable
     from qts_data.settings import Settings
 
 
 __all__ = [
+    "BarPage",
+    "DailyOr",
     "ImportReport",
     "dry_run",
+    "find_bars",
     "import_bars",
     "import_tick_file",
     "import_ticks",
@@ -55,13 +71,8 @@ async def tick_repository(
 @contextlib.asynccontextmanager
 async def _market_connection(settings: Settings, *, autocommit: bool = False) -> AsyncIterator[AsyncConnection]:
     # A load and a refresh take as long as they take.
-    config = DatabaseConfig(
-        connect_timeout_seconds=settings.connect_timeout_seconds,
-        statement_timeout_seconds=0,
-        idle_transaction_timeout_seconds=0,
-    )
     url = database_url(settings)
-    made = async_engine(url, config)
+    made = async_engine(url, patient_config(settings))
     if autocommit:
         made = made.execution_options(isolation_level="AUTOCOMMIT")
     try:
@@ -92,6 +103,11 @@ class ImportReport:
         utc_fields(self, "cutoff")
 
 
+def _max_ahead_of(settings: Settings) -> dt.timedelta | None:
+    """Tell how far an imported tick may lie ahead of the clock; None where times of any kind are allowed."""
+    return None if any_time_allowed() else dt.timedelta(seconds=settings.tick_max_ahead_seconds)
+
+
 async def import_ticks(
     settings: Settings, ticks: Iterable[TickData], progress: Callable[[int], None] | None = None
 ) -> ImportReport:
@@ -101,9 +117,8 @@ async def import_ticks(
         InvalidRecord: Names the row, the field and the reason; nothing was loaded.
         QtsDataError: The database refused; nothing was loaded.
     """
-    max_ahead = dt.timedelta(seconds=settings.tick_max_ahead_seconds)
     async with tick_repository(settings) as repository:
-        ingest = await repository.ingest(ticks, progress=progress, max_ahead=max_ahead)
+        ingest = await repository.ingest(ticks, progress=progress, max_ahead=_max_ahead_of(settings))
     async with tick_repository(settings, autocommit=True) as repository:
         refresh = await repository.refresh_bars(ingest.stale)
         return ImportReport(ingest, refresh, ingest.cutoff)
@@ -140,18 +155,20 @@ async def import_tick_file(
             the table holds another tick under the same key.
         QtsDataError: The database refused, or went away.
     """
-    # What is made of the content depends on the name where that says the symbol.
+    # The records depend on the file's name where the name gives the symbol.
     options = with_symbol(layout, path, options)
     try:
-        # What was refused for its time before is to be read again.
-        facts = ("any time",) if any_time_allowed() else ()
+        # Rows refused for their time before must be read again.
+        max_ahead = _max_ahead_of(settings)
+        options = replace(options, max_ahead=max_ahead)
+        facts: tuple[str, ...] = () if max_ahead == MAX_AHEAD else (f"up to {max_ahead} ahead",)
+        facts = ("any time",) if any_time_allowed() else facts
         batch = BatchId.of_file(path, layout, replace(options, quotes=None), *facts)
         if options.quotes is not None:
             batch = BatchId.of_file(options.quotes, batch.stream)
     except OSError as error:
         raise InvalidRecord(field="file", reason=f"{error.filename}: {error.strerror}") from error
     table: TickTable = "tick_history" if keep else "tick_data"
-    max_ahead = dt.timedelta(seconds=settings.tick_max_ahead_seconds)
     ticks = cast("Iterator[TickData]", read_file(layout, path, options, refuse))
     if refuse is None:
         async with tick_repository(settings, table=table) as repository:
@@ -223,10 +240,58 @@ async def list_bars(
     interval: BarInterval,
     *,
     of: BarSource = "tick_data",
-) -> list[OHLCV]:
+) -> Bars:
     """Bars of a symbol that start in [start, end), of ticks or of vendors' minutes."""
     async with _market_connection(settings) as connection:
         return await BarReads(connection, of).bars(symbol, start, end, interval)
+
+
+DailyOr: TypeAlias = 'Literal["ohlcv_1d"] | BarSource'
+"""Official daily bars, or what bars of other lengths are made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class BarPage:
+    """Bars that `qts-data bars` shows.
+
+    Attributes:
+        bars: In order of time.
+        of: The table that they are of.
+        known: Whether that table has any row of the symbol.
+        asked_at: The server's clock when they were read; a bar that ends later is still open.
+    """
+
+    bars: Bars
+    of: str
+    known: bool
+    asked_at: dt.datetime
+
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "asked_at")
+
+
+async def find_bars(
+    settings: Settings,
+    symbol: str,
+    start: dt.datetime,
+    end: dt.datetime,
+    interval: BarInterval,
+    *,
+    of: DailyOr = "tick_data",
+    time_zone: str | None = None,
+) -> BarPage:
+    """Read bars of a symbol that start in [start, end), and whether the symbol is known at all."""
+    async with _market_connection(settings) as connection:
+        asked_at = cast("dt.datetime", await connection.scalar(sa.select(sa.func.now())))
+        if of == "ohlcv_1d":
+            daily = DailyBarReads(connection)
+            bars = await daily.list_bars(symbol, start, end)
+            return BarPage(bars, of, bool(bars) or symbol in await daily.list_symbols(), asked_at)
+        bars = await BarReads(connection, of).bars(symbol, start, end, interval, time_zone=time_zone)
+        if bars or of == "ohlcv_1m_vendor":
+            return BarPage(bars, of, True, asked_at)
+        return BarPage(bars, of, await TickReads(connection, of).has_symbol(symbol), asked_at)
 
 
 async def list_gaps(
@@ -240,9 +305,21 @@ async def list_gaps(
     at_least: dt.timedelta,
     kept: bool = False,
 ) -> list[Gap]:
-    """Trading minutes of [start, end) without a tick."""
-    async with tick_repository(settings, table="tick_history" if kept else "tick_data") as repository:
-        return await repository.gaps(symbol, start, end, calendar, source=source, at_least=at_least)
+    """Trading minutes of [start, end) without a tick.
+
+    Raises:
+        NotFound: There are none, and the table has no tick of the symbol at all, and no gap of it was signed off.
+    """
+    table: TickTable = "tick_history" if kept else "tick_data"
+    async with _market_connection(settings) as connection:
+        repository = TickRepository(connection, table)
+        found = await repository.gaps(symbol, start, end, calendar, source=source, at_least=at_least)
+        if found or await repository.has_symbol(symbol):
+            return found
+        if await repository.list_signed_off_gaps(symbol, start, end):
+            return found
+        elsewhere = "" if kept else "; --kept looks in tick_history"
+        raise NotFound(f"{table} has no ticks of {symbol}: check the symbol{elsewhere}")
 
 
 async def sign_off_gap(

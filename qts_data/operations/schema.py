@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from qts_data.bootstrap import connect, database_url, secret
 from qts_data.database import migrations, roles
+from qts_data.database.trading_zone import find_trading_zone
 from qts_data.models import PRIVILEGE_STATEMENTS, VIEWS, Base
 from qts_data.models.views import trading_zone_statements
 from qts_data.timescale import Server, declarations_of, probe
@@ -27,16 +26,16 @@ def adopt(settings: Settings, *, allow_data_loss: bool) -> list[tuple[str, str]]
     """Give the configured database what its server can do by now and it does not have.
 
     Returns:
-        What was done, and to what.
+        Each step that was done, and its object.
 
     Raises:
-        QtsDataError: One sentence about what is wrong and what to do.
+        QtsDataError: One sentence with the fault and the remedy.
     """
     return migrations.adopt(
         database_url(settings),
         Base.metadata,
         allow_data_loss=allow_data_loss,
-        connect_timeout_seconds=settings.connect_timeout_seconds,
+        config=settings.database,
         wait_seconds=settings.migration_wait_seconds,
         lock_timeout_seconds=settings.migration_lock_timeout_seconds,
     )
@@ -68,7 +67,7 @@ def check(settings: Settings) -> CheckReport:
     """Compare the live catalog with the models, the views and the TimescaleDB declarations.
 
     Raises:
-        QtsDataError: It could not be told: no server answers, or a right is missing.
+        QtsDataError: The comparison failed: no server answers, or a right is missing.
     """
     with connect(settings) as connection:
         revision = migrations.revision_of(connection)
@@ -76,7 +75,7 @@ def check(settings: Settings) -> CheckReport:
         if revision.database is not None:
             differences += migrations.table_drift(connection, Base.metadata)
             differences += find_drift(connection, Base.metadata)
-            if connection.scalar(sa.text("SELECT to_regproc('qts_trading_zone') IS NOT NULL")):
+            if find_trading_zone(connection) is not None:
                 for view in VIEWS:
                     select = render_select(view.select, has_time_bucket=False)
                     differences += view_drift(connection, view.name, select)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import sqlalchemy as sa
-
 from qts_data.bootstrap import connect, database_url
 from qts_data.database import migrations, roles
+from qts_data.database.trading_zone import find_trading_zone
 from qts_data.models import Base
 from qts_data.timescale import Server, probe
 from qts_data.timescale.status import FeatureState, feature_states
@@ -45,22 +44,16 @@ def read_status(settings: Settings) -> Status:
     """Look at the configured database.
 
     Raises:
-        QtsDataError: One sentence about what is wrong and what to do.
+        QtsDataError: One sentence with the fault and the remedy.
     """
     with connect(settings) as connection:
         revision = migrations.revision_of(connection)
-        has_zone = connection.scalar(sa.text("SELECT to_regproc('qts_trading_zone') IS NOT NULL"))
-        existing = set(
-            connection.scalars(
-                sa.text("SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY(:roles)"),
-                {"roles": list(roles.ROLES)},
-            )
-        )
+        existing = roles.existing_roles(connection)
         return Status(
             url=str(database_url(settings).render_as_string(hide_password=True)),
             server=probe(connection),
             revision=revision,
-            trading_zone=connection.scalar(sa.text("SELECT qts_trading_zone()")) if has_zone else None,
+            trading_zone=find_trading_zone(connection),
             features=tuple(feature_states(connection, Base.metadata)) if revision.database else (),
             missing_roles=tuple(role for role in roles.ROLES if role not in existing),
         )

@@ -2,11 +2,20 @@
 
 from qts_data.repositories.book.proof import Mismatch, Verification
 from qts_data.repositories.market.bars.daily import DailyBarReads, DailyBarRepository
+from qts_data.repositories.market.bars.frame import Bars
 from qts_data.repositories.market.bars.reads import BAR_INTERVALS, BarInterval, BarReads, BarSource
 from qts_data.repositories.market.bars.upsert import UpsertReport
 from qts_data.repositories.market.bars.vendor import MinuteBarReads, MinuteBarRepository
 from qts_data.repositories.market.gaps import Gap, SignedOff, StaleFeed
-from qts_data.repositories.market.reports import BarRange, BatchId, IngestReport, RefreshReport, TickTable, TimeRange
+from qts_data.repositories.market.reports import (
+    BarRange,
+    BatchId,
+    IngestReport,
+    Lead,
+    RefreshReport,
+    TickTable,
+    TimeRange,
+)
 from qts_data.repositories.market.ticks.query import TickQuery
 from qts_data.repositories.market.ticks.reads import SymbolSummary, TickReads
 from qts_data.repositories.market.ticks.repository import TickRepository
@@ -20,12 +29,14 @@ __all__ = [
     "BarRange",
     "BarReads",
     "BarSource",
+    "Bars",
     "BatchId",
     "DailyBarReads",
     "DailyBarRepository",
     "Database",
     "Gap",
     "IngestReport",
+    "Lead",
     "MinuteBarReads",
     "MinuteBarRepository",
     "Mismatch",

@@ -6,7 +6,9 @@ import time
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from qts_data.database.transactions import Scope, Transactions, WriteScope
+from qts_data.database.engine import parse_url
+from qts_data.database.scopes import Scope, WriteScope
+from qts_data.database.transactions import Transactions
 from qts_data.repositories.book.configs import (
     RiskConfigReader,
     RiskConfigRepository,
@@ -194,19 +196,24 @@ class Database(Transactions[UnitOfWork, Reader]):
     `database.run(work)` runs a function again after a conflict.
 
     Args:
-        url: The database, as `qts_data.database.engine.parse_url` reads it.
+        url: The database, such as `postgresql://user:password@host:5432/database`, or what `parse_url` made of it.
         config: Pool, timeouts and TLS.
         identity: By which rules a fill is known again; in `Asia/Seoul` and without scopes by default.
 
     Attributes:
         identity: These rules.
+
+    Raises:
+        ConfigurationError: The URL cannot be read, or is not of PostgreSQL over psycopg.
     """
 
-    def __init__(self, url: URL, config: DatabaseConfig | None = None, *, identity: FillIdentity | None = None) -> None:
+    def __init__(
+        self, url: str | URL, config: DatabaseConfig | None = None, *, identity: FillIdentity | None = None
+    ) -> None:
         self.identity = identity or FillIdentity()
         self._booked: list[BookedListener] = []
         self._changed: list[ChangedListener] = []
-        super().__init__(url, config, writer=self._unit_of_work, reader=Reader)
+        super().__init__(parse_url(url), config, writer=self._unit_of_work, reader=Reader)
 
     def on_booked(self, listener: BookedListener) -> Callable[[], None]:
         """Call a listener with each booking of this database's transactions and fill writers, after its COMMIT.

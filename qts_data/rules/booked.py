@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from decimal import Decimal
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from qts_data.contracts import BookedFill, LedgerEntry, Position
 from qts_data.contracts.checks import check_amount, check_price
 from qts_data.rules.average_cost import Holding, realized_between
+from qts_data.rules.fill_rows import decimal, fill_row, instant
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Sequence
+    from decimal import Decimal
 
 
-__all__ = ["Booked", "decimal", "instant", "unmarked_position", "utc_text"]
-
-
-def decimal(value: str | None) -> Decimal:
-    """A NOT NULL number."""
-    return Decimal(cast("str", value))
-
-
-def instant(value: str | None) -> dt.datetime:
-    """A NOT NULL instant, in UTC; the session's DateStyle is ISO."""
-    return dt.datetime.fromisoformat(cast("str", value)).astimezone(dt.UTC)
-
-
-def utc_text(value: dt.datetime) -> str:
-    """An aware instant as it is sent: the server takes fewer offsets than Python does."""
-    return value.astimezone(dt.UTC).isoformat()
+__all__ = ["Booked", "unmarked_position"]
 
 
 class Booked(NamedTuple):
@@ -85,25 +71,16 @@ class Booked(NamedTuple):
         return self.entry.account, self.entry.symbol
 
     def row(self) -> list[str | None]:
-        """What is written: every column but recorded_at, which the server gives."""
-        entry, after = self.entry, self.after
+        """The row, in the order of the ledger's columns: all but recorded_at, which the server gives."""
+        row = self.row_without_id()
+        row.insert(0, str(self.ledger_id))
+        return row
+
+    def row_without_id(self) -> list[str | None]:
+        """The same without the id, which another statement gives."""
+        after = self.after
         return [
-            str(self.ledger_id),
-            utc_text(entry.timestamp),
-            entry.account,
-            entry.symbol,
-            entry.market,
-            entry.side,
-            str(entry.qty),
-            str(entry.price),
-            str(entry.amount),
-            str(entry.fee),
-            entry.currency,
-            entry.fee_currency,
-            entry.strategy_tag,
-            entry.order_id,
-            entry.broker,
-            entry.stored_execution_id,
+            *fill_row(self.entry),
             None if self.reverses_id is None else str(self.reverses_id),
             None if self.corrects_id is None else str(self.corrects_id),
             str(self.realized_pnl),

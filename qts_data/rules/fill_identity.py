@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from qts_data.contracts.book import Correction, LedgerEntry, Reversal
+from qts_data.contracts.book import LedgerEntry
+from qts_data.contracts.fields import stored_fields
 from qts_data.contracts.ids import (
     parse_scope,
     scope_kinds,
@@ -16,16 +18,13 @@ from qts_data.contracts.ids import (
     split_stored_id,
     stored_execution_id,
 )
+from qts_data.contracts.reports import Correction, Reversal
 from qts_data.errors import ConfigurationError, InvalidRecord, LedgerConflict
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["FillIdentity"]
 
 _MIDNIGHT: Final = dt.timedelta(seconds=60)
-_NOT_CONTENT: Final = frozenset({"timestamp", "id_scope", "execution_id", "idempotency_key"})
-_CONTENT: Final = tuple(one.name for one in fields(LedgerEntry) if one.name not in _NOT_CONTENT)
+_CONTENT: Final = tuple(name for name, declared in stored_fields(LedgerEntry).items() if declared.content)
 _OPPOSITE: Final = MappingProxyType({"BUY": "SELL", "SELL": "BUY"})
 
 
@@ -173,8 +172,7 @@ class FillIdentity:
         Raises:
             LedgerConflict: Content or trading day differs; names the fields, and both times.
         """
-        names = _differing(first, second)
-        said = [f"{', '.join(names)} differ{'s' if len(names) == 1 else ''}"] if names else []
+        said = _said(_differing(first, second))
         said += self._days(first.timestamp, second.timestamp, first.market)
         if said:
             raise LedgerConflict(
@@ -185,9 +183,9 @@ class FillIdentity:
         """Refuse another report under an id that is taken.
 
         Raises:
-            LedgerConflict: Content or trading day differs.
+            LedgerConflict: Content or trading day differs; names the fields, and both times.
         """
-        said = [] if first.same_content(second) else ["they differ"]
+        said = [] if first.same_content(second) else _different_reports(first, second)
         market = first.entry.market if isinstance(first, Correction) else None
         said += self._days(first.timestamp, second.timestamp, market)
         if said:
@@ -258,3 +256,16 @@ def _is_stored(reference: str) -> bool:
 
 def _differing(first: LedgerEntry, second: LedgerEntry) -> list[str]:
     return [name for name in _CONTENT if getattr(first, name) != getattr(second, name)]
+
+
+def _said(names: Sequence[str]) -> list[str]:
+    return [f"{', '.join(names)} differ{'s' if len(names) == 1 else ''}"] if names else []
+
+
+def _different_reports(first: Reversal | Correction, second: Reversal | Correction) -> list[str]:
+    if isinstance(first, Correction) and isinstance(second, Correction):
+        corrects = ["corrects"] if first.corrects != second.corrects else []
+        return _said([*_differing(first.entry, second.entry), *corrects]) or ["they differ"]
+    if isinstance(first, Reversal) and isinstance(second, Reversal):
+        return _said(["reverses"]) if first.reverses != second.reverses else ["they differ"]
+    return ["one takes the fill back, the other corrects it"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
-from typing import TYPE_CHECKING, NoReturn, Protocol
+import io
+import json
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -14,11 +18,28 @@ if TYPE_CHECKING:
 
     from qts_data.errors import QtsDataError
 
-__all__ = ["console", "fail", "heading", "notes", "progress_of"]
+__all__ = ["console", "fail", "heading", "notes", "prepare_streams", "print_json", "progress_of"]
 
 # What is printed is data: a symbol with brackets or colons is no markup.
 console = Console(highlight=False, markup=False, emoji=False)
 notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def prepare_streams() -> None:
+    """Write characters that a terminal's encoding does not have, such as cp949, as escapes instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not _is_unicode(stream.encoding):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _is_unicode(encoding: str | None) -> bool:
+    return encoding is not None and codecs.lookup(encoding).name.startswith("utf")
+
+
+def print_json(found: Any) -> None:
+    """Print for machines: indented JSON, in ASCII where the output is not Unicode."""
+    text = json.dumps(found, ensure_ascii=not _is_unicode(sys.stdout.encoding), indent=2)
+    sys.stdout.write(f"{text}\n")
 
 
 def heading(title: str, rest: str = "") -> None:

@@ -2,47 +2,72 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
+from qts_data.contracts.instants import start_of_day
 from qts_data.terminal.console import console, notes
+from qts_data.terminal.table import Table
 
 if TYPE_CHECKING:
-    import datetime as dt
-    from collections.abc import Sequence
+    import zoneinfo
 
     from qts_data.contracts import OHLCV
     from qts_data.operations import market
-
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from qts_data.repositories import Bars
 
 __all__ = ["print_bars", "print_import"]
 
+_MINUTES = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240}
 
-def print_bars(title: str, rows: Sequence[OHLCV], zone: dt.tzinfo) -> None:
-    """One row a bar, times in the zone; whose bars they are where several have some."""
+
+def print_bars(
+    title: str,
+    rows: Bars,
+    zone: zoneinfo.ZoneInfo,
+    *,
+    limit: int | None = None,
+    interval: str = "1m",
+    asked_at: dt.datetime | None = None,
+) -> None:
+    """Print one row a bar, times in the zone; the source where several have bars.
+
+    Args:
+        title: Printed above them; with `limit`, the number of bars is added.
+        rows: In order of time.
+        zone: Of the times.
+        limit: Most bars to print, the last ones.
+        interval: Length of a bar.
+        asked_at: When they were read; a bar that had not ended by then is marked as open.
+    """
+    shown = rows if limit is None else rows[-limit:]
+    if limit is not None:
+        title = f"{title}: " + (f"{len(rows):,} bars" if shown == rows else f"the last {len(shown):,} of {len(rows):,}")
     console.print(title, style="italic", soft_wrap=True)
-    several = len({bar.source for bar in rows}) > 1
-    table = Table(box=None, pad_edge=False)
-    for name in ("time", "source") if several else ("time",):
-        table.add_column(name)
-    for name in ("open", "high", "low", "close", "volume", "ticks"):
-        table.add_column(name, justify="right")
-    for bar in rows:
+    several = len({bar.source for bar in shown}) > 1
+    left = ("time", "source") if several else ("time",)
+    is_open = [asked_at is not None and _end(bar, interval, zone) > asked_at for bar in shown]
+    table = Table(left, ("open", "high", "low", "close", "volume", "ticks", *(("",) if any(is_open) else ())))
+    for bar, opened in zip(shown, is_open, strict=True):
+        local = bar.time.astimezone(zone)
         numbers = (bar.open, bar.high, bar.low, bar.close, bar.volume)
-        table.add_row(
-            f"{bar.time.astimezone(zone):%H:%M}",
-            *((bar.source,) if several else ()),
-            *(f"{number.normalize():,f}" for number in numbers),
-            f"{bar.tick_count:,}",
+        mark = ("open" if opened else "",) if any(is_open) else ()
+        table.add(
+            (
+                f"{local:%Y-%m-%d}" if interval == "1d" else f"{local:%H:%M}",
+                *((bar.source,) if several else ()),
+                *(f"{number.normalize():,f}" for number in numbers),
+                f"{bar.tick_count:,}",
+                *mark,
+            )
         )
-    console.print(table)
+    table.print()
+
+
+def _end(bar: OHLCV, interval: str, zone: zoneinfo.ZoneInfo) -> dt.datetime:
+    if interval == "1d":
+        return start_of_day("time", bar.time.astimezone(zone).date() + dt.timedelta(days=1), zone)
+    return bar.time + dt.timedelta(minutes=_MINUTES[interval])
 
 
 def print_import(report: market.ImportReport) -> None:
@@ -50,10 +75,17 @@ def print_import(report: market.ImportReport) -> None:
     loaded = report.ingest
     rejected = f", rejected {loaded.rejected:,}" if loaded.rejected else ""
     console.print(
-        f"received {loaded.received:,}, inserted {loaded.inserted:,}, duplicate {loaded.duplicate:,}{rejected}"
+        f"received {loaded.received:,}, inserted {loaded.inserted:,}, duplicate {loaded.duplicate:,}{rejected}",
+        soft_wrap=True,
     )
     if loaded.known:
         notes.print("note: this file is in already; --again loads it once more", soft_wrap=True)
+        if loaded.rejected:
+            notes.print(
+                f"note: {loaded.rejected:,} of its rows were rejected then, and are missing; --again writes them to a "
+                "file once more",
+                soft_wrap=True,
+            )
     if loaded.late:
         changed = ", ".join(
             f"{bars.symbol} {bars.start:%Y-%m-%d %H:%M} to {bars.end:%H:%M} UTC" for bars in loaded.changed[:3]

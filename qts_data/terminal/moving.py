@@ -5,9 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from qts_data.terminal.console import console, notes
+from qts_data.terminal.table import Table
 
 if TYPE_CHECKING:
     from qts_data.moving import MoveStatus, Plan
@@ -22,14 +21,14 @@ _SHOWN = 50
 
 def print_plan(found: Plan) -> None:
     """Sheet by sheet, then everything that is wrong."""
-    table = Table("rows are", "sheet", "rows", "problems", "notes", box=None, pad_edge=False)
+    table = Table(("rows are", "sheet"), ("rows", "problems", "notes"))
     for one in found.tables:
-        table.add_row(
-            one.kind, one.sheet or "(none)", f"{one.rows:,}", str(len(one.problems)), str(len(one.notes)),
-            style="red" if one.problems else None,
-        )  # fmt: skip
-    console.print(table)
-    console.print(f"{found.openings:,} positions have no fills and will be opened; {found.reads} calls of the API")
+        counts = (f"{one.rows:,}", str(len(one.problems)), str(len(one.notes)))
+        table.add((one.kind, one.sheet or "(none)", *counts), style="red" if one.problems else "")
+    table.print()
+    console.print(
+        f"{found.openings:,} positions have no fills and will be opened; {found.reads} calls of the API", soft_wrap=True
+    )
     wrong = [problem for one in found.tables for problem in one.problems] + list(found.disagreements)
     for text in wrong[:_SHOWN]:
         notes.print(f"problem: {text}", soft_wrap=True)
@@ -39,13 +38,11 @@ def print_plan(found: Plan) -> None:
 
 def print_report(report: ConsistencyReport) -> None:
     """Sums first, then the differences."""
-    table = Table("table", "rows here", "rows there", "groups", "different", "findings", box=None, pad_edge=False)
+    table = Table(("table",), ("rows here", "rows there", "groups", "different", "findings"))
     for one in report.tables:
-        table.add_row(
-            one.table, f"{one.rows_here:,}", f"{one.rows_there:,}", f"{one.groups:,}", f"{one.groups_different:,}",
-            f"{len(one.findings):,}", style="red" if one.findings else "green",
-        )  # fmt: skip
-    console.print(table)
+        counts = (one.rows_here, one.rows_there, one.groups, one.groups_different, len(one.findings))
+        table.add((one.table, *(f"{count:,}" for count in counts)), style="red" if one.findings else "green")
+    table.print()
     for one in report.tables:
         for name, here in one.sums_here.items():
             there = one.sums_there.get(name, "0")
@@ -56,20 +53,20 @@ def print_report(report: ConsistencyReport) -> None:
         where = f" ({finding.where})" if finding.where else ""
         console.print(f"{finding.table} {finding.key}{where}: {what}: {sides}", soft_wrap=True)
     if len(report.findings) > _SHOWN:
-        console.print(f"and {len(report.findings) - _SHOWN:,} more; --json shows all of them")
+        console.print(f"and {len(report.findings) - _SHOWN:,} more; --json shows all of them", soft_wrap=True)
     for one in report.tables:
         for note in one.notes[:5]:
             notes.print(f"note: {note}", soft_wrap=True)
     if report.consistent:
-        console.print(f"both sides agree, to the last digit ({report.seconds:.1f} s)")
+        console.print(f"both sides agree, to the last digit ({report.seconds:.1f} s)", soft_wrap=True)
 
 
 def print_status(found: MoveStatus) -> None:
     """Phase, copy, comparisons, outbox, way back."""
     since = f", since {found.phase_since:%Y-%m-%d %H:%M} UTC" if found.phase_since else ""
-    console.print(f"phase     {found.phase or 'not begun'}{since}")
+    console.print(f"phase     {found.phase or 'not begun'}{since}", soft_wrap=True)
     for kind, (done, total) in found.copied.items():
-        console.print(f"copied    {kind}: {done:,} of {total:,}")
+        console.print(f"copied    {kind}: {done:,} of {total:,}", soft_wrap=True)
     if found.verified_at is not None:
         console.print(
             f"verified  {found.verified_at:%Y-%m-%d %H:%M} UTC: {found.mismatches} differences; "
@@ -88,4 +85,4 @@ def print_status(found: MoveStatus) -> None:
     elif found.phase == "cutover" and found.rollback_until is not None:
         is_open = found.rollback_until > dt.datetime.now(dt.UTC)
         until = f"{found.rollback_until:%Y-%m-%d %H:%M} UTC"
-        console.print(f"way back  {'open until' if is_open else 'closed since'} {until}")
+        console.print(f"way back  {'open until' if is_open else 'closed since'} {until}", soft_wrap=True)

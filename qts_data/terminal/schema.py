@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
 from qts_data.terminal.console import console, notes
+from qts_data.terminal.table import Table
 from qts_data.timescale.edition import SAFE_TIMESCALEDB, Edition
 from qts_data.timescale.status import State
 
@@ -18,11 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["print_check", "print_status"]
 
 
-_STYLES = {State.ACTIVE: "green", State.DEGRADED: "yellow", State.MISSING: "red", State.AHEAD: "red"}
+_STYLES = {State.ACTIVE: "green", State.DEGRADED: "dim", State.MISSING: "red", State.AHEAD: "red"}
+_EDITIONS = {Edition.POSTGRESQL: "plain PostgreSQL", Edition.APACHE: "TimescaleDB Apache"}
 
 
-def print_status(found: Status, configured_zone: str) -> None:
-    """Facts first, then each feature, then what to do."""
+def print_status(found: Status, configured_zone: str, *, every: bool = False) -> None:
+    """Print facts first, then each feature, then what to do.
+
+    Args:
+        found: The database.
+        configured_zone: Trading zone of the settings.
+        every: Also list features that the edition does not have; otherwise one line counts them.
+    """
     server = found.server
     console.print(f"database  {found.url}", soft_wrap=True)
     console.print(
@@ -31,11 +37,15 @@ def print_status(found: Status, configured_zone: str) -> None:
     )
     console.print(f"revision  database {found.revision.database or 'empty'}, code {found.revision.code}")
     console.print(f"zone      {found.trading_zone or '-'}")
-    if found.features:
-        table = Table("object", "feature", "state", "why", box=None, pad_edge=False)
-        for feature in found.features:
-            table.add_row(feature.name, feature.feature, feature.state, feature.reason, style=_STYLES[feature.state])
-        console.print(table)
+    shown = [one for one in found.features if every or one.state is not State.DEGRADED]
+    table = Table(("object", "feature", "state", "why"))
+    for feature in shown:
+        table.add((feature.name, feature.feature, feature.state, feature.reason), style=_STYLES[feature.state])
+    table.print()
+    if left_out := len(found.features) - len(shown):
+        edition = _EDITIONS.get(server.edition, str(server.edition))
+        features = "1 feature is" if left_out == 1 else f"{left_out} features are"
+        console.print(f"{edition}: {features} replaced or left out, see qts-data status --all", soft_wrap=True)
     for note in _advice(found, configured_zone):
         notes.print(f"note: {note}", soft_wrap=True)
 
@@ -45,10 +55,10 @@ def print_check(report: schema.CheckReport) -> None:
     if not report.revision.current:
         console.print(f"revision: database {report.revision.database or 'empty'}, code {report.revision.code}")
     if report.differences:
-        table = Table("object", "what", "declared", "found", box=None, pad_edge=False)
+        table = Table(("object", "what", "declared", "found"))
         for item in report.differences:
-            table.add_row(item.name, item.what, item.declared, item.found)
-        console.print(table)
+            table.add((item.name, item.what, item.declared, item.found))
+        table.print()
     if report.clean:
         console.print(f"as declared, on the {report.server.edition} edition")
     for state in report.not_enforced:

@@ -1,7 +1,7 @@
 """TimescaleDB for SQLAlchemy and Alembic: declarations beside the models, operations in the migrations.
 
 It imports nothing else of this distribution, so that another project can take it as it is. Importing it makes
-`timescaledb+psycopg://` URLs known and lets `metadata.create_all()` build what is declared;
+`timescaledb+psycopg://` URLs known and lets `metadata.create_all()` build the declared objects;
 where it is installed, Alembic finds its plugin by itself, which gives `op` the operations.
 """
 

@@ -39,7 +39,7 @@ def adopt(
     allow_data_loss: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> list[tuple[str, str]]:
-    """Give a database what is declared, what its server can do, and what it does not have.
+    """Give a database the declared objects that its server can have and that are missing.
 
     Tables become hypertables with their rows, while they are locked; plain views that stand for continuous aggregates
     become these, with their privileges, and are filled from all that is there, up to a bucket before the running one.
@@ -58,7 +58,7 @@ def adopt(
         Name of the operation and of what it changed, in order.
 
     Raises:
-        CommandError: A retention policy would drop chunks, and nobody said that it may; all but the policies is done.
+        CommandError: A retention policy would drop chunks without permission; all but the policies is done.
     """
     context = MigrationContext.configure(
         connection,

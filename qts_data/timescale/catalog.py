@@ -80,7 +80,7 @@ def history_beyond_source(connection: Connection, name: str, *, schema: str | No
     source once, so the time that this takes is that of counting its rows.
     """
     rows, bucket, computed = _materialization(connection, name, schema)
-    # To be computed costs the source's rows; an aggregate that nobody has filled has nothing to lose.
+    # To be computed costs the source's rows; an aggregate that was never filled has nothing to lose.
     if not connection.execute(ddl.verbatim(f"SELECT EXISTS (SELECT FROM {rows})")).scalar_one():
         return None
     groups = f"SELECT {bucket} AS bucket, count(*) AS groups FROM"
@@ -120,7 +120,7 @@ class Grant:
     """One privilege of one role on a view.
 
     Attributes:
-        role: Who has it, or PUBLIC.
+        role: Its grantee, or PUBLIC.
         privilege: As `create_continuous_aggregate` takes it, such as `SELECT (minute) WITH GRANT OPTION`.
         column: The column that it is on, or None for the view.
     """
@@ -131,7 +131,7 @@ class Grant:
 
 
 def live_grants(connection: Connection, name: str, *, schema: str | None = None) -> list[Grant]:
-    """Privileges on a view and its columns, the owner's left out; nothing where there is no such view."""
+    """Privileges on a view and its columns, the owner's left out; nothing without such a view."""
     rows = connection.execute(
         sa.text(
             """
@@ -184,7 +184,7 @@ _KINDS: Final = {"r": "a table", "p": "a table", "m": "a materialized view", "f"
 
 
 def relation_kind(connection: Connection, name: str, *, schema: str | None = None) -> str | None:
-    """What has the name in the schema, the current one by default; None for nothing, and for a view."""
+    """Return the kind of relation with this name in the schema (default: current); None for a view or nothing."""
     kind = connection.scalar(
         sa.text(
             "SELECT relkind FROM pg_catalog.pg_class WHERE relname = :name AND relnamespace = "

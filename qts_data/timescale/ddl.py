@@ -121,7 +121,7 @@ def create_hypertable(
 def enable_columnstore(
     name: str, columnstore: Columnstore, *, aggregate: bool = False, schema: str | None = None
 ) -> str:
-    """Let chunks be converted, both orders explicit; one that somebody made by hand need not have an order."""
+    """Let chunks be converted, both orders explicit; one made by hand may lack an order."""
     given = literal(", ".join(map(_ordered, columnstore.order_by)))
     order = f", timescaledb.orderby = {given}" if columnstore.order_by else ""
     return (

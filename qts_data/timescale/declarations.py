@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +22,7 @@ from qts_data.timescale.functions import time_bucket
 from qts_data.timescale.intervals import Interval, IntervalLike
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = [
     "AggregateIndex",
@@ -77,7 +78,7 @@ class Columnstore:
             yield order_item(item)[0]
 
     def normal_order(self, time: str) -> tuple[str, ...]:
-        """The order with what is understood left out, such as ASC: two that mean the same are equal.
+        """Return the order without defaults such as ASC: two that mean the same are equal.
 
         Args:
             time: Column by which the rows are divided; the server adds it at the end where neither order has it.
@@ -198,9 +199,9 @@ class ContinuousAggregate:
         refresh: Refresh policies with windows that do not overlap.
         columnstore: How old chunks of the materialized rows are compressed, or None.
         retention: Age at which materialized rows are dropped, or None to keep them for ever.
-        materialized_only: False: a query adds what is not materialized yet.
+        materialized_only: False: a query adds buckets that are not materialized yet.
         indexes: Indexes on the materialized rows; TimescaleDB's own default ones are not created.
-        comment: What it is, for whoever opens the database.
+        comment: Its purpose, for people who open the database.
         column_comments: The same for each column.
     """
 
@@ -346,7 +347,7 @@ def continuous_aggregate(
         refresh: Refresh policies.
         columnstore: How old chunks of the materialized rows are compressed.
         retention: Age at which materialized rows are dropped.
-        materialized_only: True leaves out what is not materialized yet.
+        materialized_only: True leaves out buckets that are not materialized yet.
         indexes: Indexes on the materialized rows.
         comment: What it is.
         column_comments: What each column is; every column needs one.
@@ -392,9 +393,9 @@ def continuous_aggregate(
 
 
 def dropped_continuous_aggregate(metadata: sa.MetaData, name: str, *, schema: str | None = None) -> DroppedAggregate:
-    """Declare that a continuous aggregate is no more: put it in the place of its declaration.
+    """Declare that a continuous aggregate has been dropped: put this in the place of its declaration.
 
-    What nobody declares is left alone, so a declaration that is merely deleted drops nothing. Once every database
+    Undeclared objects are left alone, so a declaration that is merely deleted drops nothing. Once every database
     is migrated, this can go, too.
 
     Args:

@@ -8,6 +8,7 @@ and none of that library's DDL listeners fires: the migrations own every stateme
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -15,10 +16,14 @@ from psycopg import generators, pq
 from psycopg.errors import error_from_result
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg, PGDialectAsync_psycopg
+from sqlalchemy.sql.expression import RollbackToSavepointClause
 from sqlalchemy.util import await_only
+
+from qts_data.timescale.endings import endings_of
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
+    from sqlalchemy import Connection
     from sqlalchemy.engine.interfaces import Dialect
 
 __all__ = ["TimescaleDialect", "TimescaleDialectAsync", "register", "require_committed"]
@@ -97,6 +102,12 @@ class TimescaleDialectAsync(PGDialectAsync_psycopg):
         driver = dbapi_connection.driver_connection
         if not _has_nothing_to_commit(driver):
             await_only(_commit_async(driver))
+
+    def do_rollback_to_savepoint(self, connection: Connection, name: str) -> None:
+        """Undo the part of a transaction that SQLAlchemy knows of."""
+        endings = endings_of(connection.connection.driver_connection)
+        with endings.ours() if endings is not None else contextlib.nullcontext():
+            connection.execute(RollbackToSavepointClause(name))  # type: ignore[no-untyped-call]
 
     @classmethod
     def get_async_dialect_cls(cls, url: object) -> type[Dialect]:  # noqa: ARG003 - SQLAlchemy's signature

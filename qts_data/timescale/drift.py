@@ -1,7 +1,7 @@
 """Where a live database differs from the declarations.
 
 Every declared object is compared with what the server has, defaults included: a retention policy on a table that is
-declared without one is a difference. What is not declared is left alone. Definitions of aggregates compare in the
+declared without one is a difference. Undeclared objects are left alone. Definitions of aggregates compare in the
 server's own normal form, so no parser of ours has to be right.
 """
 
@@ -213,7 +213,7 @@ def index_changes(wanted: ContinuousAggregate, found: ReflectedAggregate) -> Ite
 
 
 def normal_index(expressions: Iterable[str]) -> list[str]:
-    """Columns of an index without what is understood, such as ASC, and quoted only where that is needed."""
+    """Return columns of an index without defaults such as ASC, quoted only where needed."""
     return [f"{ddl.qualified(column)} {direction}".rstrip() for column, direction in map(order_item, expressions)]
 
 

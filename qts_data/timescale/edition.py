@@ -152,7 +152,7 @@ def require_supported(server: Server) -> None:
 
 
 def create_extension(connection: Connection) -> Server:
-    """Install the extension where the server offers it; returns what is there afterwards.
+    """Install the extension where the server offers it; return the server's state afterwards.
 
     A server without the extension stays plain PostgreSQL: that is an edition of its own. A server that has
     it on disk was meant to use it, so anything in the way is an error and not a silent step down.

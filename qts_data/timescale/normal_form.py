@@ -23,11 +23,11 @@ _MISSING: Final = {"42703", "42P01", "42883", "42725", "42804"}
 """undefined_column, undefined_table, undefined_function, ambiguous_function, datatype_mismatch.
 
 The last three are about columns whose type this migration has yet to change; anything else, such as a missing right,
-is no news about the schema."""
+says nothing new about the schema."""
 
 
 def normal_forms(connection: Connection, selects: Sequence[str]) -> list[str | None]:
-    """Each SELECT in normal form; None for one that reads what is not there or is of another type.
+    """Each SELECT in normal form; None for one that reads a missing column or one of another type.
 
     All of them cost four round trips; only where one fails, each is asked for by itself. Works in a transaction,
     which goes on, and in autocommit mode.
@@ -81,7 +81,7 @@ def _temporary_views(connection: Connection, selects: Sequence[str]) -> Iterator
 def _forgotten(connection: Connection) -> Iterator[None]:
     """Nothing of what happens inside stays."""
     if connection.dialect.detect_autocommit_setting(connection.connection.dbapi_connection):  # type: ignore[arg-type]
-        # No transaction is open, so there is no savepoint to be had.
+        # Without an open transaction a savepoint is impossible.
         connection.exec_driver_sql("BEGIN")
         try:
             yield

@@ -42,7 +42,7 @@ class AgePolicy:
     Attributes:
         age: Age at which it acts, None for a policy that this package could not have made.
         every: Time between two runs.
-        scheduled: False for a job that somebody paused.
+        scheduled: False for a paused job.
         job: Number of the job.
     """
 
@@ -60,7 +60,7 @@ class ReflectedRefresh:
         start: Age of the window's older end.
         end: Age of the window's younger end.
         every: Time between two runs.
-        scheduled: False for a job that somebody paused.
+        scheduled: False for a paused job.
         job: Number of the job.
     """
 
@@ -78,13 +78,13 @@ class ReflectedHypertable:
     Attributes:
         time: Name of its time column.
         dimensions: By how many columns it is divided; the others are space.
-        chunk_interval: Length of the chunks that come next; None if it is no length of time.
+        chunk_interval: Length of the chunks that come next; None if it is not a length of time.
         columnstore: Orders of the columnstore, without its policy; None where it is off.
         convert: The columnstore policy, if any.
         retention: The retention policy, if any.
         reorder: Index of the reorder policy, if any.
         reorder_every: Time between two runs of it.
-        reorder_scheduled: False for a reorder job that somebody paused.
+        reorder_scheduled: False for a paused reorder job.
     """
 
     time: str
@@ -104,14 +104,14 @@ class ReflectedAggregate:
 
     Attributes:
         definition: Its SELECT in the server's normal form.
-        materialized_only: Whether queries leave out what is not materialized yet.
+        materialized_only: Whether queries leave out buckets that are not materialized yet.
         bucket_column: Name of the column that holds a bucket's start.
-        chunk_interval: Length of the chunks of materialized rows that come next; None if it is no length of time.
+        chunk_interval: Length of the chunks of materialized rows that come next; None if it is not a length of time.
         refresh: Refresh policies, by age of the window.
         columnstore: Orders of the columnstore, without its policy; None where it is off.
         convert: The columnstore policy, if any.
         retention: The retention policy, if any.
-        indexes: Indexes that somebody asked for, with their expressions.
+        indexes: Indexes beside the server's own, with their expressions.
         other_indexes: Indexes that no declaration can say, such as partial ones, with their definitions.
         group_indexes: Whether the server made its own indexes for the grouping columns.
         comment: Comment on the view, empty without one.

@@ -1,4 +1,4 @@
-"""What of the declarations is at work in a database, and what is not, and why."""
+"""Which declarations are at work in a database, which are not, and why."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FeatureState:
 
     Attributes:
         name: The table or view.
-        feature: What was declared, with its figures.
+        feature: The declared feature, with its figures.
         state: How it stands.
         reason: Why it is not active; empty if it is.
     """

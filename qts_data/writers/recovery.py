@@ -51,6 +51,7 @@ async def recover(
         QtsDataError: The table refuses ticks for a reason that does not pass.
     """
     there = await sender.stored(left.stream)
+    await spool.learn(left, there)
     known(sum(number < there for number in left.ticks))
     missing = left.missing(there)
     if missing:
@@ -58,8 +59,8 @@ async def recover(
         for damage in missing:
             _log.error("a spool is damaged, and the rest of it is sent: %s", damage)
     for first, ticks in left.stretches(there, group_size):
-        group = await prepared(ticks, live_numbering())
         try:
+            group = await prepared(ticks, live_numbering())
             sent = await sender.send(group, left.stream, first, _ANY_NUMBER)
         except InvalidRecord as error:
             raise located(error, left.places[first]) from error

@@ -6,8 +6,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-import sqlalchemy as sa
-
 from qts_data.errors import (
     DatabaseError,
     DatabaseUnavailable,
@@ -126,7 +124,7 @@ class Sender:
     async def _once(self, group: Group, stream: str, before: int, at_most: int) -> IngestReport | None:
         async with self._database.transaction() as uow:
             if not self._synchronous:
-                await uow.connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
+                await uow.commit_without_waiting()
             repository = uow.ticks if self._table == "tick_data" else uow.tick_history
             try:
                 return await repository.ingest_group(group, stream=stream, before=before, at_most=at_most)

@@ -53,14 +53,18 @@ class WriterStats:
         duplicate: Of these, ticks with a seq that were there already.
         known: Of these, ticks that an earlier attempt had stored: of a commit of unknown outcome, or of an earlier
             writer of the spool.
-        late: Ticks of a minute before the last one stored.
+        late: Of the inserted ones, ticks of a bar that may have been given as closed: the bar was over at the end of
+            their group's load, and before it their symbol and feed had a tick in the bar or after it.
+        ahead: Of the inserted ones, ticks of minutes that had not begun on the server's clock at the end of their
+            group's load.
         depth: Ticks that are taken and not committed.
         groups: Groups that were committed.
         resent: Groups that were sent more than once, after the database was away or an outcome unknown.
         found: Groups that were found committed when their outcome was unknown.
         damaged: Places of the spool that could not be read or are missing; `TickWriter.damages` names them.
         position: Ticks that were taken since the spool was last empty, by this writer and those before it; a source
-            that can be read from any tick goes on from there.
+            that can be read from any tick goes on from there. Where a spool was damaged, read it after `flush` and
+            before the first `write`.
         lag_seconds: Age of the oldest tick that waits, since `write` took it; 0 without any.
         p50_lag_seconds: Median time from `write` to commit, of the last 10,000 groups' oldest ticks.
         p99_lag_seconds: The same for 99 of 100.
@@ -81,6 +85,7 @@ class WriterStats:
     known: int = 0
     damaged: int = 0
     position: int = 0
+    ahead: int = 0
 
 
 @dataclass(slots=True)
@@ -93,6 +98,7 @@ class Counters:
     duplicate: int = 0
     known: int = 0
     late: int = 0
+    ahead: int = 0
     groups: int = 0
     resent: int = 0
     found: int = 0
@@ -103,7 +109,7 @@ class Counters:
         self.known += ticks
         self.committed += ticks
 
-    def commit(self, ticks: int, report: IngestReport | None) -> None:
+    def add_group(self, ticks: int, report: IngestReport | None) -> None:
         """Count a group; without a report an earlier attempt had stored it."""
         self.committed += ticks
         self.groups += 1
@@ -115,6 +121,7 @@ class Counters:
             self.duplicate += report.duplicate
             self.known += ticks - report.inserted - report.duplicate
             self.late += report.late
+            self.ahead += report.ahead
 
     def stats(self, oldest: float | None, *, damaged: int, position: int) -> WriterStats:
         """Make the public form of them.
@@ -132,6 +139,7 @@ class Counters:
             duplicate=self.duplicate,
             known=self.known,
             late=self.late,
+            ahead=self.ahead,
             depth=self.accepted - self.committed,
             groups=self.groups,
             resent=self.resent,

@@ -17,8 +17,10 @@ import uuid
 from typing import TYPE_CHECKING, Self
 
 from qts_data.contracts import TickData
+from qts_data.contracts.instants import MAX_AHEAD
 from qts_data.errors import ConfigurationError, InvalidRecord, QtsDataError, TickQueueFull, WriterClosed
 from qts_data.writers.group_queue import GroupQueue, notify
+from qts_data.writers.leads import LeadLog
 from qts_data.writers.recovery import located, recover
 from qts_data.writers.sending import Sender
 from qts_data.writers.spool.spool import Spool
@@ -26,6 +28,7 @@ from qts_data.writers.terms import AtBound, Counters, Durability, WriterStats
 from qts_data.writers.waiters import Waiters
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
@@ -73,6 +76,8 @@ class TickWriter:
             function: an exception of it is logged.
         synchronous_commit: False lets the server confirm a commit before it is on its disk: a crash of the
             server may lose the groups of its last moments (three times wal_writer_delay, 0.6 s), in whole groups.
+        max_ahead: Ticks further ahead of the server's clock are named in the log. They are stored like all others: a
+            broken time does not end a feed, and no closed bar holds the tick before that time. None names none.
 
     Raises:
         ConfigurationError: A bound is not a positive number, `SPOOLED` without `spool`, or `on_group` is a coroutine
@@ -93,6 +98,7 @@ class TickWriter:
         spool: Path | None = None,
         on_group: Callable[[IngestReport], None] | None = None,
         synchronous_commit: bool = True,
+        max_ahead: dt.timedelta | None = MAX_AHEAD,
     ) -> None:
         if group_size < 1 or bound < 1 or group_seconds < 0:
             raise ConfigurationError("group_size and bound are at least 1, group_seconds at least 0")
@@ -108,10 +114,12 @@ class TickWriter:
         self._durability = durability
         self._spool = None if spool is None else Spool(spool, name, table=table, on_disk=self._take_all)
         self._on_group = on_group
+        self._leads = LeadLog(name, max_ahead)
         self._sender = Sender(database, table, name, synchronous=synchronous_commit)
         self._stream = f"{name}/{uuid.uuid4()}"
         self._sent = 0  # ticks of the own stream that are stored
         self._left: list[Left] = []
+        self._found = 0  # ticks in the files of earlier writers
         self._damages: list[Damage] = []
         self._counts = Counters()
         self._stored = Waiters()
@@ -148,12 +156,13 @@ class TickWriter:
         try:
             if self._spool is not None:
                 self._left = await self._spool.open(self._stream)
+                self._damages = list(self._spool.unread)
         except BaseException:
             self._state = _State.NEW
             raise
         finally:
             self._started.set()
-        self._counts.accepted = sum(len(left.ticks) for left in self._left)
+        self._found = self._counts.accepted = sum(len(left.ticks) for left in self._left)
         self._state = _State.OPEN
         self._task = asyncio.create_task(self._run(), name=f"tick writer {self._name}")
 
@@ -237,7 +246,7 @@ class TickWriter:
     def stats(self) -> WriterStats:
         """Counters, now."""
         self._counts.resent = self._sender.resent
-        own = self._counts.accepted - sum(len(left.ticks) for left in self._left)
+        own = self._counts.accepted - self._found
         before = 0 if self._spool is None else self._spool.position
         return self._counts.stats(self._queue.oldest, damaged=len(self._damages), position=before + own)
 
@@ -327,14 +336,14 @@ class TickWriter:
 
     async def _recover(self) -> None:
         """Send the ticks of earlier writers, before any other."""
-        for left in list(self._left):
+        for left in self._left:
             if self._spool is not None:
                 self._damages += await recover(
                     self._spool,
                     self._sender,
                     left,
                     group_size=self._group_size,
-                    known=self._counts.find,
+                    known=self._known,
                     stored=self._committed,
                 )
 
@@ -361,8 +370,14 @@ class TickWriter:
                 await self._spool.forget(self._sent)
             following = self._queue.fits(following)
 
+    def _known(self, ticks: int) -> None:
+        """Count ticks that an earlier writer had stored; a `flush` may wait for these alone."""
+        self._counts.find(ticks)
+        self._stored.release(self._counts.committed)
+
     def _committed(self, ticks: int, report: IngestReport | None) -> None:
-        self._counts.commit(ticks, report)
+        self._counts.add_group(ticks, report)
         self._stored.release(self._counts.committed)
         self._room.release()
+        self._leads.take(report)
         notify(self._on_group, report, self._name)

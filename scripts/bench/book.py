@@ -32,8 +32,8 @@ from qts_data.embedded import EmbeddedServer
 from qts_data.repositories import Database
 from qts_data.repositories.book import booking
 from qts_data.repositories.book.ledger_rows import COLUMNS
+from qts_data.repositories.book.next_fill import EXPECTED, WRITE_NEXT, WRITTEN
 from qts_data.writers import FillWriter
-from qts_data.writers.next_fill import EXPECTED, WRITE_NEXT, WRITTEN
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
     from qts_data.contracts import OHLCV
-    from qts_data.repositories import BarInterval, IngestReport
+    from qts_data.repositories import BarInterval, Bars, IngestReport
     from qts_data.timescale import Edition
 
 EXAMPLES: Final = int(os.environ.get("QTS_MODEL_EXAMPLES", "3"))
@@ -259,7 +259,7 @@ class BarsFollowTicks(RuleBasedStateMachine):
                 closed = await reader.ticks.bars(found, *span, length, closed_only=True)
                 self.check_closed(length, closed, sure)
 
-    def check_closed(self, length: BarInterval, closed: list[OHLCV], sure: set[tuple[str, dt.datetime]]) -> None:
+    def check_closed(self, length: BarInterval, closed: Bars, sure: set[tuple[str, dt.datetime]]) -> None:
         """A closed bar stays as it was given, unless a report named it since."""
         bars = {key_of(one): bar_of(one) for one in closed}
         for (symbol, time), bar in bars.items():

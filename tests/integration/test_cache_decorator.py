@@ -333,7 +333,7 @@ async def test_a_value_that_its_codec_refuses_is_returned_and_not_cached(reposit
 @pytest.mark.parametrize("values", [{"ttl_ms": 0}, {"stale_if_error_ms": -1}])
 def test_a_time_that_cannot_be_meant_is_refused_where_it_is_written(values: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError):
-        cached(CacheType.RISK, key=str, **values)  # type: ignore[arg-type]
+        cached(CacheType.RISK, key=str, **cast("dict[str, Any]", values))
 
 
 @dataclasses.dataclass(frozen=True)

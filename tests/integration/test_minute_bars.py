@@ -295,7 +295,7 @@ async def wandering(market: Database, implausible_times: None) -> Database:  # n
         for _ in range(count)
     ]  # fmt: skip
     async with market.transaction() as uow:
-        await uow.tick_history.ingest(sorted(ticks, key=lambda tick: tick.time))
+        await uow.tick_history.ingest(sorted(ticks, key=lambda tick: tick.time), max_ahead=None)
         minutes = await uow.tick_history.bars(["A", "B"], *around(now), "1m")
         assert len(minutes) > 1_000
         await uow.minute_bars.upsert(minutes)

@@ -130,37 +130,41 @@ async def _bars(reader: Any, start: dt.datetime, end: dt.datetime) -> Any:
 
 R = "qts_data.repositories."
 CASES: dict[str, Case] = {
-    f"{R}daily_bars.DailyBarReads.list_bars": reading(
+    f"{R}market.bars.daily.DailyBarReads.list_bars": reading(
         lambda r, start, end: r.daily_bars.list_bars(SYMBOL, start, end)
     ),
-    f"{R}executions.ExecutionLogReader.stage_latency": reading(
+    f"{R}execution.logs.ExecutionLogReader.stage_latency": reading(
         lambda r, start, end: r.executions.stage_latency(start, end)
     ),
-    f"{R}executions.ExecutionLogReader.hourly_metrics": reading(
+    f"{R}execution.logs.ExecutionLogReader.hourly_metrics": reading(
         lambda r, start, end: r.executions.hourly_metrics(start, end)
     ),
-    f"{R}ledger.LedgerReader.list_entries": reading(lambda r, start, end: r.ledger.list_entries(start=start, end=end)),
-    f"{R}ledger.LedgerReader.stream_entries": reading(
+    f"{R}book.ledger.LedgerReader.list_entries": reading(
+        lambda r, start, end: r.ledger.list_entries(start=start, end=end)
+    ),
+    f"{R}book.ledger.LedgerReader.stream_entries": reading(
         lambda r, start, end: _all(r.ledger.stream_entries(start=start, end=end))
     ),
-    f"{R}pnl.PnlReader.hourly_pnl": reading(lambda r, start, end: r.pnl.hourly_pnl(start, end)),
-    f"{R}positions.PositionReader.rebuild_positions": reading(
+    f"{R}book.pnl.PnlReader.hourly_pnl": reading(lambda r, start, end: r.pnl.hourly_pnl(start, end)),
+    f"{R}book.positions.PositionReader.rebuild_positions": reading(
         lambda r, start, end: _both(r.positions.rebuild_positions, start, end)
     ),
-    f"{R}positions.PositionRepository.mark": undone(_mark),
-    f"{R}outbox.Outbox.feed": undone(_feed),
-    f"{R}ticks.bars.BarReads.bars": reading(_bars),
-    f"{R}ticks.reads.TickReads.ticks": reading(
+    f"{R}book.positions.PositionRepository.mark": undone(_mark),
+    f"{R}moving.outbox.Outbox.feed": undone(_feed),
+    f"{R}market.bars.reads.BarReads.bars": reading(_bars),
+    f"{R}market.ticks.reads.TickReads.ticks": reading(
         lambda r, start, end: r.tick_history.ticks(SYMBOL, start, end).as_records()
     ),
-    f"{R}ticks.reads.TickReads.stream_ticks": reading(
+    f"{R}market.ticks.reads.TickReads.stream_ticks": reading(
         lambda r, start, end: _all(r.tick_history.stream_ticks(SYMBOL, start, end))
     ),
-    f"{R}ticks.reads.TickReads.gaps": reading(lambda r, start, end: r.tick_history.gaps(SYMBOL, start, end, "24/7")),
-    f"{R}ticks.reads.TickReads.stale_feeds": reading(_stale),
-    f"{R}ticks.reads.TickReads.list_signed_off_gaps": undone(_sign_off),
-    f"{R}ticks.repository.TickRepository.sign_off_gap": undone(_sign_off),
-    f"{R}ticks.repository.TickRepository.refresh_bars": _refresh,
+    f"{R}market.ticks.reads.TickReads.gaps": reading(
+        lambda r, start, end: r.tick_history.gaps(SYMBOL, start, end, "24/7")
+    ),
+    f"{R}market.ticks.reads.TickReads.stale_feeds": reading(_stale),
+    f"{R}market.ticks.reads.TickReads.list_signed_off_gaps": undone(_sign_off),
+    f"{R}market.ticks.repository.TickRepository.sign_off_gap": undone(_sign_off),
+    f"{R}market.ticks.repository.TickRepository.refresh_bars": _refresh,
     "qts_data.operations.market.list_bars": _list_bars,
     "qts_data.operations.market.list_gaps": _list_gaps,
 }  # fmt: skip
@@ -175,17 +179,26 @@ EXCEPTIONS = {
     "qts_data.contracts.": "the records and helpers themselves; tests/unit/test_instants.py holds them",
     "qts_data.importers.lean_quote.Quote": "made by a reader, from instants in UTC",
     "qts_data.importers.rows.utc_of": "takes a local time without a zone",
-    f"{R}ledger_rows.unmarked_position": "makes a Position, which keeps its instants in UTC",
-    f"{R}proof.rebuild": "the work of PositionReader.rebuild_positions",
-    f"{R}ticks.bars.on_hours_since": "the work of BarReads.bars",
-    f"{R}ticks.decoding.Decoded": "made by the decoder, in UTC",
-    f"{R}ticks.gaps.find_": "the work of TickReads.gaps and stale_feeds",
-    f"{R}ticks.gaps.list_signed_off": "the work of TickReads.list_signed_off_gaps",
-    f"{R}ticks.gaps.sign_off": "the work of TickRepository.sign_off_gap",
-    f"{R}ticks.ordinals.Ordinals.next": "converts to UTC itself; tests/unit/test_ordinals.py holds it",
-    f"{R}ticks.query.TickQuery": "made by TickReads.ticks, in UTC",
-    f"{R}ticks.sessions.": "the work of gaps and stale_feeds",
-    f"{R}ticks.tally.": "counts of ticks, whose times are in UTC",
+    "qts_data.rules.booked.unmarked_position": "makes a Position, which keeps its instants in UTC",
+    "qts_data.rules.booking.": "the contract suite of the adapters asks them in the repeated hour",
+    "qts_data.rules.fill_identity.": "converts to UTC itself; tests/unit/test_execution_ids.py holds it",
+    "qts_data.rules.fill_rows.utc_text": "converts to UTC itself",
+    "qts_data.cache.plans.microseconds": "subtracts an instant in UTC, so the difference is that of UTC",
+    "qts_data.moving.plan.": "takes the instant of an earlier plan, in UTC",
+    "qts_data.operations.market.find_bars": "asks list_bars",
+    "qts_data.terminal.market.print_bars": "shows instants of bars, in the zone asked for",
+    f"{R}market.ticks.latest.LatestTime": "takes the server's clock, in UTC",
+    f"{R}moving.moves.": "instants of the server's own tables",
+    f"{R}book.proof.rebuild": "the work of PositionReader.rebuild_positions",
+    f"{R}market.bars.reads.on_hours_since": "the work of BarReads.bars",
+    f"{R}market.ticks.copy.decoding.Decoded": "made by the decoder, in UTC",
+    f"{R}market.gaps.find_": "the work of TickReads.gaps and stale_feeds",
+    f"{R}market.gaps.list_signed_off": "the work of TickReads.list_signed_off_gaps",
+    f"{R}market.gaps.sign_off": "the work of TickRepository.sign_off_gap",
+    f"{R}market.ticks.ordinals.Ordinals.next": "converts to UTC itself; tests/unit/test_ordinals.py holds it",
+    f"{R}market.ticks.query.TickQuery": "made by TickReads.ticks, in UTC",
+    f"{R}market.sessions.": "the work of gaps and stale_feeds",
+    f"{R}market.ticks.tally.": "counts of ticks, whose times are in UTC",
 }
 """Signatures without a case, by the beginning of their name, and why."""
 
@@ -218,7 +231,7 @@ def _takes_instants(target: Any) -> bool:
 
 def test_every_signature_has_a_case_or_a_reason() -> None:
     found = set(signatures())
-    assert {f"{R}ticks.bars.BarReads.bars", "qts_data.adapters.memory.InMemoryAdapter.fetch_ledger"} <= found
+    assert {f"{R}market.bars.reads.BarReads.bars", "qts_data.adapters.memory.InMemoryAdapter.fetch_ledger"} <= found
     bare = {name for name in found - CASES.keys() if not name.startswith(tuple(EXCEPTIONS))}
     assert bare == set()
     assert CASES.keys() <= found

@@ -16,6 +16,7 @@ from qts_data.database import migrations
 from qts_data.database.engine import engine
 from qts_data.models import Base
 from qts_data.repositories import Database, TickRepository
+from qts_data.writers import TickWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,6 +123,26 @@ async def test_a_tick_hours_ahead_hides_no_other_symbols_ticks(database_url: URL
         for _ in range(2):
             assert await counted(database, "C") == {(305, 9)}
             assert await counted(database, "B") == {(1, 1)}
+            run_jobs(database_url)
+
+
+@pytest.mark.edition("community")
+async def test_a_live_tick_hours_ahead_stops_no_bars(database_url: URL) -> None:
+    """Of the symbol's own feed: bars of the running hour and day go on, before and after the policies have run."""
+    now = server_now(database_url)
+    reports: list[IngestReport] = []
+    async with Database(database_url) as database:
+        async with TickWriter(database, on_group=reports.append) as writer:
+            for tick in [*ticks("C", now - dt.timedelta(seconds=10), 300, 7), *ticks("C", now + 9 * HOUR, 1, 1)]:
+                await writer.write(tick)
+            await writer.flush()
+            assert writer.stats.ahead == 1
+            await refresh(database, sum(reports[1:], reports[0]))
+            run_jobs(database_url)
+            for tick in ticks("C", now, 5, 9):
+                await writer.write(tick)
+        for _ in range(2):
+            assert await counted(database, "C") == {(306, 9)}
             run_jobs(database_url)
 
 

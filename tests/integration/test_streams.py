@@ -5,40 +5,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import gc
 import itertools
-import os
-from dataclasses import replace
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-import pyarrow as pa
 import pytest
 import pytest_asyncio
 import sqlalchemy as sa
 
-from qts_data.contracts import OHLCV, LedgerEntry
 from qts_data.database.engine import DatabaseConfig
 from qts_data.database.pipeline import COMMIT, Pipeline, Statement, driver_connection
 from qts_data.errors import DatabaseError
-from qts_data.models import DailyBar
 from qts_data.repositories import Database
+from tests.fixtures.effort import FULL, amount
+from tests.fixtures.streams import (
+    END,
+    START,
+    STREAMS,
+    WAYS,
+    add_fills,
+    add_ticks,
+    by_reading_on,
+    flat,
+    write_everything,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from sqlalchemy.engine import URL, Engine
 
     from qts_data.database.streaming import Stream
-    from qts_data.repositories import UnitOfWork
 
-FULL = bool(os.environ.get("QTS_TEST_FULL"))
-START = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
-END = START + dt.timedelta(days=1)
-COUNTS = (10, 25_000, 60_000, 200_000) if FULL else (10, 2_100)
-FILLS = 4_100 if FULL else 2_100  # more than a piece of a stream has
-_symbols = itertools.count(1)
+FILLS = amount(2_100, 4_100)  # more than a piece of a stream has
+BLOCKS = ("transaction", "savepoint", "reader", "snapshot")
 
 
 @pytest_asyncio.fixture
@@ -47,218 +47,102 @@ async def market(database_url: URL) -> AsyncIterator[Database]:
         yield made
 
 
-async def add_ticks(database: Database, count: int) -> None:
-    microseconds = int(START.timestamp()) * 1_000_000
-    ticks = {
-        "time": pa.array([microseconds + 1000 * place for place in range(count)], pa.timestamp("us", "UTC")),
-        "symbol": ["T"] * count,
-        "price": [100 + place % 7 for place in range(count)],
-        "volume": [1] * count,
-    }
-    async with database.transaction() as uow:
-        await uow.ticks.ingest(pa.table(ticks))
+async def left_in_a_transaction(
+    market: Database, stream: str, way: Callable[..., Any], name: str, expected: list[Any], *, in_savepoint: bool
+) -> tuple[str, int]:
+    """Leave a stream between writes of every kind; gives what to count, and how often it was written."""
+    opened = STREAMS[stream].opened
+    symbol, calls = f"{stream}.{way.__name__}.{in_savepoint}.{name}", 2
+    async with asyncio.timeout(60), market.transaction() as uow:
+        await write_everything(uow, symbol)
 
+        async def inside() -> None:
+            nonlocal calls
+            calls += 1
+            await write_everything(uow, symbol)
 
-def fill(symbol: str, execution_id: str) -> LedgerEntry:
-    return LedgerEntry(
-        timestamp=START, symbol=symbol, market="KRX", side="BUY", qty=Decimal(1), price=Decimal(5), currency="KRW",
-        broker="kis", execution_id=execution_id,
-    )  # fmt: skip
-
-
-async def add_fills(database: Database, count: int) -> None:
-    async with database.transaction() as uow:
-        await uow.ledger.record_fills(
-            [replace(fill(f"P{place}", f"first {place}"), strategy_tag="first") for place in range(count)]
-        )
-
-
-# A stream, and the same rows as a list.
-STREAMS: dict[str, tuple[Callable[[Any], Stream[Any]], Callable[[Any], Awaitable[list[Any]]]]] = {}
-
-
-def readable(name: str, opened: Callable[[Any], Stream[Any]], listed: Callable[[Any], Awaitable[list[Any]]]) -> None:
-    STREAMS[name] = opened, listed
-
-
-async def _rows_of_arrow(uow: Any) -> list[Any]:
-    return list((await uow.ticks.ticks("T", START, END).as_arrow()).to_pylist())
-
-
-readable(
-    "records", lambda uow: uow.ticks.ticks("T", START, END).stream_records(),
-    lambda uow: uow.ticks.ticks("T", START, END).as_records(),
-)  # fmt: skip
-readable(
-    "ticks",
-    lambda uow: uow.ticks.stream_ticks("T", START, END),
-    lambda uow: uow.ticks.ticks("T", START, END).as_records(),
-)
-readable("arrow", lambda uow: uow.ticks.ticks("T", START, END).stream_arrow(), _rows_of_arrow)
-readable(
-    "entries", lambda uow: uow.ledger.stream_entries(strategy_tag="first"),
-    lambda uow: uow.ledger.list_entries(strategy_tag="first", limit=10**6),
-)  # fmt: skip
-readable("positions", lambda uow: uow.positions.stream(), lambda uow: uow.positions.list_positions(limit=10**6))
-
-
-def flat(items: list[Any]) -> list[Any]:
-    return [row for item in items for row in (item.to_pylist() if isinstance(item, pa.RecordBatch) else [item])]
-
-
-async def by_break(stream: Stream[Any], inside: Callable[[], Awaitable[None]]) -> list[Any]:
-    taken = []
-    async for item in stream:
-        taken.append(item)
-        await inside()
-        if len(taken) == 3:
-            break
-    return taken
-
-
-async def by_return(stream: Stream[Any], inside: Callable[[], Awaitable[None]]) -> list[Any]:
-    async for item in stream:
-        await inside()
-        return [item]
-    return []
-
-
-async def by_exception(stream: Stream[Any], inside: Callable[[], Awaitable[None]]) -> list[Any]:
-    taken = []
-    with contextlib.suppress(KeyError):
-        async for item in stream:
-            taken.append(item)
-            await inside()
-            raise KeyError
-    return taken
-
-
-async def by_cancellation(stream: Stream[Any], inside: Callable[[], Awaitable[None]]) -> list[Any]:
-    taken: list[Any] = []
-    reached = asyncio.Event()
-
-    async def read() -> None:
-        async for item in stream:
-            taken.append(item)
-            await inside()
-            reached.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(read())
-    await asyncio.wait([task, asyncio.ensure_future(reached.wait())], return_when=asyncio.FIRST_COMPLETED)
-    assert reached.is_set(), "the stream was empty"
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-    return taken
-
-
-async def by_garbage_collection(stream: Stream[Any], inside: Callable[[], Awaitable[None]]) -> list[Any]:
-    taken = [await anext(stream)]
-    circle: list[Any] = [stream]
-    circle.append(circle)
-    await inside()
-    del stream, circle
-    gc.collect()
-    return taken
-
-
-async def by_closing(stream: Stream[Any], inside: Callable[[], Awaitable[None]]) -> list[Any]:
-    async with contextlib.aclosing(stream) as closing:
-        taken = [await anext(closing)]
-        await inside()
-    return taken
-
-
-async def by_reading_on(stream: Stream[Any], inside: Callable[[], Awaitable[None]]) -> list[Any]:
-    taken: list[Any] = []
-    async for item in stream:
-        if not taken:
-            await inside()
-        taken.append(item)
-    return taken
-
-
-WAYS = (by_break, by_return, by_exception, by_cancellation, by_garbage_collection, by_closing, by_reading_on)
-
-
-async def write_everything(uow: UnitOfWork, symbol: str) -> None:
-    """Write a fill, a bar, a row by SQL and one by the ORM; each call writes four rows."""
-    name = f"{symbol}.{next(_symbols)}"
-    await uow.ledger.record_fill(
-        LedgerEntry(
-            timestamp=START, account="other", symbol=name, market="KRX", side="BUY", qty=Decimal(1), price=Decimal(5),
-            currency="KRW", broker="kis", execution_id=name,
-        )
-    )  # fmt: skip
-    one = Decimal(1)
-    await uow.minute_bars.upsert(
-        [OHLCV(time=START, symbol=name, source="v", open=one, high=one, low=one, close=one, volume=one, tick_count=1)]
-    )
-    await uow.connection.execute(
-        sa.text("INSERT INTO ohlcv_1d (symbol, time, open, high, low, close, volume) VALUES (:s, :t, 1, 1, 1, 1, 1)"),
-        {"s": name, "t": START},
-    )
-    uow.session.add(DailyBar(symbol=f"{name}.orm", time=START, open=one, high=one, low=one, close=one, volume=one))
-    await uow.flush()
-
-
-async def rows_written(database: Database, symbol: str) -> int:
-    async with database.reader() as reader:
-        found = await reader.connection.scalar(
-            sa.text(
-                "SELECT (SELECT count(*) FROM t_ledger WHERE symbol LIKE :s) + (SELECT count(*) FROM ohlcv_1d "
-                "WHERE symbol LIKE :s) + (SELECT count(*) FROM ohlcv_1m_vendor WHERE symbol LIKE :s)"
-            ),
-            {"s": f"{symbol}.%"},
-        )
-    return int(found or 0)
-
-
-@pytest.mark.parametrize("count", COUNTS)
-async def test_streams_left_in_any_way_undo_nothing(market: Database, count: int) -> None:
-    """Each way x each stream x {transaction, savepoint}, with four kinds of writes before, inside and after."""
-    await add_ticks(market, count)
-    await add_fills(market, min(count, FILLS))
-    for name, (opened, listed) in STREAMS.items():
-        for way, in_savepoint in itertools.product(WAYS, (False, True)):
-            symbol, calls = f"{name}.{way.__name__}.{in_savepoint}", 2
-            async with asyncio.timeout(60), market.transaction() as uow:
+        async with uow.savepoint() if in_savepoint else contextlib.nullcontext():
+            taken = flat(await way(opened(uow, name), inside))
+            async with uow.savepoint():
                 await write_everything(uow, symbol)
-                expected = await listed(uow)
-
-                async def inside(uow: UnitOfWork = uow, symbol: str = symbol) -> None:
-                    nonlocal calls
-                    calls += 1
-                    await write_everything(uow, symbol)
-
-                async with uow.savepoint() if in_savepoint else contextlib.nullcontext():
-                    taken = flat(await way(opened(uow), inside))
-                    async with uow.savepoint():
-                        await write_everything(uow, symbol)
-            assert taken == expected[: len(taken)], symbol
-            assert taken
-            if way is by_reading_on:
-                assert taken == expected, symbol
-            assert await rows_written(market, symbol) == 4 * calls, symbol
+    _require_beginning(taken, expected, way)
+    return symbol, calls
 
 
-async def test_streams_left_in_a_reader_leave_it_whole(market: Database) -> None:
-    await add_ticks(market, COUNTS[-1])
-    await add_fills(market, FILLS)
-    for opened, listed in STREAMS.values():
-        for way, snapshot in itertools.product(WAYS, (False, True)):
-            async with asyncio.timeout(60), market.reader(snapshot=snapshot) as reader:
-                expected = await listed(reader)
+async def left_in_a_reader(
+    market: Database, stream: str, way: Callable[..., Any], name: str, expected: list[Any], *, snapshot: bool
+) -> None:
+    async with asyncio.timeout(60), market.reader(snapshot=snapshot) as reader:
 
-                async def inside(reader: Any = reader) -> None:
-                    assert await reader.ticks.latest(["T"])
+        async def inside() -> None:
+            assert await reader.ticks.latest([name])
 
-                taken = flat(await way(opened(reader), inside))
-                assert taken == expected[: len(taken)]
-                assert await listed(reader) == expected
-                # Nothing of a stream that was left keeps a table in use.
-                assert not await reader.connection.scalar(sa.text("SELECT count(*) FROM pg_cursors"))
+        _require_beginning(flat(await way(STREAMS[stream].opened(reader, name), inside)), expected, way)
+        assert len(await STREAMS[stream].listed(reader, name)) == len(expected)
+        # Nothing of a stream that was left keeps a table in use.
+        assert not await reader.connection.scalar(sa.text("SELECT count(*) FROM pg_cursors"))
+
+
+def _require_beginning(taken: list[Any], expected: list[Any], way: Callable[..., Any]) -> None:
+    assert taken
+    assert taken == (expected if way is by_reading_on else expected[: len(taken)])
+
+
+async def rows_written(database: Database) -> dict[str, int]:
+    """Rows of `write_everything` for each symbol that it was given."""
+    everything = " UNION ALL ".join(
+        f"SELECT symbol FROM {table}" for table in ("t_ledger", "ohlcv_1d", "ohlcv_1m_vendor")
+    )
+    async with database.reader() as reader:
+        found = await reader.connection.execute(
+            sa.text(
+                f"SELECT regexp_replace(symbol, '[.][0-9]+([.]orm)?$', '') AS symbol, count(*) AS total "
+                f"FROM ({everything}) "
+                "WHERE symbol LIKE '%.%' GROUP BY 1"
+            )
+        )
+        return {row.symbol: row.total for row in found}
+
+
+def cases(counts: tuple[int, ...]) -> list[tuple[str, Callable[..., Any], str, int]]:
+    """Each stream x each way, and every two of way, stream, block and count together; in full, all of them."""
+    pairs = list(itertools.product(STREAMS, WAYS))
+    if FULL:
+        return [(*pair, block, count) for pair in pairs for block in BLOCKS for count in counts]
+    return [
+        (*pair, BLOCKS[place % len(BLOCKS)], counts[place // len(BLOCKS) % len(counts)])
+        for place, pair in enumerate(pairs)
+    ]
+
+
+def test_cases_of_streams_cover_every_two_together() -> None:
+    covered = cases((10, 2_100))
+    values = (list(STREAMS), list(WAYS), list(BLOCKS), [10, 2_100])
+    for one, other in itertools.combinations(range(4), 2):
+        assert {(case[one], case[other]) for case in covered} == set(itertools.product(values[one], values[other]))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("counts", [(10,), (25_000,), (60_000,), (200_000,)] if FULL else [(10, 2_100)])
+async def test_streams_left_in_any_way_undo_nothing(market: Database, counts: tuple[int, ...]) -> None:
+    """Each way x each stream x each block, with four kinds of writes before, inside and after."""
+    for count in counts:
+        await add_ticks(market, count, f"T{count}")
+        await add_fills(market, min(count, FILLS), f"T{count}")
+    async with market.reader() as reader:
+        expected = {
+            (stream, count): await STREAMS[stream].listed(reader, f"T{count}") for stream in STREAMS for count in counts
+        }
+    written = {}
+    for stream, way, block, count in cases(counts):
+        name, rows = f"T{count}", expected[stream, count]
+        if block in {"reader", "snapshot"}:
+            await left_in_a_reader(market, stream, way, name, rows, snapshot=block == "snapshot")
+        else:
+            in_savepoint = block == "savepoint"
+            symbol, calls = await left_in_a_transaction(market, stream, way, name, rows, in_savepoint=in_savepoint)
+            written[symbol] = 4 * calls
+    assert await rows_written(market) == written
 
 
 async def test_streams_give_the_rows_of_their_first_moment(market: Database) -> None:
@@ -284,8 +168,8 @@ async def test_streams_give_the_rows_of_their_first_moment(market: Database) -> 
 
 
 async def test_many_streams_may_be_open_on_one_connection(market: Database) -> None:
-    await add_ticks(market, 3_000)
-    await add_fills(market, 3_000)
+    await add_ticks(market, 2_100)
+    await add_fills(market, 2_100)
     async with market.reader() as reader:
         ticks = reader.ticks.stream_ticks("T", START, END)
         entries, positions = reader.ledger.stream_entries(), reader.positions.stream()
@@ -294,7 +178,7 @@ async def test_many_streams_may_be_open_on_one_connection(market: Database) -> N
             await anext(entries)
             await anext(positions)
             seen += 1
-        assert seen == 3_000
+        assert seen == 2_100
         for stream in (entries, positions):
             with pytest.raises(StopAsyncIteration):
                 await anext(stream)
@@ -309,7 +193,7 @@ async def test_a_table_can_be_changed_after_a_stream_was_dropped(market: Databas
 
 
 async def test_a_stream_of_an_ended_transaction_says_so(market: Database) -> None:
-    await add_ticks(market, 10_000)
+    await add_ticks(market, 2_100)
     async with market.reader() as reader:
         stream: Stream[Any] = reader.ticks.stream_ticks("T", START, END)
         await anext(stream)
@@ -317,12 +201,12 @@ async def test_a_stream_of_an_ended_transaction_says_so(market: Database) -> Non
         with pytest.raises(DatabaseError, match="the transaction in which this stream began has ended"):
             _ = [tick async for tick in stream]
         await stream.aclose()
-        assert len(await reader.ticks.ticks("T", START, END)) == 10_000
+        assert len(await reader.ticks.ticks("T", START, END)) == 2_100
 
 
 async def test_a_stream_of_a_savepoint_rolled_back_says_so(market: Database) -> None:
     """To close such a stream is harmless; to read on is an error of the server, and nothing is committed."""
-    await add_ticks(market, 10_000)
+    await add_ticks(market, 2_100)
     for reads_on in (False, True):
         symbol = f"savepoint.{reads_on}"
         with pytest.raises(DatabaseError) if reads_on else contextlib.nullcontext():
@@ -337,30 +221,33 @@ async def test_a_stream_of_a_savepoint_rolled_back_says_so(market: Database) -> 
                     _ = [tick async for tick in stream]
                 await stream.aclose()
                 await write_everything(uow, symbol)
-        assert await rows_written(market, symbol) == (0 if reads_on else 8)
+        assert (await rows_written(market)).get(symbol, 0) == (0 if reads_on else 8)
 
 
 async def test_a_slow_reader_is_not_cut_off(database_url: URL) -> None:
-    """The server would wait less long for an idle transaction than the reader pauses between two pieces."""
-    config = DatabaseConfig(idle_transaction_timeout_seconds=0.2)
+    """The reader pauses for longer than an idle transaction may, and in all for longer than a statement may run."""
+    config = DatabaseConfig(idle_transaction_timeout_seconds=0.2, statement_timeout_seconds=1.0)
     async with Database(database_url) as database:
-        await add_ticks(database, 40_000)
+        await add_ticks(database, 2_100)
         await add_fills(database, FILLS)
+
+    async def read(stream: str, wanted: int) -> None:
+        async with database.reader() as reader:
+            seen = 0
+            async for _ in STREAMS[stream].opened(reader, "T"):
+                seen += 1
+                if seen % (wanted // 3) == 1:
+                    await asyncio.sleep(0.4)
+            assert seen == wanted
+
     async with Database(database_url, config) as database:
-        for opened, wanted in ((STREAMS["records"][0], 40_000), (STREAMS["entries"][0], FILLS)):
-            async with database.reader() as reader:
-                seen = 0
-                async for _ in opened(reader):
-                    seen += 1
-                    if seen % (wanted // 3) == 1:
-                        # Longer than the server would wait for an idle transaction.
-                        await asyncio.sleep(0.25)
-                assert seen == wanted
+        await asyncio.gather(read("records", 2_100), read("entries", FILLS))
 
 
+@pytest.mark.soak
 async def test_a_slow_reader_at_default_settings_gets_all(market: Database) -> None:
     """In full: a million ticks, and a minute to read them."""
-    count, seconds = (1_000_000, 60) if FULL else (20_000, 0)
+    count, seconds = amount(20_000, 1_000_000), amount(0, 60)
     await add_ticks(market, count)
     async with market.reader() as reader:
         seen = 0

@@ -309,13 +309,13 @@ async def test_ticks_of_feeds_that_others_wrote_are_read_too(market: Database) -
 async def test_a_server_that_gives_up_in_the_middle_says_why(market: Database) -> None:
     start = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
     await load(market, TickFactory.build_batch(3, source="slow"))
-    async with market.transaction() as uow:
-        await uow.connection.exec_driver_sql("SET LOCAL statement_timeout = '200ms'")
-        await uow.connection.exec_driver_sql(
-            "CREATE TEMPORARY VIEW tick_data AS SELECT symbol, time, source, seq, price, volume, bid, ask "
-            "FROM public.tick_data, LATERAL (SELECT pg_sleep(0.15) WHERE symbol IS NOT NULL) AS s"
-        )
-        with pytest.raises(StatementTimeout):
+    with pytest.raises(StatementTimeout):
+        async with market.transaction() as uow:
+            await uow.connection.exec_driver_sql("SET LOCAL statement_timeout = '200ms'")
+            await uow.connection.exec_driver_sql(
+                "CREATE TEMPORARY VIEW tick_data AS SELECT symbol, time, source, seq, price, volume, bid, ask "
+                "FROM public.tick_data, LATERAL (SELECT pg_sleep(0.15) WHERE symbol IS NOT NULL) AS s"
+            )
             await uow.ticks.ticks("005930", dt.datetime(1, 1, 1, tzinfo=dt.UTC), start + dt.timedelta(days=9000))
 
 

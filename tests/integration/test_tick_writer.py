@@ -490,7 +490,7 @@ async def test_a_tick_that_stops_a_spool_is_named_and_set_aside(market: Database
 
 
 async def test_counters_of_a_writer_begin_at_its_start(market: Database, proxy: Proxy, tmp_path: Path) -> None:
-    """What an earlier writer committed is in `position` only: committed is inserted plus duplicate."""
+    """A tick that an earlier writer committed, and whose file is still there, is known."""
     async with Database(proxy.url) as away:
         writer = TickWriter(away, spool=tmp_path, durability=Durability.SPOOLED, group_size=1, group_seconds=0.001)
         await writer.start()
@@ -504,8 +504,8 @@ async def test_counters_of_a_writer_begin_at_its_start(market: Database, proxy: 
         await again.write(at(0, 4))
         await again.flush()
         stats = again.stats
-    assert stats.committed == stats.inserted + stats.duplicate == stats.accepted == 3
-    assert (stats.position, stats.depth) == (4, 0)
+    assert stats.committed == stats.inserted + stats.duplicate + stats.known == stats.accepted == 4
+    assert (stats.inserted, stats.known, stats.position, stats.depth) == (3, 1, 4, 0)
     assert await prices(market) == [1, 2, 3, 4]
 
 

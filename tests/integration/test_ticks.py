@@ -48,7 +48,7 @@ async def ingest(database: AsyncEngine, ticks: Iterable[TickData], *, batch_size
 
 async def bars(database: AsyncEngine, symbol: str, *, interval: str = "1m") -> list[OHLCV]:
     async with database.connect() as connection:
-        return await TickRepository(connection).bars(symbol, *NEW_YORK_DAY, interval)  # type: ignore[arg-type]
+        return list(await TickRepository(connection).bars(symbol, *NEW_YORK_DAY, interval))  # type: ignore[arg-type]
 
 
 async def refresh(database: AsyncEngine, start: dt.datetime, end: dt.datetime) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ from qts_data.models import VIEWS, Base
 from qts_data.timescale import declarations_of
 from qts_data.timescale.edition import create_extension
 from qts_data.timescale.status import State, feature_states
+from tests.fixtures.added_column import copy_with_revision
+from tests.fixtures.added_field import run_copy
 from tests.fixtures.catalog import Catalog, difference, is_empty, read_catalog
 from tests.fixtures.fix_cli import ROOT, clean_environment, runner, wheel_program
 from tests.fixtures.fix_server import stop_background_workers
@@ -90,6 +92,15 @@ def test_models_and_migrations_make_the_same_database(database_url: URL, empty_d
     # The comparison saw something of each kind, so that an empty difference means something.
     for kind in ("relations", "columns", "constraints", "indexes", "views", "triggers", "functions", "privileges"):
         assert left[kind], kind
+
+
+def test_a_column_in_the_middle_of_a_model_is_migrated(
+    database_url: URL, empty_database: URL, edition: Edition, tmp_path: Path
+) -> None:
+    """ADD COLUMN puts it last, a model wherever it reads best: both are the same schema, up, down and up again."""
+    copy_with_revision(tmp_path, REVISIONS[-1])
+    said = run_copy(tmp_path, "added_column", database_url, empty_database)
+    assert said.splitlines()[-1] == f"{edition} {tmp_path}"
 
 
 def test_drop_all_leaves_nothing_behind(empty_database: URL, edition: Edition) -> None:

@@ -17,11 +17,10 @@ from hypothesis import strategies as st
 from qts_data.contracts import LedgerEntry
 from qts_data.errors import InvalidRecord
 from qts_data.importers.tables import DAILY_BARS, LAYOUTS, LEDGER, POSITIONS, Defaults, Header, RecordMaker, read_rows
+from qts_data.importers.tables.cell_times import read_date, read_instant
 from qts_data.importers.tables.cells import (
     cell_of_decimal,
     column_letters,
-    read_date,
-    read_instant,
     read_number,
     read_side,
     read_symbol,

@@ -236,7 +236,7 @@ def test_what_was_made_of_a_stored_fill_needs_no_permission() -> None:
 @pytest.mark.parametrize(("unit", "says"), [("ms", "before 1980"), ("us", "before 1980"), ("ns", "before 1980")])
 def test_a_file_of_seconds_read_as_less_is_refused_row_by_row(tmp_path: Path, unit: str, says: str) -> None:
     path = tmp_path / "t.csv"
-    path.write_text("time,price,volume\n1767312000,1,1\n1767312001,1,1\n")
+    path.write_text("time,price,volume\n1767312000,1,1\n1767313000,1,1\n")
     bad: list[InvalidRecord] = []
     options = ReadOptions(symbol="A", time_format=unit)
     assert not list(read_file("csv", path, options, lambda error, _: bad.append(error)))

@@ -27,15 +27,15 @@ from qts_data.writers.spool import format as spool_format
 from qts_data.writers.spool.repair import set_aside
 from qts_data.writers.spool.spool import Spool
 from tests.fixtures.factories import TickFactory
+from tests.fixtures.spool_faults import FILE_FAULTS, HEAD_FAULTS, RECORD_FAULTS, damage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from qts_data.contracts import TickData
     from qts_data.writers.spool.left import Left
 
 EXAMPLES = int(os.environ.get("QTS_TEST_SPOOL_EXAMPLES", "40"))
-MARKER = b"\xfe\xfftk"
 BYTES = 700  # of a file: five ticks
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 AT = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
@@ -238,8 +238,12 @@ async def test_head_lost_or_foreign_deletes_nothing(tmp_path: Path, head: bytes 
 
 
 def _as_lines(count: int) -> bytes:
-    row = [AT.isoformat(), "005930", "1", "1", "", None, None, None]
-    return b"".join(json.dumps([*row[:2], str(number + 1), *row[3:]]).encode() + b"\n" for number in range(count))
+    """Of the third tick the symbol begins with a blank, as it was allowed once."""
+    rows = [
+        [AT.isoformat(), " 005930" if number == 2 else "005930", str(number + 1), "1", "", None, None, None]
+        for number in range(count)
+    ]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
 @pytest.mark.parametrize("head", [None, b"live/0f", b'{"format": 2, "stream": "live/0f", "table": "tick_data"}'])
@@ -261,58 +265,7 @@ async def test_old_spool_refused_before_is_refused_by_name(tmp_path: Path) -> No
         await found(tmp_path)
 
 
-FAULTS = [
-    "truncate",
-    "flip",
-    "remove",
-    "copy",
-    "swap records",
-    "swap files",
-    "double record",
-    "foreign head",
-    "no head",
-]
-
-
-def _records(path: Path) -> list[bytes]:
-    data = path.read_bytes().rstrip(b"\0")
-    parts = data.split(MARKER)[1:]
-    return [MARKER + part for part in parts]
-
-
-def _damage(  # noqa: C901 - one branch a fault
-    directory: Path, fault: str, pick: Callable[[int], int]
-) -> None:
-    spools = files(directory)
-    if not spools:
-        return
-    path = spools[pick(len(spools))]
-    data = bytearray(path.read_bytes())
-    records = _records(path)
-    if fault == "truncate":
-        path.write_bytes(data[: pick(len(data) + 1)])
-    elif fault == "flip" and data:
-        data[pick(len(data))] ^= 1 << pick(8)
-        path.write_bytes(data)
-    elif fault == "remove":
-        path.unlink()
-    elif fault == "copy":
-        path.with_name(f"live.0f.{pick(9):06}.{pick(30):020}.spool").write_bytes(data)
-    elif fault in {"swap records", "double record"} and records:
-        one, other = pick(len(records)), pick(len(records))
-        if fault == "double record":
-            records.insert(one, records[other])
-        else:
-            records[one], records[other] = records[other], records[one]
-        path.write_bytes(b"".join(records))
-    elif fault == "swap files":
-        other_path = spools[pick(len(spools))]
-        path.write_bytes(other_path.read_bytes())
-        other_path.write_bytes(data)
-    elif fault == "foreign head":
-        (directory / "live.stream").write_bytes(b"live/" + b"ab" * pick(9))
-    elif fault == "no head":
-        (directory / "live.stream").unlink(missing_ok=True)
+FAULTS = [*FILE_FAULTS, *RECORD_FAULTS, *HEAD_FAULTS]
 
 
 @settings(max_examples=EXAMPLES)
@@ -324,7 +277,7 @@ async def test_damaged_spool_gives_or_names_every_tick(count: int, faults: list[
         directory = Path(name)
         await (await filled(directory, count)).close(empty=False)
         for fault, seed in faults:
-            _damage(directory, fault, random.Random(seed).randrange)
+            damage(directory, "live/0f", fault, random.Random(seed).randrange)
         hidden = {"foreign head", "no head"} & {fault for fault, _ in faults} and {"remove", "copy", "swap files"} & {
             fault for fault, _ in faults
         }
@@ -333,14 +286,14 @@ async def test_damaged_spool_gives_or_names_every_tick(count: int, faults: list[
                 if stream.stream != "live/0f":
                     assert not stream.ticks
                     continue
-                damages = stream.missing(0)
+                missing = stream.missing(0)
                 for number in range(count):
-                    named = any(one.first <= number and (one.end is None or number < one.end) for one in damages)
+                    named = any(one.first <= number and (one.end is None or number < one.end) for one in missing)
                     if number in stream.ticks:
                         expected = tick(number)
                         assert (stream.ticks[number].price, stream.ticks[number].bid) == (expected.price, expected.bid)
                     else:
-                        assert named or hidden, (number, damages)
+                        assert named or hidden, (number, missing)
                 assert set(stream.ticks) <= set(range(count))
             if not hidden:
                 assert any(stream.stream == "live/0f" for stream in left)
@@ -361,6 +314,30 @@ def test_checksums_cover_number_stream_and_kind() -> None:
     others = [spool_format.record(2, 6, b"payload", seed), spool_format.record(4, 5, b"payload", seed)]
     others.append(spool_format.record(2, 5, b"payload", zlib.crc32(b"live/1f")))
     assert len({one[17:21] for one in [whole, *others]}) == 4
+
+
+async def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    """Of head, ticks and seal; the numbers of ticks and seal have eight bytes, and none may be taken for another."""
+    await (await filled(tmp_path, 3)).close(empty=False)
+    (path,) = files(tmp_path)
+    data = path.read_bytes()
+    assert spool_format.read(data).damages == []
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        content = spool_format.read(bytes(changed), "live/0f")
+        assert content.damages, bit
+        assert {one.number for one in content.ticks} <= {0, 1, 2}, bit
+        assert content.sealed_at in {None, 3}, bit
+
+
+@pytest.mark.parametrize("name", [f"live.0f.{9:06}.{10**19:020}.spool", f"live.0f.{2**70}.{0:020}.spool"])
+async def test_file_names_of_any_number_are_read(tmp_path: Path, name: str) -> None:
+    await (await filled(tmp_path, 7)).close(empty=False)
+    (tmp_path / name).write_bytes(b"x" * 300)
+    async with reopened(tmp_path) as left:
+        assert list(left[0].ticks) == list(range(7))
+        assert any(name in one.file for one in left[0].missing(0))
 
 
 async def test_record_set_aside_is_kept_and_not_sent(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import random
 import zoneinfo
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from qts_data.errors import ConfigurationError, SourceRefused, SourceUnavailable
 from qts_data.extras import require
 
 require("gspread")  # one sentence instead of an ImportError
+
 import gspread  # noqa: E402
 import requests  # noqa: E402
 from google.auth.exceptions import GoogleAuthError, TransportError  # noqa: E402
@@ -27,7 +29,7 @@ from google.oauth2.service_account import Credentials  # noqa: E402
 from gspread.urls import SPREADSHEETS_API_V4_BASE_URL  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from qts_data.importers.tables import Cell
 

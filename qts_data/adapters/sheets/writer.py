@@ -10,9 +10,11 @@ process writes to the sheets at a time; people may read, and edit other columns.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from qts_data.contracts import LedgerEntry, Position
+from qts_data.contracts.fields import defaulted_fields, unlosable_fields
 from qts_data.errors import SourceRefused
 from qts_data.importers.tables import RecordMaker, row_of
 
@@ -20,13 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from qts_data.adapters.sheets.sheets import Workbook
-    from qts_data.contracts import LedgerEntry, Position
     from qts_data.importers.tables import Cell, Header
 
 __all__ = ["BookWriter", "Line"]
 
 _SHEETS = ("ledger", "positions")
-_DEFAULTED = ("account", "broker", "market", "currency")
+_DEFAULTED = defaulted_fields(LedgerEntry)
+_SAID_OF_FILL = unlosable_fields(LedgerEntry)
+_SAID_OF_POSITION = unlosable_fields(Position)
+_USUAL_OF_FILL = {one.name: one.default for one in fields(LedgerEntry) if one.name in _SAID_OF_FILL}
 _VALUATION = ("mark_price", "marked_at", "exposure_value", "exposure_pct", "unrealized_pnl")
 
 
@@ -269,12 +273,14 @@ class BookWriter:
     async def _require_columns(self, new: Sequence[Line], positions: Sequence[Position]) -> None:
         """Refuse what a sheet without a column for it would say wrongly: there the default is read."""
         defaults = await self._workbook.defaults()
-        usual: dict[str, object] = {name: getattr(defaults, name) for name in _DEFAULTED} | {"fee": 0, "reverses": None}
+        usual: dict[str, object] = (
+            _USUAL_OF_FILL | {name: getattr(defaults, name) for name in _DEFAULTED} | {"reverses": None}
+        )
         for entry, reverses in new:
-            said: dict[str, object] = {name: getattr(entry, name) for name in (*_DEFAULTED, "fee", "fee_currency")}
+            said: dict[str, object] = {name: getattr(entry, name) for name in _SAID_OF_FILL}
             _refuse_unsaid(self._ledger, said | {"reverses": reverses}, usual | {"fee_currency": entry.currency}, entry)
         for position in positions:
-            named = {name: getattr(position, name) for name in _DEFAULTED if name != "broker"}
+            named = {name: getattr(position, name) for name in _SAID_OF_POSITION}
             _refuse_unsaid(self._position, named, usual, f"{position.account} {position.symbol}")
 
     def _places_for(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:

@@ -43,5 +43,5 @@ def faults_at_random(
 ) -> Faults:
     """A share of all requests fails, in ways that a seed decides."""
     chosen, heavy = list(kinds), None if weights is None else list(weights)
-    dice = random.Random(seed)  # noqa: S311 - a repeatable sequence is what is wanted
+    dice = random.Random(seed)  # noqa: S311 - the sequence must be repeatable
     return lambda _method: dice.choices(chosen, heavy)[0] if dice.random() < share else None

@@ -261,14 +261,14 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        # Clients keep their connections; nobody waits for them to leave.
+        # Clients keep their connections; the server does not wait for their end.
         for request in list(self._open):
             with _ignored():
                 request.shutdown(socket.SHUT_RDWR)
         super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error of ours."""
+        """Ignore the error of a client that went away."""
 
 
 class _ignored:  # noqa: N801 - reads like contextlib.suppress

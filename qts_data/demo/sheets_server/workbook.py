@@ -30,7 +30,7 @@ class Formula:
 
     Attributes:
         text: The formula, with its =.
-        value: Its result; this is no calculator.
+        value: Its result; the stand-in does not calculate.
     """
 
     text: str

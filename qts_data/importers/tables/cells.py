@@ -1,4 +1,4 @@
-"""What one cell says: a number, an instant, a text - or why it cannot be taken for one.
+"""What one cell says: a number, a code, a text - or why it cannot be taken for one.
 
 A cell of a spreadsheet is a text, a number (a double), a boolean or nothing; a cell of a CSV file is a text. Nothing is
 guessed: what can be read in two ways is refused with a hint how to write it.
@@ -6,18 +6,13 @@ guessed: what can be read in two ways is refused with a hint how to write it.
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 import re
 import unicodedata
 from decimal import Context, Decimal
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from qts_data.errors import InvalidRecord
-from qts_data.importers.rows import utc_of
-
-if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
 
 __all__ = [
     "Cell",
@@ -28,19 +23,17 @@ __all__ = [
     "currency_signs",
     "is_empty",
     "read_currency",
-    "read_date",
     "read_id",
-    "read_instant",
+    "read_narrow",
     "read_number",
     "read_plain",
     "read_side",
     "read_symbol",
+    "shown",
 ]
 
 Cell: TypeAlias = str | float | bool | None
 
-_EPOCH: Final = dt.datetime(1899, 12, 30)  # noqa: DTZ001 - serial numbers count days on the sheet's own wall clock
-_LAST_SERIAL: Final = 2_958_466
 _SHOWN: Final = 40
 _EXACT_DIGITS: Final = 15
 _NOISE_ULPS: Final = 4
@@ -71,12 +64,6 @@ _NUMBER: Final = re.compile(r"([+-]?)([1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]*)(\.[0
 _REFORMATTED: Final = re.compile(
     r"[0-9]+(?:\.[0-9]+)?E\+[0-9]+|[0-9]+\.0+|[1-9][0-9]{0,2}(?:,[0-9]{3})+", re.IGNORECASE
 )
-_DATE: Final = (
-    r"([0-9]{4})(?:-([0-9]{1,2})-([0-9]{1,2})|/([0-9]{1,2})/([0-9]{1,2})|\. ?([0-9]{1,2})\. ?([0-9]{1,2})\.?)"
-)
-_TIME: Final = r"(?:(오전|오후|AM|PM) )?([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(\.[0-9]{1,6})?)?(?: ?(AM|PM))?"
-_INSTANT: Final = re.compile(rf"{_DATE}(?:[T ]{_TIME} ?(Z|[+-][0-9]{{2}}:?[0-9]{{2}})?)?", re.IGNORECASE)
-_COMPACT: Final = re.compile(r"[0-9]{8}")
 _SIDES: Final = {
     "BUY": "BUY", "B": "BUY", "매수": "BUY", "SELL": "SELL", "S": "SELL", "매도": "SELL",
 }  # fmt: skip
@@ -144,7 +131,7 @@ def read_plain(field: str, cell: Cell) -> str:
     return str(cell)
 
 
-def _read_narrow(field: str, cell: Cell) -> str:
+def read_narrow(field: str, cell: Cell) -> str:
     """The same for what means the same in full-width characters: numbers, dates, codes, our own words."""
     return clean(read_plain(field, cell))
 
@@ -161,7 +148,7 @@ def read_id(field: str, cell: Cell) -> str:
         raise InvalidRecord(field=field, reason=f"is {what}, no text: {_EATEN}")
     text = read_plain(field, cell)
     if _REFORMATTED.fullmatch(clean(text)):
-        raise InvalidRecord(field=field, reason=f"{_shown(text)} is what a number format made of an id: {_EATEN}")
+        raise InvalidRecord(field=field, reason=f"{shown(text)} is what a number format made of an id: {_EATEN}")
     _refuse_apostrophe(field, text)
     return text
 
@@ -175,7 +162,7 @@ _EATEN: Final = (
 def _refuse_apostrophe(field: str, text: str) -> None:
     if text.startswith("'"):
         raise InvalidRecord(
-            field=field, reason=f"{_shown(text)} begins with the apostrophe that marks a cell as text; take it out"
+            field=field, reason=f"{shown(text)} begins with the apostrophe that marks a cell as text; take it out"
         )
 
 
@@ -201,7 +188,7 @@ def read_number(field: str, cell: Cell, *, ratio: bool = False) -> Number:
         return Number(Decimal(cell), None, from_text=False)
     if isinstance(cell, float):
         return Number(_decimal_of_double(field, cell), None, from_text=False)
-    return _number_of_text(field, _read_narrow(field, cell), ratio=ratio)
+    return _number_of_text(field, read_narrow(field, cell), ratio=ratio)
 
 
 def _decimal_of_double(field: str, value: float) -> Decimal:
@@ -222,14 +209,14 @@ def _decimal_of_double(field: str, value: float) -> Decimal:
 
 def _too_long(text: str) -> str:
     return (
-        f"{_shown(text)} has more digits than a number of a sheet holds exactly ({_EXACT_DIGITS}); format the cell as "
+        f"{shown(text)} has more digits than a number of a sheet holds exactly ({_EXACT_DIGITS}); format the cell as "
         "plain text and enter it again"
     )
 
 
 def _number_of_text(field: str, text: str, *, ratio: bool) -> Number:
     def refuse(reason: str) -> InvalidRecord:
-        return InvalidRecord(field=field, reason=f"{_shown(text)} {reason}")
+        return InvalidRecord(field=field, reason=f"{shown(text)} {reason}")
 
     negative = text.startswith("(") and text.endswith(")")
     rest, currencies = _without_mark(text[1:-1].strip() if negative else text)
@@ -295,7 +282,7 @@ def read_symbol(field: str, cell: Cell, *, market: str) -> str:
             reason=f"is the number {read_plain(field, cell)}: a number format eats leading zeros (005930 becomes "
             "5930); format the column as plain text and enter the codes again",
         )
-    text = _read_narrow(field, cell)
+    text = read_narrow(field, cell)
     if any(map(_is_invisible, text)):
         raise InvalidRecord(field=field, reason=f"{text[:_SHOWN]!a} holds a character that cannot be seen")
     _refuse_apostrophe(field, text)
@@ -321,7 +308,7 @@ def _check_krx_code(field: str, text: str) -> None:
         )
     raise InvalidRecord(
         field=field,
-        reason=f"{_shown(text)} is no code of KRX: six digits or capital letters, such as 005930; a number format may "
+        reason=f"{shown(text)} is no code of KRX: six digits or capital letters, such as 005930; a number format may "
         "have changed it; enter it as plain text",
     )
 
@@ -332,14 +319,14 @@ def read_currency(field: str, cell: Cell) -> str:
     Raises:
         InvalidRecord: The cell holds no code and no name or sign of one currency alone.
     """
-    text = _read_narrow(field, cell)
+    text = read_narrow(field, cell)
     found = _CURRENCY_NAMES.get(text.casefold())
     if found is None and text.isascii() and _CURRENCY.fullmatch(text.upper()):
         found = text.upper()
     if found is None:
         several = _MARKS.get(text)
         hint = f"may be any of {', '.join(sorted(several))}" if several else "names no currency that is known here"
-        raise InvalidRecord(field=field, reason=f"{_shown(text)} {hint}; write its code, such as KRW or USD")
+        raise InvalidRecord(field=field, reason=f"{shown(text)} {hint}; write its code, such as KRW or USD")
     return found
 
 
@@ -349,111 +336,13 @@ def read_side(field: str, cell: Cell) -> str:
     Raises:
         InvalidRecord: It is something else.
     """
-    text = _read_narrow(field, cell)
+    text = read_narrow(field, cell)
     side = _SIDES.get(text.upper())
     if side is None:
-        raise InvalidRecord(field=field, reason=f"{_shown(text)} is neither BUY (매수) nor SELL (매도)")
+        raise InvalidRecord(field=field, reason=f"{shown(text)} is neither BUY (매수) nor SELL (매도)")
     return side
 
 
-def read_instant(field: str, cell: Cell, zone: ZoneInfo) -> dt.datetime:
-    """An instant in UTC: a serial number or a text of the zone's clock, or a text with an offset.
-
-    Serial numbers are good to the millisecond, which is what a sheet shows.
-
-    Raises:
-        InvalidRecord: It is no instant, or one that the zone's clocks showed twice or never.
-    """
-    local = _serial(field, cell) if not isinstance(cell, str) else None
-    offset: dt.tzinfo | None = None
-    if local is None:
-        local, offset = _instant_of_text(field, _read_narrow(field, cell))
-    try:
-        return local.replace(tzinfo=offset).astimezone(dt.UTC) if offset else utc_of(local, zone)
-    except InvalidRecord as error:
-        raise InvalidRecord(field=field, reason=error.reason) from error
-    except OverflowError as error:
-        raise InvalidRecord(field=field, reason=f"{local} is outside the years 1 to 9999 in UTC") from error
-
-
-def read_date(field: str, cell: Cell, zone: ZoneInfo) -> dt.date:
-    """A day, without a time of the day.
-
-    Args:
-        field: For the error.
-        cell: The cell, not empty.
-        zone: Whose days the days are: a text with an offset must be midnight there.
-
-    Raises:
-        InvalidRecord: It is no day.
-    """
-    local = _serial(field, cell) if not isinstance(cell, str) else None
-    offset: dt.tzinfo | None = None
-    if local is None:
-        local, offset = _instant_of_text(field, _read_narrow(field, cell))
-    if offset is not None:
-        try:
-            there = local.replace(tzinfo=offset).astimezone(zone).replace(tzinfo=None)
-        except OverflowError as error:
-            raise InvalidRecord(field=field, reason=f"{local} is outside the years 1 to 9999") from error
-        if there.time() != dt.time():
-            raise InvalidRecord(
-                field=field, reason=f"{cell!r} is {there} in {zone.key}, where a day is needed; write the day alone"
-            )
-        local = there
-    if local.time() != dt.time():
-        raise InvalidRecord(field=field, reason=f"{local} has a time of the day, where a day is needed")
-    return local.date()
-
-
-def _serial(field: str, cell: Cell) -> dt.datetime:
-    if isinstance(cell, bool) or not isinstance(cell, int | float) or not math.isfinite(cell):
-        raise InvalidRecord(field=field, reason=f"{cell} is no date")
-    if 1 <= cell < _LAST_SERIAL:
-        return _EPOCH + dt.timedelta(milliseconds=round(cell * 86_400_000))
-    if float(cell).is_integer() and (day := _compact(str(int(cell)))) is not None:
-        return day
-    raise InvalidRecord(field=field, reason=f"{cell} is no serial number of a day between 1900 and 9999")
-
-
-def _compact(text: str) -> dt.datetime | None:
-    """20261120, which no serial number can be."""
-    if not _COMPACT.fullmatch(text):
-        return None
-    try:
-        return dt.datetime(int(text[:4]), int(text[4:6]), int(text[6:]))  # noqa: DTZ001 - the caller knows the zone
-    except ValueError:
-        return None
-
-
-def _instant_of_text(field: str, text: str) -> tuple[dt.datetime, dt.tzinfo | None]:
-    refused = InvalidRecord(
-        field=field, reason=f"{_shown(text)} is no date; write it as 2026-11-20 or 2026-11-20 09:00:00"
-    )
-    if (compact := _compact(text)) is not None:
-        return compact, None
-    found = _INSTANT.fullmatch(text)
-    if found is None:
-        raise refused
-    year, *days = found.groups()[:7]
-    month, day = (int(part) for part in days if part is not None)
-    before, hour, minute, second, fraction, after, offset = found.groups()[7:]
-    half = (before or after or "").upper()
-    if before and after:
-        raise refused
-    hours = int(hour or 0)
-    if half:
-        if not 1 <= hours <= 12:
-            raise refused
-        hours = hours % 12 + (12 if half in {"오후", "PM"} else 0)
-    micros = round(Decimal(fraction or 0) * 1_000_000)
-    try:
-        local = dt.datetime(int(year), month, day, hours, int(minute or 0), int(second or 0), micros)  # noqa: DTZ001
-        zone = None if offset is None else dt.datetime.strptime(offset, "%z").tzinfo
-    except ValueError as error:
-        raise refused from error
-    return local, zone
-
-
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """Return a text as a message quotes it, cut at 40 characters."""
     return repr(text[:_SHOWN]) + ("..." if len(text) > _SHOWN else "")

@@ -24,6 +24,7 @@ from qts_data.contracts import (
 )
 from qts_data.contracts.checks import check_amount, check_price, check_symbol
 from qts_data.contracts.config import parameter_from_text, parameter_to_text
+from qts_data.contracts.fields import defaulted_fields
 from qts_data.contracts.identity import check_currency, check_identifier
 from qts_data.contracts.instants import plausible, start_of_day
 from qts_data.errors import InvalidRecord
@@ -43,6 +44,7 @@ SYSTEM_STRATEGY: Final = "system"
 
 _NEVER: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _ZERO: Final = Decimal(0)
+_DEFAULTED: Final = defaulted_fields(LedgerEntry)
 _exact: Final = Context(prec=80)
 
 
@@ -116,12 +118,7 @@ class RecordMaker:
 
     def _fill(self, values: Mapping[str, Any]) -> LedgerEntry:
         given = {name: value for name, value in values.items() if value is not None and name != "reverses"}
-        fields: dict[str, Any] = {
-            "account": self._defaults.account,
-            "market": self._defaults.market,
-            "currency": self._defaults.currency,
-            "broker": self._defaults.broker,
-        } | given
+        fields: dict[str, Any] = {name: getattr(self._defaults, name) for name in _DEFAULTED} | given
         stored = fields.pop("execution_id", None)
         if stored is None:
             # As cells were once read: keys are stored, and must stay what they are.

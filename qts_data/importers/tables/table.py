@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
 
+from qts_data.contracts.fields import CellKind
 from qts_data.errors import InvalidRecord
-from qts_data.importers.tables import cells
+from qts_data.importers.tables import cell_times, cells
+from qts_data.importers.tables.cells import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from zoneinfo import ZoneInfo
+    from collections.abc import Callable, Iterable, Iterator
 
-    from qts_data.importers.tables.cells import Cell
-
-__all__ = ["Column", "Header", "Kind", "Layout", "Row", "read_rows"]
-
-Kind: TypeAlias = Literal[
-    "number", "ratio", "text", "id", "symbol", "currency", "side", "instant", "date", "value", "count"
-]
+__all__ = ["Column", "Header", "Layout", "Row", "read_rows"]
 
 _NO_COLUMNS: Final[Mapping[str, str]] = MappingProxyType({})
 _PERCENT: Final = frozenset("%‰")
@@ -40,7 +37,7 @@ class Column:
     """
 
     field: str
-    kind: Kind
+    kind: CellKind
     names: tuple[str, ...] = ()
     required: bool = False
     blank: bool = True
@@ -213,9 +210,9 @@ class _Reading:
         if column.kind == "symbol":
             return cells.read_symbol(name, cell, market=self._text("market", self.market))
         if column.kind == "instant":
-            return cells.read_instant(name, cell, self.zone)
+            return cell_times.read_instant(name, cell, self.zone)
         if column.kind == "date":
-            return cells.read_date(name, cell, self.zone)
+            return cell_times.read_date(name, cell, self.zone)
         return _READERS[column.kind](name, cell)
 
     def _number(self, column: Column, cell: Cell) -> Any:
@@ -267,7 +264,7 @@ def _anything(name: str, cell: Cell) -> Any:
     return int(number) if number == number.to_integral_value() else number
 
 
-_READERS: Final[Mapping[Kind, Callable[[str, Cell], Any]]] = MappingProxyType(
+_READERS: Final[Mapping[CellKind, Callable[[str, Cell], Any]]] = MappingProxyType(
     {
         "side": cells.read_side,
         "currency": cells.read_currency,

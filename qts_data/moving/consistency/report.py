@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import html
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from qts_data.contracts.instants import utc_fields
 from qts_data.errors import DataConsistencyError
-
-if TYPE_CHECKING:
-    import datetime as dt
 
 __all__ = ["ConsistencyReport", "Finding", "FindingKind", "TableReport"]
 

@@ -9,6 +9,7 @@ from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from qts_data.contracts import OHLCV, LedgerEntry, Position, RiskLimit, StrategyParameter
+from qts_data.contracts.fields import compared_fields, sheet_columns
 from qts_data.errors import InvalidRecord
 from qts_data.importers.tables import RecordMaker
 
@@ -28,11 +29,8 @@ OPENING_PREFIX: Final = "opening:"
 _PLAIN: Final = Context(prec=100)
 _BEGINNING: Final = dt.datetime(1, 1, 2, tzinfo=dt.UTC)
 _END: Final = dt.datetime(9999, 12, 30, tzinfo=dt.UTC)
-_FILL: Final = (
-    "timestamp", "symbol", "market", "side", "qty", "price", "fee", "currency", "fee_currency", "strategy_tag",
-    "order_id",
-)  # fmt: skip
-_POSITION: Final = ("market", "currency", "qty", "avg_price", "cost_basis", "realized_pnl")
+_FILL: Final = compared_fields(LedgerEntry)
+_POSITION: Final = compared_fields(Position)
 _BAR: Final = ("open", "high", "low", "close", "volume")
 
 
@@ -166,11 +164,15 @@ def read_side(side: Side, table: SheetTable, defaults: Defaults, zone: dt.tzinfo
         side.notes += row.notes
 
 
-_FEWER: Final = frozenset({"cost_basis", "realized_pnl"})
-"""Fields that people's sheets may not have, and that a record has nevertheless."""
+def _not_kept(record: type[Any]) -> frozenset[str]:
+    """Fields for which nothing stands where a sheet has no column of them: neither a demand nor a setting."""
+    kept = {name for name, sheet in sheet_columns(record).items() if sheet.required or sheet.default}
+    return frozenset(compared_fields(record)) - kept
 
 
-_NOT_KEPT: Final = _FEWER | {"strategy_tag", "order_id", "fee", "fee_currency"}
+_FEWER: Final = _not_kept(Position)
+"""Fields that people's sheets may not have, and that a position has nevertheless."""
+_NOT_KEPT: Final = _FEWER | _not_kept(LedgerEntry)
 
 
 def _fields_of(kind: str, places: Iterable[str]) -> frozenset[str] | None:

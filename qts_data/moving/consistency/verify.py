@@ -7,9 +7,8 @@ import time
 import zoneinfo
 from typing import TYPE_CHECKING, Final
 
-import sqlalchemy as sa
-
 from qts_data.database.errors import translated_errors
+from qts_data.database.trading_zone import find_trading_zone
 from qts_data.errors import ConfigurationError
 from qts_data.moving.consistency.compare import compare
 from qts_data.moving.consistency.report import ConsistencyReport
@@ -64,7 +63,7 @@ async def verify_data_consistency(
         raise ConfigurationError(f"there is no table {min(unknown)!r} to compare; there are {', '.join(TABLES)}")
     async with database.reader() as reader:
         with translated_errors():
-            zone = zoneinfo.ZoneInfo(str(await reader.connection.scalar(sa.text("SELECT qts_trading_zone()"))))
+            zone = zoneinfo.ZoneInfo(str(await reader.connection.run_sync(find_trading_zone)))
     reports = []
     for table in tables:
         async with database.reader() as reader:

@@ -16,8 +16,9 @@ from qts_data.database.pipeline import COMMIT, Pipeline, Statement, array
 from qts_data.errors import InvalidRecord, LedgerConflict
 from qts_data.repositories.book.ledger_rows import COLUMNS, booked_entry, entry_columns, position_after
 from qts_data.rules.average_cost import FLAT, Holding, Trade, apply
-from qts_data.rules.booked import Booked, decimal
+from qts_data.rules.booked import Booked
 from qts_data.rules.booking import require_same_instrument
+from qts_data.rules.fill_rows import decimal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -68,6 +68,21 @@ class LedgerReader:
         with translated_errors():
             return [booked_entry(row) for row in await self._connection.execute(statement)]
 
+    async def list_reversals(self, keys: Iterable[tuple[str, str, str]]) -> list[BookedEntry]:
+        """Entries that take a fill back, of these keys (broker, account, stored id), in the order of booking."""
+        columns = [list(column) for column in zip(*keys, strict=True)]
+        if not columns:
+            return []
+        given = (
+            sa.func.unnest(*(sa.cast(column, sa.ARRAY(sa.Text)) for column in columns))
+            .table_valued("broker", "account", "execution_id")
+            .render_derived(name="given")
+        )
+        wanted = sa.tuple_(_entry.broker, _entry.account, _entry.execution_id).in_(sa.select(given))
+        statement = _ROW.where(wanted, _entry.reverses_id.is_not(None)).order_by(_entry.id)
+        with translated_errors():
+            return [booked_entry(row) for row in await self._connection.execute(statement)]
+
     async def find_entry(self, broker: str, account: str, execution_id: str) -> BookedEntry | None:
         """Find the entry of an id as the ledger keeps it: with its scope, or as `key:...` an idempotency key.
 

@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from qts_data.contracts import IDEMPOTENCY_PREFIX, BookedEntry, LedgerEntry, Position, Side, split_stored_id
-from qts_data.contracts.leniency import as_stored
 from qts_data.rules.average_cost import Holding
-from qts_data.rules.booked import decimal, instant, unmarked_position
+from qts_data.rules.booked import unmarked_position
+from qts_data.rules.fill_rows import EFFECT_COLUMNS, FILL_COLUMNS, booked_of, fill_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from qts_data.contracts import BookedEntry, Position
 
 __all__ = [
     "COLUMNS",
     "booked_entry",
     "entry_columns",
     "position_after",
-    "stored_id",
 ]
 
-COLUMNS: Final = {
-    "id": "bigint",
-    "timestamp": "timestamptz",
-    "account": "text",
-    "symbol": "text",
-    "market": "text",
-    "side": "text",
-    "qty": "numeric",
-    "price": "numeric",
-    "amount": "numeric",
-    "fee": "numeric",
-    "currency": "text",
-    "fee_currency": "text",
-    "strategy_tag": "text",
-    "order_id": "text",
-    "broker": "text",
-    "execution_id": "text",
-    "reverses_id": "bigint",
-    "corrects_id": "bigint",
-    "realized_pnl": "numeric",
-    "position_qty": "numeric",
-    "position_avg_price": "numeric",
-    "position_cost_basis": "numeric",
-    "position_realized_pnl": "numeric",
-    "recorded_at": "timestamptz",
-}
-"""Columns in the order in which rows are written and read, with their types."""
+COLUMNS: Final = {"id": EFFECT_COLUMNS["id"], **FILL_COLUMNS, **EFFECT_COLUMNS}
+"""Columns in the order in which rows are written and read, with their types; the records declare them."""
+_END_OF_FILL: Final = 1 + len(FILL_COLUMNS)
 
 
 def entry_columns(alias: str) -> str:
@@ -54,51 +30,9 @@ def entry_columns(alias: str) -> str:
     return ", ".join(f"{alias}.{column}" for column in COLUMNS)
 
 
-def stored_id(value: str) -> dict[str, str]:
-    """An execution id as the ledger keeps it, as the fields of the record that it belongs in."""
-    if value.startswith(IDEMPOTENCY_PREFIX):
-        return {"idempotency_key": value.removeprefix(IDEMPOTENCY_PREFIX)}
-    scope, execution_id = split_stored_id(value)
-    return {"execution_id": execution_id, "id_scope": scope} if scope else {"execution_id": value}
-
-
 def booked_entry(row: Sequence[str | None]) -> BookedEntry:
     """A row as it was read, in the order of `COLUMNS`."""
-    (
-        ledger_id, timestamp, account, symbol, market, side, qty, price, amount, fee, currency, fee_currency,
-        strategy_tag, order_id, broker, execution_id, reverses_id, corrects_id, realized_pnl, position_qty,
-        position_avg_price, position_cost_basis, position_realized_pnl, recorded_at,
-    ) = row  # fmt: skip
-    with as_stored():
-        entry = LedgerEntry(
-            timestamp=instant(timestamp),
-            account=cast("str", account),
-            symbol=cast("str", symbol),
-            market=cast("str", market),
-            side=cast("Side", side),
-            qty=decimal(qty),
-            price=decimal(price),
-            amount=decimal(amount),
-            fee=decimal(fee),
-            currency=cast("str", currency),
-            fee_currency=fee_currency,
-            strategy_tag=strategy_tag,
-            order_id=order_id,
-            broker=cast("str", broker),
-            **stored_id(cast("str", execution_id)),
-        )
-    return BookedEntry(
-        id=int(cast("str", ledger_id)),
-        entry=entry,
-        reverses_id=None if reverses_id is None else int(reverses_id),
-        corrects_id=None if corrects_id is None else int(corrects_id),
-        realized_pnl=decimal(realized_pnl),
-        position_qty=decimal(position_qty),
-        position_avg_price=decimal(position_avg_price),
-        position_cost_basis=decimal(position_cost_basis),
-        position_realized_pnl=decimal(position_realized_pnl),
-        recorded_at=instant(recorded_at),
-    )
+    return booked_of(fill_of(row[1:_END_OF_FILL]), row[0], *row[_END_OF_FILL:])
 
 
 def position_after(booked: BookedEntry) -> Position:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from qts_data.contracts import Position
 from qts_data.contracts.checks import check_amount, check_decimal, check_price
+from qts_data.contracts.fields import columns_of
 from qts_data.contracts.identity import check_asked
 from qts_data.contracts.instants import plausible
 from qts_data.database.errors import translated_errors
@@ -32,10 +33,7 @@ __all__ = ["PositionReader", "PositionRepository"]
 
 _position = Row.__table__.c
 _entry = Entry.__table__.c
-_FIELDS: Final = (
-    "account", "symbol", "market", "currency", "qty", "avg_price", "cost_basis", "realized_pnl", "mark_price",
-    "exposure_value", "exposure_pct", "unrealized_pnl", "marked_at", "last_ledger_id", "updated_at",
-)  # fmt: skip
+_FIELDS: Final = tuple(columns_of(Position))
 _ALL: Final = sa.select(*(_position[field] for field in _FIELDS))
 # All of them or none, and a value that does not fit is told, not run into: that would abort the transaction.
 _MARK: Final = sa.text(
@@ -248,6 +246,18 @@ class PositionRepository(PositionReader):
         for one in valued:
             self._on_changed(one.account, one.symbol)
         return valued
+
+    async def set_exposure_pct(self, symbol: str, account: str, share: Decimal) -> None:
+        """Write the share of the equity that a source gives without the equity; the next fill ends it.
+
+        Args:
+            symbol: The instrument of the position.
+            account: Its account.
+            share: exposure_value as a share of the equity; 0.05 means 5 %.
+        """
+        statement = sa.update(Row).where(_position.account == account, _position.symbol == symbol)
+        with translated_errors():
+            await self._connection.execute(statement.values(exposure_pct=share))
 
     async def restore_positions(self) -> tuple[Mismatch, ...]:
         """Write the positions as the ledger makes them; returns what was wrong.

@@ -12,7 +12,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
-from qts_data.contracts import Correction, LedgerEntry, Reversal
+from qts_data.contracts import Correction, Reversal
 from qts_data.contracts.leniency import as_stored
 from qts_data.database.pipeline import Pipeline, Statement, array
 from qts_data.errors import InvalidRecord, LedgerConflict
@@ -28,16 +28,17 @@ from qts_data.repositories.book.booking import (
     repeated,
     results_of,
 )
-from qts_data.repositories.book.ledger_rows import booked_entry, entry_columns, stored_id
+from qts_data.repositories.book.ledger_rows import booked_entry, entry_columns
 from qts_data.rules.average_cost import Fold, Trade
-from qts_data.rules.booked import Booked, decimal, instant, utc_text
+from qts_data.rules.booked import Booked
 from qts_data.rules.booking import require_same_instrument
+from qts_data.rules.fill_rows import FILL_COLUMNS, fill_of, fill_row, instant, stored_id, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import TypeAlias
 
-    from qts_data.contracts import BookedEntry, BookedFill, Side
+    from qts_data.contracts import BookedEntry, BookedFill
     from qts_data.repositories.book.booking import Booking, Driver, FillKey
     from qts_data.rules.fill_identity import FillIdentity
 
@@ -52,11 +53,11 @@ _HISTORY: Final = Statement(
     "read_history",
     f"SELECT {entry_columns('l')} FROM t_ledger AS l WHERE account = $1 AND symbol = $2 ORDER BY id",
 )
-_FILL_COLUMNS: Final = (
-    "symbol", "market", "side", "qty", "price", "amount", "fee", "currency", "fee_currency", "strategy_tag", "order_id",
-)  # fmt: skip
-PENDING_COLUMNS: Final = ("broker", "account", "execution_id", "refers_to", "timestamp", *_FILL_COLUMNS)
-"""Columns of pending_reports in the order in which `report_of` reads them."""
+PENDING_COLUMNS: Final = (*FILL_COLUMNS, "refers_to")
+"""Columns of pending_reports in the order in which `report_of` reads them: the fill of a correction, and its target.
+
+A bust has no fill: of these columns it has its key and its time.
+"""
 _KEEP: Final = Statement(
     "keep_report",
     f"INSERT INTO pending_reports AS p ({', '.join(PENDING_COLUMNS)}) "
@@ -211,53 +212,38 @@ def _repeated(
 
 
 async def _keep(driver: Driver, report: Report, identity: FillIdentity) -> None:
-    entry = report.entry if isinstance(report, Correction) else None
-    fill = [None if entry is None else _text(getattr(entry, column)) for column in _FILL_COLUMNS]
     pipeline = Pipeline(driver)
-    pipeline.add(_KEEP, *report.key, report.fill_key[2], utc_text(report.timestamp), *fill)
+    pipeline.add(_KEEP, *_row_of(report))
     ((row,),) = await pipeline.run()
     identity.require_same_report(report_of(row), report)
 
 
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+def _row_of(report: Report) -> list[str | None]:
+    """A report as a row of pending_reports, in the order of `PENDING_COLUMNS`."""
+    if isinstance(report, Correction):
+        return [*fill_row(report.entry), report.corrects]
+    broker, account, execution_id = report.key
+    said: dict[str, str | None] = {
+        "broker": broker,
+        "account": account,
+        "execution_id": execution_id,
+        "timestamp": utc_text(report.timestamp),
+        "refers_to": report.reverses,
+    }
+    return [said.get(column) for column in PENDING_COLUMNS]
 
 
 def report_of(row: Sequence[str | None]) -> Report:
     """A row of pending_reports, in the order of `PENDING_COLUMNS`."""
+    said = dict(zip(PENDING_COLUMNS, row, strict=True))
+    refers_to = cast("str", said.pop("refers_to"))
     with as_stored():
-        return _report_of(row)
-
-
-def _report_of(row: Sequence[str | None]) -> Report:
-    broker, account, execution_id, refers_to, timestamp, symbol, market, side, qty, price, amount, fee, *rest = row
-    currency, fee_currency, strategy_tag, order_id = rest
-    stored = cast("str", execution_id)
-    if symbol is None:
+        if said["symbol"] is not None:
+            return Correction(entry=fill_of(said.values()), corrects=refers_to)
         return Reversal(
-            timestamp=instant(timestamp),
-            broker=cast("str", broker),
-            account=cast("str", account),
-            **stored_id(stored),
-            reverses=cast("str", refers_to),
+            timestamp=instant(said["timestamp"]),
+            broker=cast("str", said["broker"]),
+            account=cast("str", said["account"]),
+            **stored_id(cast("str", said["execution_id"])),
+            reverses=refers_to,
         )
-    return Correction(
-        entry=LedgerEntry(
-            timestamp=instant(timestamp),
-            broker=cast("str", broker),
-            account=cast("str", account),
-            **stored_id(stored),
-            symbol=symbol,
-            market=cast("str", market),
-            side=cast("Side", side),
-            qty=decimal(qty),
-            price=decimal(price),
-            amount=decimal(amount),
-            fee=decimal(fee),
-            currency=cast("str", currency),
-            fee_currency=fee_currency,
-            strategy_tag=strategy_tag,
-            order_id=order_id,
-        ),
-        corrects=cast("str", refers_to),
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -9,11 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from qts_data.contracts.instants import utc_fields
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["BarRange", "BatchId", "IngestReport", "RefreshReport", "TickTable", "TimeRange", "merged"]
+__all__ = ["BarRange", "BatchId", "IngestReport", "Lead", "RefreshReport", "TickTable", "TimeRange", "merged"]
 
 TickTable = Literal["tick_data", "tick_history"]
 """Where ticks are: `tick_data` keeps what its retention leaves, `tick_history` keeps all."""
@@ -105,6 +105,31 @@ class BarRange:
         utc_fields(self, "start", "end")
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Lead:
+    """The last tick of a symbol and feed that lies ahead of the clock.
+
+    Attributes:
+        symbol: The instrument.
+        source: The feed.
+        last: Its time, kept in UTC.
+        by: How far it was ahead of the server's clock at the end of the load.
+    """
+
+    symbol: str
+    source: str
+    last: dt.datetime
+    by: dt.timedelta
+
+    def __post_init__(self) -> None:
+        """Keep the instant in UTC."""
+        utc_fields(self, "last")
+
+    def __str__(self) -> str:
+        """A phrase that names symbol, feed, time and distance."""
+        return f"{self.symbol} of feed {self.source!r} at {self.last.isoformat()}, {self.by} ahead"
+
+
 @dataclass(frozen=True, slots=True)
 class IngestReport:
     """What became of a load.
@@ -124,6 +149,8 @@ class IngestReport:
         cutoff: Instant before which the server drops ticks by itself; None if it keeps them.
         doomed: Inserted ticks from before the cutoff, which retention drops at its next run.
         ahead: Inserted ticks of minutes that had not begun on the server's clock at the end of the load.
+        leads: Of each symbol and feed with ticks ahead, the last one. Closed bars take each of them when its time has
+            come.
         changed: The minutes of the late ticks; every closed bar that holds one of them has changed.
         stale: Hours that hold inserted ticks; their bars are right once they are refreshed, by the policies
             or by `refresh_bars`. Of a batch that was in: all from its first tick to its last, for whoever loaded it
@@ -141,6 +168,7 @@ class IngestReport:
     cutoff: dt.datetime | None = None
     doomed: int = 0
     ahead: int = 0
+    leads: tuple[Lead, ...] = ()
     changed: tuple[BarRange, ...] = ()
     stale: tuple[TimeRange, ...] = ()
 
@@ -164,6 +192,9 @@ class IngestReport:
             cutoff=other.cutoff or self.cutoff,
             doomed=self.doomed + other.doomed,
             ahead=self.ahead + other.ahead,
+            leads=tuple(
+                sorted({(one.symbol, one.source): one for one in sorted((*self.leads, *other.leads))}.values())
+            ),
             changed=tuple(sorted({*self.changed, *other.changed})),
             stale=tuple(merged((*self.stale, *other.stale))),
         )

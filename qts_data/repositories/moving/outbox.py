@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -12,7 +13,6 @@ from qts_data.contracts.instants import utc_fields, utc_or_none
 from qts_data.database.errors import translated_errors
 
 if TYPE_CHECKING:
-    import datetime as dt
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -224,6 +224,12 @@ class Outbox:
         return await self._run(
             "UPDATE outbox SET state = 'pending', attempts = 0 WHERE destination = :destination AND attempts > 0"
         )
+
+    async def waiting_fills(self) -> set[int]:
+        """Ids of the ledger's entries that wait, or were refused."""
+        statement = sa.text("SELECT ledger_id FROM outbox WHERE destination = :destination AND ledger_id IS NOT NULL")
+        with translated_errors():
+            return set(await self._connection.scalars(statement, {"destination": self._destination}))
 
     async def is_fed(self) -> bool:
         """Whether new fills are put into the outbox for it."""

@@ -103,7 +103,7 @@ def _refuse_a_taken_name(run: Run, item: ContinuousAggregate) -> None:
 
 
 def _changed(run: Run, wanted: Iterable[ContinuousAggregate]) -> list[ContinuousAggregate]:
-    """Those that are there and are not what is declared."""
+    """Return those that exist and differ from their declaration."""
     changed, unsure = [], []
     for item in wanted:
         existing = run.existing(item.name, item.schema)
@@ -314,7 +314,7 @@ def _settings_of(name: str, schema: str | None, found: ReflectedAggregate) -> It
 
 
 def _fallback(item: ContinuousAggregate) -> str | None:
-    """The definition for plain PostgreSQL, where there is one; the operation says so on that edition."""
+    """Return the definition for plain PostgreSQL, or None; the operation reports it on that edition."""
     try:
         return ddl.render_select(item.select, has_time_bucket=False)
     except sa.exc.CompileError as error:

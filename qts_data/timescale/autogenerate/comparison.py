@@ -23,7 +23,7 @@ __all__ = ["compare"]
 
 
 def compare(context: AutogenContext, upgrade_ops: ops.UpgradeOps, schemas: set[str | None]) -> PriorityDispatchResult:
-    """Add to Alembic's operations on tables what comes before them and after."""
+    """Add our operations before and after Alembic's operations on tables."""
     metadatas = context.metadata if isinstance(context.metadata, list | tuple) else [context.metadata]
     connection = context.connection
     if connection is None:

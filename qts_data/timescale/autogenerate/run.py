@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from qts_data.timescale.edition import Edition, Feature
+from alembic.autogenerate.api import AutogenContext
+from alembic.operations.ops import MigrateOperation
+from sqlalchemy.engine import Connection
+
+from qts_data.timescale.edition import Edition, Feature, Server
 from qts_data.timescale.reflection import Reflected, ReflectedAggregate, ReflectedView, read_views, reflect
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
     import sqlalchemy as sa
-    from alembic.autogenerate.api import AutogenContext
-    from alembic.operations.ops import MigrateOperation
-    from sqlalchemy.engine import Connection
 
     from qts_data.timescale.declarations import ContinuousAggregate, DroppedAggregate, Hypertable
-    from qts_data.timescale.edition import Server
 
 __all__ = ["Run"]
 
@@ -83,7 +82,7 @@ class Run:
         return found or self._views.get(self.plain(schema), {}).get(name)
 
     def table_wanted(self, table: sa.Table) -> bool:
-        """Whether the environment's filters let a declared table through; what is left out has no settings of ours."""
+        """Tell whether the environment's filters let a declared table through; others have no settings."""
         return self.context.run_object_filters(table, table.name, "table", False, None)
 
     def wanted(self, item: Hypertable | ContinuousAggregate | DroppedAggregate, kind: str, *, exists: bool) -> bool:

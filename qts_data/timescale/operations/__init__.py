@@ -8,7 +8,7 @@ The interval arguments are texts such as `"7 days"`; a table's schema is the key
 `existing...` says is only for the way back.
 
 An operation that would destroy data raises, unless the migration passes `allow_data_loss=True` or the whole run is
-configured with `timescale_allow_data_loss=True`. Offline nobody can look, so nothing raises there.
+configured with `timescale_allow_data_loss=True`. Offline mode cannot look, so nothing raises there.
 """
 
 from qts_data.timescale.operations.age_policies import (

@@ -59,7 +59,7 @@ class _Retention:
 
 
 def _refuse_to_drop_chunks(operations: Operations, operation: TimescaleOp, age: Interval, *, allowed: bool) -> None:
-    """A retention policy drops what is older at its next run."""
+    """A retention policy drops older chunks at its next run."""
     if may_lose_data(operations, allowed=allowed):
         return
     if not migration_server(operations).edition.has(Feature.POLICIES):
@@ -139,7 +139,7 @@ class AddColumnstorePolicyOp(_Columnstore, _AddOp):
         return super().arguments() | texts(every=self.every)
 
     def summary(self) -> str:
-        """What is left out."""
+        """Name what an edition without the feature leaves out."""
         return f"columnstore policy of {ddl.qualified(self.name, self.schema)} after {self.age}"
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
@@ -203,12 +203,12 @@ class _DropsChunks(TimescaleOp):
         )
 
     def run(self, operations: Operations) -> None:
-        """Raise if chunks would go that nobody said may go."""
+        """Raise if the policy would drop chunks without permission."""
         _refuse_to_drop_chunks(operations, self, self.age, allowed=self.allow_data_loss)
         super().run(operations)
 
     def summary(self) -> str:
-        """What is left out."""
+        """Name what an edition without the feature leaves out."""
         return f"retention policy of {ddl.qualified(self.name, self.schema)} after {self.age}"
 
 

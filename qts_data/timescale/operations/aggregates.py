@@ -59,7 +59,7 @@ class CreateContinuousAggregateOp(TimescaleOp):
     `select` is the definition; `fallback_select` replaces it on plain PostgreSQL, which has no `time_bucket`.
     `grants` are privileges by role, such as `"SELECT"`, `"SELECT (minute)"` or `"SELECT WITH GRANT OPTION"`, given
     where the role exists. Where the same run has dropped the aggregate, the privileges are those that it had in this
-    database, and of `grants` only those on columns that it did not have; offline nobody can look.
+    database, and of `grants` only those on columns that it did not have; offline mode cannot look.
     `group_indexes=True` lets the server make its own indexes for the grouping columns.
     """
 
@@ -254,7 +254,7 @@ class AlterContinuousAggregateOp(TimescaleOp):
 class CommentOnAggregateOp(TimescaleOp):
     """`op.comment_on_aggregate("ohlcv_1m", comment="Bars", columns={"open": "First price"}, existing_...)`.
 
-    On the view itself, so also where it is a plain one. An empty text is no comment.
+    On the view itself, so also where it is a plain one. An empty text removes the comment.
     """
 
     function = "comment_on_aggregate"
@@ -372,7 +372,7 @@ class DropContinuousAggregateOp(TimescaleOp):
             self.reason += f"\n{', '.join(readers)} must be dropped before and made again after: it raises until then"
 
     def run(self, operations: Operations) -> None:
-        """Drop what is there; offline, what the edition has."""
+        """Drop the existing object; offline, the object that the edition has."""
         if operations.get_context().as_sql:
             continuous = migration_server(operations).edition.has(Feature.CONTINUOUS_AGGREGATES)
         else:

@@ -12,6 +12,7 @@ from alembic.operations import MigrateOperation, Operations
 from alembic.util import CommandError
 
 from qts_data.timescale import ddl
+from qts_data.timescale.catalog import Grant
 from qts_data.timescale.edition import Edition, Feature, create_extension, offline_server, probe
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from alembic.runtime.migration import MigrationContext
 
-    from qts_data.timescale.catalog import Grant
     from qts_data.timescale.edition import Server
     from qts_data.timescale.intervals import Interval
 
@@ -47,7 +47,7 @@ def migration_server(operations: Operations) -> Server:
     """The server that the running migration works on.
 
     Raises:
-        CommandError: Offline, and nobody said which edition the script is for.
+        CommandError: Offline, and the script's edition was not given.
     """
     context = operations.get_context()
     if not context.as_sql:
@@ -140,7 +140,7 @@ class TimescaleOp(MigrateOperation):
         return (self.function, self.schema, self.name, self.arguments())
 
     def summary(self) -> str:
-        """What is left out on an edition without the feature."""
+        """Name what an edition without the feature leaves out."""
         return f"{self.feature} of {ddl.qualified(self.name, self.schema)}"
 
     def run(self, operations: Operations) -> None:
@@ -186,7 +186,7 @@ def say(operations: Operations, message: str) -> None:
 
 
 def may_lose_data(operations: Operations, *, allowed: bool) -> bool:
-    """Whether somebody said so; offline nobody can look."""
+    """Tell whether the caller allowed it; offline mode cannot look."""
     context = operations.get_context()
     return allowed or context.as_sql or bool(context.opts.get("timescale_allow_data_loss"))
 
@@ -203,7 +203,7 @@ def known(existing: _Known | None, operation: TimescaleOp) -> _Known:
     """How it was.
 
     Raises:
-        ValueError: Nobody said, so there is no way back.
+        ValueError: It was not given, so a reverse is impossible.
     """
     if existing is None:
         raise ValueError(f"{operation.function}({operation.name!r}): not known how it was, cannot be reversed")
@@ -236,7 +236,7 @@ def _run_group(operations: Operations, group: Group) -> None:
 class CreateExtensionOp(TimescaleOp):
     """Install the extension where the server offers it; plain PostgreSQL stays plain.
 
-    There is no reverse: the extension may serve other schemas of the database.
+    It cannot be reversed: the extension may serve other schemas of the database.
     """
 
     function = "create_timescaledb_extension"

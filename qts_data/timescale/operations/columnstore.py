@@ -23,7 +23,7 @@ def _orders(columnstore: Columnstore, prefix: str = "") -> dict[str, Any]:
 
 
 def _columnstore(segment_by: Sequence[str], order_by: Sequence[str]) -> Columnstore:
-    # A declaration has an order; a columnstore that somebody made by hand need not have one.
+    # A declaration has an order; a columnstore made by hand may lack one.
     return Columnstore.of(segment_by=segment_by, order_by=order_by) if order_by else Columnstore(tuple(segment_by), ())
 
 

@@ -91,7 +91,7 @@ class CreateHypertableOp(TimescaleOp):
         log.info("%s: locked for %.1f seconds, and until the migration commits", name, time.monotonic() - begun)
 
     def reverse(self) -> Group | RevertHypertableOp:
-        """Nothing where the table itself goes; else there is no way back."""
+        """Return nothing where the table itself is dropped; otherwise it cannot be reversed."""
         if self.new_table:
             return Group([])
         return RevertHypertableOp(self.name, schema=self.schema)

@@ -27,7 +27,7 @@ class _ReorderPolicyOp(TimescaleOp):
     feature = Feature.POLICIES
 
     def summary(self) -> str:
-        """What is left out."""
+        """Name what an edition without the feature leaves out."""
         return f"reorder policy of {ddl.qualified(self.name, self.schema)}"
 
 
@@ -129,7 +129,7 @@ class _RefreshPolicyOp(TimescaleOp):
         self.policy = RefreshPolicy.of(start=start, end=end, every=every)
 
     def summary(self) -> str:
-        """What is left out."""
+        """Name what an edition without the feature leaves out."""
         return f"refresh policy of {ddl.qualified(self.name, self.schema)} every {self.policy.every}"
 
     def arguments(self) -> dict[str, Any]:

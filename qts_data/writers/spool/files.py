@@ -1,24 +1,29 @@
-"""The files of a spool on the disk: one that is written, the list of all, and the place for damaged ones."""
+"""The files of a spool on the disk: one that is written, and the list of all."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import fcntl
 import json
 import os
-import shutil
+import re
 import zlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from qts_data.writers.spool.format import Head, head_record, seal_record, seed_of
+from qts_data.writers.spool.aside import sync_directory
+from qts_data.writers.spool.format import MOST_NUMBER, Head, head_record, seal_record, seed_of
+from qts_data.writers.spool.lock import close_in_forks, is_at
+from qts_data.writers.spool.reading import MOST_LIST_BYTES, Unreadable, read_regular, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Listed", "Segment", "file_name", "keep", "read_list", "sync_directory", "write_list"]
+__all__ = ["Listed", "Segment", "file_name", "read_list", "write_list"]
 
 FORMAT: Final = 3
+STREAM: Final = re.compile(r"[0-9A-Za-z._-]{1,64}/[0-9A-Za-z-]{1,64}")
+"""Name of a stream: that of its feed, and its own."""
 _SEGMENT_BYTES: Final = 2 << 20
 _SEAL_BYTES: Final = 100
 # A flush without a second call, and so without a second wait for the interpreter's lock.
@@ -27,6 +32,8 @@ _AT_ONCE: Final = getattr(os, "O_DSYNC", 0)
 
 class Segment:
     """A file that takes records; its place on the disk is taken in the constructor.
+
+    It is locked while it is open, so that no other writer gets in, even where the lock of the spool was removed.
 
     Args:
         directory: Where.
@@ -42,13 +49,15 @@ class Segment:
         self.head = head = head._replace(size=_SEGMENT_BYTES)
         self.path = directory / file_name(name, head)
         self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | _AT_ONCE, 0o644)
+        close_in_forks(self)
         try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX)  # a writer that looks for held files lets it go at once
             first = head_record(head)
             self._write(first + bytes(max(0, _SEGMENT_BYTES - len(first))), 0)
             os.fsync(self._handle)
             sync_directory(directory)
         except BaseException:
-            os.close(self._handle)
+            self.close()
             self.path.unlink(missing_ok=True)
             raise
         self._offset = len(first)
@@ -63,10 +72,12 @@ class Segment:
         """Write records, and wait until they are on the disk.
 
         Raises:
-            OSError: The disk refused; the file holds none of them.
+            OSError: The disk refused, or the file was removed or replaced; it holds none of them.
         """
         try:
             self._write(block, self._offset)
+            # Afterwards: a later writer reads this file under this name.
+            self._prove_name()
         except OSError as error:
             # They are not accepted: a later writer must not find them.
             try:
@@ -92,6 +103,10 @@ class Segment:
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)
+
+    def _prove_name(self) -> None:
+        if not is_at(self._handle, self.path):
+            raise OSError(errno.ESTALE, f"{self.path} was removed or replaced while its writer held it")
 
     def _write(self, block: bytes, offset: int) -> None:
         view = memoryview(block)
@@ -125,68 +140,29 @@ def file_name(name: str, head: Head) -> str:
 def write_list(path: Path, table: str, streams: Sequence[Listed]) -> None:
     """Write which files there are, so that one that is removed is missed."""
     body = json.dumps({"format": FORMAT, "table": table, "streams": streams})
-    new = path.with_suffix(".new")
-    with new.open("wb") as file:
-        file.write(f"{body}\n{zlib.crc32(body.encode())}".encode())
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+    replace_file(path, f"{body}\n{zlib.crc32(body.encode())}".encode())
     sync_directory(path.parent)
 
 
 def read_list(path: Path) -> tuple[str, list[Listed]] | None:
     """Read the table and the streams; None if the file has another format, or is damaged."""
     try:
-        body, checksum = path.read_bytes()[: 1 << 20].decode().split("\n")
+        body, checksum = read_regular(path, MOST_LIST_BYTES).decode().split("\n")
         if int(checksum) != zlib.crc32(body.encode()):
             return None
         found = json.loads(body)
-        return found["table"], [Listed(*one) for one in found["streams"]]
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return None
+        streams = [Listed(*one) for one in found["streams"]]
+        if isinstance(found["table"], str) and all(map(_is_sound, streams)):
+            return found["table"], streams
+    except (ValueError, TypeError, LookupError, RecursionError, Unreadable):
+        pass
+    return None
 
 
-def keep(path: Path, directory: Path, reasons: Sequence[str]) -> Path:
-    """Set a damaged file aside, with the reasons beside it; it stays where it is, too.
-
-    Returns:
-        Where it is kept.
-    """
-    directory.mkdir(exist_ok=True)
-    kept = directory / path.name
-    number = 0
-    while kept.exists():
-        if kept.read_bytes() == path.read_bytes():
-            break
-        number += 1
-        kept = directory / f"{path.name}.{number}"
-    else:
-        try:
-            os.link(path, kept)
-        except OSError:
-            shutil.copy2(path, kept)
-    note(directory, reasons)
-    return kept
-
-
-def note(directory: Path, reasons: Sequence[str]) -> None:
-    """Add sentences to the list of damages, each once."""
-    directory.mkdir(exist_ok=True)
-    path = directory / "reasons.txt"
-    known = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(f"{reason}\n" for reason in reasons if reason not in known)
-        file.flush()
-        os.fsync(file.fileno())
-    sync_directory(directory)
-    sync_directory(directory.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Wait until the names of its files are on the disk."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        with contextlib.suppress(InterruptedError):
-            os.fsync(handle)
-    finally:
-        os.close(handle)
+def _is_sound(listed: Listed) -> bool:
+    numbers = (listed.files, listed.position)
+    return (
+        isinstance(listed.stream, str)
+        and STREAM.fullmatch(listed.stream) is not None
+        and all(type(number) is int and 0 <= number <= MOST_NUMBER for number in numbers)
+    )

@@ -23,6 +23,7 @@ from qts_data.contracts.leniency import as_stored
 from qts_data.errors import InvalidRecord
 
 __all__ = [
+    "MOST_NUMBER",
     "Damage",
     "FileContent",
     "Head",
@@ -39,8 +40,11 @@ __all__ = [
 _MARKER: Final = b"\xfe\xfftk"  # bytes that no text in UTF-8 has
 _RECORD: Final = struct.Struct("<4sBIQI")
 _MOST_BYTES: Final = 4_096
+_LOW_NUMBERS: Final = 1 << 32
 _SEPARATOR: Final = "\x1f"
 _VERSION: Final = "3"
+MOST_NUMBER: Final = 1 << 60
+"""Of ticks and files: a larger number was not given by a writer."""
 _UTC: Final = dt.UTC
 
 
@@ -167,7 +171,11 @@ def seed_of(stream: str) -> int:
 def record(kind: int, number: int, payload: bytes, seed: int) -> bytes:
     """Frame a payload."""
     size = len(payload)
-    checksum = zlib.crc32(payload, seed ^ (number * 31 + size * 7 + kind & 0xFFFFFFFF))
+    head = number * 31 + size * 7 + kind & 0xFFFFFFFF
+    if number >= _LOW_NUMBERS:
+        # An odd factor: every change of the upper half changes the checksum.
+        head ^= (number >> 32) * 0x9E3779B1 & 0xFFFFFFFF
+    checksum = zlib.crc32(payload, seed ^ head)
     return _RECORD.pack(_MARKER, kind, size, number, checksum) + payload
 
 
@@ -195,16 +203,21 @@ def read(data: bytes, stream: str | None = None) -> FileContent:
     seed = seed_of(name)
     end = len(data.rstrip(b"\0"))  # no record ends with a zero; these are the place that was taken beforehand
     place, offset = 0, found.end
+    before = _Checksum(data)
+    in_ruins = False
     while offset < end:
         kind, number, payload = _record_at(data, offset, seed)
         if kind is None or kind == Kind.HEAD:
             place += 1
-            found.damages.append((place, "its length or checksum does not fit"))
-            found.torn = True
+            if not in_ruins:  # one damage for all of them up to the next whole record
+                found.damages.append((place, "its length or checksum does not fit"))
+            found.torn = in_ruins = True
             offset = _next_marker(data, offset + 1)
             continue
+        in_ruins = False
         if kind == Kind.SEAL:
-            _check_seal(data, end, offset, number, payload, found, place)
+            at_end = offset + _RECORD.size + len(payload) == end
+            _check_seal(before, offset, number, payload, found, place, at_end=at_end)
         else:
             place += 1
             _take(kind, number, payload, place, offset, found)
@@ -226,6 +239,8 @@ def _take(  # noqa: PLR0917
         found.aside.add(number)
         return
     try:
+        if number > MOST_NUMBER:
+            raise ValueError(f"its number is {number:,}")  # noqa: TRY301 - as for a field of it
         found.ticks.append(Placed(number, _decoded_tick(payload), place, offset))
     except (ValueError, ArithmeticError, InvalidRecord) as error:
         found.damages.append((place, f"holds no tick ({error})"))
@@ -236,7 +251,10 @@ def _read_head(data: bytes, found: FileContent) -> None:
     try:
         version, stream, table, again, first, position, size = payload.decode().split(_SEPARATOR)
         if kind == Kind.HEAD and version == _VERSION and int(again) == ordinal:
-            found.head = Head(stream, table, ordinal, int(first), int(position), int(size))
+            numbers = [int(first), int(position), int(size)]
+            if not all(0 <= one <= MOST_NUMBER for one in [ordinal, *numbers]):
+                raise ValueError("a number that no writer gives")  # noqa: TRY301 - as for one that is no number
+            found.head = Head(stream, table, ordinal, *numbers)
             found.end = _RECORD.size + len(payload)
             return
     except ValueError:
@@ -248,13 +266,35 @@ def _read_head(data: bytes, found: FileContent) -> None:
         found.end = _next_marker(data, found.end + 1)
 
 
+class _Checksum:
+    """The checksum of a file's beginning, of which each byte is read once however often it is asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._known = 0
+        self._end = 0
+
+    def up_to(self, end: int) -> int:
+        """Compute it for the bytes before a place, which is never before the last one."""
+        self._known = zlib.crc32(self._data[self._end : end], self._known)
+        self._end = end
+        return self._known
+
+
 def _check_seal(  # noqa: PLR0917
-    data: bytes, end: int, offset: int, number: int, payload: bytes, found: FileContent, place: int
+    before: _Checksum, offset: int, number: int, payload: bytes, found: FileContent, place: int, *, at_end: bool
 ) -> None:
-    length, checksum = map(int, payload.decode().split(_SEPARATOR))
-    if offset + _RECORD.size + len(payload) != end:
+    try:
+        length, checksum = map(int, payload.decode().split(_SEPARATOR))
+        if number > MOST_NUMBER:
+            raise ValueError(f"its number is {number:,}")  # noqa: TRY301 - as for a field of it
+    except ValueError as error:
+        found.damages.append((place + 1, f"the seal of the file is damaged ({error})"))
+        found.torn = True
+        return
+    if not at_end:
         found.damages.append((place + 1, "something stands behind the seal of the file"))
-    if length != offset or checksum != zlib.crc32(data[:offset]):
+    if length != offset or checksum != before.up_to(offset):
         found.damages.append(
             (place, f"the file does not fit its seal, which closes {number:,} ticks in {length:,} bytes")
         )
@@ -266,7 +306,7 @@ def _record_at(data: bytes, offset: int, seed: int) -> tuple[int | None, int, by
     if len(data) - offset < _RECORD.size:
         return None, 0, b""
     marker, kind, size, number, _ = _RECORD.unpack_from(data, offset)
-    if marker != _MARKER or size > _MOST_BYTES:
+    if marker != _MARKER or size > _MOST_BYTES or not Kind.HEAD <= kind <= Kind.ASIDE:
         return None, 0, b""
     start = offset + _RECORD.size
     payload = data[start : start + size]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from qts_data.contracts import TickData
+from qts_data.writers.spool.format import Damage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-    from qts_data.contracts import TickData
-    from qts_data.writers.spool.format import Damage
 
 
 __all__ = ["Left"]

@@ -3,28 +3,45 @@
 A lock of the system (`flock`) on a file, so that it ends with its process, also after kill -9. The file names its
 holder for the message of the writer that is refused. The last holder removes the file; a writer that waited for a file
 that was removed meanwhile opens the new one.
+
+A person can remove the file. Therefore the holder locks the file that it writes, too, and `refuse_held` looks at those.
+A holder whose lock was removed makes it anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import fcntl
 import json
+import logging
 import os
+import re
 import socket
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from qts_data.errors import SpoolInUse
+from qts_data.writers.spool.reading import Unreadable, refuse_special
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SpoolLock"]
+__all__ = ["SpoolLock", "close_in_forks", "is_at", "refuse_held"]
 
+_log = logging.getLogger(__name__)
 _LONGEST_HOLDER: Final = 1_000
-_held: weakref.WeakSet[SpoolLock] = weakref.WeakSet()
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class _Held(Protocol):
+    def close(self) -> None:
+        """Close this process's handle, and nothing else."""
+
+
+_held: weakref.WeakSet[_Held] = weakref.WeakSet()
 
 
 class SpoolLock:
@@ -40,55 +57,128 @@ class SpoolLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._handle: int | None = None
-        while self._handle is None:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is(handle, path):
-                    self._handle, handle = handle, -1
-            except BlockingIOError:
-                raise SpoolInUse(_sentence(path, handle)) from None
-            finally:
-                if handle >= 0:
-                    os.close(handle)
+        self._handle = _locked(path)
+        close_in_forks(self)
+
+    def is_held(self) -> bool:
+        """Tell whether the file is still this holder's: it was not removed, and not replaced."""
+        return is_at(self._handle, self._path)
+
+    def restore(self) -> None:
+        """Make the file anew if it was removed. The caller holds the lock of a file that it writes meanwhile."""
+        if self.is_held():
+            return
         try:
-            self._sign(self._handle)
-        except OSError:
-            self.release()
-            raise
-        _held.add(self)
+            new = _locked(self._path)
+        except (SpoolInUse, OSError):
+            return  # a writer that is about to be refused holds it; the next call tries again
+        _log.warning("the lock %s was removed or replaced while its writer held it; it was made anew", self._path)
+        old, self._handle = self._handle, new
+        os.close(old)
 
     def release(self) -> None:
         """Remove the file and let the next writer in; a second call does nothing."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
+        if self._handle >= 0 and self.is_held():  # that of another writer stays
             with contextlib.suppress(OSError):
                 self._path.unlink()
-            os.close(handle)
+        self.close()
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close this process's handle only; for the child of a fork, which is not the writer."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
             os.close(handle)
 
-    @staticmethod
-    def _sign(handle: int) -> None:
-        holder = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        }
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(holder).encode(), 0)
+
+def is_at(handle: int, path: Path) -> bool:
+    """Tell whether a path still names an open file."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
-def _is(handle: int, path: Path) -> bool:
-    """Whether the path still names the open file."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(handle), path.stat())
-    return False
+def refuse_held(directory: Path, name: str) -> None:
+    """Refuse to go on while a writer has a file of the spool open, whether the lock is there or not.
+
+    The caller holds the lock. A writer makes its next file before it lets the last one go, and both are looked at in
+    this order, until no file is new.
+
+    Raises:
+        SpoolInUse: A writer has.
+        OSError: The disk refused.
+    """
+    pattern = re.compile(re.escape(name) + r"\.[0-9a-f-]+\.\d{6,}\.\d{20}\.spool")
+    seen: list[Path] | None = None
+    while True:
+        found = sorted(path for path in directory.iterdir() if pattern.fullmatch(path.name))
+        if found == seen:
+            return
+        for path in found:
+            _refuse_held(path, directory / name)
+        seen = found
+
+
+def _refuse_held(path: Path, spool: Path) -> None:
+    try:
+        refuse_special(path.lstat())
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, Unreadable):
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SpoolInUse(
+            f"the spool {spool} is in use: a writer holds {path}, although the lock {spool}.lock was removed; "
+            "end that writer first, or give this one another name or directory"
+        ) from None
+    finally:
+        os.close(handle)
+
+
+def _locked(path: Path) -> int:
+    """Open, lock and sign a file; one that is removed meanwhile is opened again."""
+    while True:
+        handle = os.open(path, _LOCK_FLAGS, 0o644)
+        try:
+            _refuse_foreign(handle, path)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_at(handle, path):
+                _sign(handle)
+                mine, handle = handle, -1
+                return mine
+        except BlockingIOError:
+            raise SpoolInUse(_sentence(path, handle)) from None
+        finally:
+            if handle >= 0:
+                os.close(handle)
+
+
+def _refuse_foreign(handle: int, path: Path) -> None:
+    """Refuse a file that signing would destroy."""
+    found = os.fstat(handle)
+    try:
+        refuse_special(found)
+    except Unreadable as error:
+        raise OSError(errno.EINVAL, f"{path} {error}") from None
+    if found.st_nlink > 1:
+        raise OSError(errno.EMLINK, f"{path} is a file with {found.st_nlink} names; a lock has one")
+
+
+def _sign(handle: int) -> None:
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+    }
+    signature = json.dumps(holder).encode()
+    try:
+        # Over the former holder's, which takes no room of a full disk.
+        os.ftruncate(handle, os.pwrite(handle, signature, 0))
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        os.ftruncate(handle, 0)  # held, and not signed
 
 
 def _sentence(path: Path, handle: int) -> str:
@@ -101,10 +191,14 @@ def _sentence(path: Path, handle: int) -> str:
     return f"the spool {spool} is in use by {who}: end that writer first, or give this one another name or directory"
 
 
+def close_in_forks(held: _Held) -> None:
+    """Let the child of a fork close its copy of a handle, which would hold the lock for as long as it lives."""
+    _held.add(held)
+
+
 def _leave_all() -> None:
-    for lock in list(_held):
-        lock.leave()
+    for one in list(_held):
+        one.close()
 
 
-# The child of a fork has a copy of the handle, and would hold the lock for as long as it lives.
 os.register_at_fork(after_in_child=_leave_all)

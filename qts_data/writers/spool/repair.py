@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from typing import TYPE_CHECKING
 
 from qts_data.errors import NotFound
-from qts_data.writers.spool.files import keep, sync_directory
+from qts_data.writers.spool.aside import keep, sync_directory
 from qts_data.writers.spool.format import Kind, encode_tick, read, record, seal_record, seed_of
-from qts_data.writers.spool.lock import SpoolLock
+from qts_data.writers.spool.lock import SpoolLock, refuse_held
+from qts_data.writers.spool.reading import MOST_SEGMENT_BYTES, Unreadable, read_regular, replace_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,12 +32,13 @@ def set_aside(file: Path, number: int, *, reason: str) -> TickData:
 
     Raises:
         SpoolInUse: A writer holds the spool; end it first.
-        NotFound: The file has no such record.
+        NotFound: The file has no such record, or is no file of a spool.
     """
     name = file.name.rsplit(".", 4)[0]
     lock = SpoolLock(file.parent / f"{name}.lock")
     try:
-        data = bytearray(file.read_bytes())
+        refuse_held(file.parent, name)
+        data = bytearray(_content(file))
         content = read(bytes(data))
         placed = next((one for one in content.ticks if one.record == number), None)
         if placed is None or content.head is None:
@@ -49,17 +50,15 @@ def set_aside(file: Path, number: int, *, reason: str) -> TickData:
         if content.sealed_at is not None:
             end = content.sealed_from
             data[end:] = seal_record(content.sealed_at, end, zlib.crc32(data[:end]), seed)
-        _replace(file, bytes(data))
+        replace_file(file, bytes(data))
+        sync_directory(file.parent)
         return placed.tick
     finally:
         lock.release()
 
 
-def _replace(path: Path, data: bytes) -> None:
-    new = path.with_suffix(".new")
-    with new.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    sync_directory(path.parent)
+def _content(file: Path) -> bytes:
+    try:
+        return read_regular(file, MOST_SEGMENT_BYTES)
+    except Unreadable as error:
+        raise NotFound(f"{file} {error}") from error

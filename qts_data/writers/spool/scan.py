@@ -7,20 +7,27 @@ a tick is a hole. Whether a hole matters is for the table to say: ticks whose nu
 
 from __future__ import annotations
 
-import itertools
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qts_data.errors import ConfigurationError
-from qts_data.writers.spool.files import Listed, read_list
-from qts_data.writers.spool.format import Damage, FileContent, Head, read
+from qts_data.writers.spool.files import STREAM, Listed, read_list
+from qts_data.writers.spool.format import MOST_NUMBER, Damage, FileContent, Head, read
 from qts_data.writers.spool.left import Left
 from qts_data.writers.spool.lines import old_head, read_lines
+from qts_data.writers.spool.reading import (
+    MOST_LINES_BYTES,
+    MOST_SEGMENT_BYTES,
+    Unreadable,
+    read_regular,
+    refuse_large,
+    refuse_special,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 __all__ = ["Scan", "scan"]
@@ -33,10 +40,12 @@ class Scan:
     Attributes:
         left: Streams, the oldest first.
         damages: What belongs to no stream, with its file.
+        unread: Paths that are no regular files, or too large, with the fault.
     """
 
     left: list[Left] = field(default_factory=list)
     damages: list[tuple[Path, Damage]] = field(default_factory=list)
+    unread: list[tuple[Path, Damage]] = field(default_factory=list)
 
 
 def scan(directory: Path, name: str, table: str) -> Scan:
@@ -49,13 +58,13 @@ def scan(directory: Path, name: str, table: str) -> Scan:
     found = Scan()
     streams: dict[str, Left] = {}
     head = directory / f"{name}.stream"
-    if head.exists():
+    if not _skipped(head, found, MOST_LINES_BYTES):
         _take_list(head, name, table, streams, found)
     contents = _contents(directory, name, found)
     for stream in contents.keys() | streams.keys():  # also those of the list whose files are all gone
         _refuse_other_tables(contents.get(stream, []), table)
         _put_in_order(streams.setdefault(stream, Left(stream)), contents.get(stream, []))
-    for stream, files in _old_files(directory, name).items():
+    for stream, files in _old_files(directory, name, found).items():
         read_lines(streams.setdefault(stream, Left(stream)), files)
     found.left = sorted(streams.values(), key=lambda one: (one.position, one.end, one.stream))
     return found
@@ -96,11 +105,11 @@ def _contents(directory: Path, name: str, found: Scan) -> dict[str, list[tuple[P
     """Read the files; one belongs to the stream that its head names, and by its name where that is damaged."""
     pattern = re.compile(re.escape(name) + r"\.([0-9a-f-]+)\.(\d{6,})\.(\d{20})\.spool")
     contents: dict[str, list[tuple[Path, FileContent]]] = {}
-    for by_name, files in _by_stream(directory, name, pattern).items():
+    for by_name, files in _by_stream(directory, name, pattern, found, MOST_SEGMENT_BYTES).items():
         for path in files:
-            content = read(path.read_bytes(), by_name)
+            content = read(read_regular(path, MOST_SEGMENT_BYTES), by_name)
             stream = by_name if content.head is None else content.head.stream
-            if stream.startswith(f"{name}/"):
+            if stream.startswith(f"{name}/") and STREAM.fullmatch(stream):
                 contents.setdefault(stream, []).append((path, content))
             else:
                 reason = f"is a file of {stream}, which is another feed; nothing of it was sent"
@@ -108,17 +117,38 @@ def _contents(directory: Path, name: str, found: Scan) -> dict[str, list[tuple[P
     return contents
 
 
-def _old_files(directory: Path, name: str) -> dict[str, list[Path]]:
-    return _by_stream(directory, name, re.compile(re.escape(name) + r"\.([0-9a-f-]+)\.(\d{20})\.ticks"))
+def _old_files(directory: Path, name: str, found: Scan) -> dict[str, list[Path]]:
+    pattern = re.compile(re.escape(name) + r"\.([0-9a-f-]+)\.(\d{20})\.ticks")
+    return _by_stream(directory, name, pattern, found, MOST_LINES_BYTES)
 
 
-def _by_stream(directory: Path, name: str, pattern: re.Pattern[str]) -> dict[str, list[Path]]:
+def _by_stream(directory: Path, name: str, pattern: re.Pattern[str], found: Scan, most: int) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for path in sorted(directory.iterdir()):
         match = pattern.fullmatch(path.name)
-        if match is not None and path.is_file():
+        if match is not None and not _skipped(path, found, most, *map(int, match.groups()[1:])):
             files.setdefault(f"{name}/{match[1]}", []).append(path)
     return files
+
+
+def _skipped(path: Path, found: Scan, most: int, *numbers: int) -> bool:
+    """Note a path that is not to be read; one that is not there is skipped, too."""
+    try:
+        status = path.lstat()
+        refuse_special(status)
+        refuse_large(status, most)
+        _refuse_numbers(numbers)
+    except FileNotFoundError:
+        return True
+    except Unreadable as error:
+        found.unread.append((path, Damage(str(path), 0, 0, None, str(error))))
+        return True
+    return False
+
+
+def _refuse_numbers(numbers: tuple[int, ...]) -> None:
+    if any(number > MOST_NUMBER for number in numbers):
+        raise Unreadable("has a number in its name that no writer gives; it was not read")
 
 
 def _put_in_order(left: Left, contents: list[tuple[Path, FileContent]]) -> None:
@@ -180,12 +210,13 @@ def _take_file(left: Left, head: Head, path: Path, content: FileContent) -> int:
 
 def _holes(path: Path, first: int, end: int, known: set[int], content: FileContent) -> Iterator[Damage]:
     """Name the numbers of a file that no record has."""
-    missing = [number for number in range(first, end) if number not in known]
     places = {one.number: one.record for one in content.ticks}
-    for _, some in itertools.groupby(enumerate(missing), key=lambda pair: pair[1] - pair[0]):
-        run = [number for _, number in some]
-        record = places.get(run[0] - 1, 0) + 1
-        yield Damage(str(path), record, run[0], run[-1] + 1, "is missing or damaged")
+    before = first - 1
+    for number in [*sorted(one for one in known if first <= one < end), end]:
+        if number > before + 1:
+            record = places.get(before, 0) + 1
+            yield Damage(str(path), record, before + 1, number, "is missing or damaged")
+        before = number
 
 
 def listed(left: list[Left]) -> list[Listed]:

@@ -19,9 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from qts_data.errors import ConfigurationError, SpoolRefused, WriterClosed
-from qts_data.writers.spool.files import Listed, Segment, keep, note, sync_directory, write_list
+from qts_data.writers.spool.aside import sync_directory
+from qts_data.writers.spool.drain import FULL, keep_damaged, remove_drained, set_foreign_aside
+from qts_data.writers.spool.files import Listed, Segment, write_list
 from qts_data.writers.spool.format import Head, Kind, encode_tick, record, seed_of
-from qts_data.writers.spool.lock import SpoolLock
+from qts_data.writers.spool.lock import SpoolLock, refuse_held
 from qts_data.writers.spool.scan import listed, scan
 
 if TYPE_CHECKING:
@@ -39,8 +41,6 @@ __all__ = ["Spool"]
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _NAME: Final = re.compile(r"[0-9A-Za-z._-]{1,64}")
-# After these the disk has not taken a byte that counts, and may take the next one. After others it is not asked again.
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Spool:
@@ -82,10 +82,13 @@ class Spool:
         self._full: list[tuple[int, Path]] = []  # files before the current one, with the number behind their ticks
         self._waiting: list[_Waiting] = []
         self._outstanding = 0
+        self._has_taken = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._refused: OSError | None = None  # of a flush that no caller waited for; the next one is given it
         self._failure: OSError | None = None
+        self.unread: list[Damage] = []
+        """Paths that were no files of a spool, and were moved aside at the start."""
 
     async def open(self, stream: str) -> list[Left]:
         """Take the lock, read what earlier writers left, and begin the files of a stream.
@@ -115,6 +118,18 @@ class Spool:
     def position(self) -> int:
         """Ticks that the spool had taken before this writer, since it was last empty."""
         return self._stream.position
+
+    async def learn(self, left: Left, stored: int) -> None:
+        """Correct `position` by the number of a stream's ticks in the table, which its damaged files do not show.
+
+        Once this writer has taken a tick, its place in the source is fixed.
+        """
+        position = left.position + stored
+        if self._has_taken or position <= self._stream.position:
+            return
+        self._stream = self._stream._replace(position=position)
+        with _refused(self._directory):
+            await self._in_thread(self._list_again)
 
     @property
     def waiting(self) -> int:
@@ -149,6 +164,7 @@ class Spool:
             raise WriterClosed(f"the spool {self._directory} of {self._name} is closed")
         self._waiting.append((tick, encode_tick(tick), written))
         self._outstanding += 1
+        self._has_taken = True
         if self._idle.is_set():
             self._idle.clear()
             # After the other tasks of this turn, so that their ticks come into the same block.
@@ -178,7 +194,7 @@ class Spool:
             SpoolRefused: The disk refused.
         """
         with _refused(self._directory):
-            await self._in_thread(lambda: self._keep(left, missing))
+            await self._in_thread(lambda: keep_damaged(left, missing, self._aside))
 
     async def forget(self, stored: int) -> None:
         """Remove full files of the own stream whose ticks are all stored.
@@ -243,7 +259,7 @@ class Spool:
             if future is not None and not future.done():
                 future.set_result(None)
         if refused is not None:
-            if refused.errno not in _FULL:
+            if refused.errno not in FULL:  # otherwise it is asked again
                 self._failure = refused
             self._refuse(rest, refused)
         # Behind the callers, whose next ticks come into the same block.
@@ -279,18 +295,22 @@ class Spool:
     def _open(self, stream: str) -> list[Left]:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._lock = SpoolLock(self._directory / f"{self._name}.lock")
+        refuse_held(self._directory, self._name)
         found = scan(self._directory, self._name, self._table)
         self._left = found.left
-        for path, damage in found.damages:
-            kept = keep(path, self._aside, [str(damage)])
-            _log.error("%s; it is kept as %s", damage, kept)
-            if path != self._head:
-                path.unlink()
+        self.unread = [damage for _, damage in found.unread]
+        set_foreign_aside(found, self._head, self._aside)
         position = max([0, *(left.position + left.end for left in found.left)])
         self._stream = Listed(stream, 0, position)
         self._seed = seed_of(stream)
-        self._next_segment()
-        return found.left
+        try:
+            self._next_segment()
+        except OSError as error:
+            if error.errno not in FULL or not any(left.files for left in found.left):
+                raise
+            # What earlier writers left is sent, which makes room; a tick that comes before is refused.
+            _log.warning("the disk of %s has no room for a new file until others are drained: %s", self._head, error)
+        return list(found.left)
 
     def _leave(self) -> None:
         if self._segment is not None:
@@ -320,15 +340,32 @@ class Spool:
             raise
         self._stream = self._stream._replace(files=head.ordinal + 1)
         old, self._segment = self._segment, new
-        if old is not None:
+        if old is None:
+            # Until now the lock alone kept other writers out.
+            self._prove_lock()
+        else:
             self._full.append((self._next, old.path))
             old.seal(self._next)
         return new
+
+    def _prove_lock(self) -> None:
+        if self._lock is None or not self._lock.is_held():
+            lock = f"{self._directory / self._name}.lock"
+            raise OSError(errno.ESTALE, f"the lock {lock} was removed or replaced while its writer held it")
+
+    def _list_again(self) -> None:
+        try:
+            write_list(self._head, self._table, [*listed(self._left), self._stream])
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
 
     def _write_block(self, block: list[bytes], first: int) -> int:
         """Write records in as few flushes as the files allow; returns how many."""
         if self._failure is not None:
             raise self._failure
+        if self._lock is not None and self._segment is not None:
+            self._lock.restore()
         start = 0
         while start < len(block):
             segment = self._segment or self._next_segment()
@@ -356,30 +393,22 @@ class Spool:
             self._full.pop(0)
         sync_directory(self._directory)
 
-    def _keep(self, left: Left, missing: Sequence[Damage]) -> None:
-        for path in left.files:
-            reasons = [str(one) for one in missing if one.file == str(path)]
-            if reasons:
-                keep(path, self._aside, reasons)
-        note(self._aside, [str(one) for one in missing])
-
     def _remove_left(self, left: Left, missing: Sequence[Damage]) -> None:
         if missing:
-            self._keep(left, missing)
-        self._left.remove(left)
-        # The list first: a file that it does not know is read all the same.
-        write_list(self._head, self._table, [*listed(self._left), self._stream])
-        for path in left.files:
-            path.unlink(missing_ok=True)
-        sync_directory(self._directory)
+            keep_damaged(left, missing, self._aside)
+        rest = [one for one in self._left if one is not left]
+        remove_drained(self._head, self._table, [*listed(rest), self._stream], left.files)
+        self._left = rest
 
     def _close(self, *, empty: bool) -> None:
         try:
+            last: list[Path] = []
             if self._segment is not None:
+                last = [self._segment.path]
                 self._segment.seal(self._next)
-            if empty and not self._left and self._segment is not None:
+            if empty and not self._left:
                 self._head.unlink(missing_ok=True)
-                for path in [*(path for _, path in self._full), self._segment.path]:
+                for path in [*(path for _, path in self._full), *last]:
                     path.unlink(missing_ok=True)
                 sync_directory(self._directory)
         finally:

@@ -11,6 +11,7 @@ from qts_data.contracts.identity import names_of
 from qts_data.contracts.instants import utc
 from qts_data.contracts.leniency import as_stored
 from qts_data.database.errors import translated_errors
+from qts_data.repositories.market.bars.frame import Bars
 from qts_data.repositories.market.bars.upsert import BarTable, UpsertReport, upsert_bars
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class DailyBarReads:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def list_bars(self, symbols: str | Sequence[str], start: dt.datetime, end: dt.datetime) -> list[OHLCV]:
+    async def list_bars(self, symbols: str | Sequence[str], start: dt.datetime, end: dt.datetime) -> Bars:
         """Bars of days that begin in [start, end), in order of time and symbol.
 
         Raises:
@@ -47,7 +48,7 @@ class DailyBarReads:
         with translated_errors():
             rows = await self._connection.execute(statement, {"symbols": names, "start": start, "end": end})
         with as_stored():
-            return [
+            return Bars(
                 OHLCV(
                     time=row.time,
                     symbol=row.symbol,
@@ -60,7 +61,7 @@ class DailyBarReads:
                     tick_count=0,
                 )
                 for row in rows
-            ]
+            )
 
     async def list_symbols(self) -> list[str]:
         """Symbols that have bars, in their order."""

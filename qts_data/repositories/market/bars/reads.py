@@ -15,6 +15,7 @@ from qts_data.contracts.instants import utc, utc_or_none
 from qts_data.contracts.leniency import as_stored
 from qts_data.database.errors import translated_errors
 from qts_data.errors import ConfigurationError, InvalidRecord
+from qts_data.repositories.market.bars.frame import Bars
 from qts_data.repositories.market.bars.refresh import continuous_aggregates
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class BarReads:
         closed_only: bool = False,
         as_of: dt.datetime | None = None,
         grace: dt.timedelta = _NO_TIME,
-    ) -> list[OHLCV]:
+    ) -> Bars:
         """Bars of symbols that start in [start, end), whole, in order of time, symbol and source.
 
         Bars up to 4h begin at multiples of their length in UTC. A bar of `1d` is a day of the wall clock, of 23
@@ -192,7 +193,7 @@ async def _select_bars(
     closed_only: bool,
     as_of: dt.datetime | None,
     grace: dt.timedelta,
-) -> list[OHLCV]:
+) -> Bars:
     start, end, as_of = utc("start", start), utc("end", end), utc_or_none("as_of", as_of)
     if interval not in BAR_INTERVALS:
         raise InvalidRecord(field="interval", reason=f"{interval!r} is none of {', '.join(BAR_INTERVALS)}")
@@ -230,7 +231,7 @@ async def _select_bars(
     rows = await connection.execute(sa.text(statement), parameters)
     # Once for all rows: whatever is stored can be read.
     with as_stored():
-        return [_bar(row) for row in rows]
+        return Bars(_bar(row) for row in rows)
 
 
 def _bar(row: sa.Row[Any]) -> OHLCV:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from qts_data.contracts.leniency import as_stored
 from qts_data.repositories.market.ticks.sources import Numbering, batches_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,12 @@ def live_numbering() -> Numbering:
 
 
 async def prepared(ticks: Sequence[TickData], numbering: Numbering) -> Group:
-    """A group of these ticks."""
+    """Make a group of these ticks.
+
+    Their values were checked when the records were made. The permission under which a caller made them, or a spool was
+    read, need not be in force here.
+    """
     following = batches_of(ticks, batch_size=len(ticks), numbering=numbering, split=True, source=None, reject=None)
-    made = await following()
+    with as_stored():
+        made = await following()
     return Group(ticks, made[0] if made else [], numbering)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from typing import Final
 
+from qts_data.contracts.instants import MAX_AHEAD
 from qts_data.errors import InvalidRecord
 
 __all__ = ["MAX_AHEAD", "LatestTime"]
-
-MAX_AHEAD: Final = dt.timedelta(minutes=1)
-"""How far a tick may lie ahead of the server's clock: clocks that are kept by NTP differ by less than a second, and a
-wrong time zone by 15 minutes at least."""
 
 
 class LatestTime:

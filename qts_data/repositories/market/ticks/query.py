@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from qts_data.contracts import TickData
@@ -86,7 +89,7 @@ class TickQuery:
         """
         return self._stream(decode_records, itertools.chain.from_iterable)
 
-    async def as_arrow(self) -> Any:
+    async def as_arrow(self) -> pa.Table:
         """A pyarrow Table: time in microseconds UTC, symbol and source as dictionaries, decimal128 for numbers.
 
         Raises:
@@ -96,9 +99,10 @@ class TickQuery:
         async with contextlib.aclosing(self._pieces(decode_columns)) as batches:
             held = [batch async for batch in batches]
         # A source that somebody adds meanwhile changes the dictionary of the pieces after it.
-        return pyarrow.Table.from_batches(held, schema=arrow_schema()).unify_dictionaries()
+        table: pa.Table = pyarrow.Table.from_batches(held, schema=arrow_schema()).unify_dictionaries()
+        return table
 
-    def stream_arrow(self) -> Stream[Any]:
+    def stream_arrow(self) -> Stream[pa.RecordBatch]:
         """Stream pyarrow RecordBatches of some ten thousand rows, in bounded memory; as `stream_records` does.
 
         Raises:
@@ -107,16 +111,17 @@ class TickQuery:
         require("pyarrow")
         return self._stream(decode_columns, list)
 
-    async def as_polars(self) -> Any:
+    async def as_polars(self) -> pl.DataFrame:
         """A Polars DataFrame; numbers are of type Decimal.
 
         Raises:
             ConfigurationError: The extra `polars` is not installed.
         """
         polars = require("polars")
-        return polars.from_arrow(await self.as_arrow())
+        frame: pl.DataFrame = polars.from_arrow(await self.as_arrow())
+        return frame
 
-    async def as_pandas(self) -> Any:
+    async def as_pandas(self) -> pd.DataFrame:
         """A pandas DataFrame on Arrow types: pandas has no exact decimals of its own.
 
         Raises:
@@ -124,7 +129,8 @@ class TickQuery:
         """
         pandas = require("pandas")
         table = await self.as_arrow()
-        return table.to_pandas(types_mapper=pandas.ArrowDtype)
+        frame: pd.DataFrame = table.to_pandas(types_mapper=pandas.ArrowDtype)
+        return frame
 
     def _stream(self, decode: _Decode, unpack: Callable[[list[Any]], Iterable[Any]]) -> Stream[Any]:
         cursor = Cursor(self._connection)

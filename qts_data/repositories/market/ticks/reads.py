@@ -41,6 +41,12 @@ _LATEST: Final = """
      ORDER BY wanted.place
 """
 
+# Retention drops ticks, and leaves their bars and the figures of their days.
+_HAS_SYMBOL: Final = """
+    SELECT EXISTS (SELECT FROM tick_days WHERE relation = :relation AND symbol = :symbol)
+        OR EXISTS (SELECT FROM {table} WHERE symbol = :symbol)
+"""
+
 # What has no chunk any more was dropped by retention.
 _OVERVIEW: Final = """
     SELECT d.symbol, d.source, CAST(sum(d.ticks) AS bigint) AS ticks, min(d.first_time) AS first,
@@ -130,6 +136,13 @@ class TickReads(BarReads):
             )
             for row in rows
         }
+
+    async def has_symbol(self, symbol: str) -> bool:
+        """Whether the table has, or once had, a tick of the symbol."""
+        check_asked(symbol=symbol)
+        statement = sa.text(_HAS_SYMBOL.format(table=self._table))
+        with translated_errors():
+            return bool(await self._connection.scalar(statement, {"relation": self._table, "symbol": symbol}))
 
     async def overview(self) -> list[SymbolSummary]:
         """First, last and number of the ticks of every symbol and feed, without a scan of the table.

@@ -7,7 +7,7 @@ import zoneinfo
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from qts_data.repositories.market.reports import BarRange, IngestReport, TimeRange
+from qts_data.repositories.market.reports import BarRange, IngestReport, Lead, TimeRange
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,6 +96,7 @@ class Tally:
         self._latest: dict[tuple[str, str], int] = {}
         self._late = 0
         self._ahead = 0
+        self._leads: list[Lead] = []
         # Ticks of each minute whose bars may have been given as closed; the clock at the end of the load decides.
         self._suspects: defaultdict[tuple[str, str], defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
         self._doomed = 0
@@ -155,6 +156,10 @@ class Tally:
         """
         current = (now - _EPOCH) // dt.timedelta(minutes=1)
         self._ahead = sum(ticks for minute, ticks in self._of_minute.items() if minute > current)
+        if self._ahead:
+            begun = (current + 1) * _MICROSECONDS_OF_A_MINUTE
+            leads = sorted((pair, instant(last)) for pair, last in self._latest.items() if last >= begun)
+            self._leads = [Lead(*pair, last, last - now) for pair, last in leads]
         for pair, minutes in self._suspects.items():
             before = self._baseline[pair] or 0
             end = min(_closed_until(before, current, zone), current)
@@ -176,6 +181,7 @@ class Tally:
             cutoff=self._cutoff,
             doomed=self._doomed,
             ahead=self._ahead,
+            leads=tuple(self._leads),
             changed=tuple(
                 BarRange(symbol, source, _minute(start), _minute(end))
                 for (symbol, source), minutes in sorted(self._changed.items())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from dataclasses import dataclass, fields
 from decimal import Context, Decimal, Inexact, InvalidOperation
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from qts_data.contracts.checks import check_count, check_price, check_source, check_symbol, check_volume, shown
 from qts_data.contracts.instants import EARLIEST, latest_plausible, plausible
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from qts_data.repositories.market.ticks.latest import LatestTime
 
-    Array = Any
-    """A NumPy or Arrow array; neither library is there for everybody."""
+Array: TypeAlias = Any
+"""A NumPy or Arrow array; both libraries are optional."""
 
 __all__ = ["Columns", "read_columns", "with_eight_places"]
 

@@ -21,17 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["fetch"]
 
-_TURN_SECONDS: Final = 0.001
-# The server sends some fifty rows at a time; to be woken by each packet would cost more than to read it.
-_GATHER_SECONDS: Final = 0.0005
+_TURN_SECONDS: Final = 0.001  # of the event loop
 _PATIENCE_SECONDS: Final = 2.0
 
 
 async def fetch(connection: AsyncConnection, cursor: str, rows: int) -> Any:
     """Read the next rows of a cursor.
 
-    A cancelled task waits for the answer, for two seconds, so that the transaction goes on. Then it cancels the
-    statement, which ends the transaction.
+    A cancelled task cancels the statement, which ends the transaction. Other statements wait for the answer.
 
     Args:
         connection: In the transaction of the cursor.
@@ -44,58 +41,60 @@ async def fetch(connection: AsyncConnection, cursor: str, rows: int) -> Any:
     Raises:
         psycopg.Error: The server's error, or the connection was lost.
     """
-    async with driver_of(connection) as driver:
-        return await _to_its_end(driver, f"FETCH FORWARD {rows} FROM {cursor}")
+    async with driver_of(connection) as driver, driver.lock:
+        statement = f"FETCH FORWARD {rows} FROM {cursor}"
+        driver.pgconn.send_query_params(statement.encode(), None, result_format=pq.Format.BINARY)
+        try:
+            result = await _answer(driver.pgconn)
+        except asyncio.CancelledError:
+            await _call_off(driver)
+            raise
+        if result is None or result.status != pq.ExecStatus.TUPLES_OK:
+            raise _error(driver, result)
+        return result
 
 
-async def _to_its_end(driver: psycopg.AsyncConnection[Any], statement: str) -> Any:
-    running = asyncio.ensure_future(_exchange(driver, statement))
+async def _call_off(driver: psycopg.AsyncConnection[Any]) -> None:
+    """Cancel the running statement and read its answer, so that no other statement reads it."""
+    ending = asyncio.ensure_future(_answer(driver.pgconn))
     try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        if (await asyncio.wait([running], timeout=_PATIENCE_SECONDS))[1]:
-            with contextlib.suppress(psycopg.Error):
-                await driver.cancel_safe(timeout=_PATIENCE_SECONDS)
-            if (await asyncio.wait([running], timeout=_PATIENCE_SECONDS))[1]:
-                # The server answers nothing: its answer must not be read by another statement.
-                running.cancel()
-                driver.pgconn.finish()
-        raise
+        with contextlib.suppress(psycopg.Error):
+            await driver.cancel_safe(timeout=_PATIENCE_SECONDS)
+        await asyncio.wait([ending], timeout=_PATIENCE_SECONDS)
     finally:
-        if running.done() and not running.cancelled():
-            running.exception()
+        if ending.done():
+            ending.exception()
+        else:
+            # The server does not answer.
+            ending.cancel()
+            driver.pgconn.finish()
 
 
-async def _exchange(driver: psycopg.AsyncConnection[Any], statement: str) -> Any:
-    async with driver.lock:
-        pgconn = driver.pgconn
-        pgconn.send_query_params(statement.encode(), None, result_format=pq.Format.BINARY)
-        while pgconn.flush():  # noqa: ASYNC110 - libpq gives no event for it
-            await asyncio.sleep(0)
-        look = select.poll()
-        look.register(pgconn.socket, select.POLLIN)
+async def _answer(pgconn: Any) -> Any:
+    while pgconn.flush():  # noqa: ASYNC110 - libpq gives no event for it
+        await asyncio.sleep(0)
+    look = select.poll()
+    look.register(pgconn.socket, select.POLLIN)
+    if pgconn.is_busy():
         await _readable(pgconn.socket)
-        while True:
-            until = time.perf_counter() + _TURN_SECONDS
-            while look.poll(0):
-                pgconn.consume_input()
-                if not pgconn.is_busy() or time.perf_counter() > until:
-                    break
-            if not pgconn.is_busy():
-                break
-            if look.poll(0):
-                await asyncio.sleep(0)
-            else:
-                await _readable(pgconn.socket)
-                await asyncio.sleep(_GATHER_SECONDS)
-        result = pgconn.get_result()
-        while pgconn.is_busy():
-            await _readable(pgconn.socket)
+    while True:
+        until = time.perf_counter() + _TURN_SECONDS
+        while look.poll(0):
             pgconn.consume_input()
-        while (more := pgconn.get_result()) is not None:
-            result = more  # an error that came behind the rows
-    if result is None or result.status != pq.ExecStatus.TUPLES_OK:
-        raise _error(driver, result)
+            if not pgconn.is_busy() or time.perf_counter() > until:
+                break
+        if not pgconn.is_busy():
+            break
+        if look.poll(0):
+            await asyncio.sleep(0)
+        else:
+            await _readable(pgconn.socket)
+    result = pgconn.get_result()
+    while pgconn.is_busy():
+        await _readable(pgconn.socket)
+        pgconn.consume_input()
+    while (more := pgconn.get_result()) is not None:
+        result = more  # an error that came behind the rows
     return result
 
 

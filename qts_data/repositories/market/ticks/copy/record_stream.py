@@ -64,6 +64,7 @@ class RecordStream:
         for left in reversed(range(_PIECES_AT_ONCE if self._begun else 1)):
             following = asyncio.ensure_future(self._fetch()) if left and not self._ended else None
             try:
+                await asyncio.sleep(0)  # the server is asked before the piece is decoded
                 if fetched.ntuples:
                     pieces.append(await self._decoded(fetched))
             except BaseException:

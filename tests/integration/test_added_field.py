@@ -1,0 +1,28 @@
+"""One more field of a fill: declared once, and everywhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from qts_data.database.engine import engine
+from tests.fixtures.added_field import STATEMENTS, copy_with_field, run_copy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy.engine import URL
+
+
+def test_a_declared_field_travels_everywhere(database_url: URL, tmp_path: Path) -> None:
+    """The copy has the field in the record and in the models, and nothing else: no statement, layout or list.
+
+    In the ledger (alone, by COPY, in a group, by the remembered position), in a report that waits, in a sheet's row,
+    in a CSV file, in the comparison, in the rule of redelivery and in the codec it is there all the same.
+    """
+    copy_with_field(tmp_path)
+    with engine(database_url).begin() as connection:
+        for statement in STATEMENTS:
+            connection.execute(sa.text(statement))
+    assert run_copy(tmp_path, "added_field", database_url) == str(tmp_path)
