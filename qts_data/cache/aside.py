@@ -106,21 +106,18 @@ class CacheAside:
         if plan.near and self.near is not None:
             if get_running_loop() is not self._loop:
                 self.enter_loop()
-            value: Any = self.near.get(key)
+            value = self.near.get(key)
             if value is not MISSING and self._fresh(key, plan, value):
-                if plan.copy is not None:
-                    value = own(plan, value)
-                if value is not MISSING:
+                copied: Any = value if plan.copy is None else own(plan, cast("_T | None", value))
+                if copied is not MISSING:
                     self.counters.hits += 1
                     self.counters.near_hits += 1
-                    return cast("_T | None", value)
-            found: _T | Missing | None = await self.read(key, plan)
+                    return cast("_T | None", copied)
+            found = await self.read(key, plan)
         else:
             # As `read` does it, without a coroutine more: a thousand tasks wait here at a time.
             entry = await self.guarded(self.cache.lookup, key, reads=1)
-            found = MISSING
-            if entry is not None:
-                found = self.accept(key, plan, entry)
+            found = MISSING if entry is None else cast("_T | Missing | None", self.accept(key, plan, entry))
         if isinstance(found, Missing):
             return await self.load(key, plan, load)
         return found
