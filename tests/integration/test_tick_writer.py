@@ -398,6 +398,8 @@ async def test_a_disk_that_refuses_the_spool_neither_loses_nor_doubles_a_tick(
 
     async with TickWriter(market, spool=tmp_path, durability=durability, group_seconds=0.001) as writer:
         await writer.write(at(0, 1))
+        assert writer._spool is not None  # noqa: SLF001
+        await writer._spool.flush()  # noqa: SLF001 - QUEUED does not wait for the disk, which is to take this one
         monkeypatch.setattr(os, "pwrite", full)
         ends = {}
         for price in (2, 3, 4):
