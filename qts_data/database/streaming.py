@@ -6,8 +6,8 @@ later.
 
 A stream that is left early changes nothing in the transaction. `aclose` closes its cursor. A stream that is dropped, as
 by `break`, leaves its cursor behind. The next statement that SQLAlchemy sends in the transaction closes it first, and
-the end of the transaction closes the rest. A task that is cancelled while a piece is on its way waits for it, for two
-seconds at most.
+the end of the transaction closes the rest. A task that is cancelled while a piece is on its way, or while the cursor is
+being closed, waits for the server's answer, for two seconds at most.
 """
 
 from __future__ import annotations
@@ -162,8 +162,11 @@ class Stream(AsyncIterator[_T_co], Generic[_T_co]):
         self._piece = iter(())
         if not self._ended:
             self._ended = True
-            with translated_errors():
-                await self._cursor.close()
+            await _to_its_end(self._close())
+
+    async def _close(self) -> None:
+        with translated_errors():
+            await self._cursor.close()
 
     def __del__(self) -> None:
         # Nothing can be sent from here.
@@ -193,9 +196,9 @@ class Stream(AsyncIterator[_T_co], Generic[_T_co]):
 
 
 async def _to_its_end(reading: Coroutine[Any, Any, None]) -> None:
-    """Let a cancelled task wait until its piece has arrived, so that its transaction can go on.
+    """Let a cancelled task wait for the server's answer, so that its transaction can go on.
 
-    A piece that takes longer than two seconds is cancelled, too. That ends the transaction.
+    An answer that takes longer than two seconds is cancelled, too. That ends the transaction.
     """
     running = asyncio.ensure_future(reading)
     try:

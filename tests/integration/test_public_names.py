@@ -30,9 +30,9 @@ NAMES: Final = {
 AT: Final = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
 OTHERS: Final[dict[str, Any]] = {
     "start": AT, "end": AT + dt.timedelta(hours=1), "day": AT.date(), "interval": "1m", "at": AT, "price": Decimal(1),
-    "reason": "r", "calendar": "XKRX", "value": Decimal(1), "share": Decimal(1), "days": [AT.date()], "scope": "day", "limit": 1,
-    "description": None, "time": AT, "after": AT, "first": AT.date(), "last": AT.date(), "ticks": [], "silent_for":
-    dt.timedelta(minutes=1), "order": None,
+    "reason": "r", "calendar": "XKRX", "value": Decimal(1), "share": Decimal(1), "days": [AT.date()], "scope": "day",
+    "limit": 1, "description": None, "time": AT, "after": AT, "first": AT.date(), "last": AT.date(), "ticks": [],
+    "silent_for": dt.timedelta(minutes=1), "order": None,
 }  # fmt: skip
 
 

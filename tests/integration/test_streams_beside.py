@@ -89,6 +89,25 @@ async def test_a_task_cancelled_in_a_fetch_undoes_nothing(market: Database, stre
 
 
 @pytest.mark.parametrize("stream", _TABLES)
+async def test_a_task_cancelled_in_aclose_undoes_nothing(market: Database, stream: str) -> None:
+    """At whatever step of the closing the cancellation arrives, the transaction goes on."""
+    async with market.transaction() as uow:
+        await insert(uow, "before")
+        for steps in range(12):
+            reading = STREAMS[stream].opened(uow, "T")
+            await anext(reading)
+            closing = asyncio.ensure_future(reading.aclose())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            closing.cancel()
+            await asyncio.wait([closing])
+        await insert(uow, "after")
+        assert await STREAMS[stream].listed(uow, "T")
+        assert not await uow.connection.scalar(sa.text("SELECT count(*) FROM pg_cursors"))
+    assert await stored(market) == ["after", "before"]
+
+
+@pytest.mark.parametrize("stream", _TABLES)
 async def test_a_fetch_that_does_not_end_is_cancelled(
     market: Database, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
