@@ -94,7 +94,7 @@ def test_every_good_row_is_loaded_and_every_bad_row_is_in_the_rejects(
 
     strict = qts_data(*arguments, "--strict", **environment)
     assert strict.returncode == 1
-    assert "error: row 502: price: 'NaN' is no number in plain digits" in strict.stderr
+    assert "error: row 502: price: 'NaN' is not a number in plain digits" in strict.stderr
     assert count(database_url) == 0
 
     run = qts_data(*arguments, **environment)
