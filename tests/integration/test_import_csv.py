@@ -137,7 +137,7 @@ async def test_a_line_that_takes_a_fill_back_is_booked_as_that(database_url: URL
         ("SELL,10,200,0,test,C,b", "reverses: no fill 'b' of test is booked"),
         ("SELL,5,200,0,test,C,B", "must say the opposite trade"),
         ("BUY,10,200,0,test,C,B", "must say the opposite trade"),
-        ("SELL,10,200,0,test,A,B", "this execution id is booked, and takes back no such fill"),
+        ("SELL,10,200,0,test,A,B", "this execution id is booked, and does not reverse this fill"),
         ("SELL,10,200,0,test,,B", "execution_id: is empty"),
     ],
 )

@@ -151,7 +151,7 @@ def test_an_instant_is_of_the_sheets_clock_unless_it_says_otherwise(cell: Cell) 
         (-5.5, "not the serial number"),
         (20269999, "not the serial number"),
         (1e300, "not the serial number"),
-        (True, "no date"),
+        (True, "not a date"),
     ],
 )
 def test_what_is_no_instant_is_refused(cell: Cell, reason: str) -> None:
