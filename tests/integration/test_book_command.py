@@ -170,7 +170,7 @@ def test_verify_names_what_does_not_follow_and_rebuild_puts_it_right(command: Co
     assert {one["symbol"] for one in found(machine)["mismatches"]} == {"005930", "BTCUSDT"}
     written = command("rebuild", "--write")
     assert written.returncode == 0, written.stderr
-    assert written.stdout.splitlines()[-1] == "2 positions put right"
+    assert written.stdout.splitlines()[-1] == "2 positions corrected"
     assert command("verify").returncode == 0
     assert found(command("rebuild", "--write", "--json")) == {"was_wrong": [], "right": True}
 
