@@ -202,8 +202,8 @@ def _rows(path: Path, mapping: CsvMapping) -> Iterator[tuple[int, list[str]]]:
         raise InvalidRecord(field=f"{path.name}!{line + 1}", reason=f"is not CSV: {error}", row=line + 1) from error
     except UnicodeError as error:
         raise ConfigurationError(
-            f'{path.name} is not {mapping.encoding} after line {line}; set encoding = "cp949", or the right one, in the '
-            "mapping file"
+            f'{path.name} is not {mapping.encoding} after line {line}; set encoding = "cp949", or the right one, in '
+            "the mapping file"
         ) from error
     except (OSError, LookupError, TypeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error

@@ -62,7 +62,7 @@ __all__ = [
 async def tick_repository(
     settings: Settings, *, autocommit: bool = False, table: TickTable = "tick_data"
 ) -> AsyncIterator[TickRepository]:
-    """A tick repository in a transaction that commits at the end, or in autocommit mode."""
+    """Open a tick repository in a transaction that commits at the end, or in autocommit mode."""
     async with _market_connection(settings, autocommit=autocommit) as connection:
         yield TickRepository(connection, table)
 
