@@ -127,8 +127,7 @@ def find_project_by_relative_path(directory: Path) -> None:
     """Write the path of this project relative to the environment.
 
     Before version 3.13 Python reads this file in the locale's encoding, even with PYTHONUTF8. A folder name that the
-    locale
-    cannot decode would keep Python from starting.
+    locale cannot decode would keep Python from starting.
     """
     [packages] = (directory.absolute() / "lib").glob("python3.*/site-packages")
     for file in packages.glob("*qts_data*.pth"):

@@ -32,11 +32,10 @@ class HybridAdapter(DataSourceAdapter):
     """Writes to the database and, through its outbox, to a second source.
 
     The database puts each write into its outbox in the same transaction, and a worker delivers it. A slow or
-    unreachable
-    second source therefore delays no trade.
+    unreachable second source therefore delays no trade.
 
-    Reads come from the database. If it does not answer, bars and the ledger are read from the second source, and the
-    result says so in `Fetched.fallback`. Positions are read from there only where the caller asks for it: an order must
+    Reads come from the database. If it does not answer, bars and the ledger are read from the second source, and
+    `Fetched.fallback` is set. Positions are read from there only where the caller asks for it: an order must
     not depend on a copy that may be behind.
 
     Args:

@@ -111,8 +111,7 @@ class KisFills:
     Args:
         order: The order.
         booked: Entries of the ledger, of this order or others, in the order of booking. A `BookedEntry` names the fill
-            that
-            it reverses or corrects; a `LedgerEntry` counts as a fill.
+            that it reverses or corrects; a `LedgerEntry` counts as a fill.
 
     Attributes:
         cumulative: Quantity filled so far, as far as this object knows, without reversed fills.
@@ -130,8 +129,8 @@ class KisFills:
         self._noticed_at: dt.datetime | None = None
         total = _ZERO
         known: set[int] = set()
-        for one in booked:
-            entry, row = (one, None) if isinstance(one, LedgerEntry) else (one.entry, one)
+        for item in booked:
+            entry, row = (item, None) if isinstance(item, LedgerEntry) else (item.entry, item)
             reached = order.cumulative_of(entry.execution_id)
             if row is not None and row.reverses_id in known:
                 self._add(_exact.minus(entry.qty), entry.price)
@@ -175,8 +174,7 @@ class KisFills:
 
         Returns:
             The fill to book. None if the notice is of the same second as the last total, or of an earlier one: that
-            total
-            contains the fill, or the next total will.
+            total contains the fill, or the next total will.
 
         Raises:
             InvalidRecord: A number or the time is wrong.
@@ -202,15 +200,12 @@ class KisFills:
 
         Returns:
             One fill for everything that the notices did not report. None if nothing is missing, or the answer is older
-            than a
-            notice.
+            than a notice.
 
         Raises:
             InvalidRecord: A number or the time is wrong, or the missing part would have a price below zero. Also raised
-                if the
-                query was sent in a later second than the last fill and its quantity is below the known one: a notice
-                came
-                twice, or a fill was reversed. Until a total fits, `notice` raises `ConfigurationError`.
+                if the query was sent in a later second than the last fill and its quantity is below the known one: a
+                notice came twice, or a fill was reversed. Until a total fits, `notice` raises `ConfigurationError`.
         """
         check_amount("amount", amount)
         check_price("qty", qty)

@@ -60,9 +60,9 @@ def show(
     with _two_if_unknown():
         positions, entries = _run(_read(symbol, account, market, strategy, closed or symbol is not None, limit))
     if as_json:
-        found: dict[str, Any] = {"positions": [_plain(one) for one in positions]}
+        found: dict[str, Any] = {"positions": [_plain(item) for item in positions]}
         if symbol is not None:
-            found["entries"] = [_plain(one) for one in entries]
+            found["entries"] = [_plain(item) for item in entries]
         print_json(found)
     else:
         _print_positions(positions)
@@ -113,21 +113,21 @@ def rebuild(
         instant = None if as_of is None else _instant(as_of)
         if write:
             wrong = _run(_restore())
-            rest = [one for one in wrong if one.ledger_id is not None]
+            rest = [item for item in wrong if item.ledger_id is not None]
             if as_json:
-                print_json({"was_wrong": [_plain(one) for one in wrong], "right": not rest})
+                print_json({"was_wrong": [_plain(item) for item in wrong], "right": not rest})
             else:
                 _print_mismatches(wrong)
-                restored = {(one.account, one.symbol) for one in wrong if one.ledger_id is None}
+                restored = {(item.account, item.symbol) for item in wrong if item.ledger_id is None}
                 console.print(f"{len(restored):,} positions corrected")
             raise typer.Exit(1 if rest else 0)
-        positions = [one for one in _run(_rebuild(instant, by.value)) if account in {None, one.account}]
+        positions = [item for item in _run(_rebuild(instant, by.value)) if account in {None, item.account}]
     if as_json:
         print_json(
             {"as_of": None if instant is None else instant.isoformat(), "positions": list(map(_plain, positions))}
         )
     else:
-        _print_positions([one for one in positions if one.qty])
+        _print_positions([item for item in positions if item.qty])
 
 
 async def _read(
@@ -140,12 +140,12 @@ async def _read(
         if symbol is None:
             return positions, []
         # An account has a symbol in one market only: the entries of its positions belong to that market.
-        accounts = [account] if market is None else [one.account for one in positions]
+        accounts = [account] if market is None else [item.account for item in positions]
         entries = [
             entry
-            for one in accounts
+            for item in accounts
             for entry in await reader.ledger.list_entries(
-                account=one, symbol=symbol, strategy_tag=strategy, newest_first=True, limit=limit
+                account=item, symbol=symbol, strategy_tag=strategy, newest_first=True, limit=limit
             )
         ]
         return positions, sorted(entries, key=lambda booked: booked.id, reverse=True)[:limit]
@@ -227,9 +227,11 @@ def _print_positions(positions: Sequence[Position]) -> None:
     table = Table(
         ("account", "symbol", "market"), ("qty", "avg price", "cost", "realized", "unrealized", "currency", "entry")
     )
-    for one in positions:
-        figures = (one.qty, one.avg_price, one.cost_basis, one.realized_pnl, one.unrealized_pnl)
-        table.add((one.account, one.symbol, one.market, *map(_number, figures), one.currency, str(one.last_ledger_id)))
+    for item in positions:
+        figures = (item.qty, item.avg_price, item.cost_basis, item.realized_pnl, item.unrealized_pnl)
+        table.add(
+            (item.account, item.symbol, item.market, *map(_number, figures), item.currency, str(item.last_ledger_id))
+        )
     table.print()
 
 
@@ -251,7 +253,7 @@ def _print_mismatches(mismatches: Sequence[Mismatch]) -> None:
     if not mismatches:
         return
     table = Table(("account", "symbol", "where", "field"), ("stored", "computed"))
-    for one in mismatches:
-        where = "position" if one.ledger_id is None else f"entry {one.ledger_id}"
-        table.add((one.account, one.symbol, where, one.field, one.stored, one.computed))
+    for item in mismatches:
+        where = "position" if item.ledger_id is None else f"entry {item.ledger_id}"
+        table.add((item.account, item.symbol, where, item.field, item.stored, item.computed))
     table.print()

@@ -79,7 +79,7 @@ def _write(target: Path, rejects: tuple[CsvReject, ...]) -> None:
         with target.open("w", encoding="utf-8", newline="") as file:
             writer = csv_module.writer(file)
             writer.writerow(["line", "reason", "row"])
-            writer.writerows([one.line, one.reason, *one.cells] for one in rejects)
+            writer.writerows([item.line, item.reason, *item.cells] for item in rejects)
     except OSError as error:
         raise ConfigurationError(
             f"the import is done, but {target} cannot be written: {error.strerror}; give --rejects and run it again"

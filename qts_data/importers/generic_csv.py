@@ -54,13 +54,12 @@ def read_ticks(path: Path, options: ReadOptions, refuse: Refuse | None) -> Itera
     """Read the trades of a file.
 
     Times with an offset are instants. Other times are on the clock of `time_zone`; without a `time_zone` they are bad
-    rows.
-    Times without a date belong to the day `date`. If `symbol` or `source` is given, it replaces the file's column.
+    rows. Times without a date belong to the day `date`. If `symbol` or `source` is given, it replaces the file's
+    column.
 
     Raises:
         ConfigurationError: A mapping names an unknown field, or the time zone does not exist. Or `time_format` cannot
-            be
-            read: it contains the name of a zone, half a date, or no date while `date` is not given.
+            be read: it contains the name of a zone, half a date, or no date while `date` is not given.
         InvalidRecord: The file is missing, or lacks a required column. Without `refuse` also: a row is bad.
     """
     unknown = set(options.columns) - set(_OURS)

@@ -43,8 +43,7 @@ def read_daily(path: Path, options: ReadOptions, refuse: Refuse | None) -> Itera
 
     Raises:
         InvalidRecord: The date is unknown, the file is missing, or it lacks this header. Without `refuse` also: a row
-            is
-            malformed.
+            is malformed.
     """
     zone = zone_of(options.time_zone or "Asia/Seoul")
     time = start_of_day("date", options.date or _date_of(path), zone)

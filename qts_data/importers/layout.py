@@ -34,8 +34,7 @@ class ReadOptions:
         quotes: File of quotes to join with trades.
         columns: For a generic CSV: the file's column for each of our fields.
         time_format: For a generic CSV: `iso`, `s`, `ms`, `us`, `ns` (since 1970), or a pattern for strptime. The
-            pattern has
-            a whole date, or none if `date` is given.
+            pattern has a whole date, or none if `date` is given.
         delimiter: For a generic CSV: the character between two columns.
         max_ahead: A trade further ahead of this machine's clock is a bad row; None accepts any time.
     """
@@ -70,8 +69,7 @@ class Layout:
         needs: Names of `ReadOptions` that must be given.
         length: Length of its bars, or a function that finds it in a file; None for trades.
         symbol: Function that finds the symbol in the name of a file, where the options give none. None if the names of
-            such
-            files contain no symbol.
+            such files contain no symbol.
     """
 
     kind: Literal["ticks", "bars"]

@@ -56,8 +56,7 @@ def read_bars(
 
     Returns:
         The bars: times in UTC, prices in dollars with four decimal places, volumes in shares. tick_count is 0, because
-        the
-        publisher does not give the number of trades in a bar.
+        the publisher does not give the number of trades in a bar.
 
     Raises:
         InvalidRecord: Raised while the bars are read. The file is missing, empty or damaged (field `file`), or a row is
@@ -80,8 +79,7 @@ def read_minutes(
 
     Raises:
         InvalidRecord: As in `read_bars`. Also raised, with `refuse` or without, if a bar begins between two minutes.
-            Files
-            of seconds have the same columns, and their bars on the full minute look like bars of a minute.
+            Files of seconds have the same columns, and their bars on the full minute look like bars of a minute.
         ConfigurationError: The time zone does not exist.
     """
     for bar in read_bars(path, symbol, date, source, time_zone, refuse=refuse):

@@ -74,8 +74,7 @@ def read_ticks(
     order. Exchange, sale condition and the suspicious mark are checked, but not stored.
 
     The file is read while the ticks are taken. An error further down is raised after the good rows above it, and a
-    wrong
-    checksum at the end: load all of it in one transaction.
+    wrong checksum at the end: load all of it in one transaction.
 
     Args:
         path: A `.zip` that contains one file, or a `.csv`.
@@ -84,17 +83,15 @@ def read_ticks(
         source: Feed to write into every tick.
         time_zone: IANA name of the zone of that wall clock.
         refuse: Receives the error of each malformed row, and the reader continues with the next row. Without it the
-            first
-            error ends the reading.
+            first error ends the reading.
 
     Returns:
         The ticks: times in UTC, prices in dollars with four decimal places, volumes in shares.
 
     Raises:
         InvalidRecord: The symbol or the source is not a valid name. Raised while the ticks are taken: the file is
-            missing,
-            empty or damaged (field `file`), or a row is malformed; the error has its number, counted from 1, and its
-            column.
+            missing, empty or damaged (field `file`), or a row is malformed; the error has its number, counted from 1,
+            and its column.
         ConfigurationError: The time zone does not exist.
     """
     # Values shared by all rows are checked before the file is opened: an error in them is not an error of row 1.
@@ -155,10 +152,8 @@ def wall_clock(date: dt.date, time_zone: str) -> Callable[[bytes], dt.datetime]:
     """Return a reader of column time_ms: milliseconds since midnight on that day's wall clock, as UTC.
 
     The number is arithmetic on the clock face, not elapsed time: 34,200,000 is 09:30 even on a day whose clocks changed
-    at
-    02:00. Two kinds of time are refused, because a guess would be wrong by an hour and remain unnoticed: a time that
-    the
-    clocks skipped did not happen, and for a time that they showed twice the file does not say which one it means.
+    at 02:00. Two kinds of time are refused, because a guess would be wrong by an hour and remain unnoticed: a time that
+    the clocks skipped did not happen, and for a time that they showed twice the file does not say which one it means.
 
     Args:
         date: Day on the wall clock.

@@ -81,8 +81,7 @@ def read_decimal(field: str, text: str) -> Decimal:
 
     Raises:
         InvalidRecord: The text is not such a number, for example NaN, empty, or with separators of thousands or digits
-            of
-            other scripts.
+            of other scripts.
     """
     if not _NUMBER.fullmatch(text):
         raise InvalidRecord(field=field, reason=f"{text[:_MAX_SHOWN]!r} is not a number in plain digits")
@@ -129,8 +128,7 @@ def utc_of(local: dt.datetime, zone: ZoneInfo) -> dt.datetime:
 
     Raises:
         InvalidRecord: The clocks skipped the time or showed it twice, so that a guess would be wrong by an hour. Or it
-            is
-            outside the years 1 to 9999 in UTC.
+            is outside the years 1 to 9999 in UTC.
     """
     return utc_of_local("time", local, zone)
 

@@ -153,14 +153,14 @@ async def _bars(uow: UnitOfWork, part: Sequence[Record]) -> None:
 
 
 async def _parameters(uow: UnitOfWork, part: Sequence[Record]) -> None:
-    for _, one, _ in part:
-        notes = {} if one.description is None else {one.param_name: one.description}
-        await uow.strategies.upsert_parameters(one.strategy_id, {one.param_name: one.value}, descriptions=notes)
+    for _, item, _ in part:
+        notes = {} if item.description is None else {item.param_name: item.description}
+        await uow.strategies.upsert_parameters(item.strategy_id, {item.param_name: item.value}, descriptions=notes)
 
 
 async def _limits(uow: UnitOfWork, part: Sequence[Record]) -> None:
-    for _, one, _ in part:
-        await uow.risk_configs.upsert_limit(one.config_key, one.value, one.description, account=one.account)
+    for _, item, _ in part:
+        await uow.risk_configs.upsert_limit(item.config_key, item.value, item.description, account=item.account)
 
 
 _WRITERS: Final[Mapping[str, Callable[[UnitOfWork, Sequence[Record]], Awaitable[None]]]] = {

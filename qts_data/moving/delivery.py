@@ -51,8 +51,7 @@ class DeliveryConfig:
         longest_pause_seconds: Longest pause.
         most_attempts: Number of refusals after which a message is dead.
         settle_seconds: How long the sheet is checked after a request with an unknown outcome. The server may carry it
-            out
-            late; a change made later than this stays.
+            out late; a change made later than this stays.
     """
 
     batch: int = 500
@@ -175,7 +174,7 @@ class OutboxWorker:
                 if right is not None and not _same(right, self._writer.position(account, symbol)):
                     wrong.append(right)
         if wrong and await self._writer.deliver([], wrong):
-            self._suspect |= dict.fromkeys(((one.account, one.symbol) for one in wrong), time.monotonic())
+            self._suspect |= dict.fromkeys(((item.account, item.symbol) for item in wrong), time.monotonic())
         over = began - self._config.settle_seconds
         self._suspect = {key: since for key, since in self._suspect.items() if since > over}
 
@@ -270,8 +269,7 @@ class _Parcel:
         """Return the lines and positions of some messages.
 
         With the last waiting fill of a position goes the position as it is stored. With earlier fills goes the position
-        after
-        the latest of these fills.
+        after the latest of these fills.
         """
         lines: list[Line] = []
         latest: dict[tuple[str, str], BookedEntry] = {}
@@ -304,7 +302,7 @@ async def _parcel(reader: Reader, tasks: Sequence[OutboxTask], last_fills: dict[
     }
     keys = {(task.account, task.symbol) for task in tasks}
     held = await reader.positions.list_by_key(keys) if keys else []
-    return _Parcel(entries, reverses, {(one.account, one.symbol): one for one in held}, last_fills)
+    return _Parcel(entries, reverses, {(item.account, item.symbol): item for item in held}, last_fills)
 
 
 def _same(here: Position, there: Position | None) -> bool:

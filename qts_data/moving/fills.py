@@ -45,8 +45,7 @@ async def book_lines(
 
     Returns:
         The result of each line. With `"collect"` it is a `RejectedEntry` for a line that cannot be booked. It is None
-        for a
-        reversal stored earlier as an entry of its own, before its fill was there; `"collect"` rejects that line.
+        for a reversal stored earlier as an entry of its own, before its fill was there; `"collect"` rejects that line.
 
     Raises:
         InvalidRecord: With `"raise"`: names the line, counted from 1, and the field.

@@ -153,7 +153,7 @@ async def opened_before(database: Database) -> dict[tuple[str, str], Opening]:
     async with database.reader() as reader:
         prefix = f"{IDEMPOTENCY_PREFIX}{OPENING_PREFIX}"
         opened = await list_opened(reader.connection, _OPENING_BROKER, prefix)
-    return {(one.account, one.symbol): Opening(one.qty, one.at) for one in opened}
+    return {(item.account, item.symbol): Opening(item.qty, item.at) for item in opened}
 
 
 def openings(

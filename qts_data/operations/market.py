@@ -138,8 +138,7 @@ async def import_tick_file(
     """Load a file of trades, once.
 
     A file loaded before is recognised by its content, even under another name. Exception: layouts that take the symbol
-    from
-    the name of the file.
+    from the name of the file.
 
     Args:
         settings: The environment.
@@ -147,8 +146,7 @@ async def import_tick_file(
         path: The file.
         options: Facts that the file does not contain.
         refuse: Receives each bad row, and the good ones are loaded in parts: after an interruption the same call
-            continues.
-            Without it the whole file is loaded in one transaction, or not at all.
+            continues. Without it the whole file is loaded in one transaction, or not at all.
         rejected: Returns the number of rows that `refuse` has received.
         keep: Load into `tick_history`, from which retention drops nothing.
         again: Load the file even if it was loaded before.
@@ -156,8 +154,7 @@ async def import_tick_file(
 
     Raises:
         InvalidRecord: Without `refuse`: names the row, the field and the reason. With it: the file is missing, or the
-            table
-            contains another tick under the same key.
+            table contains another tick under the same key.
         QtsDataError: The database refused, or the connection was lost.
     """
     # The records depend on the name of the file where it contains the symbol.
@@ -218,8 +215,7 @@ async def import_bars(
 
     Raises:
         InvalidRecord: The file is missing, or its bars have a length without a table. Without `refuse` also: names the
-            row,
-            the field and the reason. Nothing was loaded.
+            row, the field and the reason. Nothing was loaded.
         QtsDataError: The database refused; nothing was loaded.
     """
     bars = cast("Iterator[OHLCV]", read_file(layout, path, options, refuse))

@@ -83,8 +83,8 @@ class Worker:
 
     Args:
         manager: The hot tier.
-        log: Lines of `C symbol version time` (committed), `R symbol version time` (read),
-            `P symbol version qty avg cost profit` (a position as read) and `E text` (an unexpected error).
+        log: Lines of `C symbol version time` (committed), `R symbol version time` (read), `P symbol version qty avg
+            cost profit` (a position as read) and `E text` (an unexpected error).
         seed: Decides the actions.
     """
 

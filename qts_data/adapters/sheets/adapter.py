@@ -32,8 +32,8 @@ class GoogleSheetsAdapter(DataSourceAdapter):
     Every read asks the sheet. A fill and its position are written in one request, which can be repeated.
 
     - An older request that the server carries out late may overwrite a position with earlier values. The adapter sees
-      this
-      by the row numbers and adds the missing fills to the position it reads. The next fill writes the right position.
+      this by the row numbers and adds the missing fills to the position it reads. The next fill writes the right
+      position.
     - A fill with an unknown outcome is written again, into the same row, before the next fill.
 
     Args:
@@ -71,7 +71,7 @@ class GoogleSheetsAdapter(DataSourceAdapter):
                 await self.writer.refresh_ledger()
             now = dt.datetime.now(dt.UTC)
             held = [self._with_all_fills(position, now) for position in held]
-        return Fetched(sorted(held, key=lambda one: (one.account, one.symbol)), source=self.name)
+        return Fetched(sorted(held, key=lambda item: (item.account, item.symbol)), source=self.name)
 
     def _with_all_fills(self, held: Position, at: dt.datetime) -> Position:
         """Return a position, with the ledger's fills that the sheet's position lacks."""

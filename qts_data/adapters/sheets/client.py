@@ -169,8 +169,7 @@ class SheetsClient:
         """Append rows to the grid of a sheet.
 
         The request does not set the size of the grid: carried out late, it would cut off rows written since. Rows
-        appended
-        twice do no harm.
+        appended twice do no harm.
         """
         await self._change({"appendDimension": {"sheetId": size.sheet_id, "dimension": "ROWS", "length": count}})
 

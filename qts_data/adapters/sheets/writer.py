@@ -33,7 +33,7 @@ _SHEETS = ("ledger", "positions")
 _DEFAULTED = defaulted_fields(LedgerEntry)
 _SAID_OF_FILL = unlosable_fields(LedgerEntry)
 _SAID_OF_POSITION = unlosable_fields(Position)
-_USUAL_OF_FILL = {one.name: one.default for one in fields(LedgerEntry) if one.name in _SAID_OF_FILL}
+_USUAL_OF_FILL = {item.name: item.default for item in fields(LedgerEntry) if item.name in _SAID_OF_FILL}
 _VALUATION = ("mark_price", "marked_at", "exposure_value", "exposure_pct", "unrealized_pnl")
 
 
@@ -100,7 +100,7 @@ class BookWriter:
             SourceRefused: The sheet lacks a column that identifies a fill.
         """
         await self.refresh_ledger()
-        self._require("execution_id", self._ledger, "a fill that is sent twice cannot be told from two")
+        self._require("execution_id", self._ledger, "two deliveries of one fill look like two fills")
         self._unread.discard("positions")
         try:
             await self._refresh_positions()
@@ -217,7 +217,7 @@ class BookWriter:
                 key = line.entry.account, line.entry.symbol
                 last[key] = max(row, last.get(key, 0))
             return await self.write(
-                new, [replace(one, last_ledger_id=last.get((one.account, one.symbol), 0)) for one in positions]
+                new, [replace(item, last_ledger_id=last.get((item.account, item.symbol), 0)) for item in positions]
             )
 
     def _rows_for(self, new: Sequence[Line]) -> dict[int, Line]:

@@ -142,8 +142,7 @@ def read_id(field: str, cell: Cell) -> str:
 
     Raises:
         InvalidRecord: The cell is a number or a boolean, or its text looks like a former number: leading zeros and
-            digits
-            after the 15th may be lost.
+            digits after the 15th may be lost.
     """
     if not isinstance(cell, str):
         what = str(cell).upper() if isinstance(cell, bool) else f"the number {cell}"
@@ -172,8 +171,7 @@ def read_number(field: str, cell: Cell, *, ratio: bool = False) -> Number:
     """Read a number, exactly.
 
     A number of a sheet is a double. With up to 15 significant digits it is the decimal that was typed. Noise of
-    arithmetic
-    after the 15th digit is dropped where it is beyond our 8 places. Anything else is refused.
+    arithmetic after the 15th digit is dropped where it is beyond our 8 places. Anything else is refused.
 
     Args:
         field: Name of the field in errors.
@@ -307,7 +305,7 @@ def _check_krx_code(field: str, text: str) -> None:
         raise InvalidRecord(
             field=field,
             reason=f"{text!r} is too short for a code of KRX: leading zeros may have been eaten; enter "
-            f"{digits.zfill(_KRX_LENGTH)!r} as plain text if that is what is meant",
+            f"{digits.zfill(_KRX_LENGTH)!r} as plain text if this code is meant",
         )
     raise InvalidRecord(
         field=field,

@@ -83,8 +83,7 @@ class RecordMaker:
 
     A fill without an execution id gets a key from its time, account, symbol, side, quantity, price and order id, and
     from the number of rows before it with the same values. So a row keeps its key when it moves, and two equal fills
-    stay
-    two. Rows with the same values that differ in other columns must keep their order.
+    stay two. Rows with the same values that differ in other columns must keep their order.
 
     Args:
         header: Places of the columns.

@@ -110,8 +110,7 @@ class Header:
 
         Raises:
             InvalidRecord: A column is missing, two columns mean the same, or a column contains percentages where
-                numbers are
-                read unchanged.
+                numbers are read unchanged.
         """
         given = [_bare(cells.read_plain("header", name)) if isinstance(name, str) else "" for name in names]
         places: dict[str, int] = {}

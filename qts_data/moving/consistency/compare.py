@@ -164,8 +164,7 @@ def _said(value: Any) -> str:
     """Return a value as text for the hash.
 
     The text contains its kind, so that 5 differs from "5" and an empty cell from "empty". It contains its length, so
-    that
-    two neighbouring values cannot run together.
+    that two neighbouring values cannot run together.
     """
     text = _text(value)
     return f"{_kind(value)}{len(text)}:{text}"

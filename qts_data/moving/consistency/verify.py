@@ -40,10 +40,8 @@ async def verify_data_consistency(
     """Compare a spreadsheet with the database, both ways: missing there, missing here, different.
 
     Rows form groups by day and symbol (the ledger), month and symbol (daily bars), account or strategy. Each group has
-    a
-    count, sums of its numbers, and a hash. Only in groups whose count or hash differs are rows compared one by one.
-    Days
-    are those of the database's trading time zone.
+    a count, sums of its numbers, and a hash. Only in groups whose count or hash differs are rows compared one by one.
+    Days are those of the database's trading time zone.
 
     Args:
         database: The database.
@@ -52,8 +50,7 @@ async def verify_data_consistency(
         tolerances: Allowed difference of numbers, by `table.field`; without a tolerance they must be equal.
         strict: Raise if anything differs.
         source: Name of the spreadsheet in the outbox. Fills that were pending for it, or were booked, while both sides
-            were
-            read are left out, with their positions. A note gives their number.
+            were read are left out, with their positions. A note gives their number.
 
     Raises:
         DataConsistencyError: With `strict`: something differs; the error carries the report.
