@@ -301,7 +301,7 @@ def test_minute_bars_are_inserted_and_corrected(
     assert [row[:2] for row in rows if row[0] == "23:00"] == [["23:00", "lean"], ["23:00", "other"]]
     assert qts_data("bars", "SPY", "--date", "2013-10-07", **environment).returncode == 1
     both = qts_data("bars", "SPY", "--vendor", "--kept", **environment)
-    assert both.stderr.startswith("error: --kept is of ticks")
+    assert both.stderr.startswith("error: --kept, --vendor and --daily")
 
 
 def test_klines_go_where_their_length_belongs(qts_data: Run, database_url: URL, tmp_path: Path) -> None:

@@ -135,8 +135,8 @@ async def test_a_line_that_takes_a_fill_back_is_booked_as_that(database_url: URL
     ("line", "reason"),
     [
         ("SELL,10,200,0,test,C,b", "reverses: no fill 'b' of test is booked"),
-        ("SELL,5,200,0,test,C,B", "must say the opposite trade"),
-        ("BUY,10,200,0,test,C,B", "must say the opposite trade"),
+        ("SELL,5,200,0,test,C,B", "must be the opposite trade"),
+        ("BUY,10,200,0,test,C,B", "must be the opposite trade"),
         ("SELL,10,200,0,test,A,B", "this execution id is booked, and does not reverse this fill"),
         ("SELL,10,200,0,test,,B", "execution_id: is empty"),
     ],
@@ -258,7 +258,7 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     for text, reason in (
-        ("", "no column 'timestamp'"),
+        ("", "the column 'timestamp'"),
         ("timestamp,symbol,side,qty\n", "no column 'price'"),
         ('timestamp,symbol,side,qty,price\n"2026,A\n', "is not CSV"),
         ("timestamp,symbol,side,qty,price,Price\n", "mean the same"),

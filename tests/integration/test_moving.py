@@ -367,7 +367,7 @@ async def test_after_its_time_the_way_back_is_closed_and_says_since_when(
     for _ in range(2):
         await move.verify()
     await move.cutover(CutoverGates(clean_verifications=2, rollback=dt.timedelta(0)))
-    with pytest.raises(ConfigurationError, match=r"no rollback: since .* UTC the sheet is not told"):
+    with pytest.raises(ConfigurationError, match=r"no rollback: since .* UTC the sheet no longer receives"):
         await move.rollback()
     async with database.transaction() as uow:
         await uow.ledger.record_fill(FillFactory.build())
