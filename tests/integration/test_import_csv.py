@@ -259,7 +259,7 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     for text, reason in (
         ("", "the column 'timestamp'"),
-        ("timestamp,symbol,side,qty\n", "no column 'price'"),
+        ("timestamp,symbol,side,qty\n", "the column 'price'"),
         ('timestamp,symbol,side,qty,price\n"2026,A\n', "is not CSV"),
         ("timestamp,symbol,side,qty,price,Price\n", "mean the same"),
     ):

@@ -485,7 +485,7 @@ def test_what_a_csv_cannot_be_is_said(tmp_path: Path) -> None:
         read("csv", path, symbol="A", columns={"prize": "px"})
     with pytest.raises(ConfigurationError, match="the delimiter is one character"):
         read("csv", path, symbol="A", delimiter="")
-    with pytest.raises(ConfigurationError, match="no time zone 'Mars'"):
+    with pytest.raises(ConfigurationError, match="unknown time zone 'Mars'"):
         read("csv", path, symbol="A", time_zone="Mars")
 
 
