@@ -3,9 +3,9 @@
 Arguments of `alembic -x name=value`:
 
 * `url=...` - the database, instead of QTS_DATABASE_URL;
-* `edition=community|apache|postgresql` - with `--sql` only: the edition the script is for;
+* `edition=community|apache|postgresql` - with `--sql` only: the edition for which the script is written;
 * `allow_data_loss=yes` - run operations that destroy data (a shorter retention, an aggregate whose ticks are gone);
-* `timescaledb=off` - stay plain PostgreSQL on a server that offers the extension.
+* `timescaledb=off` - use plain PostgreSQL on a server that offers the extension.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if unknown:
 if arguments.get("timescaledb", "off") != "off":
     raise CommandError("-x timescaledb takes only off: the edition is read from the server")
 
-# Logging is set up for Alembic's command line; a program that calls it from code has its own.
+# Alembic's command line sets up logging here; a program that calls Alembic from code has its own.
 if config.config_file_name is not None and "url" not in config.attributes:
     logging.config.fileConfig(config.config_file_name, disable_existing_loggers=False)
 
@@ -51,7 +51,7 @@ options: dict[str, Any] = {
 
 
 def run_offline() -> None:
-    """Print the SQL; nothing is asked of any server."""
+    """Print the SQL, without connecting to a server."""
     if "edition" not in arguments:
         raise CommandError("offline SQL needs an edition: pass -x edition=community, apache or postgresql")
     if arguments["edition"] not in list(Edition):
@@ -59,7 +59,7 @@ def run_offline() -> None:
     settings = load_settings()
     context.configure(
         dialect_name="postgresql",
-        # Otherwise every % is doubled, as the driver wants it and psql does not.
+        # Otherwise every % is doubled for the driver; psql needs it single.
         dialect_opts={"paramstyle": "named"},
         literal_binds=True,
         timescale_edition=arguments["edition"],

@@ -3,9 +3,9 @@
 #
 #   scripts/apache_server.sh start    start it if it is not running; print its URL, and nothing else, on stdout
 #   scripts/apache_server.sh stop     stop it and delete its data
-#   scripts/apache_server.sh status   say whether it runs; exit status 3 if it does not
+#   scripts/apache_server.sh status   print whether it runs; exit status 3 if it does not
 #
-# The Apache edition is what Debian 13 packages. Where the machine has these packages, they are used. Elsewhere
+# Debian 13 packages the Apache edition. If the machine has these packages, the script uses them. Elsewhere
 # a Debian 13 tree is built once with mmdebstrap, kept in the cache directory, and the server runs in it by chroot:
 # no container engine, no mounts, nothing installed on the machine.
 #
@@ -22,7 +22,7 @@ readonly CACHE="${QTS_CI_CACHE:-/var/cache/qts-data-ci}"
 readonly ROOTFS="$CACHE/rootfs"
 readonly STATE="$CACHE/apache_server.state"
 
-# Whoever calls `start` reads stdout: keep it for the URL, and send everything else to stderr.
+# The caller of `start` reads stdout: keep it for the URL, and send everything else to stderr.
 exec 3>&1 1>&2
 
 log() { printf 'apache_server: %s\n' "$*" >&2; }
@@ -33,7 +33,7 @@ fail() {
 
 # --- The state of the server, in a file that only root can read ------------------------------------------------
 
-# root is the tree that the server runs in, empty for the machine's own; directory is a path inside of it.
+# root is the tree in which the server runs, empty for the machine's own; directory is a path inside it.
 # Until a server has started and answered, its pid is empty.
 pid='' port='' password='' root='' directory=''
 
@@ -62,8 +62,8 @@ read_state() {
   [[ $directory == /var/tmp/qts-apache.* && $directory != *..* ]] || fail "$STATE names the directory '$directory'"
 }
 
-# A process number alone may belong to somebody else by now. A postmaster works in its own data directory, and that
-# directory's name is used once: together they say that the process is ours.
+# A process number alone may belong to another process by now. A postmaster works in its own data directory, and that
+# directory's name is used once: together they identify our process.
 is_ours() {
   [[ $1 =~ ^[1-9][0-9]*$ && $(readlink "/proc/$1/cwd") == "$(readlink -f "$root$directory/data")" ]]
 }
@@ -73,7 +73,7 @@ is_running() { read_state && is_ours "$pid"; }
 # --- Running the server's programs as the user postgres, in the tree that has them -----------------------------
 
 # Descriptors 3 and 9 must not live on in the server: a caller that reads our stdout would wait for its end, and the
-# lock would stay taken. Nor does the server see the caller's PG* and LD_* variables.
+# lock would stay taken. The server does not see the caller's PG* and LD_* variables either.
 as_postgres() {
   local clean passwd ids
   clean=(env -i "PATH=$PG_BIN:/usr/bin:/bin" LC_ALL=C.UTF-8 "HOME=$directory" "PGPASSFILE=$directory/pgpass")
@@ -91,13 +91,13 @@ has_server() { [[ -x $1$PG_BIN/postgres && -f $1$EXTENSION ]]; }
 build_rootfs() {
   command -v mmdebstrap >/dev/null ||
     fail "neither ${PACKAGES/,/ and } nor mmdebstrap is installed; one of them is needed"
-  # Whatever an interrupted build left behind. Never into another file system: it might be a mounted /dev.
+  # Remove the remains of an interrupted build. Never enter another file system: it might be a mounted /dev.
   rm -rf --one-file-system "$ROOTFS" "$CACHE"/rootfs.*
   local try
   for try in 1 2 3; do
     building=$(mktemp -d "$CACHE/rootfs.XXXXXX")
     log "building a Debian $SUITE tree with ${PACKAGES/,/ and } in $CACHE (attempt $try)"
-    # Debian would create a cluster that nobody uses: the hook keeps it from doing so.
+    # Debian would create an unused cluster: the hook prevents it.
     # shellcheck disable=SC2016  # $1 is the hook's argument
     if mmdebstrap --quiet --variant=apt --include="$PACKAGES" --aptopt='Acquire::Retries "3"' \
       --essential-hook='mkdir -p "$1/etc/postgresql-common/createcluster.d"' \
@@ -120,7 +120,7 @@ build_rootfs() {
 
 building=''
 
-# When a start fails half way or is interrupted, nothing stays behind.
+# A start that fails half way or is interrupted leaves nothing behind.
 abandon() {
   if [[ -n $building ]]; then rm -rf --one-file-system "$building"; fi
   if ! is_running; then forget; fi
@@ -141,7 +141,7 @@ timescaledb.license = 'apache'
 timescaledb.telemetry_level = off
 timezone = 'UTC'
 log_timezone = 'UTC'
-# The data live as long as the test run: a crash may lose them.
+# The data live only as long as the test run, so a crash may lose them.
 fsync = off
 synchronous_commit = off
 full_page_writes = off
@@ -158,14 +158,14 @@ start_server() {
   fi
   trap abandon EXIT
   trap 'exit 130' INT TERM HUP
-  # What a killed server or an interrupted start left.
+  # Remove the remains of a killed server or an interrupted start.
   forget
 
   root='' directory='' pid=''
   if ! has_server ''; then
     root=$ROOTFS
     has_server "$ROOTFS" || build_rootfs
-    [[ -c $ROOTFS/dev/null ]] || fail "$ROOTFS/dev/null is no device: this machine forbids device nodes"
+    [[ -c $ROOTFS/dev/null ]] || fail "$ROOTFS/dev/null is not a device: this machine forbids device nodes"
   fi
 
   password=$(od -An -N24 -tx1 /dev/urandom | tr -d ' \n')
@@ -181,7 +181,7 @@ start_server() {
 
   local try
   for try in 1 2 3 4 5; do
-    # Below the ports that the kernel hands out by itself. If another program has it, the server says so and ends.
+    # Below the ports that the kernel assigns by itself. If another program has the port, the server reports it and ends.
     port=$((20000 + RANDOM % 12000))
     write_configuration
     if as_postgres pg_ctl start --silent -w -t 60 -D "$directory/data" -l "$directory/log" </dev/null; then
@@ -211,8 +211,8 @@ print_url() { printf 'timescaledb+psycopg://postgres:%s@127.0.0.1:%s/postgres\n'
 
 postmaster() { head -n 1 "$root$directory/data/postmaster.pid" 2>/dev/null || true; }
 
-# Ends the server of the state file if it runs, and deletes what it wrote. The shutdown is immediate: nobody needs
-# the data.
+# Ends the server of the state file if it runs, and deletes its files. The shutdown is immediate: the data are not
+# needed.
 forget() {
   read_state || return 0
   local process waited=0
@@ -226,7 +226,7 @@ forget() {
       waited=$((waited + 1))
     done
   fi
-  # Backends of a killed server write until they notice that it is gone.
+  # Backends of a killed server write until they notice its end.
   for waited in 1 2 3 4 5; do
     rm -rf --one-file-system "$root$directory" && break
     sleep 1
@@ -247,7 +247,7 @@ main() {
       [[ $verb == stop ]] && exit 0
       exit 3
     fi
-    # Readable by root only: the tree holds set-user-id programs that nobody keeps up to date.
+    # Readable by root only: the tree contains set-user-id programs without updates.
     install -d -m 0700 "$CACHE"
   fi
   exec 9>"$CACHE/lock"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The README's two commands, `make demo` and `make test`, on a machine with nothing on it but Debian and what the
-# README asks for: python3, python3-venv, make and git.
+# The README's two commands, `make demo` and `make test`, on a machine with only Debian and the programs that the
+# README requires: python3, python3-venv, make and git.
 #
 #   scripts/fresh_machine.sh                     Debian 13, Python 3.13
 #   scripts/fresh_machine.sh --python 3.11       Debian 12, because Debian 13 packages no 3.11
@@ -10,8 +10,8 @@
 #
 # mmdebstrap builds a root file system once and keeps it in the cache. Each run works in a copy of it: a clone of this
 # checkout's HEAD with nothing beside it, an ordinary user, no locale, no variables but PATH, HOME and USER. pip gets
-# this machine's pip configuration, because only the machine knows its package index. /proc and /dev/shm are mounted in
-# a mount namespace of the run, and a process namespace ends every process with it: nothing stays behind.
+# this machine's pip configuration, because only the machine knows its package index. The run has a mount namespace with
+# /proc and /dev/shm, and a process namespace that ends all of its processes: nothing stays behind.
 #
 # QTS_CI_CACHE   cache directory, outside of the checkout (default /var/cache/qts-data-ci)
 set -euo pipefail
@@ -52,7 +52,7 @@ build_tree() {
   fail "mmdebstrap failed three times"
 }
 
-# --- What pip needs to reach the package index, taken over from this machine -----------------------------------------
+# --- Settings of this machine that pip needs to reach the package index ----------------------------------------------
 
 # Variables of pip, of proxies and of certificates.
 inherited_variables() {
@@ -63,7 +63,7 @@ inherited_variables() {
   done
 }
 
-# Configuration files that pip reads on this machine; each goes to the place where pip looks for it over there.
+# Configuration files that pip reads on this machine; each is copied to the place where pip looks for it there.
 copy_pip_configuration() {
   local file
   for file in "${XDG_CONFIG_HOME:-$HOME/.config}/pip/pip.conf" "$HOME/.pip/pip.conf"; do
@@ -77,8 +77,8 @@ copy_pip_configuration() {
   done
 }
 
-# Absolute paths that the configuration and the variables name: constraints, certificates, folders of wheels. The pages
-# of an index in a folder link to files beside it, so its parent is named.
+# Absolute paths in the configuration and the variables: constraints, certificates, folders of wheels. The pages of an
+# index in a folder link to files beside it, so the parent folder is included.
 named_paths() {
   {
     cat "$machine/home/$TESTER/.config/pip/pip.conf" "$machine/etc/pip.conf" "$machine/etc/xdg/pip/pip.conf" 2>/dev/null
@@ -130,8 +130,8 @@ run_commands() {
 
 machine='' child=''
 
-# unshare ignores other signals while it waits. With the first process of the namespace all others end, and its mounts
-# are gone.
+# unshare ignores other signals while it waits. When the first process of the namespace ends, all others end, and its
+# mounts disappear.
 clean_up() {
   if [[ -n $child ]] && kill -KILL "$child"; then wait "$child" || true; fi
   rm -rf --one-file-system "$machine"
@@ -150,7 +150,7 @@ run_machine() {
   if [[ -n $(git -C "$CHECKOUT" status --porcelain --untracked-files=no) ]]; then
     log "changes that are not committed are left out"
   fi
-  # By the transport, not by links: an object that the clone lacks must be missed.
+  # By the transport, not by links: a missing object must make the clone fail.
   git clone --quiet --no-local "$CHECKOUT" "$machine/home/$TESTER/qts_data"
   chroot "$machine" chown -R "$TESTER:$TESTER" "/home/$TESTER"
   # In the background, because bash acts on a signal only after its foreground command has ended.
@@ -195,7 +195,7 @@ main() {
   ((EUID == 0)) || fail "must run as root: it builds a root file system and changes into it"
   [[ $CACHE == /* ]] || fail "QTS_CI_CACHE must be an absolute path, not '$CACHE'"
   unshare --mount --pid --fork true 2>/dev/null || fail "this machine forbids mount and process namespaces"
-  # Readable by root only: the tree holds set-user-id programs that nobody keeps up to date.
+  # Readable by root only: the tree contains set-user-id programs without updates.
   install -d -m 0700 "$CACHE"
   tree=$CACHE/fresh-$suite
   exec 9>"$CACHE/fresh-$suite.lock"

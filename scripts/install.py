@@ -2,8 +2,8 @@
 
     python3 scripts/install.py DIRECTORY
 
-Needs nothing but Python. It prints each step, and every failure is one sentence; pip's own output is in install.log of
-the directory.
+Needs only Python. It prints each step, and every failure is one sentence. pip's own output is in install.log of the
+directory.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 
 LOCK = Path("requirements.lock")
 NEEDED_MB = 1_300
-"""Space of the installed packages, with some reserve for the largest that pip unpacks on the way."""
+"""Space of the installed packages, with some reserve for the largest package that pip unpacks."""
 
 _UNREACHABLE = (
     r"NewConnectionError|Failed to establish|Connection refused|name resolution|Max retries exceeded|timed out"
     r"|ProxyError|SSLError|Connection broken|RemoteDisconnected|Network is unreachable"
 )
-# The first pattern in pip's output names the cause. An index out of reach comes before a package that it lacks, because
+# The first pattern found in pip's output names the cause. An unreachable index comes before a missing package, because
 # pip ends with the same words in both cases.
 CAUSES = (
     (r"No space left on device|Disk quota exceeded", "the disk is full; {place} needs about {needed} MB"),
@@ -49,7 +49,7 @@ def cause(output: str, place: Path) -> str:
 
     Args:
         output: Everything that pip or venv printed.
-        place: Directory that was to be filled.
+        place: Directory of the environment.
     """
     for pattern, sentence in CAUSES:
         if found := re.search(pattern, output):
@@ -71,7 +71,7 @@ def fail(sentence: str) -> None:
 
 
 def works(directory: Path) -> bool:
-    """Whether the environment is whole and made by this version of Python."""
+    """Return whether the environment is complete and made by this version of Python."""
     check = f"import pip, sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
     try:
         run = subprocess.run([directory / "bin" / "python", "-c", check], check=False, capture_output=True)
@@ -81,7 +81,7 @@ def works(directory: Path) -> bool:
 
 
 def create(directory: Path) -> None:
-    """Make the environment anew where there is none, or one that does not work."""
+    """Make the environment if there is none, or if it does not work."""
     if works(directory):
         return
     if any(importlib.util.find_spec(name) is None for name in ("venv", "ensurepip")):
@@ -126,8 +126,8 @@ def pip(directory: Path, *arguments: str) -> None:
 def find_project_by_relative_path(directory: Path) -> None:
     """Write the path of this project relative to the environment.
 
-    Before version 3.13 Python reads this file in the locale's encoding, whatever PYTHONUTF8 says. A folder's name that
-    the locale cannot decode would keep Python from starting.
+    Before version 3.13 Python reads this file in the locale's encoding, even with PYTHONUTF8. A folder name that the
+    locale cannot decode would keep Python from starting.
     """
     [packages] = (directory.absolute() / "lib").glob("python3.*/site-packages")
     for file in packages.glob("*qts_data*.pth"):

@@ -20,5 +20,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    # The extension stays: it may serve other schemas of the database, and it takes their data with it.
+    # The extension stays: it may serve other schemas of the database, and dropping it drops their data.
     pass

@@ -4,8 +4,8 @@ Revision ID: 0005
 Revises: 0004
 Create Date: 2026-11-21
 
-Where the edition has no continuous aggregates, these are views with the same columns; plain PostgreSQL has no
-time_bucket either, and date_bin with TimescaleDB's origin (a Monday) is its equal.
+On an edition without continuous aggregates, these are views with the same columns. Plain PostgreSQL lacks time_bucket
+as well; date_bin with TimescaleDB's origin (a Monday) gives the same buckets.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ SELECT {bucket} AS hour, stage,
 
 
 def definitions(template: str, width: str, column: str) -> dict[str, str]:
-    """The SELECT with time_bucket, and its equal without."""
+    """Return the SELECT with time_bucket, and an equal one without it."""
     return {
         "select": template.format(bucket=f"time_bucket(INTERVAL '{width}', {column})"),
         "fallback_select": template.format(

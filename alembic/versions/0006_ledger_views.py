@@ -5,7 +5,7 @@ Revises: 0005
 Create Date: 2026-11-21
 
 Trading days are days in the zone of qts_trading_zone(); to change the zone, replace that function. Each entry has
-two legs, the trade in its currency and the fee in its own, so that no two currencies are ever added up.
+two legs, the trade in its currency and the fee in its own, so that different currencies are never added up.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ PERFORMANCE_SUMS = """,
 
 
 def create(name: str, keys: list[str], comment: str, *, performance: bool) -> None:
-    """One view with the comments of its columns."""
+    """Create one view with the comments of its columns."""
     columns = ", ".join(f"leg.{key}" for key in keys)
     sums = SUMS + (PERFORMANCE_SUMS if performance else "")
     op.execute(f"CREATE VIEW {name} AS SELECT {columns}, {sums} FROM {LEGS} GROUP BY {columns}")

@@ -4,8 +4,8 @@ Revision ID: 0007
 Revises: 0006
 Create Date: 2026-11-21
 
-For every aggregate: the start of a refresh plus one chunk of its source stays inside the source's retention,
-or a refresh would delete the bars of ticks that were dropped.
+For every aggregate, the start of a refresh plus one chunk of its source stays inside the source's retention. Otherwise
+a refresh would delete the bars of dropped ticks.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Privileges of qts_engine and qts_readonly, also on what comes later.
+"""Privileges of qts_engine and qts_readonly, also on later tables.
 
 Revision ID: 0008
 Revises: 0007
 Create Date: 2026-11-21
 
-Roles belong to the server, not to the database: they are made by `qts-data db roles`. Where they do not exist,
-nothing is granted, and a NOTICE says so.
+Roles belong to the server, not to the database: `qts-data db roles` creates them. If they do not exist, nothing is
+granted, and a NOTICE reports it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ BEGIN
 END
 $$"""
 
-# What each role may do: on tables and views, on sequences.
+# Rights of each role on tables and views, and on sequences.
 ROLES = {
     "qts_engine": ("SELECT, INSERT, UPDATE, DELETE", "USAGE, SELECT"),
     "qts_readonly": ("SELECT", "SELECT"),

@@ -4,7 +4,8 @@ Revision ID: 0009
 Revises: 0008
 Create Date: 2026-11-21
 
-New tables and triggers only: online. The privileges on the tables come by the default privileges of revision 0008.
+New tables and triggers only, so it runs online. The default privileges of revision 0008 grant the privileges on the
+tables.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Market data: ticks that are kept for ever, batches that are loaded, ticks of a day, gaps that are explained.
+"""Market data: ticks that are kept for ever, loaded batches, ticks of a day, explained gaps.
 
 Revision ID: 0010
 Revises: 0009
@@ -28,7 +28,7 @@ def text(name: str, comment: str, **options: object) -> sa.Column[object]:
     return sa.Column(name, sa.Text(), nullable=False, comment=comment, **options)
 
 
-# What is stored already, for databases that held ticks before these tables existed.
+# Counts the stored ticks, for databases that contained ticks before these tables existed.
 COUNT_STORED_TICKS = """
 INSERT INTO tick_days (relation, symbol, source, day, chunk, ticks, first_time, last_time)
 SELECT 'tick_data', t.symbol, t.source, CAST(t.time AT TIME ZONE 'UTC' AS date), c.relname,

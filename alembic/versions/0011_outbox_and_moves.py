@@ -1,10 +1,10 @@
-"""The outbox that feeds another data source, and the move away from one.
+"""The outbox for another data source, and the move away from one.
 
 Revision ID: 0011
 Revises: 0010
 Create Date: 2026-11-21
 
-New tables, and a trigger on t_ledger: CREATE TRIGGER waits for writers that are under way, and they for it.
+New tables, and a trigger on t_ledger: CREATE TRIGGER waits for running writers, and new writers wait for it.
 """
 
 from __future__ import annotations

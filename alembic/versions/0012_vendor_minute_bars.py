@@ -4,7 +4,7 @@ Revision ID: 0012
 Revises: 0011
 Create Date: 2026-11-21
 
-A new table only: online. The privileges on it come by the default privileges of revision 0008.
+A new table only, so it runs online. The default privileges of revision 0008 grant the privileges on it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def upgrade() -> None:
             name=op.f("ck_ohlcv_1m_vendor_low_open_close_high"),
         ),
         sa.CheckConstraint("volume >= 0", name=op.f("ck_ohlcv_1m_vendor_volume_not_negative")),
-        # Not date_trunc: what it makes of an instant depends on the session's time zone.
+        # Not date_trunc: its result depends on the session's time zone.
         sa.CheckConstraint("mod(EXTRACT(epoch FROM time), 60) = 0", name=op.f("ck_ohlcv_1m_vendor_time_on_a_minute")),
         sa.CheckConstraint("tick_count >= 0", name=op.f("ck_ohlcv_1m_vendor_tick_count_not_negative")),
         sa.PrimaryKeyConstraint("symbol", "time", "source", name=op.f("pk_ohlcv_1m_vendor")),

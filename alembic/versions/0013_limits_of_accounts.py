@@ -4,8 +4,8 @@ Revision ID: 0013
 Revises: 0012
 Create Date: 2026-11-29
 
-Limits that exist become the default of all accounts. New columns can be NULL or have a constant default: no table is
-rewritten. risk_configs is locked while its primary key is built anew; it is small. The way back drops the limits of
+Existing limits become the default of all accounts. New columns can be NULL or have a constant default, so no table is
+rewritten. risk_configs is locked while its primary key is rebuilt; it is small. The downgrade drops the limits of
 single accounts, and keeps the defaults.
 """
 

@@ -4,8 +4,8 @@ Revision ID: 0015
 Revises: 0014
 Create Date: 2026-11-29
 
-The table is filled from the ledger, which is read once. Where a broker's fills have several scopes, the newest one
-counts. The way back drops the table; the stored ids hold their scopes as before.
+The table is filled from the ledger, which is read once. If a broker's fills have several scopes, the newest one
+counts. The downgrade drops the table; the stored ids contain their scopes as before.
 """
 
 from __future__ import annotations

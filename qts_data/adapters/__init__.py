@@ -1,4 +1,4 @@
-"""Data sources behind one interface, and the way from one to another."""
+"""Data sources behind one interface: database, Google Sheets, memory, and the hybrid of two."""
 
 from qts_data.adapters.hybrid import HybridAdapter
 from qts_data.adapters.memory import InMemoryAdapter

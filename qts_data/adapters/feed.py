@@ -1,4 +1,4 @@
-"""Who is fed from the outbox, and how that stands."""
+"""The outbox of one destination, as an application uses it: switch it on and off, retry messages, read its status."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Feed"]
 
 
 class Feed:
-    """One destination of the outbox, each call in a transaction of its own.
+    """One destination of the outbox; each call runs in its own transaction.
 
     Args:
-        database: The database that feeds.
-        destination: Name of the data source.
+        database: The database that writes the outbox.
+        destination: Name of the data source that receives the messages.
     """
 
     def __init__(self, database: Database, destination: str = "sheets") -> None:
@@ -32,21 +32,21 @@ class Feed:
             await uow.outbox(self.destination).feed(until=until)
 
     async def starve(self) -> None:
-        """Put nothing more into it; what waits stays."""
+        """Stop putting new fills into the outbox; pending messages stay."""
         async with self._database.transaction() as uow:
             await uow.outbox(self.destination).starve()
 
     async def revive(self) -> int:
-        """Try what is dead or was refused once more, now; returns how many."""
+        """Retry dead and refused messages now; return their number."""
         async with self._database.transaction() as uow:
             return await uow.outbox(self.destination).revive()
 
     async def is_fed(self) -> bool:
-        """Whether new fills are put into the outbox for it."""
+        """Return whether new fills are put into the outbox for this destination."""
         async with self._database.reader() as reader:
             return await Outbox(reader.connection, self.destination).is_fed()
 
     async def status(self) -> OutboxStatus:
-        """How the destination stands."""
+        """Return pending and dead messages and the lag of this destination."""
         async with self._database.reader() as reader:
             return await Outbox(reader.connection, self.destination).status()

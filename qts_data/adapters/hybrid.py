@@ -1,4 +1,4 @@
-"""Two data sources at once: the database decides, the other one is told."""
+"""Two data sources at once: the database decides, an outbox carries its writes to the other source."""
 
 from __future__ import annotations
 
@@ -25,20 +25,23 @@ __all__ = ["HybridAdapter"]
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _TRUSTED_SECONDS: Final = 5.0
-"""How long it is taken for granted that the outbox is fed."""
+"""How long the adapter relies on its last check that the outbox is enabled."""
 
 
 class HybridAdapter(DataSourceAdapter):
-    """Writes go to the database, which puts them into its outbox in the same transaction; a worker delivers them.
+    """Writes to the database and, through its outbox, to a second source.
 
-    So the other source can be slow or gone, and no trade notices. Reads are the database's. When it does not answer,
-    bars and the ledger are read from the other source, and say so (`Fetched.fallback`); positions only where the caller
-    asks for it, for an order must not depend on a copy that may be behind.
+    The database puts each write into its outbox in the same transaction, and a worker delivers it. A slow or
+    unreachable second source therefore delays no trade.
+
+    Reads come from the database. If it does not answer, bars and the ledger are read from the second source, and
+    `Fetched.fallback` is set. Positions are read from there only where the caller asks for it: an order must
+    not depend on a copy that may be behind.
 
     Args:
-        primary: The database; what it holds open for fills is closed with the adapter, the `Database` is not.
-        secondary: The other source; closed with the adapter.
-        destination: Its name in the outbox.
+        primary: The database. `close` closes the adapter's writer of fills, not the `Database` itself.
+        secondary: The other source; `close` closes it, too.
+        destination: Name of the other source in the outbox.
     """
 
     name = "hybrid"
@@ -52,7 +55,7 @@ class HybridAdapter(DataSourceAdapter):
         self._fed_at = -math.inf
 
     async def close(self) -> None:
-        """Book what waits, and let go of both; the `Database` is its owner's."""
+        """Book the waiting fills and close both adapters; the owner of the `Database` closes that one."""
         try:
             await self.primary.close()
         finally:
@@ -62,8 +65,8 @@ class HybridAdapter(DataSourceAdapter):
         """See `DataSourceAdapter`.
 
         Args:
-            account: Only this account's.
-            allow_fallback: Read the other source if the database does not answer.
+            account: Only this account; None for all accounts.
+            allow_fallback: Read the second source if the database does not answer.
         """
 
         async def here() -> Fetched[Position]:
@@ -75,7 +78,7 @@ class HybridAdapter(DataSourceAdapter):
         return await self._read(here, there if allow_fallback else None)
 
     async def fetch_position(self, symbol: str, account: str = "main") -> Position | None:
-        """See `DataSourceAdapter`; from the database only."""
+        """See `DataSourceAdapter`; reads the database only."""
         return await self.primary.fetch_position(symbol, account)
 
     async def update_position(self, position: Position) -> Position:
@@ -90,7 +93,7 @@ class HybridAdapter(DataSourceAdapter):
         return await self.primary.database.run(work)
 
     async def append_ledger(self, entry: LedgerEntry) -> BookedFill:
-        """See `DataSourceAdapter`; the ledger's own trigger puts the fill into the outbox."""
+        """See `DataSourceAdapter`; a trigger of the ledger puts the fill into the outbox."""
         await self._require_fed()
         return await self.primary.append_ledger(entry)
 
@@ -125,11 +128,11 @@ class HybridAdapter(DataSourceAdapter):
         return await self._read(here, there)
 
     async def fetch_tick_data(self, symbol: str, start: dt.datetime, end: dt.datetime) -> Fetched[TickData]:
-        """See `DataSourceAdapter`; from the database only."""
+        """See `DataSourceAdapter`; reads the database only."""
         return await self.primary.fetch_tick_data(symbol, start, end)
 
     async def health_check(self) -> HealthStatus:
-        """The database's health; the other source and the outbox are in the detail."""
+        """Return the health of the database; the detail names the second source and the outbox as well."""
         own = await self.primary.health_check()
         other = await self.secondary.health_check()
         try:
@@ -147,7 +150,7 @@ class HybridAdapter(DataSourceAdapter):
         )
 
     async def _require_fed(self) -> None:
-        """Refuse to book what the other source would never hear of."""
+        """Refuse to book while the outbox does not carry new fills to the second source."""
         now = time.monotonic()
         if now - self._fed_at < _TRUSTED_SECONDS:
             return

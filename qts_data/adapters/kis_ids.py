@@ -1,8 +1,8 @@
-"""Execution ids for Korea Investment & Securities (KIS), whose notices of fills carry an order number and no other id.
+"""Execution ids for Korea Investment & Securities (KIS), whose fill notices carry only an order number.
 
-An id is made from the day, the branch, the order number and the quantity filled so far: an order filled by 3, 7 and 3
+An id consists of the day, the branch, the order number and the quantity filled so far. An order filled by 3, 7 and 3
 shares has the ids `20261120/06010/0000117057/3`, `.../10` and `.../13`. A second entry `/13` is a duplicate, in this
-process or after a restart. A notice that comes twice cannot be told from a second equal fill: the daily total tells it.
+process or after a restart. A notice that comes twice looks like a second equal fill; the daily total shows which it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SEOUL: Final = ZoneInfo("Asia/Seoul")
 
 @dataclass(frozen=True, slots=True)
 class KisOrder:
-    """An order as KIS names it; order numbers begin anew each day, in each branch.
+    """An order as KIS names it; order numbers start again each day, in each branch.
 
     Attributes:
         day: Day of the order in Seoul.
@@ -41,7 +41,7 @@ class KisOrder:
         number: `ODNO`, such as `0000117057`.
 
     Raises:
-        InvalidRecord: A name is empty, or holds a slash.
+        InvalidRecord: `branch` or `number` is empty or contains a slash, or `day` is not a date.
     """
 
     day: dt.date
@@ -49,7 +49,7 @@ class KisOrder:
     number: str
 
     def __post_init__(self) -> None:
-        """Refuse names of which two orders could make one id."""
+        """Refuse names from which two orders could get the same id."""
         if isinstance(self.day, dt.datetime) or not isinstance(self.day, dt.date):
             raise InvalidRecord(field="day", reason=f"must be a date, is {type(self.day).__name__}")
         for name in ("branch", "number"):
@@ -62,17 +62,17 @@ class KisOrder:
         """Return the id of the fill that brought the order to this quantity.
 
         Args:
-            cumulative: Quantity filled so far, this fill and reversed ones included.
+            cumulative: Quantity filled so far, including this fill and reversed ones.
 
         Raises:
-            InvalidRecord: It is not above zero.
+            InvalidRecord: `cumulative` is not above zero.
         """
         quantity = Decimal(cumulative)
         check_positive("cumulative", quantity)
         return f"{self._prefix}{_plain(quantity)}"
 
     def cumulative_of(self, execution_id: str | None) -> Decimal | None:
-        """Read the quantity back from an id of this order; None for any other id."""
+        """Return the quantity in an id of this order; None for any other id."""
         if execution_id is None or not execution_id.startswith(self._prefix):
             return None
         rest = execution_id.removeprefix(self._prefix)
@@ -89,12 +89,12 @@ class KisOrder:
 
 @dataclass(frozen=True, slots=True)
 class KisFill:
-    """A part of an order that is to be booked.
+    """One fill of an order, to be booked.
 
     Attributes:
-        execution_id: Its id.
-        qty: Its quantity.
-        price: Its price; after lost notices the average of what they had said, rounded to 8 places.
+        execution_id: Id of the fill.
+        qty: Quantity of the fill.
+        price: Price of the fill. After lost notices it is their average price, rounded to 8 places.
     """
 
     execution_id: str
@@ -105,16 +105,16 @@ class KisFill:
 class KisFills:
     """Turns notices and daily totals of one order into fills with ids.
 
-    The ledger is the state: `load` reads the booked fills, so a restart loses nothing. Book the fill that a method
-    returns before the next call for the same order.
+    All state comes from the ledger: `load` reads the booked fills, so a restart loses nothing. Book each returned fill
+    before the next call for the same order.
 
     Args:
         order: The order.
-        booked: Entries of the ledger, of this order or others, in the order of booking. A `BookedEntry` tells which
-            fill it reverses or corrects; a `LedgerEntry` counts as a fill.
+        booked: Entries of the ledger, of this order or others, in the order of booking. A `BookedEntry` names the fill
+            that it reverses or corrects; a `LedgerEntry` counts as a fill.
 
     Attributes:
-        cumulative: Quantity filled so far, as far as it is known here, without reversed fills.
+        cumulative: Quantity filled so far, as far as this object knows, without reversed fills.
 
     Raises:
         InvalidRecord: The fills of the order do not add up to the quantity in the last id.
@@ -129,8 +129,8 @@ class KisFills:
         self._noticed_at: dt.datetime | None = None
         total = _ZERO
         known: set[int] = set()
-        for one in booked:
-            entry, row = (one, None) if isinstance(one, LedgerEntry) else (one.entry, one)
+        for item in booked:
+            entry, row = (item, None) if isinstance(item, LedgerEntry) else (item.entry, item)
             reached = order.cumulative_of(entry.execution_id)
             if row is not None and row.reverses_id in known:
                 self._add(_exact.minus(entry.qty), entry.price)
@@ -156,8 +156,8 @@ class KisFills:
         Args:
             ledger: `reader.ledger` or `uow.ledger`.
             order: The order.
-            symbol: Its instrument.
-            account: Its account.
+            symbol: Instrument of the order.
+            account: Account of the order.
         """
         midnight = dt.datetime.combine(order.day, dt.time(), _SEOUL).astimezone(dt.UTC)
         # A bust may come on any later day.
@@ -173,12 +173,12 @@ class KisFills:
             at: `STCK_CNTG_HOUR`, its time.
 
         Returns:
-            The fill to book; None for a notice of the second of the last total, or of an earlier one: that total
-            contains it, or the next one will.
+            The fill to book. None if the notice is of the same second as the last total, or of an earlier one: that
+            total contains the fill, or the next total will.
 
         Raises:
             InvalidRecord: A number or the time is wrong.
-            ConfigurationError: Fills were loaded, and `total` was not called: nothing tells which notices were missed.
+            ConfigurationError: Fills were loaded and `total` was not called yet, so missed notices are unknown.
         """
         check_positive("qty", qty)
         check_price("price", price)
@@ -199,12 +199,13 @@ class KisFills:
             at: When the query was sent.
 
         Returns:
-            One fill for all that no notice had said; None if nothing is missing, or the answer is older than a notice.
+            One fill for everything that the notices did not report. None if nothing is missing, or the answer is older
+            than a notice.
 
         Raises:
-            InvalidRecord: A number or the time is wrong, or the missing part would have a price below zero. Or the
-                query was sent in a later second than the last fill, and its quantity is below the known one: a notice
-                came twice, or a fill was reversed. `notice` refuses until a total fits.
+            InvalidRecord: A number or the time is wrong, or the missing part would have a price below zero. Also raised
+                if the query was sent in a later second than the last fill and its quantity is below the known one: a
+                notice came twice, or a fill was reversed. Until a total fits, `notice` raises `ConfigurationError`.
         """
         check_amount("amount", amount)
         check_price("qty", qty)
@@ -224,7 +225,7 @@ class KisFills:
 
     def _require_older(self, qty: Decimal, asked_at: dt.datetime) -> None:
         """Refuse a quantity below the known one, unless the last fill may have come after the query was sent."""
-        # Notices are stamped with whole seconds.
+        # Notices carry whole seconds.
         if self._noticed_at is None or asked_at.replace(microsecond=0) > self._noticed_at:
             self._needs_total = True
             raise InvalidRecord(
@@ -245,6 +246,6 @@ class KisFills:
 
 
 def _plain(value: Decimal) -> str:
-    """The same text for 10 and for 10.00000000."""
+    """Return the same text for 10 and for 10.00000000."""
     text = f"{value:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

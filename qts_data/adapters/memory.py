@@ -25,10 +25,10 @@ __all__ = ["InMemoryAdapter"]
 
 
 class InMemoryAdapter(DataSourceAdapter):
-    """Holds everything in dictionaries, and forgets it at the end; for one event loop.
+    """Keeps everything in dictionaries until the object is gone; use it in one event loop.
 
     Args:
-        identity: By which rules a fill is known again.
+        identity: Rules that recognise a redelivered fill.
     """
 
     name = "memory"
@@ -43,11 +43,11 @@ class InMemoryAdapter(DataSourceAdapter):
         self._bars: dict[BarInterval, dict[tuple[str, dt.datetime], OHLCV]] = {}
 
     def add_ticks(self, ticks: Iterable[TickData]) -> None:
-        """Hold ticks, too."""
+        """Add ticks."""
         self._ticks = sorted([*self._ticks, *ticks], key=lambda tick: tick.time)
 
     def add_bars(self, interval: BarInterval, bars: Iterable[OHLCV]) -> None:
-        """Hold bars, too; a bar of the same symbol and time is replaced."""
+        """Add bars; a new bar replaces the bar of the same symbol and time."""
         self._bars.setdefault(interval, {}).update({(bar.symbol, bar.time): bar for bar in bars})
 
     async def fetch_positions(self, account: str | None = None) -> Fetched[Position]:

@@ -1,4 +1,4 @@
-"""What an engine asks of a data source, whichever it is."""
+"""The interface between an engine and its data source."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _T = TypeVar("_T")
 
 
 class Fetched(list[_T], Generic[_T]):
-    """What was read, and from where.
+    """A list of records with the name of its source.
 
     Attributes:
         source: Name of the adapter that answered.
-        fallback: Whether it stood in for another one, and may be behind it.
+        fallback: Whether the adapter answered in place of another one, and may be behind it.
     """
 
     def __init__(self, items: Iterable[_T] = (), *, source: str, fallback: bool = False) -> None:
@@ -34,49 +34,49 @@ class Fetched(list[_T], Generic[_T]):
 class DataSourceAdapter(ABC):
     """A data source.
 
-    All of them follow the same rules, which one suite of tests holds: a fill is booked once for each (broker, account,
-    execution id), the position moves with it by average cost, and nothing else changes a quantity.
+    One suite of tests holds all adapters to the same rules. A fill is booked once for each (broker, account, execution
+    id). The position moves with the fill by average cost. Nothing else changes a quantity.
 
     Attributes:
-        name: For messages.
+        name: Name of the adapter in messages.
     """
 
     name: str
 
     @abstractmethod
     async def fetch_positions(self, account: str | None = None) -> Fetched[Position]:
-        """Positions in order of account and symbol, closed ones too.
+        """Return positions ordered by account and symbol, closed ones included.
 
         Args:
-            account: Only this account's.
+            account: Only this account; None for all accounts.
         """
 
     @abstractmethod
     async def fetch_position(self, symbol: str, account: str = "main") -> Position | None:
-        """The position of an account in a symbol; None if it never traded it."""
+        """Return the position of an account in a symbol; None if the account never traded the symbol."""
 
     @abstractmethod
     async def update_position(self, position: Position) -> Position:
-        """Value a position: `mark_price`, `marked_at` and `exposure_pct` are taken, what follows from them is computed.
+        """Value a position by `mark_price`, `marked_at` and `exposure_pct`; the other figures are computed from these.
 
-        A price older than the one it is valued at changes nothing.
+        A price older than the stored valuation changes nothing.
 
         Returns:
             The position as it is stored now.
 
         Raises:
             NotFound: The account never traded the symbol.
-            StaleWrite: Quantity, cost or realized profit are not the stored ones; only fills change these.
-            InvalidRecord: There is no `mark_price` with its `marked_at`, or it cannot be stored.
+            StaleWrite: Quantity, cost or realized profit differ from the stored ones; only fills change these.
+            InvalidRecord: `mark_price` or its `marked_at` is missing, or a figure cannot be stored.
         """
 
     @abstractmethod
     async def append_ledger(self, entry: LedgerEntry) -> BookedFill:
-        """Book a fill, once; the same fill again changes nothing and says so.
+        """Book a fill once; a redelivery writes nothing, and the result has `duplicate` set.
 
         Raises:
-            LedgerConflict: Something else is booked under this execution id.
-            InvalidRecord: The fill does not go with its position.
+            LedgerConflict: A different fill is booked under this execution id.
+            InvalidRecord: The fill does not fit its position.
             OutcomeUnknown: The connection was lost on the way; send the fill again.
             SourceUnavailable: The source does not answer; send the fill again.
         """
@@ -89,13 +89,13 @@ class DataSourceAdapter(ABC):
         end: dt.datetime | None = None,
         limit: int = 1000,
     ) -> Fetched[LedgerEntry]:
-        """Fills in the order of booking.
+        """Return fills in the order of booking.
 
         Args:
-            symbol: Only this instrument's.
+            symbol: Only this instrument; None for all.
             start: Only fills at this instant or later.
             end: Only fills before this instant.
-            limit: At most so many, the first ones.
+            limit: Largest number of fills; the first ones are returned.
 
         Raises:
             InvalidRecord: `start` or `end` has no time zone.
@@ -105,7 +105,7 @@ class DataSourceAdapter(ABC):
     async def fetch_ohlcv(
         self, symbol: str, start: dt.datetime, end: dt.datetime, interval: BarInterval
     ) -> Fetched[OHLCV]:
-        """Bars that begin in [start, end), in order of time; `1d` are the official bars of trading days.
+        """Return the bars that begin in [start, end), in order of time; `1d` are the official bars of trading days.
 
         Raises:
             NotSupported: The source has no bars of this length.
@@ -114,7 +114,7 @@ class DataSourceAdapter(ABC):
 
     @abstractmethod
     async def fetch_tick_data(self, symbol: str, start: dt.datetime, end: dt.datetime) -> Fetched[TickData]:
-        """Ticks in [start, end), in order of time.
+        """Return the ticks in [start, end), in order of time.
 
         Raises:
             NotSupported: The source has no ticks.
@@ -123,10 +123,10 @@ class DataSourceAdapter(ABC):
 
     @abstractmethod
     async def health_check(self) -> HealthStatus:
-        """Whether the source can be used; never raises."""
+        """Return whether the source can be used; never raises."""
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         return
 
     async def __aenter__(self) -> Self:

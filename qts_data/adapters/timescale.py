@@ -21,10 +21,10 @@ _PAGE: Final = 5_000
 
 
 class TimescaleDBAdapter(DataSourceAdapter):
-    """Asks and writes by the repositories.
+    """Reads and writes through the repositories.
 
-    Fills go through a `FillWriter`, which is opened with the first one: fills that come at the same time share a
-    transaction, and a lone one takes a single round trip.
+    Fills go through a `FillWriter`, which the first fill opens. Fills that come at the same time share a transaction; a
+    lone fill takes a single round trip.
 
     Args:
         database: The database; it stays open when the adapter closes.
@@ -42,7 +42,7 @@ class TimescaleDBAdapter(DataSourceAdapter):
         return self._database
 
     async def close(self) -> None:
-        """Book what waits."""
+        """Book the waiting fills."""
         writer, self._writer = self._writer, None
         if writer is not None:
             await writer.close()
@@ -70,7 +70,7 @@ class TimescaleDBAdapter(DataSourceAdapter):
 
     @staticmethod
     async def update_position_in(uow: UnitOfWork, position: Position) -> Position:
-        """The same in a transaction of the caller's."""
+        """Value a position as `update_position` does, in the caller's transaction."""
         held = await uow.positions.get_position(position.symbol, position.account)
         check_valuation(held, position)
         assert position.mark_price is not None  # noqa: S101 - checked

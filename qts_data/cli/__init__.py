@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run; an error of ours is one sentence on stderr and exit code 1, never a traceback."""
+    """Run the command line; an error of ours becomes one sentence on stderr and exit code 1, without traceback."""
     prepare_streams()
     try:
         app(prog_name="qts-data")

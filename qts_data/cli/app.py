@@ -1,4 +1,4 @@
-"""The commands."""
+"""The root command and its groups."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ app = typer.Typer(
     "development server.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    # Help texts hold [columns] and [defaults], which markup would leave out.
+    # Help texts contain [columns] and [defaults], which markup would leave out.
     rich_markup_mode=None,
 )
 app.add_typer(book.app, name="book")
@@ -55,7 +55,7 @@ def _configure(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
-    # A command that needs the settings names the wrong ones itself.
+    # A command that needs the settings reports wrong ones itself.
     with contextlib.suppress(ConfigurationError):
         allow_any_time(load_settings().allow_implausible_times)
 
@@ -66,7 +66,7 @@ def status(
         bool, typer.Option("--all", help="List what this edition replaces or leaves out, feature by feature.")
     ] = False,
 ) -> None:
-    """Edition, revision, what is active and what is degraded. Exit code 1 if the schema is not up to date."""
+    """Print edition, revision, and active and degraded features. Exit code 1 if the schema is not up to date."""
     settings = load_settings()
     found = read_status(settings)
     print_status(found, settings.trading_time_zone, every=every)
@@ -85,6 +85,6 @@ def demo(
     ] = None,
     keep: Annotated[bool, typer.Option(help="Leave the server running at the end.")] = True,
 ) -> None:
-    """Start a server, migrate, load a day of ticks, show the bars."""
+    """Start a server, migrate, load a day of ticks, print the bars."""
     run_demo(directory or Path(".qts") / "demo", keep=keep)
     console.print()

@@ -1,6 +1,6 @@
-"""`qts-data book`: what is held, and the proof that it follows from the ledger.
+"""`qts-data book`: positions, and the proof that they follow from the ledger.
 
-Exit codes: 0 the book is right, 1 it is not, 2 could not tell.
+Exit codes: 0 the book is right, 1 it is not, 2 the check failed.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Positions and the ledger that makes them. Exit code 0: right. 1: not right, or nothing there. 2: could not "
-    "tell.",
+    help="Positions and their ledger. Exit code 0: right. 1: not right, or nothing found. 2: the check failed.",
     no_args_is_help=True,
 )
 
@@ -44,7 +43,7 @@ _T = TypeVar("_T")
 By = StrEnum("By", {"timestamp": "timestamp", "recorded_at": "recorded_at"})
 _TRADED = By("timestamp")
 
-AsJson = Annotated[bool, typer.Option("--json", help="For machines; numbers are strings with every digit.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; numbers are strings with every digit.")]
 
 
 @app.command()
@@ -52,18 +51,18 @@ def show(
     symbol: Annotated[str | None, typer.Argument(help="Only this instrument, and its last entries.")] = None,
     account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
     market: Annotated[str | None, typer.Option(help="Only this market.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="Only what this strategy has traded.")] = None,
-    closed: Annotated[bool, typer.Option(help="Positions of quantity 0, too.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Most rows to print.")] = 100,
+    strategy: Annotated[str | None, typer.Option(help="Only positions traded by this strategy.")] = None,
+    closed: Annotated[bool, typer.Option(help="Include positions of quantity 0.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of rows.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Print positions as they are stored; with a symbol, its last ledger entries, too."""
+    """Print positions as they are stored; with --symbol, its last ledger entries, too."""
     with _two_if_unknown():
         positions, entries = _run(_read(symbol, account, market, strategy, closed or symbol is not None, limit))
     if as_json:
-        found: dict[str, Any] = {"positions": [_plain(one) for one in positions]}
+        found: dict[str, Any] = {"positions": [_plain(item) for item in positions]}
         if symbol is not None:
-            found["entries"] = [_plain(one) for one in entries]
+            found["entries"] = [_plain(item) for item in entries]
         print_json(found)
     else:
         _print_positions(positions)
@@ -76,7 +75,7 @@ def show(
 
 @app.command()
 def verify(as_json: AsJson = False) -> None:
-    """Fold the whole ledger and compare every entry and every position with it, to the last digit."""
+    """Recompute the book from the whole ledger and compare every entry and position with it, to the last digit."""
     with _two_if_unknown():
         found = _run(_verify())
     if as_json:
@@ -98,37 +97,37 @@ def rebuild(
         ),
     ] = None,
     by: Annotated[
-        By, typer.Option(help="timestamp: what had been traded by then; recorded_at: what the book knew then.")
+        By, typer.Option(help="timestamp: fills traded by then; recorded_at: fills booked by then.")
     ] = _TRADED,
     account: Annotated[str | None, typer.Option(help="Only this account.")] = None,
-    write: Annotated[bool, typer.Option("--write", help="Write the positions of now where they differ.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write the present positions where they differ.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the book as the ledger makes it, now or at any past instant; or put damaged positions right.
+    """Print the book as the ledger makes it, now or at any past instant; or correct damaged positions.
 
-    With --write, exit code 1 says that ledger entries are wrong as well: those are never changed.
+    With --write, exit code 1 means that ledger entries are wrong as well: those are never changed.
     """
     if write and (as_of is not None or account is not None):
-        raise typer.BadParameter("--write puts all positions of now right; leave out --as-of and --account")
+        raise typer.BadParameter("--write corrects all present positions; leave out --as-of and --account")
     with _two_if_unknown():
         instant = None if as_of is None else _instant(as_of)
         if write:
             wrong = _run(_restore())
-            rest = [one for one in wrong if one.ledger_id is not None]
+            rest = [item for item in wrong if item.ledger_id is not None]
             if as_json:
-                print_json({"was_wrong": [_plain(one) for one in wrong], "right": not rest})
+                print_json({"was_wrong": [_plain(item) for item in wrong], "right": not rest})
             else:
                 _print_mismatches(wrong)
-                restored = {(one.account, one.symbol) for one in wrong if one.ledger_id is None}
-                console.print(f"{len(restored):,} positions put right")
+                restored = {(item.account, item.symbol) for item in wrong if item.ledger_id is None}
+                console.print(f"{len(restored):,} positions corrected")
             raise typer.Exit(1 if rest else 0)
-        positions = [one for one in _run(_rebuild(instant, by.value)) if account in {None, one.account}]
+        positions = [item for item in _run(_rebuild(instant, by.value)) if account in {None, item.account}]
     if as_json:
         print_json(
             {"as_of": None if instant is None else instant.isoformat(), "positions": list(map(_plain, positions))}
         )
     else:
-        _print_positions([one for one in positions if one.qty])
+        _print_positions([item for item in positions if item.qty])
 
 
 async def _read(
@@ -140,13 +139,13 @@ async def _read(
         )
         if symbol is None:
             return positions, []
-        # An account has a symbol in one market: entries of the positions are those of the market.
-        accounts = [account] if market is None else [one.account for one in positions]
+        # An account has a symbol in one market only: the entries of its positions belong to that market.
+        accounts = [account] if market is None else [item.account for item in positions]
         entries = [
             entry
-            for one in accounts
+            for item in accounts
             for entry in await reader.ledger.list_entries(
-                account=one, symbol=symbol, strategy_tag=strategy, newest_first=True, limit=limit
+                account=item, symbol=symbol, strategy_tag=strategy, newest_first=True, limit=limit
             )
         ]
         return positions, sorted(entries, key=lambda booked: booked.id, reverse=True)[:limit]
@@ -185,14 +184,14 @@ def _instant(text: str) -> dt.datetime:
         return _end_of_day(text, zone) or _moment(text, zone)
     except ValueError as error:
         raise InvalidRecord(
-            field="--as-of", reason=f"{text!r} is no date and no time such as 2026-11-20T15:30"
+            field="--as-of", reason=f"{text!r} is neither a date nor a time such as 2026-11-20T15:30"
         ) from error
     except OverflowError as error:
         raise InvalidRecord(field="--as-of", reason=f"{text!r} is outside the years 1 to 9999 in UTC") from error
 
 
 def _end_of_day(text: str, zone: zoneinfo.ZoneInfo) -> dt.datetime | None:
-    """The last microsecond of a day; None if the text is no date alone."""
+    """Return the last microsecond of a day; None if the text contains more than a date."""
     try:
         day = dt.date.fromisoformat(text)
     except ValueError:
@@ -214,7 +213,7 @@ def _plain(record: Position | BookedEntry | Mismatch | Verification) -> dict[str
 def _json_value(value: object) -> str:
     if isinstance(value, dt.datetime):
         return value.isoformat()
-    # str() would write nothing to eight places as 0E-8.
+    # str() would write zero with eight places as 0E-8.
     return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
@@ -228,9 +227,11 @@ def _print_positions(positions: Sequence[Position]) -> None:
     table = Table(
         ("account", "symbol", "market"), ("qty", "avg price", "cost", "realized", "unrealized", "currency", "entry")
     )
-    for one in positions:
-        figures = (one.qty, one.avg_price, one.cost_basis, one.realized_pnl, one.unrealized_pnl)
-        table.add((one.account, one.symbol, one.market, *map(_number, figures), one.currency, str(one.last_ledger_id)))
+    for item in positions:
+        figures = (item.qty, item.avg_price, item.cost_basis, item.realized_pnl, item.unrealized_pnl)
+        table.add(
+            (item.account, item.symbol, item.market, *map(_number, figures), item.currency, str(item.last_ledger_id))
+        )
     table.print()
 
 
@@ -240,7 +241,7 @@ def _print_entries(entries: Sequence[BookedEntry]) -> None:
     table = Table(("time", "broker", "execution id", "side"), ("qty", "price", "fee", "realized", "qty after", "entry"))
     for booked in reversed(entries):
         entry = booked.entry
-        takes_back = "" if booked.reverses_id is None else f" (takes back {booked.reverses_id})"
+        takes_back = "" if booked.reverses_id is None else f" (reverses {booked.reverses_id})"
         figures = (entry.qty, entry.price, entry.fee, booked.realized_pnl, booked.position_qty)
         time = f"{entry.timestamp.astimezone(zone):%Y-%m-%d %H:%M:%S}"
         said = (time, entry.broker, entry.stored_execution_id, entry.side + takes_back)
@@ -252,7 +253,7 @@ def _print_mismatches(mismatches: Sequence[Mismatch]) -> None:
     if not mismatches:
         return
     table = Table(("account", "symbol", "where", "field"), ("stored", "computed"))
-    for one in mismatches:
-        where = "position" if one.ledger_id is None else f"entry {one.ledger_id}"
-        table.add((one.account, one.symbol, where, one.field, one.stored, one.computed))
+    for item in mismatches:
+        where = "position" if item.ledger_id is None else f"entry {item.ledger_id}"
+        table.add((item.account, item.symbol, where, item.field, item.stored, item.computed))
     table.print()

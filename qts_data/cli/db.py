@@ -26,10 +26,10 @@ app = typer.Typer(help="The schema and the roles.", no_args_is_help=True)
 def upgrade(
     revision: Annotated[str, typer.Argument(help="Revision to migrate to.")] = "head",
     without_timescaledb: Annotated[
-        bool, typer.Option(help="Stay plain PostgreSQL on a server that offers TimescaleDB.")
+        bool, typer.Option(help="Use plain PostgreSQL, even if the server offers TimescaleDB.")
     ] = False,
 ) -> None:
-    """Migrate the database up; waits while another process migrates it."""
+    """Migrate the database up; wait while another process migrates it."""
     settings = load_settings()
     migrations.upgrade(bootstrap.database_url(settings), revision, timescaledb_off=without_timescaledb)
     _print_revision()
@@ -39,10 +39,10 @@ def upgrade(
 def downgrade(
     revision: Annotated[str, typer.Argument(help="Revision to go back to, or base.")],
     allow_data_loss: Annotated[
-        bool, typer.Option(help="Drop aggregates, too, that hold history which their source no longer has.")
+        bool, typer.Option(help="Also drop aggregates with history that their source has lost.")
     ] = False,
 ) -> None:
-    """Migrate the database down. What the later revisions created is dropped, with its data."""
+    """Migrate the database down. The objects of the later revisions are dropped, with their data."""
     settings = load_settings()
     migrations.downgrade(bootstrap.database_url(settings), revision, allow_data_loss=allow_data_loss)
     _print_revision()
@@ -51,19 +51,19 @@ def downgrade(
 @app.command()
 def adopt(
     allow_data_loss: Annotated[
-        bool, typer.Option(help="Add a retention policy, too, that will drop what is there.")
+        bool, typer.Option(help="Also add a retention policy that will drop existing rows.")
     ] = False,
 ) -> None:
-    """Use what the server can do by now: after Apache became Community, or TimescaleDB was installed.
+    """Use all features of the server: after Apache became Community, or TimescaleDB was installed.
 
     Tables become hypertables with their rows, views become continuous aggregates, policies are added. Tables are locked
-    while their rows move. Bars that were materialized before they were over are withdrawn, and computed again.
+    while their rows move. Bars that were materialized before their interval ended are withdrawn, and computed again.
     """
     done = schema.adopt(load_settings(), allow_data_loss=allow_data_loss)
     for function, name in done:
         console.print(f"{function:28} {name}")
     if not done:
-        console.print("nothing to do: the database has all that its server can do")
+        console.print("nothing to do: the database uses all features of its server")
 
 
 @app.command()
@@ -79,7 +79,7 @@ def check(
 ) -> None:
     """Compare the live catalog with the code: tables, views, hypertables, aggregates, policies.
 
-    Exit code 0: as declared. 1: it differs. 2: could not tell.
+    Exit code 0: as declared. 1: it differs. 2: the comparison failed.
     """
     try:
         report = schema.check(load_settings())
@@ -117,10 +117,10 @@ def _print_revision() -> bool:
 def roles(
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL for an administrator instead.")] = False,
 ) -> None:
-    """Make qts_owner, qts_engine and qts_readonly, and their rights in this database; harmless to repeat.
+    """Create qts_owner, qts_engine and qts_readonly, and their rights in this database; harmless to repeat.
 
-    Passwords come from QTS_OWNER_PASSWORD, QTS_ENGINE_PASSWORD and QTS_READONLY_PASSWORD; a role without one
-    can log in only by other means.
+    Passwords come from QTS_OWNER_PASSWORD, QTS_ENGINE_PASSWORD and QTS_READONLY_PASSWORD. A role without a password can
+    log in only by other means.
     """
     if sql:
         for statement in role_statements():
@@ -133,7 +133,7 @@ def roles(
 
 @app.command(name="trading-zone")
 def trading_zone() -> None:
-    """Give the database's daily figures the zone of QTS_TRADING_TIME_ZONE."""
+    """Set the zone of the database's daily figures to QTS_TRADING_TIME_ZONE."""
     settings = load_settings()
     schema.set_trading_zone(settings)
     console.print(f"trading days are days in {settings.trading_time_zone}")

@@ -19,7 +19,7 @@ app = typer.Typer(help="The development server: PostgreSQL from a wheel, in this
 
 @app.command()
 def up() -> None:
-    """Start the server, unless it runs, and print its URL."""
+    """Start the server unless it runs already, and print its URL."""
     server = bootstrap.dev_server(load_settings())
     running = server.start()
     server.ensure_database(DATABASE)
@@ -29,7 +29,7 @@ def up() -> None:
 
 @app.command()
 def down(
-    delete: Annotated[bool, typer.Option("--delete", help="Remove its data, too.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Also delete its data.")] = False,
 ) -> None:
     """Stop the server."""
     server = bootstrap.dev_server(load_settings())

@@ -1,4 +1,4 @@
-"""`qts-data gaps`: what should be there and is not."""
+"""`qts-data gaps`: missing ticks and silent feeds."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from qts_data.terminal.table import Table
 
 __all__ = ["app"]
 
-app = typer.Typer(help="What should be there and is not.", no_args_is_help=True)
+app = typer.Typer(help="Missing ticks and silent feeds.", no_args_is_help=True)
 
 FOUND = 3
-"""Exit code of a search that found something."""
+"""Exit code of a search that found gaps or silent feeds."""
 
 Symbol = Annotated[str, typer.Argument(help="The instrument.")]
 Calendar = Annotated[str, typer.Option(help="Exchange whose sessions count, such as XKRX or XNYS, or 24/7.")]
-Source = Annotated[str | None, typer.Option(help="Only of this feed; all feeds together by default.")]
+Source = Annotated[str | None, typer.Option(help="Only this feed; all feeds together by default.")]
 _FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M%z"]
 Start = Annotated[dt.datetime, typer.Option("--from", formats=_FORMATS, help="Start, in QTS_TRADING_TIME_ZONE.")]
 End = Annotated[dt.datetime, typer.Option("--to", formats=_FORMATS, help="End, exclusive.")]
@@ -38,9 +38,9 @@ def list_(
     calendar: Calendar = "XKRX",
     source: Source = None,
     at_least: Annotated[int, typer.Option(min=1, help="Shortest gap to show, in minutes.")] = 1,
-    kept: Annotated[bool, typer.Option("--kept", help="Of the ticks that are kept for ever (import --keep).")] = False,
+    kept: Annotated[bool, typer.Option("--kept", help="Check the ticks kept for ever (import --keep).")] = False,
 ) -> None:
-    """Days and minutes of trading without a tick. Exit code 3 if there are some."""
+    """List days and minutes of trading without a tick. Exit code 3 if there are any."""
     settings = load_settings()
     zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
     found = asyncio.run(
@@ -72,10 +72,10 @@ def sign_off(
     symbol: Symbol,
     start: Start,
     end: End,
-    reason: Annotated[str, typer.Option(help="Why nothing is there.")],
+    reason: Annotated[str, typer.Option(help="Reason for the gap.")],
     source: Source = None,
 ) -> None:
-    """Explain a gap; it is not shown any more."""
+    """Explain a gap; later lists leave it out."""
     settings = load_settings()
     zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
     first, after = _instant("--from", start, zone), _instant("--to", end, zone)
@@ -86,9 +86,9 @@ def sign_off(
 @app.command()
 def stale(
     calendar: Calendar = "XKRX",
-    minutes: Annotated[int, typer.Option(min=0, help="Silence that is no cause for worry, in trading minutes.")] = 5,
+    minutes: Annotated[int, typer.Option(min=0, help="Longest normal silence, in trading minutes.")] = 5,
 ) -> None:
-    """Feeds from which nothing comes while the exchange trades. Exit code 3 if there are some."""
+    """List feeds that are silent while the exchange trades. Exit code 3 if there are any."""
     settings = load_settings()
     found = asyncio.run(market.list_stale_feeds(settings, calendar, dt.timedelta(minutes=minutes)))
     if not found:
@@ -104,11 +104,11 @@ def stale(
 
 
 def _note_calendar(calendar: str) -> None:
-    notes.print(f"note: in the sessions of {calendar}; --calendar takes another exchange", soft_wrap=True)
+    notes.print(f"note: in the sessions of {calendar}; --calendar chooses another exchange", soft_wrap=True)
 
 
 def _instant(option: str, given: dt.datetime, zone: zoneinfo.ZoneInfo) -> dt.datetime:
-    """The instant that an option means; a date alone is the start of that day."""
+    """Return the instant that an option means; a date alone is the start of that day."""
     if given.tzinfo is not None:
         instant = utc(option, given)
         local_time(option, instant, zone)

@@ -1,4 +1,4 @@
-"""`qts-data import`: files into tables."""
+"""`qts-data import`: market data from files."""
 
 from __future__ import annotations
 
@@ -32,35 +32,36 @@ __all__ = [
     "app",
 ]
 
-app = typer.Typer(help="Files into tables.", no_args_is_help=True)
+app = typer.Typer(help="Import files into tables.", no_args_is_help=True)
 
 REJECTED = 3
-"""Exit code of an import that refused rows and loaded the others."""
+"""Exit code of an import that refused some rows and loaded the others."""
 
 TickFormat = StrEnum("TickFormat", {name: name for name, layout in FORMATS.items() if layout.kind == "ticks"})  # type: ignore[misc]
 BarFormat = StrEnum("BarFormat", {name: name for name, layout in FORMATS.items() if layout.kind == "bars"})  # type: ignore[misc]
 
 File = Annotated[Path, typer.Argument(help="The file, zipped or not.")]
-Symbol = Annotated[str | None, typer.Option(help="Symbol of all rows, whatever the file says.")]
-Date = Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day, where the file does not name it.")]
+Symbol = Annotated[str | None, typer.Option(help="Symbol of all rows, in place of the file's.")]
+Date = Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day, if the file does not contain it.")]
 Source = Annotated[
     str | None,
     typer.Option(
-        help="Name of the feed of all rows, whatever the file says; part of the key, but of daily bars. "
-        "That of the file or the layout by default."
+        help="Name of the feed of all rows, in place of the file's; part of the key, except of daily bars. "
+        "By default the file's, else the layout's."
     ),
 ]
-TimeZone = Annotated[str | None, typer.Option(help="Zone of the file's clock. That of the layout by default.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Load all rows or, with a bad one, none.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and check the file, load nothing.")]
+TimeZone = Annotated[str | None, typer.Option(help="Time zone of the file's clock; by default the layout's.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Load all rows; if a row is bad, load none.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Read and check the file without loading it.")]
 RejectsFile = Annotated[
-    Path | None, typer.Option(help="Where bad rows go, with their number and reason; FILE.rejects.csv here by default.")
+    Path | None,
+    typer.Option(help="File for bad rows, with number and reason; FILE.rejects.csv in this folder by default."),
 ]
 AnyTime = Annotated[
     bool,
     typer.Option(
         "--any-time",
-        help="Take times that look like another unit: of before 1980 (bars of days: 1900) and of the future.",
+        help="Accept times that look like a wrong unit: before 1980 (daily bars: 1900) and in the future.",
     ),
 ]
 
@@ -75,7 +76,7 @@ def ticks(
     time_zone: TimeZone = None,
     quotes: Annotated[Path | None, typer.Option(help="File of quotes to join with the trades (lean-trade).")] = None,
     column: Annotated[
-        list[str] | None, typer.Option(help="For csv: OURS=THEIRS, such as price=last_px; may be repeated.")
+        list[str] | None, typer.Option(help="For csv: OURS=THEIRS, such as price=last_px; repeatable.")
     ] = None,
     time_format: Annotated[
         str,
@@ -87,11 +88,13 @@ def ticks(
     rejects: RejectsFile = None,
     strict: Strict = False,
     dry_run: DryRun = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Load into tick_history, which retention leaves alone.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Load the file even if it is in.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Load into tick_history, from which retention drops nothing.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="Load the file even if it was loaded before.")] = False,
     all_times: AnyTime = False,
 ) -> None:
-    """Load trades. A file that is in is not loaded again; after an interruption the same command goes on."""
+    """Load trades. A file loaded before is not loaded again; after an interruption repeat the same command."""
     options = ReadOptions(
         symbol=symbol,
         date=None if date is None else date.date(),
@@ -128,16 +131,16 @@ def ticks(
 
 
 def _end_of_known(file: Path, rejected: int, *, strict: bool) -> NoReturn:
-    """End as the first import did: its bad rows are still missing."""
+    """End with the exit code of the first import: its bad rows are still missing."""
     if strict:
         raise InvalidRecord(
             field=file.name,
-            reason=f"was loaded before without {rejected:,} bad rows; mend them, or load all of it again with --again",
+            reason=f"was loaded before without {rejected:,} bad rows; correct them, or load the file with --again",
         )
     raise typer.Exit(REJECTED)
 
 
-@app.command(name="daily-bars", hidden=True)  # as it was called before there were bars of a minute
+@app.command(name="daily-bars", hidden=True)  # the name from before there were bars of a minute
 @app.command()
 def bars(
     file: File,
@@ -176,7 +179,7 @@ def bars(
 
 
 def allowing(*, all_times: bool) -> contextlib.AbstractContextManager[None]:
-    """Return the block in which a file is read."""
+    """Return the context in which a file is read."""
     return any_time() if all_times else contextlib.nullcontext()
 
 
@@ -196,7 +199,7 @@ def _mapping(columns: Sequence[str]) -> Mapping[str, str]:
 
 
 class _Rejects:
-    """Bad rows into a file that is made when the first one comes."""
+    """Writes bad rows into a file, which the first bad row creates."""
 
     def __init__(self, file: Path, target: Path | None, *, strict: bool) -> None:
         self._target = target or Path(f"{file.name}.rejects.csv")
@@ -230,7 +233,7 @@ class _Rejects:
         self.count += 1
 
     def end(self) -> None:
-        """Say what was refused, and end the program with a code of its own."""
+        """Print the number of refused rows, and exit with a code of its own."""
         if self.count:
             notes.print(f"note: {self.count:,} bad rows are in {self._target}", soft_wrap=True)
             raise typer.Exit(REJECTED)

@@ -1,4 +1,4 @@
-"""`qts-data import csv`: a book's files into the book."""
+"""`qts-data import csv`: CSV files of a book."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REJECTED = 3
 
 
 class Kind(StrEnum):
-    """What the rows of a file are."""
+    """The kinds of rows in a file."""
 
     LEDGER = "ledger"
     POSITIONS = "positions"
@@ -31,22 +31,23 @@ class Kind(StrEnum):
 
 
 def csv(
-    kind: Annotated[Kind, typer.Argument(help="What the rows are.")],
+    kind: Annotated[Kind, typer.Argument(help="Kind of the rows.")],
     file: Annotated[Path, typer.Argument(help="The file; its first row names the columns.")],
     mapping: Annotated[
         Path | None, typer.Option(help='TOML: delimiter, encoding, [columns] OURS = "THEIRS", [defaults], [id_scopes].')
     ] = None,
     rejects: Annotated[
         Path | None,
-        typer.Option(help="Where bad rows go, with line and reason; FILE.rejects.csv here by default."),
+        typer.Option(help="File for bad rows, with line and reason; FILE.rejects.csv in this folder by default."),
     ] = None,
-    all_or_nothing: Annotated[bool, typer.Option("--all-or-nothing", help="With a bad row, import none.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Do all of it, and take it back.")] = False,
+    all_or_nothing: Annotated[bool, typer.Option("--all-or-nothing", help="If a row is bad, import no row.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Import everything, then roll it back.")] = False,
     all_times: AnyTime = False,
 ) -> None:
-    """Import a ledger, positions or daily bars by the rules of live data: a fill goes through the book.
+    """Import a ledger, positions or daily bars by the rules of live data: the ledger books every fill.
 
-    Exit code 0: every row is in. 3: some were refused. 1: an error, or a bad row with --all-or-nothing.
+    Exit code 0: every row was imported or was there already. 3: some rows were refused. 1: an error, or a bad row with
+    --all-or-nothing.
     """
     target = rejects or Path(f"{file.name}.rejects.csv")
     if target.resolve() == file.resolve():
@@ -65,7 +66,7 @@ def csv(
         )
     console.print(
         f"read {report.read:,}, written {report.written:,}, unchanged {report.unchanged:,}, rejected "
-        f"{len(report.rejects):,}" + ("; nothing was kept" if dry_run else "")
+        f"{len(report.rejects):,}" + ("; everything was rolled back" if dry_run else "")
     )
     if report.rejects:
         _write(target, report.rejects)
@@ -78,7 +79,7 @@ def _write(target: Path, rejects: tuple[CsvReject, ...]) -> None:
         with target.open("w", encoding="utf-8", newline="") as file:
             writer = csv_module.writer(file)
             writer.writerow(["line", "reason", "row"])
-            writer.writerows([one.line, one.reason, *one.cells] for one in rejects)
+            writer.writerows([item.line, item.reason, *item.cells] for item in rejects)
     except OSError as error:
         raise ConfigurationError(
             f"the import is done, but {target} cannot be written: {error.strerror}; give --rejects and run it again"

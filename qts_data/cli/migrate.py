@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 app = typer.Typer(
-    help="From Google Sheets to the database: plan, copy, shadow, verify, cutover; rollback leads back.",
+    help="From Google Sheets to the database: plan, copy, shadow, verify, cutover; rollback returns to the sheet.",
     no_args_is_help=True,
 )
 
@@ -40,7 +40,7 @@ def demo(
         Path | None, typer.Option(help="Data directory of the demo's server; .qts/demo of this folder by default.")
     ] = None,
 ) -> None:
-    """Move a small book from a stand-in for Google Sheets to a database of the demo's own, and print the proof."""
+    """Move a small book from a stand-in for Google Sheets to the demo's own database, and print the proof."""
     from qts_data.demo.move import run_demo  # noqa: PLC0415 - needs the extra `sheets`
 
     run_demo(directory or Path(".qts") / "demo")
@@ -48,7 +48,7 @@ def demo(
 
 @app.command()
 def plan() -> None:
-    """Read the spreadsheet and say what can be moved, and what stands in the way. Exit code 1 if anything does."""
+    """Read the spreadsheet and print the rows that can be moved, and the obstacles. Exit code 1 if there are any."""
 
     async def work() -> Plan:
         async with bootstrap.move(load_settings()) as move:
@@ -62,9 +62,9 @@ def plan() -> None:
 
 @app.command()
 def copy(
-    chunk: Annotated[int, typer.Option(min=1, help="Rows in a transaction.")] = 1000,
+    chunk: Annotated[int, typer.Option(min=1, help="Rows in one transaction.")] = 1000,
 ) -> None:
-    """Copy everything that is not in. It can be stopped anywhere; the same command goes on."""
+    """Copy all rows that the database lacks. It may be stopped at any time; the same command continues."""
 
     async def work() -> dict[str, int]:
         async with bootstrap.move(load_settings()) as move:
@@ -75,7 +75,7 @@ def copy(
 
 
 class _Progress:
-    """A line for each table, with what is left at this pace."""
+    """Prints a line for each table, with the time left at this pace."""
 
     def __init__(self) -> None:
         self._kind = ""
@@ -93,18 +93,19 @@ class _Progress:
 
 @app.command()
 def shadow(
-    seconds: Annotated[float | None, typer.Option(help="End after this; without it, at Ctrl-C.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Seconds to run; without it, until Ctrl-C.")] = None,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two comparisons.")] = 60.0,
 ) -> None:
-    """Make the database decide, tell the sheet what is booked, and compare both now and then.
+    """Let the database decide, deliver new fills to the sheet, and compare both at intervals.
 
-    Engines run with QTS_DATA_SOURCE_MODE=HYBRID meanwhile. Run it under a supervisor: it is the outbox's worker.
+    Run engines with QTS_DATA_SOURCE_MODE=HYBRID meanwhile. Run this command under a supervisor: it is the outbox's
+    worker.
     """
 
     async def work() -> None:
         async with bootstrap.move(load_settings()) as move:
             behind = await move.shadow()
-            notes.print(f"the sheet has still to hear of {behind:,} fills")
+            notes.print(f"the sheet still lacks {behind:,} fills")
             stop = asyncio.Event()
             loop = asyncio.get_running_loop()
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -127,12 +128,12 @@ def _looked(report: ConsistencyReport, status: OutboxStatus) -> None:
 @app.command()
 def verify(
     tolerance: Annotated[
-        list[str] | None, typer.Option(help="TABLE.FIELD=NUMBER, such as positions.avg_price=0.01; may be repeated.")
+        list[str] | None, typer.Option(help="TABLE.FIELD=NUMBER, such as positions.avg_price=0.01; repeatable.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-    page: Annotated[Path | None, typer.Option("--html", help="Also write a page to this file.")] = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Also write an HTML page to this file.")] = None,
 ) -> None:
-    """Compare both sides. Exit code 0: the same. 1: they differ. 2: could not tell."""
+    """Compare both sides. Exit code 0: the same. 1: they differ. 2: the comparison failed."""
 
     async def work(tolerances: dict[str, Decimal]) -> ConsistencyReport:
         async with bootstrap.move(load_settings()) as move:
@@ -169,11 +170,13 @@ def _tolerances(given: list[str]) -> dict[str, Decimal]:
 
 @app.command()
 def cutover(
-    clean: Annotated[int, typer.Option(min=1, help="Comparisons in a row that found nothing.")] = 3,
-    lag: Annotated[float, typer.Option(min=0, help="Seconds that the sheet may be behind.")] = 30.0,
-    rollback_days: Annotated[float, typer.Option(min=0, help="Days for which the way back stays open.")] = 14.0,
+    clean: Annotated[
+        int, typer.Option(min=1, help="Required number of comparisons in a row without a difference.")
+    ] = 3,
+    lag: Annotated[float, typer.Option(min=0, help="Allowed seconds of delay of the sheet.")] = 30.0,
+    rollback_days: Annotated[float, typer.Option(min=0, help="Days during which a rollback remains possible.")] = 14.0,
 ) -> None:
-    """Leave the sheet, if all gates hold; then run engines with QTS_DATA_SOURCE_MODE=DB_ONLY."""
+    """Leave the sheet if all conditions hold; then run engines with QTS_DATA_SOURCE_MODE=DB_ONLY."""
     gates = CutoverGates(
         clean_verifications=clean, lag=dt.timedelta(seconds=lag), rollback=dt.timedelta(days=rollback_days)
     )
@@ -183,13 +186,13 @@ def cutover(
             return await move.cutover(gates)
 
     until = asyncio.run(work())
-    console.print("the database is on its own now: run engines with QTS_DATA_SOURCE_MODE=DB_ONLY")
-    console.print(f"qts-data migrate rollback works until {until:%Y-%m-%d %H:%M} UTC, and not after")
+    console.print("the database decides alone now: run engines with QTS_DATA_SOURCE_MODE=DB_ONLY")
+    console.print(f"qts-data migrate rollback works until {until:%Y-%m-%d %H:%M} UTC")
 
 
 @app.command()
 def rollback() -> None:
-    """Go back to the sheet, with everything that was booked since. Stop the engines before."""
+    """Return to the sheet, with all fills booked since. Stop the engines first."""
 
     async def work() -> int:
         async with bootstrap.move(load_settings()) as move:
@@ -201,14 +204,14 @@ def rollback() -> None:
 
 @app.command()
 def status(
-    retry: Annotated[bool, typer.Option("--retry", help="Have what was refused tried once more.")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Retry refused messages.")] = False,
 ) -> None:
-    """How the move stands."""
+    """Print the state of the move."""
 
     async def work() -> MoveStatus:
         async with bootstrap.move(load_settings()) as move:
             if retry:
-                notes.print(f"{await move.feed.revive()} messages will be tried again")
+                notes.print(f"{await move.feed.revive()} messages will be retried")
             return await move.status()
 
     print_status(asyncio.run(work()))

@@ -42,16 +42,18 @@ def bars(
         str | None,
         typer.Option("--zone", help="Zone of the market, such as America/New_York; QTS_TRADING_TIME_ZONE by default."),
     ] = None,
-    kept: Annotated[bool, typer.Option("--kept", help="Of the ticks that are kept for ever (import --keep).")] = False,
-    vendor: Annotated[bool, typer.Option("--vendor", help="Of minutes as vendors publish them (import bars).")] = False,
+    kept: Annotated[bool, typer.Option("--kept", help="Bars of the ticks kept for ever (import --keep).")] = False,
+    vendor: Annotated[
+        bool, typer.Option("--vendor", help="Bars of minutes as vendors publish them (import bars).")
+    ] = False,
     daily: Annotated[
         bool, typer.Option("--daily", help="Official daily bars (ohlcv_1d) of the year up to the day.")
     ] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Most bars to print; the last ones.")] = 30,
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of bars; the last ones.")] = 30,
 ) -> None:
-    """Print the bars of one trading day, or with --daily those of the days before."""
+    """Print the bars of one trading day; with --daily, the daily bars of the year up to the day."""
     if kept + vendor + daily > 1:
-        raise ConfigurationError("--kept is of ticks, --vendor and --daily are not: give one of them")
+        raise ConfigurationError("--kept, --vendor and --daily read different tables: give one of them")
     settings = load_settings()
     zone = _zone(zone_name or settings.trading_time_zone)
     day = (date or dt.datetime.now(zone)).date()
@@ -77,11 +79,11 @@ def _zone(name: str) -> zoneinfo.ZoneInfo:
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ConfigurationError(f"--zone {name}: there is not such a time zone; write America/New_York") from error
+        raise ConfigurationError(f"--zone {name}: unknown time zone; write one such as America/New_York") from error
 
 
 def _nothing(page: market.BarPage, symbol: str, day: dt.date, zone: zoneinfo.ZoneInfo, *, daily: bool) -> str:
     if not page.known:
         return f"no bars of {symbol}: {page.of} has no rows of this symbol"
     when = f"in the year up to {day}" if daily else f"on {day}"
-    return f"no bars of {symbol} {when} ({zone.key}); --zone takes the days of another market"
+    return f"no bars of {symbol} {when} ({zone.key}); --zone chooses the days of another market"

@@ -1,6 +1,6 @@
-"""Market-data file layouts and how to read them: one layout a module.
+"""Market-data file layouts and their readers: one layout in each module.
 
-`FORMATS` is what a user can name, as in `qts-data import ticks FILE --format lean-trade`.
+`FORMATS` contains the names for the command line, as in `qts-data import ticks FILE --format lean-trade`.
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ FORMATS: Mapping[str, Layout] = MappingProxyType(
 def read_file(
     name: str, path: Path, options: ReadOptions, refuse: Refuse | None = None
 ) -> Iterator[TickData] | Iterator[OHLCV]:
-    """The records of a file in the order of the file.
+    """Read the records of a file, in the order of the file.
 
     Raises:
-        InvalidRecord: Something that the layout has to be told is missing, or the file is; without `refuse` also:
-            a row is malformed.
-        ConfigurationError: An option cannot be.
+        InvalidRecord: An option that the layout needs is missing, or the file is. Without `refuse` also: a row is
+            malformed.
+        ConfigurationError: An option has an impossible value.
     """
     layout = FORMATS[name]
     for need in layout.needs:
@@ -91,20 +91,20 @@ def read_file(
 
 
 def with_symbol(name: str, path: Path, options: ReadOptions) -> ReadOptions:
-    """The options, with the symbol that the name of the file says, if it says one and they do not.
+    """Return the options, with the symbol from the name of the file where the options give none.
 
     Raises:
-        InvalidRecord: The name should say it and does not.
+        InvalidRecord: The layout expects the symbol in the name of the file, and it is missing there.
     """
     find = FORMATS[name].symbol
     return options if find is None else replace(options, symbol=find(path, options))
 
 
 def bar_length(name: str, path: Path) -> BarLength:
-    """Length of the bars of a file, which says what table they belong to.
+    """Return the length of the bars of a file; it decides which table they belong to.
 
     Raises:
-        InvalidRecord: The file is missing, or its bars are of a length that has no table.
+        InvalidRecord: The file is missing, or its bars have a length without a table.
     """
     length = FORMATS[name].length
     if length is None:

@@ -1,8 +1,8 @@
 """Public data files of Binance: trades, aggregated trades and klines, of the spot market and of futures.
 
-A file is a zip with one CSV in it, or that CSV. Files of the spot market have no header, newer ones of futures have
-one. Times are in milliseconds, in files of the spot market from 2025-01-01 on in microseconds: the number of digits
-tells. The trade id is the feed's own sequence number, and becomes `seq`.
+A file is a zip that contains one CSV, or that CSV. Files of the spot market have no header, newer ones of futures have
+one. Times are in milliseconds. In files of the spot market from 2025-01-01 on they are in microseconds; the number of
+digits shows the unit. The trade id is the feed's own sequence number, and becomes `seq`.
 
 | layout | columns |
 |---|---|
@@ -46,7 +46,7 @@ _FLAGS = {"true", "false"}
 
 
 def read_trades(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[TickData]:
-    """Single trades, 7 columns of the spot market or 6 of futures.
+    """Read single trades, 7 columns of the spot market or 6 of futures.
 
     Raises:
         InvalidRecord: The file is missing or damaged; without `refuse` also: a row is malformed.
@@ -55,7 +55,9 @@ def read_trades(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iter
 
 
 def read_agg_trades(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[TickData]:
-    """Trades of one order at one price in one row, 8 columns of the spot market or 7 of futures.
+    """Read aggregated trades, 8 columns of the spot market or 7 of futures.
+
+    A row contains the trades of one order at one price.
 
     Raises:
         InvalidRecord: The file is missing or damaged; without `refuse` also: a row is malformed.
@@ -64,7 +66,7 @@ def read_agg_trades(path: Path, options: ReadOptions, refuse: Refuse | None) -> 
 
 
 def read_klines(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
-    """Bars of any length; `count` is their tick_count.
+    """Read bars of any length; their `count` becomes tick_count.
 
     Raises:
         InvalidRecord: The file is missing or damaged; without `refuse` also: a row is malformed.
@@ -73,27 +75,27 @@ def read_klines(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iter
 
 
 def read_minutes_or_days(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
-    """Bars of a minute, or of a day in UTC, whichever the file holds; a bar of another length is a bad row.
+    """Read bars of a minute, or of a day in UTC, depending on the file; a bar of another length is a bad row.
 
     Raises:
-        InvalidRecord: The file is missing or damaged, or its bars are of another length; without `refuse` also: a row
-            is malformed.
+        InvalidRecord: The file is missing or damaged, or its bars have another length. Without `refuse` also: a row is
+            malformed.
     """
     return _klines(path, options, refuse, length=kline_length(path))
 
 
 def kline_length(path: Path) -> BarLength:
-    """Length of the bars of a file: that of the first one for which there is a table.
+    """Return the length of the bars of a file: the length of the first bar that fits a table.
 
     Raises:
-        InvalidRecord: The file is missing or damaged, or all of its bars are of other lengths.
+        InvalidRecord: The file is missing or damaged, or all of its bars have other lengths.
     """
     other: InvalidRecord | None = None
     for row, line in enumerate(_without_header(path), start=1):
         try:
             opened, closed = _span(line.decode("ascii", "replace").split(","))
         except InvalidRecord:
-            continue  # the reader names it
+            continue  # the reader reports this row
         for length in _LENGTHS:
             if _covers(opened, closed, length):
                 return length
@@ -105,7 +107,7 @@ def kline_length(path: Path) -> BarLength:
         )
     if other is not None:
         raise other
-    return "1d"  # of no bar at all
+    return "1d"  # the file has no bars
 
 
 def _ticks(
@@ -171,7 +173,7 @@ def _bar(line: bytes, *, symbol: str, source: str, length: BarLength | None) -> 
 
 
 def _span(columns: list[str]) -> tuple[dt.datetime, dt.datetime]:
-    """First and last unit of time that belong to a bar, in milliseconds or microseconds."""
+    """Return the first and last unit of time of a bar, in milliseconds or microseconds."""
     if len(columns) != _KLINE_COLUMNS:
         raise wrong_width(len(columns), _KLINE_COLUMNS)
     return _time("open_time", columns[0]), _time("close_time", columns[6])
@@ -182,10 +184,10 @@ def _covers(opened: dt.datetime, closed: dt.datetime, length: BarLength) -> bool
 
 
 def symbol_of(path: Path, options: ReadOptions) -> str:
-    """The symbol that is given, else the one that the name of the file begins with.
+    """Return the symbol of the options, otherwise the one at the beginning of the file's name.
 
     Raises:
-        InvalidRecord: There is none, or it cannot be one.
+        InvalidRecord: There is none, or it is not a valid symbol.
     """
     match = _FILE_NAME.fullmatch(path.name)
     symbol = options.symbol or (match["symbol"] if match else None)
@@ -199,7 +201,7 @@ _HEADERS = {"id", "agg_trade_id", "open_time"}
 
 
 def _without_header(path: Path) -> Iterator[bytes]:
-    """The lines; a header stays as an empty one, so that the rows keep their numbers."""
+    """Yield the lines; a header becomes an empty line, so that the rows keep their numbers."""
     for row, line in enumerate(read_lines(path)):
         yield b"" if row == 0 and line.split(b",")[0].decode("ascii", "replace") in _HEADERS else line
 
@@ -219,5 +221,5 @@ def _time(field: str, text: str) -> dt.datetime:
 
 def _whole(field: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 19:
-        raise InvalidRecord(field=field, reason=f"{text[:40]!r} is no whole number")
+        raise InvalidRecord(field=field, reason=f"{text[:40]!r} is not a whole number")
     return int(text)

@@ -1,4 +1,4 @@
-"""What all readers of files share: lines of a CSV or zip file, remembered values, errors."""
+"""Parts shared by all readers of files: lines of a CSV or zip file, remembered values, errors."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ _Value = TypeVar("_Value")
 _BLOCK_BYTES = 65_536
 # Longer than any row that can be valid: a file without line ends is not read into memory as one row.
 _MAX_LINE_BYTES = 256
-# A symbol's day has hundreds of prices and thousands of volumes; the bound is for the odd file.
+# A symbol's day has hundreds of prices and thousands of volumes; the bound protects against unusual files.
 _MAX_REMEMBERED = 100_000
 
 
 class Memo(dict[_Key, _Value]):
-    """What a reader made of each text: the same text again costs one look-up.
+    """Remembers the result of a reader for each text: the same text again costs one look-up.
 
-    Files of market data repeat their values. A dict's look-up takes a fraction of the time of
-    `functools.lru_cache`, which keeps an order of use that is of no use here. What the reader refuses is
-    not remembered.
+    Files of market data repeat their values. A dict's look-up takes a fraction of the time of `functools.lru_cache`,
+    which also keeps an order of use that is not needed here. A text that the reader refuses is not remembered.
     """
 
     def __init__(self, read: Callable[[_Key], _Value]) -> None:
@@ -49,17 +48,19 @@ class Memo(dict[_Key, _Value]):
 
 
 def read_lines(path: Path, *, max_line_bytes: int = _MAX_LINE_BYTES) -> Iterator[bytes]:
-    """The lines of a `.csv`, or of the one file in a `.zip`, without their ends.
+    """Yield the lines of a `.csv`, or of the one file in a `.zip`, without their ends.
 
-    A byte order mark is left out. Lines end with LF or CR LF, the last one also without. Of a line beyond all
-    measure only the beginning comes, too long to be a row of the layout; what follows its end comes as usual.
+    A byte order mark is left out. Lines end with LF or CR LF; the last line may lack its end. Of a line longer than
+    `max_line_bytes` only the beginning is yielded, which is too long for a row of the layout. The lines after it are
+    yielded as usual.
 
     Args:
         path: The file.
         max_line_bytes: Longest line that can be a row.
 
     Raises:
-        InvalidRecord: The file (field `file`) is missing, empty, damaged, or a zip of no or several files.
+        InvalidRecord: The file (field `file`) is missing, empty, damaged, or a zip that does not contain exactly one
+            file.
     """
     try:
         with _opened(path) as file:
@@ -71,7 +72,7 @@ def read_lines(path: Path, *, max_line_bytes: int = _MAX_LINE_BYTES) -> Iterator
             while block:
                 *lines, rest = (rest + block).replace(b"\r\n", b"\n").split(b"\n")
                 if overlong and lines:
-                    # Its beginning has come already.
+                    # The beginning of this line was yielded before.
                     lines, overlong = lines[1:], False
                 yield from lines
                 if len(rest) > max_line_bytes:
@@ -84,10 +85,10 @@ def read_lines(path: Path, *, max_line_bytes: int = _MAX_LINE_BYTES) -> Iterator
                 yield rest
     except OSError as error:
         raise InvalidRecord(field="file", reason=f"{path}: {error.strerror or error}") from error
-    # Besides its own BadZipFile, zipfile lets through what it stumbles over: RuntimeError for a password, its
-    # child NotImplementedError for a foreign method, ValueError for a name that is no UTF-8.
+    # zipfile raises more than its own BadZipFile: RuntimeError for a password, its child NotImplementedError for an
+    # unknown method, ValueError for a name that is not UTF-8.
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
-        raise InvalidRecord(field="file", reason=f"{path} is no sound zip file: {error}") from error
+        raise InvalidRecord(field="file", reason=f"{path} is not a usable zip file: {error}") from error
 
 
 @contextmanager
@@ -108,5 +109,5 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def wrong_width(found: int, expected: int) -> InvalidRecord:
-    """The complaint about a row with `found` columns; a quote keeps no comma together."""
+    """Return the error for a row with `found` columns; quotes do not protect commas in these files."""
     return InvalidRecord(field="row", reason=f"has {found} columns instead of {expected}")

@@ -1,7 +1,7 @@
-"""Trades in a CSV of any making: the caller says which column is what, and whose clock it is.
+"""Trades in a CSV file with any columns: the caller names the column of each field, and the time zone.
 
-The first row names the columns. Quotes may surround a value, not a line end. Lines end with LF or CR LF; a byte order
-mark at the start of the file is left out.
+The first row names the columns. Quotes may enclose a value, but not a line end. Lines end with LF or CR LF; a byte
+order mark at the start of the file is left out.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _UNITS = {"s": Decimal(1_000_000), "ms": Decimal(1_000), "us": Decimal(1), "ns":
 # In no unit do the years up to 9999 have more digits before the point.
 _MAX_INTEGER_DIGITS = 21
 _EXACT = decimal.Context(prec=2 * _MAX_LINE_BYTES)
-# datetime.fromisoformat leaves these digits out without a word.
+# datetime.fromisoformat drops these digits silently.
 _BEYOND_MICROSECONDS = re.compile(r"[.,][0-9]{6}[0-9]*[1-9]")
 _MAX_SEQUENCE_DIGITS = 19
 _DIRECTIVE = re.compile(r"%(.)", re.DOTALL)
@@ -51,21 +51,20 @@ _OF_A_DATE = frozenset("aAbBcdGjmuUVwWxyY")
 
 
 def read_ticks(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[TickData]:
-    """The trades of a file.
+    """Read the trades of a file.
 
-    Times with an offset are instants; others are of the clock of `time_zone`, and without one they are bad rows. Times
-    without a date are of the day `date`. `symbol` and `source`, where given, stand above the file's columns.
+    Times with an offset are instants. Other times are on the clock of `time_zone`; without a `time_zone` they are bad
+    rows. Times without a date belong to the day `date`. If `symbol` or `source` is given, it replaces the file's
+    column.
 
     Raises:
-        ConfigurationError: A mapping names no column of ours, there is no such time zone, or a pattern says the time in
-            a way that is not read: with the name of a zone, with half a date, or with none where `date` is not given.
-        InvalidRecord: The file is missing, or has no column that is needed; without `refuse` also: a row is bad.
+        ConfigurationError: A mapping names an unknown field, or the time zone does not exist. Or `time_format` cannot
+            be read: it contains the name of a zone, half a date, or no date while `date` is not given.
+        InvalidRecord: The file is missing, or lacks a required column. Without `refuse` also: a row is bad.
     """
     unknown = set(options.columns) - set(_OURS)
     if unknown:
-        raise ConfigurationError(
-            f"there is no column {min(unknown)!r} in tick_data; the columns are {', '.join(_OURS)}"
-        )
+        raise ConfigurationError(f"tick_data has no column {min(unknown)!r}; its columns are {', '.join(_OURS)}")
     if len(options.delimiter) != 1:
         raise ConfigurationError(f"the delimiter is one character, not {options.delimiter!r}")
     lines = read_lines(path, max_line_bytes=_MAX_LINE_BYTES)
@@ -117,7 +116,7 @@ def _places(header: list[str], columns: Mapping[str, str], *, symbol_needed: boo
         if theirs in header:
             places[ours] = header.index(theirs)
         elif ours in columns or ours in _REQUIRED or (ours == "symbol" and symbol_needed):
-            raise InvalidRecord(field=ours, reason=f"there is no column {theirs!r}; the columns are {header}", row=1)
+            raise InvalidRecord(field=ours, reason=f"the column {theirs!r} is missing; the columns are {header}", row=1)
     return places
 
 
@@ -132,7 +131,7 @@ def _reader_of_times(options: ReadOptions) -> Callable[[str], dt.datetime]:
         try:
             time = local(text)
         except ValueError as error:
-            raise InvalidRecord(field="time", reason=f"{text[:40]!r} is no time of the form {pattern}") from error
+            raise InvalidRecord(field="time", reason=f"{text[:40]!r} is not a time of the form {pattern}") from error
         if time.tzinfo is None:
             if zone is None:
                 raise InvalidRecord(field="time", reason=f"{text[:40]!r} has no time zone; say whose clock it is")
@@ -154,7 +153,7 @@ def _reader_of_iso(text: str) -> dt.datetime:
 def _reader_of_pattern(pattern: str, date: dt.date | None) -> Callable[[str], dt.datetime]:
     directives = set(_DIRECTIVE.findall(pattern))
     if "Z" in directives:
-        # strptime reads the name and forgets it.
+        # strptime reads the name and ignores it.
         raise ConfigurationError(
             f"{pattern!r} has %Z, and names of zones are not read: %z reads offsets, and all rows may be given one zone"
         )
@@ -193,7 +192,7 @@ def _microseconds(text: str, unit: Decimal) -> int:
 
 
 def _sequence(text: str) -> int:
-    # Leading zeros aside: int() refuses thousands of digits in another way.
+    # Without leading zeros: int() refuses thousands of digits with an error of its own.
     if not (text.isascii() and text.isdigit()) or len(text.lstrip("0")) > _MAX_SEQUENCE_DIGITS:
-        raise InvalidRecord(field="seq", reason=f"{text[:40]!r} is no whole number that could be a seq")
+        raise InvalidRecord(field="seq", reason=f"{text[:40]!r} is not a whole number that could be a seq")
     return int(text.lstrip("0") or "0")

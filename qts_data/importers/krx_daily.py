@@ -1,12 +1,12 @@
-"""Daily figures of all shares of the Korea Exchange (KRX), as its data site gives them for download.
+"""Daily figures of all shares of the Korea Exchange (KRX), as its data site offers them for download.
 
-A CSV in code page 949 (some copies are UTF-8 with a byte order mark), every value in quotes, a header in Korean, no
-column for the date: the file is named after it (data_1234_20260102.csv), or `--date` says it. Codes may contain
-letters (0001A0, 00680K). Used are the columns 종목코드 (code), 시가, 고가, 저가, 종가 (open, high, low, close) and
-거래량 (volume), wherever they stand.
+The file is a CSV in code page 949 (some copies are UTF-8 with a byte order mark). Every value is in quotes, and the
+header is in Korean. The date is in the file's name (data_1234_20260102.csv), or `--date` gives it. Codes may contain
+letters (0001A0, 00680K). The reader uses the columns 종목코드 (code), 시가, 고가, 저가, 종가 (open, high, low, close)
+and 거래량 (volume), in any place.
 
-A share that was halted all day has open, high and low 0 beside the close of the day before. It becomes a flat bar at
-that close with no volume, so that the day is no gap.
+A share that was halted all day has open, high and low 0, and the close of the day before. It becomes a flat bar at
+that close without volume, so that the day is not a gap.
 
 Source: https://data.krx.co.kr, menu 12001, "전종목 시세".
 """
@@ -39,10 +39,10 @@ _MAX_LINE_BYTES = 4096
 
 
 def read_daily(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
-    """The daily bars of a file, prices in KRW, volumes in shares; a day begins at midnight in Korea.
+    """Read the daily bars of a file, prices in KRW, volumes in shares; a day begins at midnight in Korea.
 
     Raises:
-        InvalidRecord: No date is known, the file is missing, or it has no such header; without `refuse` also: a row
+        InvalidRecord: The date is unknown, the file is missing, or it lacks this header. Without `refuse` also: a row
             is malformed.
     """
     zone = zone_of(options.time_zone or "Asia/Seoul")
@@ -60,7 +60,7 @@ def read_daily(path: Path, options: ReadOptions, refuse: Refuse | None) -> Itera
             raise wrong_width(len(values), width)
         symbol = values[places["symbol"]]
         if not _CODE.fullmatch(symbol):
-            raise InvalidRecord(field="symbol", reason=f"{symbol[:40]!r} is no code")
+            raise InvalidRecord(field="symbol", reason=f"{symbol[:40]!r} is not a code")
         found = {name: read_decimal(name, values[places[name]]) for name in ("open", "high", "low", "close", "volume")}
         if found["open"] == found["high"] == found["low"] == 0 and found["volume"] == 0:
             found |= dict.fromkeys(("open", "high", "low"), found["close"])
@@ -81,7 +81,7 @@ def _date_of(path: Path) -> dt.date:
 
 
 def _understood(header: bytes) -> tuple[str, dict[str, int], int]:
-    """Encoding, places of our columns, and number of columns."""
+    """Return the encoding, the places of the columns that are used, and the number of columns."""
     for encoding in ("utf-8", "cp949"):
         try:
             names = _values(header.decode(encoding))

@@ -1,4 +1,4 @@
-"""What a file layout is to the command line: a name, what it holds, what it has to be told, and a reader."""
+"""Description of a file layout for the command line: its name, its records, the options it needs, and its reader."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ BarLength: TypeAlias = Literal["1m", "1d"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What a file does not say about itself.
+    """Facts that a file does not contain.
 
     Attributes:
-        symbol: Instrument to write into every record, whatever the file says; None where the file names it.
-        date: Day of the file; of a generic CSV, where its times say none.
-        source: Feed to write into every record, whatever the file says; None for the one the file names, or the usual
-            one of the layout.
-        time_zone: IANA name of the zone of the file's clock, None for the usual one of the layout.
+        symbol: Instrument of every record, in place of the file's; None to take the file's.
+        date: Day of the file. For a generic CSV: the day of times without a date.
+        source: Feed of every record, in place of the file's; None for the file's, or else the default of the layout.
+        time_zone: IANA name of the zone of the file's clock; None for the default of the layout.
         quotes: File of quotes to join with trades.
-        columns: For a generic CSV: the file's column for each of ours.
-        time_format: For a generic CSV: `iso`, `s`, `ms`, `us`, `ns` (since 1970), or a pattern for strptime, with a
-            whole date, or with none and `date`.
+        columns: For a generic CSV: the file's column for each of our fields.
+        time_format: For a generic CSV: `iso`, `s`, `ms`, `us`, `ns` (since 1970), or a pattern for strptime. The
+            pattern has a whole date, or none if `date` is given.
         delimiter: For a generic CSV: the character between two columns.
-        max_ahead: A trade further ahead of this machine's clock is a bad row; None takes any.
+        max_ahead: A trade further ahead of this machine's clock is a bad row; None accepts any time.
     """
 
     symbol: str | None = None
@@ -48,7 +47,7 @@ class ReadOptions:
     columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     time_format: str = "iso"
     delimiter: str = ","
-    # Not in the text by which a loaded file is known.
+    # Excluded from the text that identifies a loaded file.
     max_ahead: dt.timedelta | None = field(default=MAX_AHEAD, repr=False)
 
 
@@ -56,7 +55,7 @@ class Read(Protocol):
     """Reads a file."""
 
     def __call__(self, path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[Any]:
-        """The records in the order of the file; without `refuse` the first bad row raises `InvalidRecord`."""
+        """Read the records in the order of the file; without `refuse` the first bad row raises `InvalidRecord`."""
         ...
 
 
@@ -68,8 +67,9 @@ class Layout:
         kind: Whether its records are trades or bars.
         read: The reader.
         needs: Names of `ReadOptions` that must be given.
-        length: Of its bars, or what finds it in a file; None for trades.
-        symbol: Finds the symbol in the name of a file, where the options give none; None where no name says it.
+        length: Length of its bars, or a function that finds it in a file; None for trades.
+        symbol: Function that finds the symbol in the name of a file, where the options give none. None if the names of
+            such files contain no symbol.
     """
 
     kind: Literal["ticks", "bars"]

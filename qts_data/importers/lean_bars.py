@@ -1,11 +1,14 @@
 """Trade bars in the file layout of the LEAN engine: a US equity by minute or second, one day a file, or by day.
 
-A file is a zip with one CSV in it, or that CSV by itself, without a header. A row has six columns: time_ms
-(start of the bar, in whole milliseconds since midnight on the wall clock of the market), open, high, low and
-close (whole 1/10,000 of a dollar) and volume (whole shares). The bars are the publisher's own: made from
-ticks, but not from every tick.
+A file is a zip that contains one CSV, or that CSV itself, without a header. A row has six columns:
 
-A file of daily bars holds all of a symbol's days, and its rows begin with `YYYYMMDD HH:MM` instead of time_ms.
+- time_ms: start of the bar, in whole milliseconds since midnight on the wall clock of the market;
+- open, high, low and close: whole 1/10,000 of a dollar;
+- volume: whole shares.
+
+The publisher made these bars from ticks, but not from every tick.
+
+A file of daily bars contains all days of a symbol, and its rows begin with `YYYYMMDD HH:MM` instead of time_ms.
 
 Source: https://github.com/QuantConnect/Lean/blob/master/Data/equity/readme.md, "Minute, Second Data File
 Format" and "Hour, Daily File Format".
@@ -44,21 +47,21 @@ def read_bars(
     """Read the bars of one symbol and day, in the order of the file.
 
     Args:
-        path: A `.zip` with one file in it, or a `.csv`.
+        path: A `.zip` that contains one file, or a `.csv`.
         symbol: Instrument to write into every bar; the file does not name it.
         date: Day of the file on the wall clock of the market.
         source: Feed to write into every bar.
         time_zone: IANA name of the zone of that wall clock.
-        refuse: Takes the complaint about a malformed row; without it the first one ends the reading.
+        refuse: Receives the error of each malformed row; without it the first one ends the reading.
 
     Returns:
-        The bars: times in UTC, prices in dollars with four decimal places, volumes in shares, and a
-        tick_count of 0, because the publisher does not say how many trades a bar was made from.
+        The bars: times in UTC, prices in dollars with four decimal places, volumes in shares. tick_count is 0, because
+        the publisher does not give the number of trades in a bar.
 
     Raises:
-        InvalidRecord: While the bars are taken: the file is missing, empty or damaged (field `file`), or a
-            row is malformed (its number counted from 1, and its column).
-        ConfigurationError: There is no such time zone.
+        InvalidRecord: Raised while the bars are read. The file is missing, empty or damaged (field `file`), or a row is
+            malformed; the error has its number, counted from 1, and its column.
+        ConfigurationError: The time zone does not exist.
     """
     return _bars(path, symbol, source, wall_clock(date, time_zone), refuse)
 
@@ -72,12 +75,12 @@ def read_minutes(
     *,
     refuse: Refuse | None = None,
 ) -> Iterator[OHLCV]:
-    """The same for bars of a minute only.
+    """Read bars of a minute, as `read_bars` does; refuse files of other bars.
 
     Raises:
-        InvalidRecord: As `read_bars`; also, whatever `refuse` takes, a bar begins between two minutes. Files of seconds
-            have the same columns, and their bars on the full minute would pass for bars of a minute.
-        ConfigurationError: There is no such time zone.
+        InvalidRecord: As in `read_bars`. Also raised, with `refuse` or without, if a bar begins between two minutes.
+            Files of seconds have the same columns, and their bars on the full minute look like bars of a minute.
+        ConfigurationError: The time zone does not exist.
     """
     for bar in read_bars(path, symbol, date, source, time_zone, refuse=refuse):
         try:
@@ -99,15 +102,15 @@ def read_daily(
     """Read the daily bars of one symbol; a day begins at midnight on the wall clock of the market.
 
     Args:
-        path: A `.zip` with one file in it, or a `.csv`.
+        path: A `.zip` that contains one file, or a `.csv`.
         symbol: Instrument to write into every bar.
         source: Feed to write into every bar.
         time_zone: IANA name of the zone of that wall clock.
-        refuse: Takes the complaint about a malformed row; without it the first one ends the reading.
+        refuse: Receives the error of each malformed row; without it the first one ends the reading.
 
     Raises:
-        InvalidRecord: While the bars are taken: the file is missing or damaged, or a row is malformed.
-        ConfigurationError: There is no such time zone.
+        InvalidRecord: Raised while the bars are read. The file is missing or damaged, or a row is malformed.
+        ConfigurationError: The time zone does not exist.
     """
     zone = zone_of(time_zone)
 
@@ -115,7 +118,7 @@ def read_daily(
         try:
             local = dt.datetime.strptime(text.decode("ascii"), "%Y%m%d %H:%M")  # noqa: DTZ007 - the zone follows
         except ValueError as error:
-            raise InvalidRecord(field="time", reason=f"{shown_bytes(text)} is no time YYYYMMDD HH:MM") from error
+            raise InvalidRecord(field="time", reason=f"{shown_bytes(text)} is not a time YYYYMMDD HH:MM") from error
         return utc_of(local, zone)
 
     return _bars(path, symbol, source, instant, refuse)

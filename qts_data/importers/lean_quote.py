@@ -1,11 +1,11 @@
 """Quote ticks in the file layout of the LEAN engine, and trades joined with them.
 
-A row has eight columns: time_ms, bid, bid_size, ask, ask_size, exchange, quote_condition, suspicious; prices in whole
-1/10,000 of a dollar, 0 for a side that the row does not change.
+A row has eight columns: time_ms, bid, bid_size, ask, ask_size, exchange, quote_condition, suspicious. Prices are in
+whole 1/10,000 of a dollar; 0 means that the row does not change this side.
 
-A joined trade carries the last bid and the last ask at or before its millisecond, as an as-of join does: which of the
-two files' rows of one millisecond came first is not in them. Quotes are of single exchanges, so that the bid may stand
-above the ask for a moment; it is left as it stood.
+A joined trade carries the last bid and the last ask at or before its millisecond, as an as-of join does. The files do
+not show the order of their rows within one millisecond. Quotes come from single exchanges, so the bid may be above the
+ask for a moment; the reader keeps such values unchanged.
 
 Source: https://github.com/QuantConnect/Lean/blob/master/Data/equity/readme.md, "Tick File Format".
 """
@@ -34,8 +34,8 @@ class Quote(NamedTuple):
 
     Attributes:
         time: Instant, UTC.
-        bid: New best bid in dollars, None where it did not change.
-        ask: New best ask.
+        bid: New best bid in dollars; None if it did not change.
+        ask: New best ask in dollars; None if it did not change.
     """
 
     time: dt.datetime
@@ -50,7 +50,7 @@ def read_quotes(
 
     Raises:
         InvalidRecord: The file is missing or damaged, or, without `refuse`, a row is malformed.
-        ConfigurationError: There is no such time zone.
+        ConfigurationError: The time zone does not exist.
     """
     instant = wall_clock(date, time_zone)
     sides = Memo(_side)
@@ -69,10 +69,10 @@ def read_quotes(
 
 
 def join_quotes(trades: Iterable[TickData], quotes: Iterable[Quote]) -> Iterator[TickData]:
-    """Give each trade the bid and the ask that stood at its moment; both sides in order of time.
+    """Give each trade the bid and the ask of its moment; both inputs are in order of time.
 
     Raises:
-        InvalidRecord: The trades or the quotes go back in time: who comes first is then not known.
+        InvalidRecord: The trades or the quotes go back in time, so that their order is unknown.
     """
     following = iter(quotes)
     quote = next(following, None)

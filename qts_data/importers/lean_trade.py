@@ -1,6 +1,6 @@
 """Trade ticks in the file layout of the LEAN engine: one symbol's day of a US equity.
 
-A file is a zip with one CSV in it, or that CSV by itself, without a header. A row has six columns:
+A file is a zip that contains one CSV, or that CSV itself, without a header. A row has six columns:
 
 | column         | meaning                                                             |
 |----------------|---------------------------------------------------------------------|
@@ -13,9 +13,9 @@ A file is a zip with one CSV in it, or that CSV by itself, without a header. A r
 
 Source: https://github.com/QuantConnect/Lean/blob/master/Data/equity/readme.md, "Tick File Format".
 
-A column is read only where it can be read in one way. Signs, spaces, quotes, leading zeros, separators of
-thousands, digits of other scripts and fractions (newer files have fractions of a millisecond) are refused,
-never rounded or skipped: what `int()` makes of "1_000" is not what the publisher meant.
+A value must have exactly one reading. The reader refuses signs, spaces, quotes, leading zeros, separators of thousands,
+digits of other scripts and fractions (newer files have fractions of a millisecond). It never rounds or skips them:
+`int("1_000")` gives a number that the publisher did not mean.
 """
 
 from __future__ import annotations
@@ -69,33 +69,32 @@ def read_ticks(
 ) -> Iterator[TickData]:
     """Read the trades of one symbol and day, in the order of the file.
 
-    Every row becomes a tick: nothing is filtered, neither rows that the publisher marks as suspicious nor
-    any sale condition, and rows that equal each other are different trades. A tick carries no sequence
-    number, because the file has none: the loader counts those of one instant in the order given here.
-    Exchange, sale condition and mark are checked and left behind.
+    Every row becomes a tick. Suspicious rows and all sale conditions are included, and equal rows are different trades.
+    A tick has no sequence number, because the file has none: the loader numbers the ticks of one instant in the given
+    order. Exchange, sale condition and the suspicious mark are checked, but not stored.
 
-    The file is read while the ticks are taken, so that a fault further down is met after the good rows
-    above it, and a wrong checksum at the end: load all of it in one transaction.
+    The file is read while the ticks are taken. An error further down is raised after the good rows above it, and a
+    wrong checksum at the end: load all of it in one transaction.
 
     Args:
-        path: A `.zip` with one file in it, or a `.csv`.
+        path: A `.zip` that contains one file, or a `.csv`.
         symbol: Instrument to write into every tick; the file does not name it.
         date: Day of the file on the wall clock of the market.
         source: Feed to write into every tick.
         time_zone: IANA name of the zone of that wall clock.
-        refuse: Takes the complaint about a malformed row, and the reader goes on with the next one; without it
-            the first one ends the reading.
+        refuse: Receives the error of each malformed row, and the reader continues with the next row. Without it the
+            first error ends the reading.
 
     Returns:
         The ticks: times in UTC, prices in dollars with four decimal places, volumes in shares.
 
     Raises:
-        InvalidRecord: The symbol or the source is no valid name; or, while the ticks are taken, the file is
-            missing, empty or damaged (field `file`), or a row is malformed (its number
-            counted from 1, and its column).
-        ConfigurationError: There is no such time zone.
+        InvalidRecord: The symbol or the source is not a valid name. Raised while the ticks are taken: the file is
+            missing, empty or damaged (field `file`), or a row is malformed; the error has its number, counted from 1,
+            and its column.
+        ConfigurationError: The time zone does not exist.
     """
-    # What all rows share is refused before the file is opened: it is no fault of row 1.
+    # Values shared by all rows are checked before the file is opened: an error in them is not an error of row 1.
     check_symbol(symbol)
     check_source(source)
     return _ticks(path, symbol, source, wall_clock(date, time_zone), refuse)
@@ -106,10 +105,10 @@ def _ticks(
 ) -> Iterator[TickData]:
     prices, volumes, remarks = Memo(partial(read_price, "price")), Memo(read_volume), Memo(_check_remark)
     time = _EPOCH
-    last_time_text: bytes | None = None  # not b"", which a first row without a time would equal
+    last_time_text: bytes | None = None  # not b"", which would equal the time of a first row without one
     for row, line in enumerate(read_lines(path), start=1):
         try:
-            # The last three columns stay in one piece: they have few combinations, and none is kept.
+            # The last three columns stay in one piece: they have few combinations, and none is stored.
             columns = line.split(b",", 3)
             if len(columns) != 4:
                 raise wrong_width(len(columns), _COLUMN_COUNT)
@@ -139,35 +138,34 @@ def _check_remark(text: bytes) -> None:
         raise wrong_width(3 + len(columns), _COLUMN_COUNT)
     exchange, sale_condition, suspicious = columns
     if not _EXCHANGE.fullmatch(exchange):
-        raise InvalidRecord(field="exchange", reason=f"{_shown(exchange)} is no code of letters and digits")
+        raise InvalidRecord(field="exchange", reason=f"{_shown(exchange)} is not a code of letters and digits")
     if not _SALE_CONDITION.fullmatch(sale_condition):
         raise InvalidRecord(field="sale_condition", reason=f"{_shown(sale_condition)} is not hexadecimal")
     if suspicious not in {b"0", b"1"}:
         raise InvalidRecord(field="suspicious", reason=f"{_shown(suspicious)} is neither 0 nor 1")
 
 
-# What the engine's other layouts share with this one ----------------------------------------------------
+# Shared with the engine's other layouts ----------------------------------------------------
 
 
 def wall_clock(date: dt.date, time_zone: str) -> Callable[[bytes], dt.datetime]:
-    """A reader of column time_ms: milliseconds since midnight on that day's wall clock, as UTC.
+    """Return a reader of column time_ms: milliseconds since midnight on that day's wall clock, as UTC.
 
-    The number is arithmetic on the face of the clock, not time that passed: 34,200,000 is 09:30 even on a
-    day whose clocks changed at 02:00. A time that the clocks leapt over did not happen, and of a time that
-    they showed twice the file does not say which it means: both are refused, because a guess would be wrong
-    by an hour and nobody would notice.
+    The number is arithmetic on the clock face, not elapsed time: 34,200,000 is 09:30 even on a day whose clocks changed
+    at 02:00. Two kinds of time are refused, because a guess would be wrong by an hour and remain unnoticed: a time that
+    the clocks skipped did not happen, and for a time that they showed twice the file does not say which one it means.
 
     Args:
         date: Day on the wall clock.
         time_zone: IANA name of its zone.
 
     Raises:
-        ConfigurationError: There is no such time zone.
+        ConfigurationError: The time zone does not exist.
     """
     try:
         zone = ZoneInfo(time_zone)
     except (KeyError, ValueError, OSError) as error:
-        raise ConfigurationError(f"there is no time zone {time_zone!r}") from error
+        raise ConfigurationError(f"unknown time zone {time_zone!r}") from error
     midnight = dt.datetime.combine(date, dt.time.min)
 
     def start_of_minute(minute: int) -> dt.datetime:
@@ -176,14 +174,14 @@ def wall_clock(date: dt.date, time_zone: str) -> Callable[[bytes], dt.datetime]:
             utc = local.astimezone(dt.UTC)
         except OverflowError as error:
             raise InvalidRecord(field="time_ms", reason=f"{local} is outside the years 1 to 9999") from error
-        # What did not happen comes back from UTC as another time; what happened twice has two offsets.
+        # A skipped time comes back from UTC as another time; a repeated time has two offsets.
         if utc.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
             raise InvalidRecord(field="time_ms", reason=f"the clocks of {time_zone} leapt over {local}")
         if local.replace(fold=1).utcoffset() != local.utcoffset():
             raise InvalidRecord(field="time_ms", reason=f"the clocks of {time_zone} showed {local} twice")
         return utc
 
-    # One question to the zone serves a minute of trades: since 1972 all clocks have changed on a full minute.
+    # One look-up of the zone serves a minute of trades: since 1972 all clocks have changed on a full minute.
     minutes = Memo(start_of_minute)
 
     def start_of_second(second: int) -> dt.datetime:
@@ -203,28 +201,28 @@ def wall_clock(date: dt.date, time_zone: str) -> Callable[[bytes], dt.datetime]:
 
 
 def read_price(field: str, text: bytes) -> Decimal:
-    """A price in dollars, to four decimal places, from whole 1/10,000 dollars.
+    """Read a price in dollars, to four decimal places, from whole 1/10,000 dollars.
 
     Raises:
-        InvalidRecord: It is no whole number, or it is 0, which these files write for what is not known.
+        InvalidRecord: The text is not a whole number, or it is 0, which these files write for an unknown price.
     """
     if _whole_number(field, text) == 0:
-        raise InvalidRecord(field=field, reason="0 is no price")
-    # Read as text: Decimal.scaleb would round to the precision of whoever calls.
+        raise InvalidRecord(field=field, reason="0 is not a price")
+    # Read as text: Decimal.scaleb would round to the precision of the caller's context.
     return Decimal(f"{text.decode()}E-4")
 
 
 def read_volume(text: bytes) -> Decimal:
-    """A volume in whole shares, at least 0.
+    """Read a volume in whole shares, at least 0.
 
     Raises:
-        InvalidRecord: It is no whole number.
+        InvalidRecord: The text is not a whole number.
     """
     return Decimal(_whole_number("volume", text))
 
 
 def _whole_number(field: str, text: bytes) -> int:
-    # isdigit of bytes knows the ten ASCII digits only; that of str knows hundreds.
+    # isdigit of bytes accepts the ten ASCII digits only; that of str accepts hundreds.
     if not text.isdigit() or (text[:1] == b"0" and text != b"0") or len(text) > _MAX_DIGITS:
         raise InvalidRecord(field=field, reason=f"{_shown(text)} is not a whole number of at least 0 in plain digits")
     return int(text)

@@ -1,4 +1,4 @@
-"""Rows of text files: where they begin and end, what becomes of bad ones, what all layouts refuse."""
+"""Rows of text files: their numbers, the handling of bad rows, and checks shared by all layouts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 Refuse: TypeAlias = Callable[[InvalidRecord, bytes], None]
-"""Takes the complaint about a bad row, with its number, and the row as it is in the file."""
+"""Receives the error of a bad row, with its number, and the row as it stands in the file."""
 
 _T = TypeVar("_T")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -42,10 +42,10 @@ _MAX_SHOWN = 40
 def each_row(
     lines: Iterable[bytes], parse: Callable[[bytes], _T | None], refuse: Refuse | None, *, first_row: int = 1
 ) -> Iterator[_T]:
-    """What `parse` makes of each line, in order; lines of which it makes None are left out.
+    """Yield the result of `parse` for each line, in order; lines with the result None are left out.
 
     Raises:
-        InvalidRecord: Without `refuse`: the first complaint of `parse`, with the number of the row.
+        InvalidRecord: Without `refuse`: the first error of `parse`, with the number of the row.
     """
     for row, line in enumerate(lines, start=first_row):
         try:
@@ -60,15 +60,15 @@ def each_row(
 
 
 def read_text(line: bytes, encoding: str = "utf-8") -> str:
-    """The line as text.
+    """Return the line as text.
 
     Raises:
-        InvalidRecord: It is not of this encoding, or holds a byte order mark or a control character.
+        InvalidRecord: It is not of this encoding, or contains a byte order mark or a control character.
     """
     try:
         text = line.decode(encoding)
     except UnicodeDecodeError as error:
-        raise InvalidRecord(field="row", reason=f"{shown_bytes(line)} is no {encoding}") from error
+        raise InvalidRecord(field="row", reason=f"{shown_bytes(line)} is not {encoding}") from error
     if "\ufeff" in text:
         raise InvalidRecord(field="row", reason="holds a byte order mark, which belongs at the start of a file only")
     if any(character < " " and character != "\t" for character in text):
@@ -77,25 +77,26 @@ def read_text(line: bytes, encoding: str = "utf-8") -> str:
 
 
 def read_decimal(field: str, text: str) -> Decimal:
-    """A number in plain digits, with a point for the fraction.
+    """Read a number in plain digits, with a point before the fraction.
 
     Raises:
-        InvalidRecord: It is none: NaN, separators of thousands, digits of other scripts, nothing at all.
+        InvalidRecord: The text is not such a number, for example NaN, empty, or with separators of thousands or digits
+            of other scripts.
     """
     if not _NUMBER.fullmatch(text):
-        raise InvalidRecord(field=field, reason=f"{text[:_MAX_SHOWN]!r} is no number in plain digits")
+        raise InvalidRecord(field=field, reason=f"{text[:_MAX_SHOWN]!r} is not a number in plain digits")
     return Decimal(text)
 
 
 def check_plausible(tick: TickData, max_ahead: dt.timedelta | None) -> TickData:
-    """Refuse what the table could hold but no file of trades means.
+    """Refuse values that the table could store but a file of trades cannot mean.
 
     Args:
         tick: A trade of the file.
-        max_ahead: How far it may lie ahead of this machine's clock; None takes any.
+        max_ahead: How far its time may lie ahead of this machine's clock; None accepts any time.
 
     Raises:
-        InvalidRecord: The price is not above zero, the bid is above the ask, or the trade is yet to come.
+        InvalidRecord: The price is not above zero, the bid is above the ask, or the time is in the future.
     """
     if tick.price <= 0:
         raise InvalidRecord(field="price", reason=f"{tick.price} is not above zero")
@@ -111,29 +112,29 @@ def check_plausible(tick: TickData, max_ahead: dt.timedelta | None) -> TickData:
 
 
 def zone_of(name: str) -> ZoneInfo:
-    """A time zone by its IANA name.
+    """Return a time zone by its IANA name.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: The name is unknown.
     """
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
-        raise ConfigurationError(f"there is no time zone {name!r}") from error
+        raise ConfigurationError(f"unknown time zone {name!r}") from error
 
 
 def utc_of(local: dt.datetime, zone: ZoneInfo) -> dt.datetime:
-    """The instant at which the clocks of a zone showed a time.
+    """Return the instant at which the clocks of a zone showed a time.
 
     Raises:
-        InvalidRecord: They leapt over it, or showed it twice: a guess would be wrong by an hour; or it is outside the
-            years 1 to 9999 in UTC.
+        InvalidRecord: The clocks skipped the time or showed it twice, so that a guess would be wrong by an hour. Or it
+            is outside the years 1 to 9999 in UTC.
     """
     return utc_of_local("time", local, zone)
 
 
 def instant_of(microseconds: int) -> dt.datetime:
-    """The instant so many microseconds after 1970.
+    """Return the instant that many microseconds after 1970.
 
     Raises:
         InvalidRecord: It is outside the years 1 to 9999.
@@ -147,6 +148,6 @@ def instant_of(microseconds: int) -> dt.datetime:
 
 
 def shown_bytes(text: bytes) -> str:
-    """The bytes for a message: quoted, cut, and harmless to a terminal whatever they are."""
+    """Return the bytes for a message: quoted, cut to length, and harmless to a terminal."""
     shown = repr(text[:_MAX_SHOWN]).removeprefix("b")
     return f"{shown}..." if len(text) > _MAX_SHOWN else shown

@@ -1,4 +1,4 @@
-"""The move from a spreadsheet to the database: plan, copy, shadow, verify, cutover - and the way back."""
+"""The move from a spreadsheet to the database: plan, copy, shadow, verify, cutover - and rollback."""
 
 from qts_data.moving.move import CutoverGates, Move, MoveStatus
 from qts_data.moving.plan import Plan, PlannedTable

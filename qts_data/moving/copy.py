@@ -1,4 +1,7 @@
-"""The copy: chunk by chunk, each with its checkpoint in one transaction, so that it can be killed anywhere."""
+"""The copy, chunk by chunk.
+
+Each chunk and its checkpoint share a transaction, so the process may be killed at any time.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ORDER", "copy_all"]
 
 ORDER: Final = ("strategies", "system", "risk_limits", "daily_bars", "openings", "ledger")
-"""What is copied, in this order; positions are made by the fills."""
+"""The copied tables, in this order; the fills make the positions."""
 _CHUNK: Final = 1_000
 
 
@@ -38,19 +41,19 @@ async def copy_all(
     progress: Progress | None = None,
     begin: Callable[[], Awaitable[None]] | None = None,
 ) -> dict[str, int]:
-    """Copy everything that is not in; returns the number of rows of each table.
+    """Copy the rows that the database lacks; return the number of rows of each table.
 
     Args:
-        database: Where to.
-        workbook: Where from.
-        source: Its name in the database.
+        database: The target.
+        workbook: The source.
+        source: Name of the source in the database.
         chunk: Rows of a transaction.
         progress: Called with a table, its rows done and its rows altogether.
         begin: Called before anything is written.
 
     Raises:
-        InvalidRecord: A row cannot be moved; names the first, and how many there are. Nothing is copied then.
-        LedgerConflict: The database holds another fill under an execution id of the sheet.
+        InvalidRecord: A row cannot be moved; names the first such row and the number of them. Nothing is copied then.
+        LedgerConflict: The database contains another fill under an execution id of the sheet.
     """
     records: dict[str, list[Record]] = {}
     problems: list[str] = []
@@ -108,7 +111,7 @@ async def _copy_table(
 def _placed(
     error: InvalidRecord | LedgerConflict, kind: str, sheet: str, part: Sequence[Record]
 ) -> InvalidRecord | LedgerConflict:
-    """The same complaint with the row of the sheet in place of that of the chunk."""
+    """Return the error with the row of the sheet in place of the row of the chunk."""
     if error.row is None:
         return error
     number, record, _ = part[error.row - 1]
@@ -120,7 +123,7 @@ def _placed(
 
 
 def _digests(records: Sequence[Record]) -> list[str]:
-    """Of the first n rows, for every n: a sheet that was changed above the checkpoint is copied anew."""
+    """Return digests of the first n rows, for every n: a sheet changed above the checkpoint is copied again."""
     running = hashlib.sha256()
     made = [running.hexdigest()]
     for _, record, values in records:
@@ -136,12 +139,12 @@ async def _done(reader: Reader, source: str, kind: str, digests: Sequence[str]) 
     done = await MoveRecords(reader.connection, source).find_checkpoint(kind)
     if done is None or done.rows_done >= len(digests):
         return 0
-    # Rows above that changed do no harm: every row is booked once by its key.
+    # Changed rows above do no harm: every row is booked once by its key.
     return done.rows_done if digests[done.rows_done] == done.digest else 0
 
 
 async def _fills(uow: UnitOfWork, part: Sequence[Record]) -> None:
-    """Fills through the book, in the order of the sheet; a line that takes one back is booked as that."""
+    """Book fills and reversals, in the order of the sheet."""
     await book_lines(uow, [FillLine(entry, values.get("reverses")) for _, entry, values in part])
 
 
@@ -150,14 +153,14 @@ async def _bars(uow: UnitOfWork, part: Sequence[Record]) -> None:
 
 
 async def _parameters(uow: UnitOfWork, part: Sequence[Record]) -> None:
-    for _, one, _ in part:
-        notes = {} if one.description is None else {one.param_name: one.description}
-        await uow.strategies.upsert_parameters(one.strategy_id, {one.param_name: one.value}, descriptions=notes)
+    for _, item, _ in part:
+        notes = {} if item.description is None else {item.param_name: item.description}
+        await uow.strategies.upsert_parameters(item.strategy_id, {item.param_name: item.value}, descriptions=notes)
 
 
 async def _limits(uow: UnitOfWork, part: Sequence[Record]) -> None:
-    for _, one, _ in part:
-        await uow.risk_configs.upsert_limit(one.config_key, one.value, one.description, account=one.account)
+    for _, item, _ in part:
+        await uow.risk_configs.upsert_limit(item.config_key, item.value, item.description, account=item.account)
 
 
 _WRITERS: Final[Mapping[str, Callable[[UnitOfWork, Sequence[Record]], Awaitable[None]]]] = {

@@ -1,7 +1,7 @@
-"""The worker that empties the outbox into the sheets: at least once, and once only on the other side.
+"""The worker that delivers the outbox into the sheets: at least once, and once only in the sheets.
 
-One worker at a time, by an advisory lock; another one waits. What the sheets refuse is tried again and then laid aside
-(dead), and holds up its own position only; while the sheets do not answer, nothing is laid aside.
+One worker runs at a time, by an advisory lock; another one waits. A message that the sheets refuse is retried, and then
+laid aside (dead); it holds up its own position only. While the sheets do not answer, nothing is laid aside.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryConfig:
-    """How the outbox is delivered.
+    """Settings of the delivery.
 
     Attributes:
-        batch: Most messages in one request.
-        idle_seconds: How long to wait when there is nothing to do, and for another worker to end.
-        first_pause_seconds: Pause after a failure; it doubles each time, and its half is random.
+        batch: Largest number of messages in one request.
+        idle_seconds: Pause when there is nothing to deliver, or while another worker runs.
+        first_pause_seconds: Pause after a failure. It doubles each time; half of it is random.
         longest_pause_seconds: Longest pause.
-        most_attempts: How often a message may be refused.
-        settle_seconds: How long after a request whose outcome nobody knows the sheet is looked at again: the server may
-            carry it out late, and what it does later than that stays.
+        most_attempts: Number of refusals after which a message is dead.
+        settle_seconds: How long the sheet is checked after a request with an unknown outcome. The server may carry it
+            out late; a change made later than this stays.
     """
 
     batch: int = 500
@@ -66,11 +66,11 @@ class OutboxWorker:
     """Delivers the outbox to a book in a spreadsheet.
 
     Args:
-        database: The database that feeds.
+        database: The database that writes the outbox.
         writer: The book.
         destination: Name of the book in the outbox.
-        config: How it is delivered.
-        sleep: Waits; a test need not.
+        config: Settings of the delivery.
+        sleep: Waits for some seconds; a test can pass a function that returns at once.
 
     Attributes:
         delivered: Messages that this worker has delivered.
@@ -96,7 +96,7 @@ class OutboxWorker:
         self.failures = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until `stop` is set; goes on after every failure of either side."""
+        """Deliver until `stop` is set; continue after every failure of either side."""
         pause = self._config.first_pause_seconds
         while not stop.is_set():
             try:
@@ -109,15 +109,15 @@ class OutboxWorker:
                     await self._wait(stop, self._config.idle_seconds)
             except QtsDataError as error:
                 _log.warning("nothing was delivered to %s: %s; again in %.1f s", self._destination, error, pause)
-                # Not a secret: two that failed together should not come back together.
+                # Not a secret: two workers that failed together should not retry together.
                 await self._wait(stop, random.uniform(0.5, 1.0) * pause)  # noqa: S311
                 pause = min(2 * pause, self._config.longest_pause_seconds)
 
     async def drain(self) -> int:
-        """Deliver everything that can be delivered now; returns how many messages.
+        """Deliver everything that can be delivered now; return the number of messages.
 
         Raises:
-            ConfigurationError: Another worker is at it.
+            ConfigurationError: Another worker is delivering.
             SourceUnavailable: The sheets do not answer.
         """
         before = self.delivered
@@ -128,12 +128,12 @@ class OutboxWorker:
         return self.delivered - before
 
     async def deliver_once(self) -> int:
-        """Deliver one batch; returns how many messages, 0 if there was nothing to do.
+        """Deliver one batch; return the number of messages, 0 if there was nothing to deliver.
 
         Raises:
             SourceUnavailable: The sheets do not answer; nothing was lost.
-            ConfigurationError: They cannot be used as they are.
-            InvalidRecord: A row of theirs cannot be read.
+            ConfigurationError: The sheets cannot be used in their present form.
+            InvalidRecord: A row of the sheets cannot be read.
         """
         async with self._database.reader(snapshot=True) as reader:
             outbox = Outbox(reader.connection, self._destination)
@@ -155,9 +155,10 @@ class OutboxWorker:
         return done
 
     async def settle(self) -> None:
-        """After requests of unknown outcome: read the positions back and put right what an old request overwrote.
+        """Read positions back after requests with an unknown outcome, and correct those that changed.
 
-        A position is looked at until `settle_seconds` have passed since the last such request.
+        A late request may have overwritten them with earlier values. A position is checked until `settle_seconds` have
+        passed since the last such request.
         """
         if not self._suspect:
             return
@@ -165,7 +166,7 @@ class OutboxWorker:
         self._writer.forget()
         await self._writer.prepare()
         async with self._database.reader(snapshot=True) as reader:
-            # What waits, or is held up, is written when its turn comes.
+            # Messages that wait or are held up are written when their turn comes.
             waiting = await Outbox(reader.connection, self._destination).last_fills()
             wrong = []
             for account, symbol in sorted(self._suspect.keys() - waiting.keys()):
@@ -173,7 +174,7 @@ class OutboxWorker:
                 if right is not None and not _same(right, self._writer.position(account, symbol)):
                     wrong.append(right)
         if wrong and await self._writer.deliver([], wrong):
-            self._suspect |= dict.fromkeys(((one.account, one.symbol) for one in wrong), time.monotonic())
+            self._suspect |= dict.fromkeys(((item.account, item.symbol) for item in wrong), time.monotonic())
         over = began - self._config.settle_seconds
         self._suspect = {key: since for key, since in self._suspect.items() if since > over}
 
@@ -196,7 +197,7 @@ class OutboxWorker:
         return len(tasks)
 
     async def _one_by_one(self, tasks: Sequence[OutboxTask], parcel: _Parcel) -> int:
-        """Find out which message it was; those of the same position that come behind it wait."""
+        """Deliver one message at a time to find the refused one; later messages of its position wait."""
         held_up: set[tuple[str, str]] = set()
         done = 0
         for task in tasks:
@@ -243,7 +244,7 @@ class OutboxWorker:
         return True
 
     def _alone(self) -> AbstractAsyncContextManager[Callable[[], Awaitable[bool]]]:
-        # The sheets may have changed while others had the lock.
+        # The sheets may have changed while another worker had the lock.
         return only_worker(self._database, self._destination, begin=self._writer.forget)
 
     async def _wait(self, stop: asyncio.Event, seconds: float) -> None:
@@ -257,7 +258,7 @@ class OutboxWorker:
 
 @dataclass(frozen=True, slots=True)
 class _Parcel:
-    """What messages are about."""
+    """The lines and positions of messages."""
 
     entries: dict[int, BookedEntry]
     reversed_ids: dict[int, str]
@@ -265,10 +266,10 @@ class _Parcel:
     last_fills: dict[tuple[str, str], int]
 
     def of(self, tasks: Sequence[OutboxTask]) -> tuple[list[Line], list[Position]]:
-        """Lines and positions of some of them.
+        """Return the lines and positions of some messages.
 
-        With the last fill of a position that waits goes the position as it is stored; before that, as it was after the
-        latest of the fills that go.
+        With the last waiting fill of a position goes the position as it is stored. With earlier fills goes the position
+        after the latest of these fills.
         """
         lines: list[Line] = []
         latest: dict[tuple[str, str], BookedEntry] = {}
@@ -301,7 +302,7 @@ async def _parcel(reader: Reader, tasks: Sequence[OutboxTask], last_fills: dict[
     }
     keys = {(task.account, task.symbol) for task in tasks}
     held = await reader.positions.list_by_key(keys) if keys else []
-    return _Parcel(entries, reverses, {(one.account, one.symbol): one for one in held}, last_fills)
+    return _Parcel(entries, reverses, {(item.account, item.symbol): item for item in held}, last_fills)
 
 
 def _same(here: Position, there: Position | None) -> bool:

@@ -1,4 +1,4 @@
-"""Lines of people's ledgers into the book: fills, and lines that take one back."""
+"""Lines of a ledger in a sheet or file, booked as fills and reversals."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class FillLine(NamedTuple):
     """A line of a ledger.
 
     Attributes:
-        entry: What it says was traded.
-        reverses: Execution id of the fill that it takes back, if it does.
+        entry: The fill or reversal on the line.
+        reverses: Execution id of the fill that the line reverses; None for a fill.
     """
 
     entry: LedgerEntry
@@ -36,16 +36,16 @@ _Result: TypeAlias = "BookedFill | RejectedEntry | None"
 async def book_lines(
     uow: UnitOfWork, lines: Sequence[FillLine], *, on_error: Literal["raise", "collect"] = "raise"
 ) -> list[_Result]:
-    """Book lines in the order given; what is booked already changes nothing.
+    """Book lines in the given order; lines that are already booked change nothing.
 
     Args:
         uow: The transaction.
-        lines: What to book.
-        on_error: `"raise"` ends with the first line that cannot be booked, `"collect"` books the others.
+        lines: The lines to book.
+        on_error: `"raise"` stops at the first line that cannot be booked, `"collect"` books the others.
 
     Returns:
-        For each line what it did; with `"collect"` a `RejectedEntry` for one that cannot be booked; None for one that
-        was kept because it takes back a fill that is not there yet, which `"collect"` rejects.
+        The result of each line. With `"collect"` it is a `RejectedEntry` for a line that cannot be booked. It is None
+        for a reversal stored earlier as an entry of its own, before its fill was there; `"collect"` rejects that line.
 
     Raises:
         InvalidRecord: With `"raise"`: names the line, counted from 1, and the field.
@@ -58,15 +58,15 @@ async def book_lines(
     ]
     booking = _Lines(uow, lines, on_error)
     reversals = await uow.ledger.list_reversals(line.entry.key for line in lines if line.reverses is None)
-    taken = {booked.entry.key: booked for booked in reversals}
+    known = {booked.entry.key: booked for booked in reversals}
     for index, line in enumerate(lines):
-        if line.reverses is None and line.entry.key in taken:
-            booking.repeat(index, taken[line.entry.key])
+        if line.reverses is None and line.entry.key in known:
+            booking.repeat(index, known[line.entry.key])
         elif line.reverses is None:
             booking.waiting.append(index)
         else:
-            await booking.flush()  # it takes back one of them, perhaps
-            await booking.take_back(index, line.reverses)
+            await booking.flush()  # this line may reverse one of them
+            await booking.reverse(index, line.reverses)
     await booking.flush()
     return booking.results
 
@@ -80,7 +80,7 @@ class _Lines:
         self.results: list[_Result] = [None] * len(lines)
 
     async def flush(self) -> None:
-        """Book the fills that wait."""
+        """Book the waiting fills."""
         waiting, self.waiting = self.waiting, []
         entries = [self._lines[index].entry for index in waiting]
         if not entries:
@@ -99,7 +99,7 @@ class _Lines:
             self.results[index] = replace(result, row=index + 1) if isinstance(result, RejectedEntry) else result
 
     def repeat(self, index: int, known: BookedEntry) -> None:
-        """A line that was booked as what takes a fill back, of a ledger without a column to say so."""
+        """Handle a fill line booked earlier as a reversal, from a ledger that has no column for reversals."""
         entry = self._lines[index].entry
         try:
             self._uow.ledger.identity.require_same_fill(known.entry, entry)
@@ -110,17 +110,17 @@ class _Lines:
         else:
             self.results[index] = repeated(known)
 
-    async def take_back(self, index: int, reverses: str) -> None:
-        """Book a line that takes a fill back."""
+    async def reverse(self, index: int, reverses: str) -> None:
+        """Book a reversal."""
         entry = self._lines[index].entry
         try:
-            self.results[index] = await self._taken_back(entry, reverses)
+            self.results[index] = await self._reverse(entry, reverses)
         except (InvalidRecord, LedgerConflict) as error:
             if self._on_error == "raise":
                 raise error.at(index + 1) from error
             self.results[index] = RejectedEntry(row=index + 1, entry=entry, reason=str(error))
 
-    async def _taken_back(self, entry: LedgerEntry, reverses: str) -> BookedFill | None:
+    async def _reverse(self, entry: LedgerEntry, reverses: str) -> BookedFill | None:
         ledger = self._uow.ledger
         fill = await ledger.find_entry(entry.broker, entry.account, reverses)
         if fill is None and self._on_error == "collect":
@@ -133,13 +133,13 @@ class _Lines:
             return repeated(known)
         if known is not None:
             raise LedgerConflict(
-                "this execution id is booked, and takes back no such fill",
+                "this execution id is booked, and does not reverse this fill",
                 booked=str(known.entry),
                 given=f"{entry} reverses {reverses}",
             )
         if entry.execution_id is None:
             raise InvalidRecord(
-                field="execution_id", reason="is empty: a line that takes a fill back needs the id of that report"
+                field="execution_id", reason="is empty: a line that reverses a fill needs the id of its own report"
             )
         return await ledger.reverse_fill(
             Reversal(
@@ -154,7 +154,7 @@ class _Lines:
 
 
 def require_opposite(fill: LedgerEntry, line: LedgerEntry) -> None:
-    """Refuse a line that says anything but the opposite of the fill that it takes back; its fee is not asked.
+    """Refuse a reversal that is not the opposite of its fill; the fee may differ.
 
     Raises:
         LedgerConflict: Shows both.
@@ -162,5 +162,5 @@ def require_opposite(fill: LedgerEntry, line: LedgerEntry) -> None:
     said = line.symbol, line.qty, line.price, line.side
     if said != (fill.symbol, fill.qty, fill.price, "SELL" if fill.side == "BUY" else "BUY"):
         raise LedgerConflict(
-            "a line that takes a fill back must say the opposite trade", booked=str(fill), given=str(line)
+            "a line that reverses a fill must be the opposite trade", booked=str(fill), given=str(line)
         )

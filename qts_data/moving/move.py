@@ -1,4 +1,4 @@
-"""The phases of a move: what may follow what, what a cutover asks for, and how long the way back is open."""
+"""The phases of a move: their order, the conditions of a cutover, and the time limit of a rollback."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _NONE: Final[dict[str, Decimal]] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutoverGates:
-    """What must hold before a cutover.
+    """Conditions of a cutover.
 
     Attributes:
-        clean_verifications: So many comparisons in a row, the last ones, found no difference; those with tolerances
-            do not count.
-        newest: The last of them is not older than this.
-        lag: The oldest message of the outbox was not older than this at the last look.
-        rollback: How long after the cutover the way back stays open.
+        clean_verifications: Number of latest comparisons in a row without a difference; those with tolerances do not
+            count.
+        newest: Greatest age of the last of these comparisons.
+        lag: Greatest age of the oldest message in the outbox.
+        rollback: How long after the cutover a rollback remains possible.
     """
 
     clean_verifications: int = 3
@@ -60,17 +60,17 @@ class CutoverGates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoveStatus:
-    """How a move stands.
+    """State of a move.
 
     Attributes:
-        phase: copy, copied, shadow, cutover or rolled_back; None before it began.
-        phase_since: When that began.
+        phase: copy, copied, shadow, cutover or rolled_back; None before the move began.
+        phase_since: When the phase began.
         copied: Rows done and rows altogether, by table.
-        clean_verifications: Comparisons without a difference, in a row, the last ones without tolerances.
+        clean_verifications: Number of latest comparisons in a row without a difference and without tolerances.
         verified_at: When the last comparison without tolerances ended.
-        mismatches: What it found.
-        outbox: The outbox.
-        rollback_until: After a cutover: when the way back closes.
+        mismatches: Number of differences that it found.
+        outbox: State of the outbox.
+        rollback_until: After a cutover: when a rollback stops being possible.
     """
 
     phase: str | None
@@ -83,7 +83,7 @@ class MoveStatus:
     rollback_until: dt.datetime | None
 
     def __post_init__(self) -> None:
-        """Keep instants in UTC."""
+        """Convert instants to UTC."""
         utc_fields(self, "phase_since", "verified_at", "rollback_until")
 
 
@@ -93,8 +93,8 @@ class Move:
     Args:
         database: The database.
         sheets: The spreadsheet.
-        source: Its name in the database.
-        delivery: How the outbox is delivered.
+        source: Name of the spreadsheet in the database.
+        delivery: Settings of the delivery of the outbox.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Move:
         self.worker = OutboxWorker(database, sheets.writer, destination=source, config=delivery)
 
     async def plan(self) -> Plan:
-        """Read everything, and say what stands in the way; writes nothing."""
+        """Read everything and return the obstacles to a move; writes nothing."""
         return await plan(
             self._sheets.workbook,
             dt.datetime.now(dt.UTC),
@@ -123,11 +123,11 @@ class Move:
     async def copy(
         self, *, chunk: int = 1_000, progress: Callable[[str, int, int], None] | None = None
     ) -> dict[str, int]:
-        """Copy what is not in; after an interruption, or when the sheet has grown, simply do it again.
+        """Copy the rows that the database lacks; call it again after an interruption, or when the sheet has grown.
 
         Raises:
-            ConfigurationError: The database decides already: the sheet follows it.
-            InvalidRecord: A row cannot be moved; nothing was copied, and the phase is what it was.
+            ConfigurationError: The database decides already, and the sheet follows it.
+            InvalidRecord: A row cannot be moved. Nothing was copied, and the phase is unchanged.
         """
         await self._require(None, "copy", "copied", "rolled_back", doing="copy")
 
@@ -141,7 +141,7 @@ class Move:
         return copied
 
     async def shadow(self) -> int:
-        """From now on the database decides and the sheet is told; returns how many fills it has still to hear of.
+        """Let the database decide and the sheet follow; return the number of booked fills that the sheet still lacks.
 
         Raises:
             ConfigurationError: Nothing was copied.
@@ -153,7 +153,10 @@ class Move:
         return await self._catch_up()
 
     async def _catch_up(self) -> int:
-        """Put fills into the outbox that were booked before it was fed and that the sheet does not have."""
+        """Put fills into the outbox that the sheet lacks and the outbox missed; return their number.
+
+        The outbox misses fills that were booked before it was enabled.
+        """
         there = {entry.key for entry in await self._sheets.workbook.records("ledger")}
         missing = []
         opening = f"{IDEMPOTENCY_PREFIX}{OPENING_PREFIX}"
@@ -176,7 +179,7 @@ class Move:
         every_seconds: float = 60.0,
         looked: Callable[[ConsistencyReport, OutboxStatus], None] | None = None,
     ) -> None:
-        """Deliver the outbox and compare both sides now and then, until `stop` is set; goes on after every failure."""
+        """Deliver the outbox and compare both sides at intervals, until `stop` is set; continue after every failure."""
         delivering = asyncio.create_task(self.worker.run(stop))
         try:
             while not stop.is_set():
@@ -194,23 +197,23 @@ class Move:
             await delivering
 
     async def verify(self, *, tolerances: Mapping[str, Decimal] = _NONE, strict: bool = False) -> ConsistencyReport:
-        """Compare both sides, and keep the report.
+        """Compare both sides, and store the report.
 
         Raises:
-            DataConsistencyError: With `strict`: something differs; carries the report.
+            DataConsistencyError: With `strict`: something differs; the error carries the report.
         """
         report = await verify_data_consistency(
             self._database, self._sheets.workbook, tolerances=tolerances, source=self._source
         )
-        kept = json.dumps(_short(report.as_json()), ensure_ascii=False)
+        text = json.dumps(_short(report.as_json()), ensure_ascii=False)
         async with self._database.transaction() as uow:
-            await MoveRecords(uow.connection, self._source).record_verification(len(report.findings), kept)
+            await MoveRecords(uow.connection, self._source).record_verification(len(report.findings), text)
         if strict:
             report.require_consistent()
         return report
 
     async def missing_gates(self, gates: CutoverGates) -> list[str]:
-        """What still stands against a cutover; empty if nothing does."""
+        """Return the conditions of a cutover that do not hold; empty if all hold."""
         status = await self.status()
         missing = []
         if status.phase != "shadow":
@@ -231,10 +234,12 @@ class Move:
         return missing
 
     async def cutover(self, gates: CutoverGates | None = None) -> dt.datetime:
-        """The database alone; the sheet is still fed until the way back closes. Returns when that is.
+        """Let the database stand alone; return when a rollback stops being possible.
+
+        Until that time the sheet still receives all fills.
 
         Raises:
-            ConfigurationError: Something stands against it; names all of it.
+            ConfigurationError: A condition does not hold; the message names all of them.
         """
         given = gates or CutoverGates()
         missing = await self.missing_gates(given)
@@ -247,30 +252,33 @@ class Move:
         return until
 
     async def rollback(self) -> int:
-        """Back to the sheet, with everything that was booked since; returns how many messages that took.
+        """Return to the sheet, with all fills booked since; return the number of messages delivered for this.
 
-        Engines must have been stopped. Once rolled back, it delivers what came into the outbox at the last moment.
+        Stop the engines first. After a rollback, a second call delivers messages that reached the outbox at the last
+        moment.
 
         Raises:
-            ConfigurationError: The way back is closed, or something cannot be delivered.
+            ConfigurationError: The time limit of the rollback has passed, or a message cannot be delivered.
             SourceUnavailable: The sheet does not answer; try again.
         """
         status = await self.status()
         await self._require("shadow", "cutover", "rolled_back", doing="rollback")
         if status.rollback_until is not None and status.rollback_until <= dt.datetime.now(dt.UTC):
             raise ConfigurationError(
-                f"no rollback: since {status.rollback_until:%Y-%m-%d %H:%M} UTC the sheet is not told any more what is "
-                "booked; what it lacks is in t_ledger only"
+                f"no rollback: since {status.rollback_until:%Y-%m-%d %H:%M} UTC the sheet no longer receives new "
+                "fills; those that it lacks are in t_ledger only"
             )
         if status.phase != "rolled_back" and not status.outbox.active:
-            await self._catch_up()  # an earlier rollback ended half way: what was booked since then went nowhere
+            await self._catch_up()  # an earlier rollback stopped half way: the outbox lacks the fills booked since
         delivered = await self._deliver_all()
         await self.feed.starve()
         try:
-            # What was booked between the last delivery and the end of the feed.
+            # Fills booked between the last delivery and the disabling of the outbox.
             delivered += await self._deliver_all()
         except QtsDataError:
-            _log.warning("half way back: the sheet hears of no new fills any more; roll back again, or begin shadow")
+            _log.warning(
+                "the rollback stopped half way: the sheet receives no new fills; roll back again, or begin shadow"
+            )
             raise
         await self._enter("rolled_back")
         return delivered
@@ -286,7 +294,7 @@ class Move:
         return delivered
 
     async def status(self) -> MoveStatus:
-        """How the move stands."""
+        """Return the state of the move."""
         outbox = await self.feed.status()
         async with self._database.reader() as reader:
             move = await MoveRecords(reader.connection, self._source).state()
@@ -309,7 +317,7 @@ class Move:
     async def _require(self, *phases: str | None, doing: str) -> None:
         phase = (await self.status()).phase
         if phase not in phases:
-            allowed = ", ".join(str(one or "the beginning") for one in phases)
+            allowed = ", ".join(str(allowed_phase or "the beginning") for allowed_phase in phases)
             raise ConfigurationError(f"no {doing} in the phase {phase or 'none'}: it comes after {allowed}")
 
     async def _enter(self, phase: str) -> None:
@@ -318,6 +326,6 @@ class Move:
 
 
 def _short(report: dict[str, Any]) -> dict[str, Any]:
-    """The first hundred differences of each table; a report is kept, not an archive."""
+    """Return the report with the first hundred differences of each table: the database stores it."""
     tables = [table | {"findings": table["findings"][:100]} for table in report["tables"]]
     return report | {"tables": tables}

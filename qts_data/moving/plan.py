@@ -1,4 +1,4 @@
-"""What a spreadsheet holds, and what stands in the way of moving it."""
+"""Contents of a spreadsheet, and obstacles to its move."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Opening(NamedTuple):
 
     Attributes:
         qty: The signed quantity.
-        at: The time of that fill.
+        at: Time of the opening fill.
     """
 
     qty: Decimal
@@ -51,11 +51,11 @@ class PlannedTable:
     """One sheet.
 
     Attributes:
-        kind: What its rows are.
-        sheet: Its name; None if there is no such sheet, and nothing to move.
+        kind: Kind of its rows.
+        sheet: Name of the sheet; None if it is missing, so that nothing is moved.
         rows: Rows that can be moved.
-        problems: What is wrong with the others; each names the cell.
-        notes: What was understood, but may be a mistake.
+        problems: Errors in the other rows; each names the cell.
+        notes: Values that were read, but may be mistakes.
     """
 
     kind: str
@@ -67,13 +67,13 @@ class PlannedTable:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be moved.
+    """Contents of a spreadsheet to be moved.
 
     Attributes:
-        tables: Sheet by sheet.
-        openings: Positions that the sheet's ledger knows nothing of; each gets a fill that opens it.
-        disagreements: Positions whose quantity is not what the sheet's own ledger adds up to.
-        reads: Calls of the API that reading everything took.
+        tables: One record for each sheet.
+        openings: Number of positions without fills in the sheet's ledger; each gets an opening fill.
+        disagreements: Positions whose quantity differs from the sum of their fills in the sheet.
+        reads: Number of API calls for reading everything.
     """
 
     tables: tuple[PlannedTable, ...]
@@ -83,19 +83,19 @@ class Plan:
 
     @property
     def ready(self) -> bool:
-        """Whether nothing stands in the way."""
+        """Whether everything can be moved."""
         return not self.disagreements and not any(table.problems for table in self.tables)
 
 
 async def read_kind(
     workbook: Workbook, kind: str, *, is_booked: IsBooked | None = None
 ) -> tuple[list[tuple[int, Any, Mapping[str, Any]]], PlannedTable]:
-    """Every record of a sheet with its row and its cells, and what is wrong with the others.
+    """Return every record of a sheet with its row and cells, and the errors of the other rows.
 
     Args:
         workbook: The sheets.
-        kind: What the rows are.
-        is_booked: Whether a fill that a row takes back, and that is not in the sheet, is in the book; None for no.
+        kind: Kind of the rows.
+        is_booked: Returns whether the book contains a reversed fill that the sheet lacks; None means that it does not.
     """
     if not await workbook.has(kind):
         return [], PlannedTable(kind, None, 0, (), ())
@@ -115,7 +115,7 @@ async def read_kind(
             records.append((row.number, maker.make(row), row.values))
         except InvalidRecord as error:
             problems += [str(problem) for problem in row.problems or (error,)]
-    problems += _taken_twice(title, records)
+    problems += _duplicates(title, records)
     if kind == "ledger" and not problems:
         problems += [
             str(error) for error in await wrong_references(table.header, records, is_booked, defaults.identity)
@@ -123,8 +123,8 @@ async def read_kind(
     return records, PlannedTable(kind, title, len(records), tuple(problems), tuple(notes[:_SHOWN]))
 
 
-def _taken_twice(title: str, records: Iterable[tuple[int, Any, Mapping[str, Any]]]) -> list[str]:
-    """Rows that say again what another row says: of the same fill, position, bar, parameter or limit."""
+def _duplicates(title: str, records: Iterable[tuple[int, Any, Mapping[str, Any]]]) -> list[str]:
+    """Return the rows that repeat another row: the same fill, position, bar, parameter or limit."""
     first: dict[tuple[object, ...], int] = {}
     found = []
     for row, record, _ in records:
@@ -135,7 +135,7 @@ def _taken_twice(title: str, records: Iterable[tuple[int, Any, Mapping[str, Any]
 
 
 def _key_of(record: Any) -> tuple[tuple[object, ...], str]:
-    """What there can be one row of, and its name for people."""
+    """Return the key that may occur in one row only, and its name for people."""
     if isinstance(record, LedgerEntry):
         return record.key, f"execution_id: {record.stored_execution_id!r}"
     if isinstance(record, Position):
@@ -149,11 +149,11 @@ def _key_of(record: Any) -> tuple[tuple[object, ...], str]:
 
 
 async def opened_before(database: Database) -> dict[tuple[str, str], Opening]:
-    """How an earlier copy opened each position that the sheet's ledger knew nothing of."""
+    """Return the fills with which an earlier copy opened positions without fills in the sheet's ledger."""
     async with database.reader() as reader:
         prefix = f"{IDEMPOTENCY_PREFIX}{OPENING_PREFIX}"
         opened = await list_opened(reader.connection, _OPENING_BROKER, prefix)
-    return {(one.account, one.symbol): Opening(one.qty, one.at) for one in opened}
+    return {(item.account, item.symbol): Opening(item.qty, item.at) for item in opened}
 
 
 def openings(
@@ -162,13 +162,13 @@ def openings(
     before: dt.datetime,
     opened: Mapping[tuple[str, str], Opening] = _NOTHING,
 ) -> tuple[list[LedgerEntry], list[str]]:
-    """Fills that open the positions of which a ledger knows nothing, and what the two disagree about.
+    """Return fills that open the positions without fills in the ledger, and the disagreements of positions and fills.
 
     Args:
-        positions: What the sheet says is held.
-        ledger: Its fills.
-        before: When the openings are said to have happened.
-        opened: What an earlier copy has opened.
+        positions: Positions of the sheet.
+        ledger: Fills of the sheet.
+        before: Time of the opening fills.
+        opened: Positions that an earlier copy opened.
     """
     traded: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
     for entry in ledger:
@@ -186,7 +186,7 @@ def openings(
             if _exact.add(qty, traded.get(key, _ZERO)) != position.qty:
                 wrong.append(_opened_otherwise(position, qty, traded.get(key, _ZERO)))
             elif key not in traded:
-                made.append(opening_of(position, at))  # the same once more
+                made.append(opening_of(position, at))  # the same fill again
         elif key in traded:
             if traded[key] != position.qty:
                 wrong.append(
@@ -200,7 +200,7 @@ def openings(
         for key in opened.keys() | traded.keys()
     }
     wrong += [
-        f"{account} {symbol}: the fills add up to {qty:f}, and there is no position"
+        f"{account} {symbol}: the fills add up to {qty:f}, and the position is missing"
         for (account, symbol), qty in sorted(held.items())
         if qty and (account, symbol) not in listed
     ]
@@ -218,7 +218,7 @@ def _opened_otherwise(position: Position, opened: Decimal, traded: Decimal) -> s
 
 
 def opening_of(position: Position, at: dt.datetime) -> LedgerEntry:
-    """The fill that makes a position of nothing."""
+    """Return the fill that opens this position, starting from none."""
     return LedgerEntry(
         timestamp=at,
         account=position.account,
@@ -240,12 +240,12 @@ async def plan(
     *,
     is_booked: IsBooked | None = None,
 ) -> Plan:
-    """Read everything, and say what stands in the way; writes nothing.
+    """Read everything and return the obstacles to a move; writes nothing.
 
     Args:
         workbook: The sheets.
-        before: When openings are said to have happened.
-        opened: What an earlier copy has opened.
+        before: Time of the opening fills.
+        opened: Positions that an earlier copy opened.
         is_booked: See `read_kind`.
 
     Raises:
@@ -264,7 +264,7 @@ async def plan(
         )
     made, wrong = openings(records["positions"], records["ledger"], before, opened)
     if any(table.problems for table in tables if table.kind in {"ledger", "positions"}):
-        wrong = []  # half a ledger adds up to nothing
+        wrong = []  # an incomplete ledger gives wrong sums
     return Plan(
         tuple(replace(table, problems=table.problems) for table in tables),
         len(made),

@@ -1,4 +1,4 @@
-"""Rows of a ledger that take a fill back: whether there is such a fill, and whether they say its opposite."""
+"""Reversals of a ledger in a sheet or file: whether their fills exist, and whether they are the opposite."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["FillKey", "IsBooked", "booked_in", "wrong_references"]
 FillKey: TypeAlias = tuple[str, str, str]
 """Broker, account and execution id."""
 IsBooked: TypeAlias = Callable[[FillKey], Awaitable[bool]]
-"""Whether there is a fill."""
+"""Returns whether a fill exists."""
 
 
 def booked_in(database: Database) -> IsBooked:
-    """Whether a fill is in the ledger of a database."""
+    """Return a function that looks a fill up in the ledger of a database."""
 
     async def is_booked(key: FillKey) -> bool:
         async with database.reader() as reader:
@@ -39,40 +39,40 @@ def booked_in(database: Database) -> IsBooked:
 async def wrong_references(
     header: Header, records: Sequence[Record], is_booked: IsBooked | None, identity: FillIdentity
 ) -> list[InvalidRecord]:
-    """What is wrong with the rows that take a fill back; each names the cell.
+    """Return the errors in the rows that reverse a fill; each names the cell.
 
     Args:
-        header: Where the columns are.
+        header: Places of the columns.
         records: All rows of the ledger.
-        is_booked: Whether there is a fill that the sheet does not have; None for no.
-        identity: In which scopes the execution ids of brokers are unique.
+        is_booked: Returns whether a fill that the sheet lacks exists; None means that it does not.
+        identity: Scopes in which the execution ids of brokers are unique.
     """
     rows = {entry.key: (row, entry, values) for row, entry, values in records}
-    undone: dict[FillKey, int] = {}
+    reversed_by: dict[FillKey, int] = {}
     wrong = []
     for row, entry, values in records:
         reverses = values.get("reverses")
         if reverses is None:
             continue
         key = entry.broker, entry.account, identity.reference(entry, reverses)
-        reason = _reason(entry, rows.get(key), undone.setdefault(key, row), row)
+        reason = _reason(entry, rows.get(key), reversed_by.setdefault(key, row), row)
         if values.get("execution_id") is None:
-            reason = "a row that takes a fill back needs an execution_id, that of the report"
+            reason = "a row that reverses a fill needs an execution_id, that of the report"
         if reason is None and key not in rows and not (is_booked is not None and await is_booked(key)):
-            reason = f"there is no fill {reverses!r} of {entry.broker}/{entry.account}"
+            reason = f"the fill {reverses!r} of {entry.broker}/{entry.account} is missing"
         if reason is not None:
             wrong.append(header.located(InvalidRecord(field="reverses", reason=reason), row))
     return wrong
 
 
-def _reason(entry: LedgerEntry, fill: Record | None, undone_in: int, row: int) -> str | None:
-    if undone_in != row:
-        return f"row {undone_in} takes the same fill back"
+def _reason(entry: LedgerEntry, fill: Record | None, reversed_in: int, row: int) -> str | None:
+    if reversed_in != row:
+        return f"row {reversed_in} reverses the same fill"
     if fill is None:
         return None
     number, original, values = fill
     if values.get("reverses") is not None:
-        return f"row {number} is no fill: it takes one back itself"
+        return f"row {number} is not a fill, but a reversal itself"
     try:
         require_opposite(original, entry)
     except LedgerConflict as error:

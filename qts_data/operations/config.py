@@ -25,13 +25,13 @@ HIDDEN: Final = "(hidden)"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as it is in force.
+    """One setting in force.
 
     Attributes:
         variable: Its environment variable.
-        value: Its value as text; `(hidden)` for a secret, None if there is none.
+        value: Its value as text; `(hidden)` for a secret, None without a value.
         source: `environment`, the path of a file, or `default`.
-        name: The name that the source uses.
+        name: Name of the setting in its source.
         secret: Whether the value is hidden.
     """
 
@@ -46,7 +46,7 @@ def read_config() -> tuple[list[Setting], list[str]]:
     """Read all settings.
 
     Returns:
-        The settings in the order of their declaration, and the QTS_ variables that are none.
+        The settings in the order of their declaration, and the QTS_ variables that are not settings.
 
     Raises:
         ConfigurationError: A setting is wrong.
@@ -80,7 +80,7 @@ def _shown(knob: Knob, value: object) -> str | None:
 
 
 def _hidden(knob: Knob, value: object) -> str:
-    """Write which database it is, and nothing of other secrets."""
+    """Return the address of the database, and hide all other secrets."""
     with contextlib.suppress(ConfigurationError):
         if knob.variable == "QTS_DATABASE_URL" and isinstance(value, SecretStr):
             return shown_url(value.get_secret_value())

@@ -1,4 +1,4 @@
-"""CSV files of a book, into the same tables by the same rules as live data."""
+"""CSV files of a book, imported into the same tables by the same rules as live data."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ _CHUNK: Final = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CsvMapping:
-    """How a file is to be read.
+    """How to read a file.
 
     Attributes:
-        columns: The file's header for each of our names, where it is none that we know.
-        defaults: What the file does not say.
+        columns: The file's header for each of our names, if it is not a known one.
+        defaults: Values for columns that the file lacks.
         delimiter: The character between two columns.
-        encoding: Of its text; `utf-8-sig` leaves a byte order mark out, Korean spreadsheets also write `cp949`.
+        encoding: Encoding of the text. `utf-8-sig` leaves a byte order mark out; Korean spreadsheets also write
+            `cp949`.
     """
 
     columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -57,7 +58,7 @@ class CsvMapping:
         """Read a TOML file: keys `delimiter` and `encoding`, tables `columns`, `defaults` and `id_scopes`.
 
         Raises:
-            ConfigurationError: It cannot be read, holds something else, or an id scope contradicts the settings.
+            ConfigurationError: The file cannot be read, contains unknown keys, or an id scope contradicts the settings.
         """
         try:
             given = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -89,12 +90,12 @@ class CsvMapping:
 
 @dataclass(frozen=True, slots=True)
 class CsvReject:
-    """A row that is not in.
+    """A refused row.
 
     Attributes:
         line: Number of its first line in the file.
-        reason: Why; names the cell.
-        cells: What it holds.
+        reason: Reason of the refusal; names the cell.
+        cells: Contents of the row.
     """
 
     line: int
@@ -104,13 +105,13 @@ class CsvReject:
 
 @dataclass(frozen=True, slots=True)
 class CsvImportReport:
-    """What became of a file.
+    """Result of an import.
 
     Attributes:
-        read: Rows.
-        written: Rows that changed something.
-        unchanged: Rows that were in already.
-        rejects: The others.
+        read: Number of rows.
+        written: Number of rows that changed the database.
+        unchanged: Number of rows that were stored already.
+        rejects: The refused rows.
     """
 
     read: int
@@ -128,10 +129,10 @@ class _Read:
 
 
 def read_csv(path: Path, kind: CsvKind, mapping: CsvMapping) -> Iterator[_Read | CsvReject]:
-    """The records of a file, and the rows that give none, in the order of the file.
+    """Read the records of a file, and the rows without a record, in the order of the file.
 
     Raises:
-        InvalidRecord: A column is missing or comes twice, or the file stops being CSV at some line.
+        InvalidRecord: A column is missing or occurs twice, or the file is not CSV from some line on.
         ConfigurationError: The file cannot be read.
     """
     layout, defaults = _LAYOUTS[kind], mapping.defaults
@@ -145,7 +146,7 @@ def read_csv(path: Path, kind: CsvKind, mapping: CsvMapping) -> Iterator[_Read |
         )
         for row in read:
             said = tuple(cells)
-            if len(cells) != header.width:  # a shorter one was cut off: its last cell may be half of one
+            if len(cells) != header.width:  # a shorter row was cut off: its last cell may be incomplete
                 yield CsvReject(line, f"the row has {len(cells)} columns, the header {header.width}", said)
             elif row.problems:
                 yield CsvReject(line, "; ".join(f"{one.field}: {one.reason}" for one in row.problems), said)
@@ -160,7 +161,7 @@ def read_csv(path: Path, kind: CsvKind, mapping: CsvMapping) -> Iterator[_Read |
 
 
 def _without_contradictions(kind: CsvKind, found: Iterable[_Read | CsvReject]) -> Iterator[_Read | CsvReject]:
-    """Do the same, and refuse lines that contradict each other: which one is right is unknown."""
+    """Pass the rows on, and refuse lines that contradict each other: the right one is unknown."""
     if kind == "ledger":  # the book decides by execution ids
         yield from found
         return
@@ -198,11 +199,11 @@ def _rows(path: Path, mapping: CsvMapping) -> Iterator[tuple[int, list[str]]]:
                 yield line + 1, row
                 line = reader.line_num
     except csv.Error as error:
-        raise InvalidRecord(field=f"{path.name}!{line + 1}", reason=f"is no CSV: {error}", row=line + 1) from error
+        raise InvalidRecord(field=f"{path.name}!{line + 1}", reason=f"is not CSV: {error}", row=line + 1) from error
     except UnicodeError as error:
         raise ConfigurationError(
-            f'{path.name} is no {mapping.encoding} behind line {line}; say encoding = "cp949", or what it is, in the '
-            "mapping file"
+            f'{path.name} is not {mapping.encoding} after line {line}; set encoding = "cp949", or the right one, in '
+            "the mapping file"
         ) from error
     except (OSError, LookupError, TypeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
@@ -218,20 +219,22 @@ async def import_csv(
     dry_run: bool = False,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> CsvImportReport:
-    """Import a file; a row that is in changes nothing, so a file may be imported again.
+    """Import a file; a row that is stored already changes nothing, so a file may be imported again.
 
-    Fills are booked in the order of the file; a line that takes one back stands behind it. A position becomes the fill
-    that opens it; one that the book has already must be the same there, for only fills change it. Bars are inserted or
-    corrected. Positions that come twice, and bars of one day that differ, are bad rows, all of them.
+    - Fills are booked in the order of the file; a line that reverses a fill stands after it.
+    - A position becomes its opening fill. If the book has the position already, both must be equal: only fills change
+      it.
+    - Bars are inserted or corrected.
+    - A position that occurs twice is refused in all its rows, and so are bars of one day that differ.
 
     Args:
-        database: Where to.
+        database: The target.
         path: The file.
-        kind: What its rows are.
-        mapping: How it is to be read.
-        all_or_nothing: With a bad row, import none; otherwise the good ones.
-        dry_run: Do all of it, and take it back.
-        progress: Called with the rows that are done, and with how many can be read.
+        kind: Kind of its rows.
+        mapping: How to read the file.
+        all_or_nothing: If a row is bad, import none; otherwise import the good ones.
+        dry_run: Import everything, then roll it back.
+        progress: Called with the number of rows done and the number of readable rows.
 
     Raises:
         InvalidRecord: A column is missing; with `all_or_nothing` also: a row is bad.
@@ -323,7 +326,7 @@ def _refused(row: _Read, reason: str, *, strict: bool) -> CsvReject:
 
 
 async def _opening(uow: UnitOfWork, position: Position) -> tuple[str | None, LedgerEntry | None]:
-    """Why a position is refused, or the fill that opens it; neither, if it is there or is nothing."""
+    """Return the reason of a refusal, or the opening fill; neither if the position is stored or has no quantity."""
     held = await uow.positions.find_position(position.symbol, position.account)
     if held is None:
         return None, opening_of(position, dt.datetime.now(dt.UTC)) if position.qty else None

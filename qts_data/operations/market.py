@@ -62,14 +62,14 @@ __all__ = [
 async def tick_repository(
     settings: Settings, *, autocommit: bool = False, table: TickTable = "tick_data"
 ) -> AsyncIterator[TickRepository]:
-    """A tick repository in a transaction that commits at the end, or in autocommit mode."""
+    """Open a tick repository in a transaction that commits at the end, or in autocommit mode."""
     async with _market_connection(settings, autocommit=autocommit) as connection:
         yield TickRepository(connection, table)
 
 
 @contextlib.asynccontextmanager
 async def _market_connection(settings: Settings, *, autocommit: bool = False) -> AsyncIterator[AsyncConnection]:
-    # A load and a refresh take as long as they take.
+    # A load or a refresh may run for any length of time.
     url = database_url(settings)
     made = async_engine(url, patient_config(settings))
     if autocommit:
@@ -85,12 +85,12 @@ async def _market_connection(settings: Settings, *, autocommit: bool = False) ->
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What became of an import.
+    """Result of an import.
 
     Attributes:
-        ingest: The load.
-        refresh: The bars that were brought up to date.
-        cutoff: Instant before which retention will drop ticks by itself; None if it keeps them.
+        ingest: Result of the load.
+        refresh: The refreshed bars.
+        cutoff: Instant before which retention will drop ticks by itself; None if it drops none.
     """
 
     ingest: IngestReport
@@ -98,19 +98,19 @@ class ImportReport:
     cutoff: dt.datetime | None
 
     def __post_init__(self) -> None:
-        """Keep the instant in UTC."""
+        """Convert the instant to UTC."""
         utc_fields(self, "cutoff")
 
 
 def _max_ahead_of(settings: Settings) -> dt.timedelta | None:
-    """Tell how far an imported tick may lie ahead of the clock; None where times of any kind are allowed."""
+    """Return how far an imported tick may lie ahead of the clock; None if any time is allowed."""
     return None if any_time_allowed() else dt.timedelta(seconds=settings.tick_max_ahead_seconds)
 
 
 async def import_ticks(
     settings: Settings, ticks: Iterable[TickData], progress: Callable[[int], None] | None = None
 ) -> ImportReport:
-    """Load ticks in one transaction, all or nothing, then bring their bars up to date.
+    """Load ticks in one transaction, all or nothing, then refresh their bars.
 
     Raises:
         InvalidRecord: Names the row, the field and the reason; nothing was loaded.
@@ -135,26 +135,29 @@ async def import_tick_file(
     again: bool,
     progress: Callable[[int], None] | None = None,
 ) -> ImportReport:
-    """Load a file of trades; a file that is in is not read again, whatever its name, unless that says the symbol.
+    """Load a file of trades, once.
+
+    A file loaded before is recognised by its content, even under another name. Exception: layouts that take the symbol
+    from the name of the file.
 
     Args:
         settings: The environment.
         layout: A name of `FORMATS`.
         path: The file.
-        options: What the file does not say.
-        refuse: Takes each bad row, and the good ones are loaded part by part: after an interruption the same call
-            goes on. Without it the file is loaded in one transaction, or not at all.
-        rejected: How many rows `refuse` has taken.
-        keep: Load into `tick_history`, which retention leaves alone.
-        again: Load it even if it is in.
+        options: Facts that the file does not contain.
+        refuse: Receives each bad row, and the good ones are loaded in parts: after an interruption the same call
+            continues. Without it the whole file is loaded in one transaction, or not at all.
+        rejected: Returns the number of rows that `refuse` has received.
+        keep: Load into `tick_history`, from which retention drops nothing.
+        again: Load the file even if it was loaded before.
         progress: Called with the number of ticks so far.
 
     Raises:
-        InvalidRecord: Without `refuse`: names the row, the field and the reason. With it: the file is missing, or
-            the table holds another tick under the same key.
-        QtsDataError: The database refused, or went away.
+        InvalidRecord: Without `refuse`: names the row, the field and the reason. With it: the file is missing, or the
+            table contains another tick under the same key.
+        QtsDataError: The database refused, or the connection was lost.
     """
-    # The records depend on the file's name where the name gives the symbol.
+    # The records depend on the name of the file where it contains the symbol.
     options = with_symbol(layout, path, options)
     try:
         # Rows refused for their time before must be read again.
@@ -171,7 +174,7 @@ async def import_tick_file(
     ticks = cast("Iterator[TickData]", read_file(layout, path, options, refuse))
     if refuse is None:
         async with tick_repository(settings, table=table) as repository:
-            # Not the name of a part: the first one may be in, of an import that was interrupted.
+            # Not the name of a part: the first part of an interrupted import may be loaded already.
             whole = BatchId.of_whole(batch.stream)
             ingest = await repository.ingest(ticks, batch=whole, again=again, progress=progress, max_ahead=max_ahead)
     else:
@@ -206,13 +209,13 @@ async def import_bars(
         settings: The environment.
         layout: A name of `FORMATS`.
         path: The file.
-        options: What the file does not say.
-        refuse: Takes each bad row, and the good ones are loaded.
+        options: Facts that the file does not contain.
+        refuse: Receives each bad row, and the good ones are loaded.
         progress: Called with the number of bars so far.
 
     Raises:
-        InvalidRecord: The file is missing, or its bars are of a length that has no table; without `refuse` also: names
-            the row, the field and the reason. Nothing was loaded.
+        InvalidRecord: The file is missing, or its bars have a length without a table. Without `refuse` also: names the
+            row, the field and the reason. Nothing was loaded.
         QtsDataError: The database refused; nothing was loaded.
     """
     bars = cast("Iterator[OHLCV]", read_file(layout, path, options, refuse))
@@ -223,7 +226,7 @@ async def import_bars(
 
 
 def dry_run(layout: str, path: Path, options: ReadOptions, refuse: Refuse | None) -> int:
-    """Read a file and load nothing; returns the number of good rows.
+    """Read a file without loading it; return the number of good rows.
 
     Raises:
         InvalidRecord: Without `refuse`: names the row, the field and the reason.
@@ -240,13 +243,13 @@ async def list_bars(
     *,
     of: BarSource = "tick_data",
 ) -> Bars:
-    """Bars of a symbol that start in [start, end), of ticks or of vendors' minutes."""
+    """Return the bars of a symbol that start in [start, end), made from ticks or from vendors' minutes."""
     async with _market_connection(settings) as connection:
         return await BarReads(connection, of).bars(symbol, start, end, interval)
 
 
 DailyOr: TypeAlias = 'Literal["ohlcv_1d"] | BarSource'
-"""Official daily bars, or what bars of other lengths are made of."""
+"""Official daily bars, or the source of bars of other lengths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,10 +257,10 @@ class BarPage:
     """Bars that `qts-data bars` shows.
 
     Attributes:
-        bars: In order of time.
-        of: The table that they are of.
+        bars: The bars, in order of time.
+        of: Table of the bars.
         known: Whether that table has any row of the symbol.
-        asked_at: The server's clock when they were read; a bar that ends later is still open.
+        asked_at: The server's clock at the time of reading; a bar that ends later is still open.
     """
 
     bars: Bars
@@ -266,7 +269,7 @@ class BarPage:
     asked_at: dt.datetime
 
     def __post_init__(self) -> None:
-        """Keep the instant in UTC."""
+        """Convert the instant to UTC."""
         utc_fields(self, "asked_at")
 
 
@@ -280,7 +283,7 @@ async def find_bars(
     of: DailyOr = "tick_data",
     time_zone: str | None = None,
 ) -> BarPage:
-    """Read bars of a symbol that start in [start, end), and whether the symbol is known at all."""
+    """Read the bars of a symbol that start in [start, end), and whether the symbol is known at all."""
     async with _market_connection(settings) as connection:
         asked_at = await server_time(connection)
         if of == "ohlcv_1d":
@@ -304,10 +307,10 @@ async def list_gaps(
     at_least: dt.timedelta,
     kept: bool = False,
 ) -> list[Gap]:
-    """Trading minutes of [start, end) without a tick.
+    """List the trading minutes of [start, end) without a tick.
 
     Raises:
-        NotFound: There are none, and the table has no tick of the symbol at all, and no gap of it was signed off.
+        NotFound: No gap was found, the table has no tick of the symbol at all, and no gap of it was signed off.
     """
     table: TickTable = "tick_history" if kept else "tick_data"
     async with _market_connection(settings) as connection:
@@ -324,12 +327,12 @@ async def list_gaps(
 async def sign_off_gap(
     settings: Settings, symbol: str, start: dt.datetime, end: dt.datetime, reason: str, *, source: str | None
 ) -> None:
-    """Say why nothing is there."""
+    """Store the reason of a gap."""
     async with tick_repository(settings) as repository:
         await repository.sign_off_gap(symbol, start, end, reason, source=source)
 
 
 async def list_stale_feeds(settings: Settings, calendar: str, silent_for: dt.timedelta) -> list[StaleFeed]:
-    """Feeds from which nothing comes while the exchange trades."""
+    """List the feeds that are silent while the exchange trades."""
     async with tick_repository(settings) as repository:
         return await repository.stale_feeds(calendar, silent_for=silent_for)

@@ -23,10 +23,10 @@ __all__ = ["CheckReport", "adopt", "check", "prepare_roles", "set_trading_zone"]
 
 
 def adopt(settings: Settings, *, allow_data_loss: bool) -> list[tuple[str, str]]:
-    """Give the configured database what its server can do by now and it does not have.
+    """Give the configured database the features that its server offers and it lacks.
 
     Returns:
-        Each step that was done, and its object.
+        Each completed step, and its object.
 
     Raises:
         QtsDataError: One sentence with the fault and the remedy.
@@ -43,13 +43,13 @@ def adopt(settings: Settings, *, allow_data_loss: bool) -> list[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What `qts-data db check` found.
+    """Result of `qts-data db check`.
 
     Attributes:
         server: Edition and versions.
-        revision: The database's revision against the code's.
-        differences: Where the database is not as the code declares.
-        not_enforced: Declared features that this edition does not have.
+        revision: The database's revision and the code's.
+        differences: Differences between the database and the declarations.
+        not_enforced: Declared features that this edition lacks.
     """
 
     server: Server
@@ -84,7 +84,7 @@ def check(settings: Settings) -> CheckReport:
 
 
 def prepare_roles(settings: Settings) -> None:
-    """Make the roles and their rights in the configured database; harmless to repeat."""
+    """Create the roles and their rights in the configured database; harmless to repeat."""
     with connect(settings) as connection:
         roles.prepare_roles(
             connection,
@@ -105,7 +105,7 @@ def prepare_roles(settings: Settings) -> None:
 
 
 def set_trading_zone(settings: Settings) -> None:
-    """Give the database's views the configured trading time zone."""
+    """Set the trading time zone of the database's views to the configured one."""
     with connect(settings) as connection:
         for statement in trading_zone_statements(settings.trading_time_zone, replace=True):
             connection.execute(verbatim(statement))

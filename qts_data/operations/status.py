@@ -1,4 +1,4 @@
-"""Look at the configured database: edition, revision, features, roles."""
+"""Read the state of the configured database: edition, revision, features, roles."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["Status", "read_status"]
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What `qts-data status` shows.
+    """Contents of `qts-data status`.
 
     Attributes:
         url: The database, without its password.
         server: Edition and versions.
-        revision: The database's revision against the code's.
-        trading_zone: Zone that the database's views use, None before they exist.
-        features: Each declared TimescaleDB feature and how it stands; empty before the schema exists.
-        missing_roles: Roles of ours that the server does not have.
+        revision: The database's revision and the code's.
+        trading_zone: Time zone of the database's views; None before they exist.
+        features: Each declared TimescaleDB feature and its state; empty before the schema exists.
+        missing_roles: Roles of ours that the server lacks.
     """
 
     url: str
@@ -41,7 +41,7 @@ class Status:
 
 
 def read_status(settings: Settings) -> Status:
-    """Look at the configured database.
+    """Read the state of the configured database.
 
     Raises:
         QtsDataError: One sentence with the fault and the remedy.

@@ -1,12 +1,16 @@
-"""What does the plugin add to the time of `alembic check`?
+"""How much time does the plugin add to `alembic check`?
 
     QTS_DATABASE_URL=... python scripts/bench/alembic_check.py [hypertables] [repeats]
 
-Checks a schema that is as declared: every hypertable has a columnstore with its policy and one continuous aggregate
-with a refresh policy. The peer is Alembic's own check of the same database with the options of this project's env.py,
-in turns with it; less is better. Three pairs of figures: the command `alembic check` as a process; the comparison
-alone, on a new connection each time, as the command has it; the comparison alone on one connection that has seen it
-all before. Needs a server with TimescaleDB's Community edition; it works in a database of its own, which it drops.
+Checks a schema that matches its declarations: every hypertable has a columnstore with its policy and one continuous
+aggregate with a refresh policy. The peer is Alembic's own check of the same database with the options of this project's
+env.py. Both take turns; less is better. There are three pairs of figures:
+
+* the command `alembic check` as a process;
+* the comparison alone, on a new connection each time, as in the command;
+* the comparison alone on one connection that has compared before.
+
+Needs a server with TimescaleDB's Community edition. It works in a database of its own, which it drops.
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ PLUGINS: dict[str, list[str]] = {
 
 
 def declare(hypertables: int) -> sa.MetaData:
-    """A schema with two policies for each hypertable: one converts its chunks, one refreshes its aggregate."""
+    """Return a schema with two policies for each hypertable: one converts its chunks, one refreshes its aggregate."""
     metadata = sa.MetaData()
     for number in range(hypertables):
         table = sa.Table(
@@ -81,7 +85,7 @@ def declare(hypertables: int) -> sa.MetaData:
 
 
 def compare(connection: Connection, metadata: sa.MetaData, plugins: list[str]) -> float:
-    """Milliseconds of one comparison, which must find nothing."""
+    """Return the milliseconds of one comparison, which must find nothing."""
     with connection.begin():
         context = MigrationContext.configure(connection, opts=AUTOGENERATE_OPTIONS | {"autogenerate_plugins": plugins})
         begun = time.perf_counter()
@@ -176,7 +180,7 @@ def main() -> None:
         with engine(url.set(database=name)).begin() as connection:
             create_extension(connection)
             metadata.create_all(connection)
-            # No job of the extension's own, only those of policies.
+            # Only jobs of policies, not the extension's own ones.
             policies = connection.scalar(
                 sa.text("SELECT count(*) FROM timescaledb_information.jobs WHERE hypertable_name IS NOT NULL")
             )

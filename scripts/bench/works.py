@@ -1,8 +1,8 @@
-"""The works of `compare.py`, in the process of one checkout: a line with a name in, a line with the times out.
+"""The works of `compare.py`, in the process of one checkout: reads lines with a name, writes lines with the times.
 
     PYTHONPATH=CHECKOUT python -P scripts/bench/works.py cache|book|market
 
-Only what both checkouts have is used: public names, and the functions of the checkout's own scripts/bench.
+It uses only parts of both checkouts: public names, and the functions of the checkout's own scripts/bench.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HOUSEKEEPERS = ("checkpointer", "background", "walwriter", "autovacuum", "logica
 
 @dataclass
 class Work:
-    """One thing to measure: so many operations in one call of `run`, after `prepare`."""
+    """One measurement: a number of operations in one call of `run`, after `prepare`."""
 
     operations: int
     run: Callable[[], Awaitable[object]]
@@ -42,7 +42,7 @@ class Work:
 
 
 def named(module: str, old: str) -> Any:
-    """Import a module that has moved since the oldest checkout that is compared."""
+    """Import a module that has moved since the oldest compared checkout."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError:
@@ -50,7 +50,7 @@ def named(module: str, old: str) -> Any:
 
 
 def again(ask: Callable[[], Awaitable[object]], times: int) -> Work:
-    """One call after the other."""
+    """Make a work of calls one after the other."""
 
     async def run() -> None:
         for _ in range(times):
@@ -60,7 +60,7 @@ def again(ask: Callable[[], Awaitable[object]], times: int) -> Work:
 
 
 def step(function: Callable[[], object], times: int) -> Work:
-    """The same of a function that is not a coroutine function."""
+    """Make a work of a function that is not a coroutine function."""
 
     async def run() -> None:
         for _ in range(times):
@@ -82,7 +82,7 @@ class Backends:
             admin.dispose()
 
     def seconds(self) -> float:
-        """The CPU time of those that live."""
+        """Return the CPU seconds of the living backends."""
         total = 0
         for child in self._parent.children() if self._parent else ():
             with contextlib.suppress(psutil.Error, OSError):
@@ -96,7 +96,7 @@ class Backends:
 
 @contextlib.asynccontextmanager
 async def cache(directory: Path) -> AsyncIterator[tuple[dict[str, Work], Any]]:
-    """The hot tier."""
+    """Prepare the works of the hot tier."""
     bench = importlib.import_module("scripts.bench.cache")
     process = importlib.import_module("tests.fixtures.redis_process").RedisProcess(directory)
     process.start()
@@ -143,7 +143,7 @@ async def cache(directory: Path) -> AsyncIterator[tuple[dict[str, Work], Any]]:
 
 @contextlib.contextmanager
 def postgres(directory: Path) -> Iterator[Any]:
-    """The URL of a migrated database on a server of our own."""
+    """Start a server of our own; return the URL of a migrated database."""
     server = named("qts_data.embedded", "qts_data.database.embedded").EmbeddedServer(directory / "server")
     try:
         parse_url = importlib.import_module("qts_data.database.engine").parse_url
@@ -163,7 +163,7 @@ def writer_of(database: Any) -> Any:
 
 @contextlib.asynccontextmanager
 async def book(directory: Path) -> AsyncIterator[tuple[dict[str, Work], Any]]:
-    """Fills."""
+    """Prepare the works of fills."""
     bench = importlib.import_module("scripts.bench.book")
     repositories = importlib.import_module("qts_data.repositories")
     with postgres(directory) as url:
@@ -215,7 +215,7 @@ class Ticks:
         self._rows = self._table.slice(0, 2_000).to_pylist()
 
     def works(self) -> dict[str, Work]:
-        """Each with its name."""
+        """Return each work by its name."""
         table, ticks, partial = self._table, self._ticks, functools.partial
         return {
             "a TickData made": Work(len(self._rows), self._make),
@@ -269,7 +269,7 @@ class Ticks:
 
 @contextlib.asynccontextmanager
 async def market(directory: Path) -> AsyncIterator[tuple[dict[str, Work], Any]]:
-    """Ticks."""
+    """Prepare the works of ticks."""
     repositories = importlib.import_module("qts_data.repositories")
     with postgres(directory) as url:
         async with repositories.Database(url) as database:
@@ -282,7 +282,7 @@ PARTS = {"cache": cache, "book": book, "market": market}
 
 
 async def measured(work: Work, backends: Backends) -> dict[str, float]:
-    """Microseconds per operation."""
+    """Return the microseconds per operation."""
     prepared = work.prepare()
     if asyncio.iscoroutine(prepared):
         await prepared
@@ -297,7 +297,7 @@ async def measured(work: Work, backends: Backends) -> dict[str, float]:
 
 
 async def serve(part: str) -> None:
-    """Until the input ends."""
+    """Answer requests until the input ends."""
     if Path.cwd() not in Path(str(qts_data.__file__)).parents:
         raise SystemExit(f"{qts_data.__file__} is not in {Path.cwd()}")
     with tempfile.TemporaryDirectory() as directory:

@@ -2,11 +2,15 @@
 
     python -m scripts.bench.writers [--rows 40000] [--rounds 3] [--url URL] [--spool DIRECTORY]
 
-Each round measures every work once on an emptied table, with the same rows, so that all of them see the same machine.
-`psycopg COPY` writes rows of Python values with `write_row` and commits once. The feeders of a TickWriter write one
-tick each, wait until it is accepted at the level of durability, and write the next. The clock of `accepted` stops when
-the last feeder is done, that of `stored` when the writer is closed and every tick is in the table. A disk bounds
-`SPOOLED`: the table begins with the number of flushes a second that one thread reaches with the same blocks.
+Each round measures every work once on an emptied table, with the same rows, so that all works run under the same load.
+
+* `psycopg COPY` writes rows of Python values with `write_row` and commits once.
+* The feeders of a TickWriter write one tick each, wait until it is accepted at the level of durability, and write the
+  next one.
+* The clock of `accepted` stops when the last feeder is done; that of `stored` when the writer is closed and every tick
+  is in the table.
+* A disk limits `SPOOLED`: the table begins with the number of flushes a second that one thread reaches with the same
+  blocks.
 """
 
 from __future__ import annotations
@@ -36,7 +40,7 @@ _BLOCK = b"x" * 3_000
 
 
 def flushes(directory: Path) -> float:
-    """Measure appends of 3,000 bytes with an fsync each, a second."""
+    """Return appends of 3,000 bytes per second, with an fsync each."""
     path = directory / "flushes"
     with path.open("wb", buffering=0) as file:
         started = time.perf_counter()
@@ -79,7 +83,7 @@ def feed(
                 await writer.write(tick)
 
         async with Database(bench.url, DatabaseConfig(statement_timeout_seconds=0)) as target:
-            # A caller of COMMITTED waits for its group, so that a short one is better; else the default.
+            # A caller of COMMITTED waits for its group, so a short one is better; the others use the default.
             seconds = 0.005 if durability is Durability.COMMITTED else 0.05
             writer = TickWriter(target, durability=durability, spool=spool, group_seconds=seconds)
             await writer.start()

@@ -1,19 +1,19 @@
-"""Does the book stay right while its writers are killed and its server dies under them?
+"""Does the book stay right while its writers are killed and its server crashes?
 
     python -m scripts.soak.book [--faults 200] [--seed 1] [--url postgresql://...]
 
 Three processes book fills, busts and corrections: one by a `FillWriter` with 16 tasks, one by single transactions, one
 by batches. The first two send the same fills. Meanwhile writers are killed with SIGKILL, connections are terminated,
-and the server is stopped and crashed. A writer notes each answer that it got in a file; after a fault it sends again
-whatever it has no answer for. After every fault, from one snapshot of the database:
+and the server is stopped and crashed. A writer notes each answer in a file; after a fault it sends everything without
+an answer again. After every fault, in one snapshot of the database:
 
-* whatever got an answer is in the ledger, once, as it was sent;
-* every position is what the reference of the tests (tests/fixtures/reference_book.py, whole numbers and fractions)
-  makes of the ledger.
+* every answered entry is in the ledger, once, as it was sent;
+* every position equals the result of the tests' reference (tests/fixtures/reference_book.py, whole numbers and
+  fractions) for the ledger.
 
-At the end everything that was sent is in the ledger, and `verify_positions` finds nothing. Without --url an embedded
-server is started, with fsync on; a server that is given is not stopped, so its faults are those of writers and
-connections. Exit code 0 if the book was right all the time, 1 if not; the last line is JSON.
+At the end every sent entry is in the ledger, and `verify_positions` finds nothing. Without --url it starts an embedded
+server, with fsync on. A given server is not stopped, so its faults are those of writers and connections. Exit code 0 if
+the book was right all the time, 1 if not; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ NOW = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
 
 
 def fill(stream: str, number: int, *, suffix: str = "") -> LedgerEntry:
-    """The fill of this number; the same one for everybody who asks."""
+    """Return the fill of this number; every caller gets the same one."""
     choose = random.Random(f"{stream}{number}{suffix}")
     return LedgerEntry(
         timestamp=NOW + dt.timedelta(milliseconds=number),
@@ -75,7 +75,7 @@ def fill(stream: str, number: int, *, suffix: str = "") -> LedgerEntry:
 
 
 def report(number: int) -> Reversal | Correction | None:
-    """What becomes of a fill of the batches: some are taken back, some corrected."""
+    """Return the later report about a fill of the batches: a bust, a correction, or none."""
     if number % 50 == 7:
         return Reversal(timestamp=NOW, broker="soak", execution_id=f"C{number}x", reverses=f"C{number}")
     if number % 50 == 9:
@@ -84,13 +84,13 @@ def report(number: int) -> Reversal | Correction | None:
 
 
 def sent(name: str) -> LedgerEntry:
-    """The fill that was sent under an execution id."""
+    """Return the fill that was sent under an execution id."""
     suffix = name[-1] if name[-1] == "r" else ""
     return fill(name[0], int(name[1:].removesuffix(suffix or " ")), suffix=suffix)
 
 
 class Answers:
-    """The execution ids that a writer got an answer for, in a file that survives the writer."""
+    """The answered execution ids of a writer, in a file that survives the writer."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR)
@@ -98,13 +98,13 @@ class Answers:
 
     def add(self, *names: str) -> None:
         """Note answers."""
-        # One write: a process that is killed has written all of it, or nothing.
+        # One write: a killed process has written all of it, or nothing.
         os.write(self._file, "".join(f"{name}\n" for name in names).encode())
         self.known |= set(names)
 
 
 async def answered(work: Callable[[], Awaitable[Any]]) -> None:
-    """Try until there is an answer, as a client of the book should."""
+    """Retry until there is an answer, as a client of the book should."""
     while True:
         try:
             await work()
@@ -115,7 +115,7 @@ async def answered(work: Callable[[], Awaitable[Any]]) -> None:
 
 
 def waiting(answers: Answers, stream: str, stop: Path) -> Iterator[int]:
-    """Numbers of fills without an answer, until a file says where to end."""
+    """Yield numbers of fills without an answer, until a file names the last one."""
     for number in itertools.count():
         if stop.exists() and number >= int(stop.read_text(encoding="utf-8")):
             return
@@ -124,7 +124,7 @@ def waiting(answers: Answers, stream: str, stop: Path) -> Iterator[int]:
 
 
 async def write_by_tasks(database: Database, answers: Answers, stop: Path) -> None:
-    """Sixteen tasks that share a FillWriter."""
+    """Book by sixteen tasks that share a FillWriter."""
     source = waiting(answers, "A", stop)
 
     async def work(writer: FillWriter) -> None:
@@ -143,14 +143,14 @@ async def record(fills: list[LedgerEntry], uow: UnitOfWork) -> None:
 
 
 async def write_singly(database: Database, answers: Answers, stop: Path) -> None:
-    """The same fills, each in a transaction of its own."""
+    """Book the same fills, each in a transaction of its own."""
     for number in waiting(answers, "A", stop):
         await answered(partial(database.run, partial(record, [fill("A", number)])))
         answers.add(f"A{number}")
 
 
 async def write_batches(database: Database, answers: Answers, stop: Path) -> None:
-    """Batches of other fills; then what a broker says about them later, sometimes first."""
+    """Book batches of other fills, and a broker's later reports about them, which sometimes come first."""
 
     async def send(one: Reversal | Correction, uow: UnitOfWork) -> None:
         await (uow.ledger.reverse_fill(one) if isinstance(one, Reversal) else uow.ledger.correct_fill(one))
@@ -171,7 +171,7 @@ WRITERS: Final = {"tasks": write_by_tasks, "single": write_singly, "batches": wr
 
 
 async def write(name: str, url: URL, folder: Path) -> None:
-    """What a writer's process does."""
+    """Run a writer's process."""
     answers = Answers(folder / name)
     async with Database(url) as database:
         await WRITERS[name](database, answers, folder / f"{name}.stop")
@@ -182,7 +182,7 @@ class Checker:
 
     Args:
         database: The database.
-        folder: Where writers note their answers.
+        folder: Folder of the writers' answers.
     """
 
     def __init__(self, database: Database, folder: Path) -> None:
@@ -194,8 +194,8 @@ class Checker:
         self.booked: set[str] = set()
 
     async def check(self) -> list[str]:
-        """What is wrong; nothing, if the book is right."""
-        # First the answers, then the snapshot: whatever had an answer by then must be in it.
+        """Return the errors of the book; empty if it is right."""
+        # First the answers, then the snapshot: it must contain everything answered by then.
         known = set().union(*((self._folder / name).read_text(encoding="utf-8").split() for name in WRITERS))
         async with self._database.reader(snapshot=True) as reader:
             after = min(self._last.values(), default=0) if len(self._last) == SYMBOLS else 0
@@ -222,7 +222,7 @@ class Checker:
         book = self._books[entry.symbol]
         trade = Trade(units(entry.qty) * (1 if entry.side == "BUY" else -1), units(entry.price))
         if one.reverses_id is not None:
-            # The reversal that makes room for a correction is not a report of its own.
+            # The reversal before a corrected fill is not a report of its own.
             if not name.endswith("/reversal"):
                 self._once(name)
                 assert book.report(name, self._names[one.reverses_id], None)
@@ -246,7 +246,7 @@ class Soak:
         url: The database.
         server: The server, if it may be stopped.
         folder: A folder for the answers.
-        seed: Which faults, and when.
+        seed: Decides the faults and their times.
     """
 
     def __init__(self, url: URL, server: EmbeddedServer | None, folder: Path, seed: int) -> None:
@@ -258,7 +258,7 @@ class Soak:
         self.faults: Counter[str] = Counter()
 
     async def run(self, faults: int) -> tuple[list[str], int]:
-        """What was wrong, and how many entries were checked."""
+        """Run the faults; return the errors and the number of checked entries."""
         for name in WRITERS:
             (self._folder / name).touch()
             self._start(name)
@@ -301,7 +301,7 @@ class Soak:
         self._writers[name] = subprocess.Popen([*command, "--url", url])
 
     def _finish(self) -> dict[str, int]:
-        """Tell each writer where to end: where whatever it had sent before a fault is sent again."""
+        """Give each writer its last number, after everything that it had sent before a fault."""
         ends = {}
         for name in WRITERS:
             answers = (self._folder / name).read_text(encoding="utf-8").split()
@@ -343,7 +343,7 @@ class Soak:
         server.start()
 
     def end(self) -> None:
-        """Leave no process behind."""
+        """End all processes."""
         for process in self._writers.values():
             process.kill()
             process.wait()
@@ -359,7 +359,7 @@ def terminate(url: URL) -> None:
 
 
 def soak(url: URL, server: EmbeddedServer | None, faults: int, seed: int) -> int:
-    """Run it and say what came out; returns the exit code."""
+    """Run the soak and print the result; return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         made = Soak(url, server, Path(folder), seed)
         began = time.monotonic()
@@ -375,7 +375,7 @@ def soak(url: URL, server: EmbeddedServer | None, faults: int, seed: int) -> int
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Faults of writers, connections and server while fills are booked.")
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)

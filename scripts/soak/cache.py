@@ -1,20 +1,24 @@
-"""Does a cached position stay true while Redis, PostgreSQL and the processes that use them die?
+"""Does a cached position stay correct while Redis, PostgreSQL and their clients are killed?
 
     python -m scripts.soak.cache [--faults 150] [--seed 1] [--ttl-ms 250]
 
 Three processes book fills of three symbols through a `CacheManager` and read the positions all the time; one of them
-has a near cache. Meanwhile Redis is killed and comes back empty, is stopped for a while (SIGSTOP), is emptied, loses
-its connections and its scripts; PostgreSQL is stopped or crashed and started again; a process is killed, perhaps
-between its COMMIT and its write to the cache. Each process notes what it knew and when, on the clock that all processes
-of a machine share. At the end, for every read:
+has a near cache. Meanwhile these faults happen:
 
-* it is not older than what its own process knew to be committed when it began;
-* it is not older than what any other process knew to be committed one TTL and 2 ms before it began;
+* Redis is killed and comes back empty, is stopped for a while (SIGSTOP), is emptied, loses its connections and scripts;
+* PostgreSQL is stopped or crashed and started again;
+* a process is killed, perhaps between its COMMIT and its write to the cache.
+
+Each process notes the versions that it knew and the time, on the clock shared by all processes of a machine. At the
+end, for every read:
+
+* it is not older than the newest version that its own process knew to be committed when the read began;
+* it is not older than a version that another process knew to be committed one TTL and 2 ms before it began;
 * quantity, price, cost and profit are those of the ledger, to the last digit;
-* no error of the cache came out, and no error at all but those of a database that is down.
+* the cache raised no error, and the only other errors are those of a stopped database.
 
-Then Redis hangs, and the reads are timed against those of the database alone. Exit code 0 if nothing was wrong, 1 if
-something was; the last line is JSON.
+Then Redis hangs, and the reads are timed against those of the database alone. Exit code 0 if everything was right, 1 if
+not; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -58,7 +62,7 @@ if TYPE_CHECKING:
 
 SYMBOLS: Final = ("S0", "S1", "S2")
 WORKERS: Final = {"plain": 0, "second": 0, "near": 100}
-"""Each process, and how many values it keeps near."""
+"""Each process, and the number of its near values."""
 READERS: Final = 4
 GRANULARITY_SECONDS: Final = 0.002
 NOW: Final = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
@@ -69,19 +73,19 @@ FAULTS: Final = (
 
 
 def cache_config(url: str, ttl_ms: int, near: int = 0, **values: Any) -> CacheConfig:
-    """Breakers that try again soon, so that a short run sees them open and close many times."""
+    """Make a config with breakers that retry soon, so that they open and close many times in a short run."""
     values = {"breaker_recovery_seconds": 0.2, "near_entries": near} | values
     return CacheConfig(url=url, ttl_ms={CacheType.POSITION: ttl_ms}, **values)
 
 
 class Worker:
-    """One process: a task that books, some that read, and a file that takes down both.
+    """One process: a task that books, tasks that read, and a file of notes.
 
     Args:
         manager: The hot tier.
-        log: Lines of `C symbol version time` (committed), `R symbol version time` (read),
-            `P symbol version qty avg cost profit` (seen) and `E text` (should not have happened).
-        seed: Says what is done.
+        log: Lines of `C symbol version time` (committed), `R symbol version time` (read), `P symbol version qty avg
+            cost profit` (a position as read) and `E text` (an unexpected error).
+        seed: Decides the actions.
     """
 
     def __init__(self, manager: CacheManager, log: IO[str], seed: str) -> None:
@@ -93,7 +97,7 @@ class Worker:
         self._ending = False
 
     async def run(self, stop: Path) -> None:
-        """Until the file is there."""
+        """Run until the file exists."""
         tasks = [asyncio.create_task(self._book())]
         tasks += [asyncio.create_task(self._read()) for _ in range(READERS)]
         while not stop.exists():  # noqa: ASYNC240 - a file in memory, asked twenty times a second
@@ -164,7 +168,7 @@ class Worker:
 
 
 def work(name: str, folder: Path, url: URL, redis: str, ttl_ms: int) -> None:
-    """What a process of the soak does."""
+    """Run a process of the soak."""
     asyncio.run(_work(name, folder, url, redis, ttl_ms))
 
 
@@ -181,13 +185,13 @@ async def _work(name: str, folder: Path, url: URL, redis: str, ttl_ms: int) -> N
 
 @dataclass
 class Notes:
-    """What one process took down.
+    """The notes of one process.
 
     Attributes:
-        commits: For each symbol, when a version was known, and the newest one known then; times grow.
-        reads: (symbol, version, when it began).
-        positions: What a version was seen to be.
-        errors: What should not have happened.
+        commits: For each symbol: times, and the newest version known at each; times grow.
+        reads: (symbol, version, time of the beginning).
+        positions: The values read for a version.
+        errors: Unexpected errors.
         stats: Hits, near hits, misses, errors, skipped calls.
     """
 
@@ -199,7 +203,7 @@ class Notes:
 
     @classmethod
     def read(cls, path: Path) -> Notes:
-        """The notes of a process, without the line that its death cut off."""
+        """Read the notes of a process, without a last line cut off by its death."""
         notes = cls()
         for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
             if not line.endswith("\n"):
@@ -222,14 +226,14 @@ class Notes:
         return notes
 
     def known(self, symbol: str, until: float) -> int:
-        """The newest version of a symbol that was known then; 0 before the first."""
+        """Return the newest version of a symbol known at that time; 0 before the first."""
         found = self.commits[symbol]
         place = bisect.bisect_right(found, until, key=lambda item: item[0])
         return found[place - 1][1] if place else 0
 
 
 def check(notes: dict[str, Notes], ledger: Mapping[tuple[str, int], tuple[Decimal, ...]], ttl_ms: int) -> list[str]:
-    """What is wrong, each in a sentence."""
+    """Return the errors, each as a sentence."""
     wrong = []
     patience = ttl_ms / 1000 + GRANULARITY_SECONDS
     for name, own in notes.items():
@@ -254,9 +258,9 @@ class Soak:
         server: PostgreSQL.
         url: The database.
         redis: Redis.
-        folder: For the notes.
-        ttl_ms: Of positions.
-        seed: Says what happens.
+        folder: Folder of the notes.
+        ttl_ms: TTL of positions, in milliseconds.
+        seed: Decides the faults.
     """
 
     def __init__(
@@ -274,10 +278,10 @@ class Soak:
         self.faults: Counter[str] = Counter()
 
     def run(self, faults: int) -> dict[str, Notes]:
-        """Let the processes work through so many faults; what each of them noted."""
+        """Let the processes work through that many faults; return the notes of each."""
         for kind in WORKERS:
             self._start(kind)
-        # A process takes seconds to start where the machine is busy.
+        # A process takes seconds to start on a busy machine.
         while any(not (self._folder / f"{name}.log").exists() for name in self._processes):
             self._settle(0.05)
         self._settle(0.5)
@@ -299,7 +303,7 @@ class Soak:
         return notes
 
     def _next(self) -> str:
-        """Each kind of fault once in a shuffled round."""
+        """Return the next fault; each kind occurs once in a shuffled round."""
         if not self._kinds:
             self._kinds = list(FAULTS)
             self._choose.shuffle(self._kinds)
@@ -310,7 +314,7 @@ class Soak:
 
     def _start(self, kind: str) -> None:
         name = f"{kind}-{next(self._started)}"
-        # Forked, for what it needs is imported already; this process has no threads and no loop that runs.
+        # Forked, because its modules are imported already; this process has no threads and no running loop.
         given = name, self._folder, self._url, self._redis.url, self._ttl_ms
         self._processes[name] = multiprocessing.get_context("fork").Process(target=work, args=given)
         self._processes[name].start()
@@ -352,14 +356,14 @@ class Soak:
         self._server.start()
 
     def end(self) -> None:
-        """Leave no process behind."""
+        """End all processes."""
         for process in self._processes.values():
             process.kill()
             process.join()
 
 
 async def ledger_of(url: URL) -> tuple[dict[tuple[str, int], tuple[Decimal, ...]], list[str]]:
-    """The position after each entry, and what is wrong with the book itself."""
+    """Return the position after each entry, and the errors of the book itself."""
     found: dict[tuple[str, int], tuple[Decimal, ...]] = {}
     async with Database(url) as database, database.reader(snapshot=True) as reader:
         async for one in reader.ledger.stream_entries():
@@ -370,7 +374,7 @@ async def ledger_of(url: URL) -> tuple[dict[tuple[str, int], tuple[Decimal, ...]
 
 
 async def hang(url: URL, redis: RedisProcess) -> dict[str, float]:
-    """p99 of reads, in milliseconds: of the database alone, while Redis hangs, and after the breaker has opened."""
+    """Return p99 of reads in milliseconds: by the database alone, while Redis hangs, and after the breaker opened."""
 
     async def timed(reads: int, manager: CacheManager) -> float:
         times = []
@@ -408,7 +412,7 @@ async def hang(url: URL, redis: RedisProcess) -> dict[str, float]:
 
 
 def soak(server: EmbeddedServer, url: URL, redis: RedisProcess, given: argparse.Namespace) -> int:
-    """Run it and say what came out; returns the exit code."""
+    """Run the soak and print the result; return the exit code."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         made = Soak(server, url, redis, Path(folder), ttl_ms=given.ttl_ms, seed=given.seed)
@@ -421,7 +425,7 @@ def soak(server: EmbeddedServer, url: URL, redis: RedisProcess, given: argparse.
     for one in wrong[:20]:
         print(one, file=sys.stderr)
     sums = [sum(column) for column in zip(*(one.stats for one in notes.values()), strict=True)]
-    told = {
+    result = {
         "faults": made.faults,
         "fills": len(ledger),
         "reads": sum(len(one.reads) for one in notes.values()),
@@ -432,13 +436,13 @@ def soak(server: EmbeddedServer, url: URL, redis: RedisProcess, given: argparse.
         "seconds": round(time.monotonic() - began, 1),
     }
     if given.latency:
-        told["p99 ms"] = asyncio.run(hang(url, redis))
-    print(json.dumps(told))
+        result["p99 ms"] = asyncio.run(hang(url, redis))
+    print(json.dumps(result))
     return 1 if wrong else 0
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description="Faults of Redis, PostgreSQL and processes while positions are read.")
     parser.add_argument("--faults", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)

@@ -97,7 +97,7 @@ def test_show_prints_positions_with_every_digit(command: Command) -> None:
 def test_show_of_a_symbol_prints_its_last_entries(command: Command) -> None:
     rows = table(command("show", "000660"))
     assert "gone" in rows[-2]
-    assert {"bust", "(takes"} <= set(rows[-1])
+    assert {"bust", "(reverses"} <= set(rows[-1])
     # The factory counts milliseconds from 09:00 in Korea on, over all tests.
     assert rows[-2][0] == "2026-11-20"
     assert rows[-2][1].startswith("09:")
@@ -170,7 +170,7 @@ def test_verify_names_what_does_not_follow_and_rebuild_puts_it_right(command: Co
     assert {one["symbol"] for one in found(machine)["mismatches"]} == {"005930", "BTCUSDT"}
     written = command("rebuild", "--write")
     assert written.returncode == 0, written.stderr
-    assert written.stdout.splitlines()[-1] == "2 positions put right"
+    assert written.stdout.splitlines()[-1] == "2 positions corrected"
     assert command("verify").returncode == 0
     assert found(command("rebuild", "--write", "--json")) == {"was_wrong": [], "right": True}
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_told_is_neither_right_nor_wrong(
         assert "run qts-data db upgrade" in run.stderr
     run = command("rebuild", "--as-of", "yesterday")
     assert run.returncode == 2
-    assert "no date and no time" in run.stderr
+    assert "neither a date nor a time" in run.stderr
     for text in ("9999-12-31", "0001-01-01T00:00"):
         run = command("rebuild", "--as-of", text)
         assert run.returncode == 2

@@ -68,7 +68,7 @@ def test_upgrade_status_and_downgrade(qts_data: Run, empty_database: URL, editio
 
     adopted = qts_data("db", "adopt", **environment)
     assert (adopted.returncode, adopted.stdout.strip()) == (
-        0, "nothing to do: the database has all that its server can do",
+        0, "nothing to do: the database uses all features of its server",
     ), adopted.stderr  # fmt: skip
 
     down = qts_data("db", "downgrade", "0002", **environment)

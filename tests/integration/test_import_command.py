@@ -94,7 +94,7 @@ def test_every_good_row_is_loaded_and_every_bad_row_is_in_the_rejects(
 
     strict = qts_data(*arguments, "--strict", **environment)
     assert strict.returncode == 1
-    assert "error: row 502: price: 'NaN' is no number in plain digits" in strict.stderr
+    assert "error: row 502: price: 'NaN' is not a number in plain digits" in strict.stderr
     assert count(database_url) == 0
 
     run = qts_data(*arguments, **environment)
@@ -301,7 +301,7 @@ def test_minute_bars_are_inserted_and_corrected(
     assert [row[:2] for row in rows if row[0] == "23:00"] == [["23:00", "lean"], ["23:00", "other"]]
     assert qts_data("bars", "SPY", "--date", "2013-10-07", **environment).returncode == 1
     both = qts_data("bars", "SPY", "--vendor", "--kept", **environment)
-    assert both.stderr.startswith("error: --kept is of ticks")
+    assert both.stderr.startswith("error: --kept, --vendor and --daily")
 
 
 def test_klines_go_where_their_length_belongs(qts_data: Run, database_url: URL, tmp_path: Path) -> None:

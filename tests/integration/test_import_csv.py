@@ -58,7 +58,7 @@ def test_good_fills_are_booked_bad_rows_go_to_a_file_with_their_line(
     (tmp_path / "fills.csv").write_text(LEDGER, encoding="utf-8-sig")
     environment = {"QTS_DATABASE_URL": url_of(database_url)}
     dry = qts_data("import", "csv", "ledger", "fills.csv", "--dry-run", **environment)
-    assert dry.stdout.strip() == "read 7, written 3, unchanged 0, rejected 4; nothing was kept"
+    assert dry.stdout.strip() == "read 7, written 3, unchanged 0, rejected 4; everything was rolled back"
     assert positions(database_url) == {}
 
     run = qts_data("import", "csv", "ledger", "fills.csv", **environment)
@@ -135,9 +135,9 @@ async def test_a_line_that_takes_a_fill_back_is_booked_as_that(database_url: URL
     ("line", "reason"),
     [
         ("SELL,10,200,0,test,C,b", "reverses: no fill 'b' of test is booked"),
-        ("SELL,5,200,0,test,C,B", "must say the opposite trade"),
-        ("BUY,10,200,0,test,C,B", "must say the opposite trade"),
-        ("SELL,10,200,0,test,A,B", "this execution id is booked, and takes back no such fill"),
+        ("SELL,5,200,0,test,C,B", "must be the opposite trade"),
+        ("BUY,10,200,0,test,C,B", "must be the opposite trade"),
+        ("SELL,10,200,0,test,A,B", "this execution id is booked, and does not reverse this fill"),
         ("SELL,10,200,0,test,,B", "execution_id: is empty"),
     ],
 )
@@ -209,7 +209,7 @@ def test_a_mapping_names_columns_and_says_what_the_file_does_not(
     held = positions(database_url)["BTCUSDT"]
     assert (held.qty, held.currency, held.market) == (Decimal("0.00000001"), "USDT", "BINANCE")
     plain = qts_data("import", "csv", "ledger", "old.csv", **environment)
-    assert "error: old.csv is no utf-8-sig" in plain.stderr
+    assert "error: old.csv is not utf-8-sig" in plain.stderr
     (tmp_path / "old.toml").write_text("[defaults]\nzone = 1\n", encoding="utf-8")
     wrong = qts_data("import", "csv", "ledger", "old.csv", "--mapping", "old.toml", **environment)
     assert "holds 'zone'; it may hold delimiter" in wrong.stderr
@@ -258,9 +258,9 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     for text, reason in (
-        ("", "no column 'timestamp'"),
-        ("timestamp,symbol,side,qty\n", "no column 'price'"),
-        ('timestamp,symbol,side,qty,price\n"2026,A\n', "is no CSV"),
+        ("", "the column 'timestamp'"),
+        ("timestamp,symbol,side,qty\n", "the column 'price'"),
+        ('timestamp,symbol,side,qty,price\n"2026,A\n', "is not CSV"),
         ("timestamp,symbol,side,qty,price,Price\n", "mean the same"),
     ):
         with pytest.raises(InvalidRecord, match=reason):

@@ -186,7 +186,7 @@ async def test_a_position_with_an_opening_goes_there_and_back_and_there_again(
     put(workbook, "positions", HELD | {"qty": 15})
     await move.copy()
     put(workbook, "positions")
-    with pytest.raises(InvalidRecord, match="main 005930: the fills add up to 15, and there is no position"):
+    with pytest.raises(InvalidRecord, match="main 005930: the fills add up to 15, and the position is missing"):
         await move.copy()
 
 
@@ -242,7 +242,7 @@ async def test_a_reversal_that_is_named_after_the_copy_is_not_passed_over(
     put(workbook, "positions", HELD)
     await move.copy()
     put(workbook, "ledger", *rows[:2], rows[2] | {"reverses": "B"})
-    with pytest.raises(LedgerConflict, match=r"is booked, and takes back no such fill.*given: .* reverses B"):
+    with pytest.raises(LedgerConflict, match=r"is booked, and does not reverse this fill.*given: .* reverses B"):
         await move.copy()
     assert await quantity(database) == 10
 
@@ -367,7 +367,7 @@ async def test_after_its_time_the_way_back_is_closed_and_says_since_when(
     for _ in range(2):
         await move.verify()
     await move.cutover(CutoverGates(clean_verifications=2, rollback=dt.timedelta(0)))
-    with pytest.raises(ConfigurationError, match=r"no rollback: since .* UTC the sheet is not told"):
+    with pytest.raises(ConfigurationError, match=r"no rollback: since .* UTC the sheet no longer receives"):
         await move.rollback()
     async with database.transaction() as uow:
         await uow.ledger.record_fill(FillFactory.build())

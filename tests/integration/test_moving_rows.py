@@ -115,14 +115,14 @@ BUST = FILL | {"side": "SELL", "price": 200, "execution_id": "C", "reverses": "B
 @pytest.mark.parametrize(
     ("rows", "named"),
     [
-        ([BUST | {"reverses": "b"}], "4: T_Ledger!P4 reverses: there is no fill 'b' of test/main"),
-        ([BUST | {"reverses": "C"}], "4: T_Ledger!P4 reverses: row 4 is no fill: it takes one back itself"),
+        ([BUST | {"reverses": "b"}], "4: T_Ledger!P4 reverses: the fill 'b' of test/main is missing"),
+        ([BUST | {"reverses": "C"}], "4: T_Ledger!P4 reverses: row 4 is not a fill, but a reversal itself"),
         (
             [BUST | {"execution_id": None}],
-            "4: T_Ledger!P4 reverses: a row that takes a fill back needs an",
+            "4: T_Ledger!P4 reverses: a row that reverses a fill needs an",
         ),
-        ([BUST | {"qty": 9}], "4: T_Ledger!P4 reverses: a line that takes a fill back must say the opposite trade"),
-        ([BUST, BUST | {"execution_id": "D"}], "5: T_Ledger!P5 reverses: row 4 takes the same fill back"),
+        ([BUST | {"qty": 9}], "4: T_Ledger!P4 reverses: a line that reverses a fill must be the opposite trade"),
+        ([BUST, BUST | {"execution_id": "D"}], "5: T_Ledger!P5 reverses: row 4 reverses the same fill"),
     ],
 )
 async def test_a_row_that_takes_back_what_it_cannot_is_named(
@@ -154,7 +154,9 @@ async def test_a_row_that_was_booked_as_a_trade_is_not_silently_a_bust(
     put(workbook, "positions", HELD)
     await move.copy()
     put(workbook, "ledger", *BOUGHT, BUST)
-    with pytest.raises(LedgerConflict, match="row 4: T_Ledger!4: this execution id is booked, and takes back no such"):
+    with pytest.raises(
+        LedgerConflict, match="row 4: T_Ledger!4: this execution id is booked, and does not reverse this"
+    ):
         await move.copy()
     assert (await held(database)).realized_pnl == 500
 

@@ -72,22 +72,22 @@ def test_a_number_is_read_exactly(cell: Cell, value: str) -> None:
         ("Loading...", "error Loading"),
         ("=A1*2", "is a formula"),
         ("12%", "is a percentage"),
-        ("1,23", "is no number"),
-        ("12,34,567", "is no number"),
-        ("1.234,5", "is no number"),
-        ("0,500", "is no number"),
-        ("-0,500", "is no number"),
-        ("00,123", "is no number"),
-        ("1 234", "is no number"),
-        ("10²", "is no number"),
-        ("٣", "is no number"),
-        ("NaN", "is no number"),
-        ("1e9999", "is no number"),
+        ("1,23", "is not a number"),
+        ("12,34,567", "is not a number"),
+        ("1.234,5", "is not a number"),
+        ("0,500", "is not a number"),
+        ("-0,500", "is not a number"),
+        ("00,123", "is not a number"),
+        ("1 234", "is not a number"),
+        ("10²", "is not a number"),
+        ("٣", "is not a number"),
+        ("NaN", "is not a number"),
+        ("1e9999", "is not a number"),
         ("(-5)", "a sign inside parentheses"),
-        ("-", "is no number"),
-        ("₩₩5", "is no number"),
+        ("-", "is not a number"),
+        ("₩₩5", "is not a number"),
         (True, "is TRUE, no number"),
-        (float("inf"), "no finite number"),
+        (float("inf"), "not a finite number"),
         (12345678.12345678, "format the cell as plain text"),
         (1234567890123456, "format the cell as plain text"),
         (1.2345678901234567e19, "format the cell as plain text"),
@@ -140,18 +140,18 @@ def test_an_instant_is_of_the_sheets_clock_unless_it_says_otherwise(cell: Cell) 
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        ("20/11/2026", "is no date"),
-        ("11/20/26", "is no date"),
-        ("2026-13-01", "is no date"),
-        ("2026-11-20 25:00", "is no date"),
-        ("2026-11-20 오후 13:00", "is no date"),
-        ("2026-11-20 09:00:00.1234567", "is no date"),
-        ("오늘", "is no date"),
-        (0, "no serial number"),
-        (-5.5, "no serial number"),
-        (20269999, "no serial number"),
-        (1e300, "no serial number"),
-        (True, "no date"),
+        ("20/11/2026", "is not a date"),
+        ("11/20/26", "is not a date"),
+        ("2026-13-01", "is not a date"),
+        ("2026-11-20 25:00", "is not a date"),
+        ("2026-11-20 오후 13:00", "is not a date"),
+        ("2026-11-20 09:00:00.1234567", "is not a date"),
+        ("오늘", "is not a date"),
+        (0, "not the serial number"),
+        (-5.5, "not the serial number"),
+        (20269999, "not the serial number"),
+        (1e300, "not the serial number"),
+        (True, "not a date"),
     ],
 )
 def test_what_is_no_instant_is_refused(cell: Cell, reason: str) -> None:
@@ -300,7 +300,7 @@ def test_a_header_that_comes_twice_is_refused_in_both_languages() -> None:
 
 
 def test_a_renamed_header_is_missed_with_a_guess() -> None:
-    with pytest.raises(InvalidRecord, match=r"T_Ledger!1 qty: there is no column 'qty' or .*renamed to 'qty 1'"):
+    with pytest.raises(InvalidRecord, match=r"T_Ledger!1 qty: the column 'qty' or .*renamed to 'qty 1'"):
         rows_of(LEDGER, ["timestamp", "symbol", "side", "Qty 1", "price"])
 
 

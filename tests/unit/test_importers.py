@@ -477,15 +477,15 @@ def test_symbol_and_source_that_are_given_stand_above_those_of_the_file(tmp_path
 def test_what_a_csv_cannot_be_is_said(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("time,price,volume\n")
-    with pytest.raises(InvalidRecord, match="symbol: there is no column 'symbol'"):
+    with pytest.raises(InvalidRecord, match="symbol: the column 'symbol' is missing"):
         read("csv", path)
-    with pytest.raises(InvalidRecord, match="price: there is no column 'px'"):
+    with pytest.raises(InvalidRecord, match="price: the column 'px' is missing"):
         read("csv", path, symbol="A", columns={"price": "px"})
     with pytest.raises(ConfigurationError, match="no column 'prize'"):
         read("csv", path, symbol="A", columns={"prize": "px"})
     with pytest.raises(ConfigurationError, match="the delimiter is one character"):
         read("csv", path, symbol="A", delimiter="")
-    with pytest.raises(ConfigurationError, match="no time zone 'Mars'"):
+    with pytest.raises(ConfigurationError, match="unknown time zone 'Mars'"):
         read("csv", path, symbol="A", time_zone="Mars")
 
 

@@ -1,4 +1,4 @@
-"""Google Sheets: the API by gspread, whole sheets as tables of records, and the book that is kept there.
+"""Google Sheets: calls of the API by gspread, sheets as tables of records, and the book in a spreadsheet.
 
 `client` needs the extra `sheets`; nothing else here imports it.
 """

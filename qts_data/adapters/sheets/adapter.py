@@ -29,14 +29,16 @@ __all__ = ["GoogleSheetsAdapter"]
 class GoogleSheetsAdapter(DataSourceAdapter):
     """A book in a spreadsheet: sheets Position, T_Ledger and History, as `qts_data.importers.tables` describes them.
 
-    Every read asks the sheet. A fill and its position are written in one request, which can be repeated. A position
-    that an older request took back when it was carried out late is found out by the row numbers, and read as it should
-    be; the next fill of it puts it right. A fill of which nobody knows whether it was written is written, into the same
-    row, before the next one is.
+    Every read asks the sheet. A fill and its position are written in one request, which can be repeated.
+
+    - An older request that the server carries out late may overwrite a position with earlier values. The adapter sees
+      this by the row numbers and adds the missing fills to the position it reads. The next fill writes the right
+      position.
+    - A fill with an unknown outcome is written again, into the same row, before the next fill.
 
     Args:
         client: Calls of the API; closed with the adapter.
-        defaults: What the sheets do not say; the time zone is the spreadsheet's.
+        defaults: Values for columns that the sheets lack; the time zone is the spreadsheet's.
     """
 
     name = "sheets"
@@ -59,7 +61,7 @@ class GoogleSheetsAdapter(DataSourceAdapter):
         """See `DataSourceAdapter`.
 
         Raises:
-            InvalidRecord: A row cannot be read; names the sheet, the cell and the reason.
+            InvalidRecord: A row cannot be read; the message names the sheet, the cell and the reason.
         """
         check_asked(account=account)
         found: list[Position] = await self.workbook.records("positions")
@@ -69,11 +71,11 @@ class GoogleSheetsAdapter(DataSourceAdapter):
                 await self.writer.refresh_ledger()
             now = dt.datetime.now(dt.UTC)
             held = [self._with_all_fills(position, now) for position in held]
-        return Fetched(sorted(held, key=lambda one: (one.account, one.symbol)), source=self.name)
+        return Fetched(sorted(held, key=lambda item: (item.account, item.symbol)), source=self.name)
 
     def _with_all_fills(self, held: Position, at: dt.datetime) -> Position:
-        """A position with the fills of the ledger that the sheet's own does not contain."""
-        # A position that was never written by us has no version: then what the sheet says of it holds.
+        """Return a position, with the ledger's fills that the sheet's position lacks."""
+        # A position that this package never wrote has no version: the sheet's figures hold.
         version = held.last_ledger_id
         for row, line in self.writer.lines(held.account, held.symbol) if version else []:
             if row > version:
@@ -102,11 +104,10 @@ class GoogleSheetsAdapter(DataSourceAdapter):
             return now
 
     async def append_ledger(self, entry: LedgerEntry) -> BookedFill:
-        """See `DataSourceAdapter`; what a fill realized is not in the sheet, and is computed anew for a duplicate.
+        """See `DataSourceAdapter`; the sheet does not store realized profit, so it is computed again for a duplicate.
 
         Raises:
-            SourceRefused: The sheet lacks a column without which the fill, or what a position contains, could not be
-                told.
+            SourceRefused: The sheet lacks a column that identifies the fill, or the fills in a position.
         """
         identity = self.workbook.identity
         entry = identity.scoped(entry)
@@ -139,7 +140,7 @@ class GoogleSheetsAdapter(DataSourceAdapter):
             return dataclasses.replace(first, duplicate=True)
 
     async def _catch_up(self, at: dt.datetime) -> None:
-        """Read the sheets, and book the fills of which nobody knows whether they were."""
+        """Read the sheets and write the fills whose outcome is unknown."""
         await self.writer.refresh()
         lines = self.writer.in_doubt()
         positions: dict[tuple[str, str], Position] = {}
@@ -155,7 +156,7 @@ class GoogleSheetsAdapter(DataSourceAdapter):
 
     @staticmethod
     def _position_after(lines: list[tuple[int, LedgerEntry]], at: dt.datetime) -> Position | None:
-        """What fills make of nothing."""
+        """Return the position that these fills make, starting from none."""
         held: Position | None = None
         for row, line in lines:
             held = book(held, line, row, at).position
@@ -175,7 +176,7 @@ class GoogleSheetsAdapter(DataSourceAdapter):
     async def fetch_ohlcv(
         self, symbol: str, start: dt.datetime, end: dt.datetime, interval: BarInterval
     ) -> Fetched[OHLCV]:
-        """See `DataSourceAdapter`; the sheet History has days only."""
+        """See `DataSourceAdapter`; the sheet History has daily bars only."""
         check_asked(symbol=symbol)
         start, end = utc("start", start), utc("end", end)
         if interval != "1d":

@@ -1,4 +1,4 @@
-"""The Sheets API by gspread: off the event loop, within the quota, again after what passes by itself.
+"""The Sheets API by gspread: outside the event loop, within the quota, with retries of transient errors.
 
 Source of the limits and of the backoff: https://developers.google.com/workspace/sheets/api/limits
 """
@@ -19,7 +19,7 @@ from qts_data.adapters.sheets.quota import Quota
 from qts_data.errors import ConfigurationError, SourceRefused, SourceUnavailable
 from qts_data.extras import require
 
-require("gspread")  # one sentence instead of an ImportError
+require("gspread")  # a clear error instead of an ImportError
 
 import gspread  # noqa: E402
 import requests  # noqa: E402
@@ -41,25 +41,25 @@ _GOOGLE: Final = SPREADSHEETS_API_V4_BASE_URL.removesuffix("/v4/spreadsheets")
 _REFUSED: Final = frozenset({400, 404, 409, 413})
 _NO_RIGHT: Final = frozenset({401, 403})
 _TOO_MANY: Final = 429
-# Numbers as they are and dates as serial numbers: what a cell shows depends on its format, what it holds does not.
+# Numbers unrounded and dates as serial numbers: the displayed text of a cell depends on its format.
 _UNFORMATTED: Final = {"valueRenderOption": "UNFORMATTED_VALUE", "dateTimeRenderOption": "SERIAL_NUMBER"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SheetsConfig:
-    """Which spreadsheet, and how to ask for it.
+    """The spreadsheet, its credentials and the limits of requests.
 
     Attributes:
         spreadsheet_id: From its address: docs.google.com/spreadsheets/d/SPREADSHEET_ID.
         credentials: A service account's key file, as a mapping.
-        titles: Names of sheets that are not the usual ones, by what their rows are.
+        titles: Names of sheets that differ from the usual ones, by kind of row.
         base_url: Another server in place of Google's.
         timeout_seconds: Longest wait for an answer.
-        reads_per_minute: Google allows a service account 60, and all of a project together 300, unless a higher
-            quota was granted.
+        reads_per_minute: Largest number of reads in a minute. Google allows a service account 60, and all accounts of a
+            project together 300, unless it granted a higher quota.
         writes_per_minute: The same for writes.
-        attempts: How often a request is sent at most, where it is harmless to repeat.
-        first_pause_seconds: Pause before the second attempt; it doubles each time, and its half is random.
+        attempts: Largest number of attempts of a request that is harmless to repeat.
+        first_pause_seconds: Pause before the second attempt. It doubles each time; half of it is random.
         longest_pause_seconds: Longest pause.
     """
 
@@ -76,7 +76,7 @@ class SheetsConfig:
 
 
 class SheetSize(NamedTuple):
-    """How large the grid of a sheet is."""
+    """Size of the grid of a sheet."""
 
     sheet_id: int
     rows: int
@@ -84,27 +84,27 @@ class SheetSize(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """What a spreadsheet says of itself."""
+    """Time zone and sheets of a spreadsheet."""
 
     time_zone: str
     sheets: Mapping[str, SheetSize]
 
 
 class SheetsClient:
-    """Calls of the API; one at a time, in a thread of its own.
+    """Calls of the API, one at a time, in a thread of its own.
 
     Args:
-        config: Which spreadsheet, and how to ask for it.
-        sleep: Waits; a test need not.
-        reads: Quota of reads, in place of one of the config's.
-        writes: Quota of writes.
+        config: The spreadsheet and how to ask for it.
+        sleep: Waits for some seconds; a test can pass a function that returns at once.
+        reads: Quota of reads, in place of the one in the config.
+        writes: Quota of writes, in place of the one in the config.
 
     Attributes:
-        config: As it was given.
+        config: The config passed in.
         reads: Quota of reads, with the number of calls so far.
         writes: The same for writes.
         retries: Requests that were sent again.
-        unanswered: Writes without an answer that says what became of them: the server may carry them out yet.
+        unanswered: Writes with an unknown outcome: the server may still carry them out.
     """
 
     def __init__(
@@ -125,17 +125,17 @@ class SheetsClient:
         self._http: gspread.HTTPClient | None = None
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         if self._http is not None:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._http.session.close)
             self._http = None
         self._thread.shutdown(wait=False)
 
     async def metadata(self) -> Metadata:
-        """Time zone and sheets.
+        """Return the time zone and the sheets.
 
         Raises:
-            ConfigurationError: The zone of the spreadsheet's clock is none that we know.
+            ConfigurationError: The spreadsheet's time zone is unknown.
         """
         found = await self._call(self.reads, lambda http, book: http.fetch_sheet_metadata(book))
         zone = found["properties"]["timeZone"]
@@ -150,26 +150,26 @@ class SheetsClient:
         return Metadata(zone, sheets)
 
     async def read(self, ranges: Sequence[str]) -> list[list[list[Cell]]]:
-        """The cells of ranges, row by row, in one call; what is empty at the end is left out."""
+        """Return the cells of ranges, row by row, in one call; empty cells at the end of a row are left out."""
         found = await self._call(
             self.reads, lambda http, book: http.values_batch_get(book, list(ranges), params=dict(_UNFORMATTED))
         )
         return [area.get("values", []) for area in found["valueRanges"]]
 
     async def write(self, values: Sequence[tuple[str, Sequence[Sequence[Cell]]]]) -> None:
-        """Write ranges in one call, exactly as given; None leaves a cell as it is.
+        """Write ranges in one call, values unchanged; None leaves a cell as it is.
 
-        The same call again makes the same cells, so it is repeated until it is known to have succeeded.
+        Repeating the call makes the same cells, so it is retried until it is known to have succeeded.
         """
         data = [{"range": area, "values": [list(row) for row in rows]} for area, rows in values]
         body = {"valueInputOption": "RAW", "data": data}
         await self._call(self.writes, lambda http, book: http.values_batch_update(book, body=body))
 
     async def add_rows(self, size: SheetSize, count: int) -> None:
-        """Make a sheet's grid longer.
+        """Append rows to the grid of a sheet.
 
-        Not by setting its size: a request for it that the server carries out late would cut off what has been written
-        since. Rows that are added twice do no harm.
+        The request does not set the size of the grid: carried out late, it would cut off rows written since. Rows
+        appended twice do no harm.
         """
         await self._change({"appendDimension": {"sheetId": size.sheet_id, "dimension": "ROWS", "length": count}})
 
@@ -185,7 +185,7 @@ class SheetsClient:
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(self._thread, partial(self._send, call))
             except asyncio.CancelledError:
-                # The thread goes on with it.
+                # The thread continues with the request.
                 self.unanswered += quota is self.writes
                 raise
             except SourceUnavailable as error:
@@ -195,13 +195,13 @@ class SheetsClient:
                 if attempt == self.config.attempts:
                     raise SourceUnavailable(str(error), maybe_written=unanswered > 0) from error
             self.retries += 1
-            # Not a secret: two that were refused at the same time should not come back at the same time.
+            # Not a secret: two requests refused at the same time should not be repeated at the same time.
             await self._sleep(random.uniform(0.5, 1.0) * pause)  # noqa: S311
             pause = min(2 * pause, self.config.longest_pause_seconds)
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _send(self, call: Callable[[gspread.HTTPClient, str], _T]) -> _T:
-        """In the thread: one request, its errors made ours."""
+        """Send one request, in the thread, and translate its errors."""
         try:
             if self._http is None:
                 self._http = self._connect()
@@ -215,9 +215,7 @@ class SheetsClient:
         except GoogleAuthError as error:
             raise ConfigurationError(f"Google refused the service account: {error}; check its key file") from error
         except (json.JSONDecodeError, KeyError) as error:
-            raise SourceUnavailable(
-                f"Google Sheets gave an answer that is none: {error}", maybe_written=True
-            ) from error
+            raise SourceUnavailable(f"Google Sheets sent an unreadable answer: {error}", maybe_written=True) from error
 
     def _connect(self) -> gspread.HTTPClient:
         try:
@@ -225,7 +223,7 @@ class SheetsClient:
                 dict(self.config.credentials), scopes=_SCOPES
             )
         except (ValueError, KeyError) as error:
-            raise ConfigurationError(f"the service account's key file is not one: {error}") from error
+            raise ConfigurationError(f"the service account's key file cannot be used: {error}") from error
         http = _HTTPClient(self.config.base_url, credentials)
         http.set_timeout(self.config.timeout_seconds)
         return http
@@ -240,9 +238,9 @@ def _of_answer(code: int, message: str) -> Exception:
 
 
 class _HTTPClient(gspread.HTTPClient):
-    """The same client, at another address, with tokens and nothing else.
+    """The gspread client with another address, and with tokens only.
 
-    google-auth's own session asks Google about the account's regions beside the requests, in a thread of its own.
+    google-auth's own session also asks Google about the account's regions, in a thread of its own.
     """
 
     def __init__(self, base_url: str, auth: Credentials) -> None:

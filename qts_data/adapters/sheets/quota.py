@@ -1,4 +1,4 @@
-"""The quota of an API: so many calls in any minute."""
+"""The quota of an API: a number of calls in any minute."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["Quota"]
 
 _MINUTE: Final = 60.0
 _SHORTEST: Final = 0.001
-"""A shorter pause may not move the clock at all."""
+"""The clock may not move at all during a shorter pause."""
 
 
 class Quota:
-    """Lets so many calls through in any 60 seconds; the others wait.
+    """Allows a number of calls in any 60 seconds; further calls wait.
 
     Args:
-        per_minute: Most calls in any minute.
-        clock: Seconds.
-        sleep: Waits.
+        per_minute: Largest number of calls in any minute.
+        clock: Returns the time in seconds.
+        sleep: Waits for some seconds.
 
     Attributes:
-        calls: Calls that were let through.
-        waited_seconds: How long calls have waited, all together.
+        calls: Number of calls allowed so far.
+        waited_seconds: Waiting time of all calls together.
     """
 
     def __init__(

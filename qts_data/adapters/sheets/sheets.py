@@ -1,4 +1,4 @@
-"""Whole sheets in, rows out: which sheet is what, where its columns are, and where its rows go."""
+"""Whole sheets as tables of records: kinds of sheets, places of columns, reading and writing of rows."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _MORE_ROWS: Final = 1_000
 
 
 class SheetTable(NamedTuple):
-    """A sheet as it was read.
+    """The contents of a sheet.
 
     Attributes:
-        header: Where the columns are.
-        rows: Its rows, without empty ones.
-        last_row: Number of the last row with anything in it.
+        header: Places of the columns.
+        rows: Rows of the sheet, without empty ones.
+        last_row: Number of the last row that is not empty.
     """
 
     header: Header
@@ -40,7 +40,7 @@ class Workbook:
 
     Args:
         client: Calls of the API.
-        defaults: What the book does not say; the time zone is the spreadsheet's.
+        defaults: Values that the book lacks; the time zone is the spreadsheet's.
     """
 
     def __init__(self, client: SheetsClient, defaults: Defaults) -> None:
@@ -49,62 +49,62 @@ class Workbook:
         self._metadata: Metadata | None = None
 
     async def metadata(self, *, again: bool = False) -> Metadata:
-        """Time zone and sheets; asked once."""
+        """Return the time zone and the sheets; asks the server the first time, and when `again` is set."""
         if self._metadata is None or again:
             self._metadata = await self.client.metadata()
         return self._metadata
 
     @property
     def identity(self) -> FillIdentity:
-        """The rules by which a fill is known again."""
+        """The rules that recognise a redelivered fill."""
         return self._given.identity
 
     async def defaults(self) -> Defaults:
-        """What the book does not say, with the zone of its clock."""
+        """Return the values that the book lacks, with the time zone of the spreadsheet."""
         return dataclasses.replace(self._given, time_zone=(await self.metadata()).time_zone)
 
     def title(self, kind: str) -> str:
-        """Name of the sheet with rows of a kind."""
+        """Return the name of the sheet with rows of a kind."""
         return self.client.config.titles.get(kind, LAYOUTS[kind].title)
 
     async def has(self, kind: str) -> bool:
-        """Whether there is such a sheet."""
+        """Return whether the spreadsheet has a sheet with rows of a kind."""
         return self.title(kind) in (await self.metadata()).sheets
 
     async def read(self, kind: str, *, from_row: int = 2, progress: Callable[[int], None] | None = None) -> SheetTable:
-        """Read a sheet, from a row on.
+        """Read a sheet, beginning at a row.
 
         Args:
-            kind: What its rows are.
-            from_row: Number of the first row that is wanted.
-            progress: Called with the number of rows so far.
+            kind: Kind of its rows.
+            from_row: Number of the first row to return.
+            progress: Called with the number of rows read so far.
 
         Raises:
-            ConfigurationError: There is no such sheet.
-            InvalidRecord: A column is missing, or comes twice.
+            ConfigurationError: The spreadsheet has no such sheet.
+            InvalidRecord: A column is missing, or occurs twice.
         """
         title = self.title(kind)
         if title not in (await self.metadata()).sheets:
             raise ConfigurationError(f"the spreadsheet has no sheet {title!r}; it has {', '.join(self._titles())}")
         if from_row > (await self.metadata()).sheets[title].rows:
-            await self.metadata(again=True)  # it may have grown
+            await self.metadata(again=True)  # rows may have been added since
         try:
             names, cells = await self._cells(title, from_row, progress)
         except SourceRefused:
-            # Somebody may have deleted rows or columns since we asked how large it is.
+            # Rows or columns may have been deleted since the size of the sheet was read.
             before = (await self.metadata()).sheets[title]
             if (await self.metadata(again=True)).sheets.get(title) in {None, before}:
                 raise
             names, cells = await self._cells(title, from_row, progress)
         if len(names) > (await self.metadata()).sheets[title].columns:
-            # Somebody has inserted a column since we asked how wide it is: the last ones were cut off.
+            # A column was inserted since the width of the sheet was read: the last columns were cut off.
             await self.metadata(again=True)
             names, cells = await self._cells(title, from_row, progress)
         header = Header.of(LAYOUTS[kind], title, names)
         return SheetTable(header, await self._rows(header, cells, from_row), from_row - 1 + len(cells))
 
     async def headers(self, *kinds: str) -> list[Header]:
-        """Where the columns of sheets are, in one call; raises `InvalidRecord` as `read` does."""
+        """Return the places of the columns of sheets, in one call; raises `InvalidRecord` as `read` does."""
         titles = [self.title(kind) for kind in kinds]
         found = await self.client.read([_names(title) for title in titles])
         return [
@@ -115,11 +115,11 @@ class Workbook:
     async def _cells(
         self, title: str, from_row: int, progress: Callable[[int], None] | None
     ) -> tuple[Sequence[Cell], list[Sequence[Cell]]]:
-        """The first row, and all rows from one on."""
+        """Return the first row, and all rows beginning at `from_row`."""
         size = (await self.metadata()).sheets[title]
         right = column_letters(size.columns - 1)
         starts = range(from_row, size.rows + 1, _ROWS_OF_A_CALL)
-        # Up to the end of the sheet, wherever that is by now.
+        # Up to the end of the sheet, even if it has grown.
         ranges = [f"{quote(title)}!A{top}:{right}{top + _ROWS_OF_A_CALL - 1}" for top in starts[:-1]]
         ranges += [f"{quote(title)}!A{top}:{right}" for top in starts[-1:]]
         first, *more = await self.client.read([_names(title), *ranges[:1]])
@@ -140,17 +140,17 @@ class Workbook:
         return list(found)
 
     async def records(self, kind: str) -> list[Any]:
-        """The records of a sheet, in its order.
+        """Return the records of a sheet, in the order of its rows.
 
         Raises:
-            InvalidRecord: Names the sheet, the cell and the reason.
+            InvalidRecord: A row cannot be read; the message names the sheet, the cell and the reason.
         """
         table = await self.read(kind)
         maker = RecordMaker(table.header, await self.defaults())
         return [maker.make(row) for row in table.rows]
 
     async def room(self, kind: str, last_row: int) -> None:
-        """Make the grid of a sheet at least as long as this."""
+        """Extend the grid of a sheet to at least `last_row` rows."""
         title = self.title(kind)
         if last_row > (await self.metadata()).sheets[title].rows:
             size = (await self.metadata(again=True)).sheets[title]
@@ -160,7 +160,7 @@ class Workbook:
 
     @staticmethod
     def cells(header: Header, row: int, fields: Mapping[str, Cell]) -> tuple[str, list[list[Cell]]]:
-        """A range and its cells; columns that we do not know keep what they hold."""
+        """Return a range and its cells; unknown columns keep their contents."""
         values: list[Cell] = [None] * header.width
         for name, place in header.places.items():
             if name in fields:
@@ -173,10 +173,10 @@ class Workbook:
 
 
 def _names(title: str) -> str:
-    """The first row, however wide the sheet is by now."""
+    """Return the range of the first row, at any width of the sheet."""
     return f"{quote(title)}!1:1"
 
 
 def quote(title: str) -> str:
-    """A sheet's name in a range."""
+    """Return a sheet's name, quoted for a range."""
     return "'" + title.replace("'", "''") + "'"

@@ -1,10 +1,13 @@
-"""The book's two sheets as a place to write to, in a way that can be repeated.
+"""Writes fills and positions into the two sheets of the book, so that every write can be repeated.
 
-A fill goes to a row of its own that is decided before it is sent, and is written there as often as it takes; its key
-stands in the row. A row that was sent without an answer is kept for its fill until a write of it is confirmed or it is
-found there: so a request that the server carries out late writes the fills that are there already. Positions it takes
-back to what they were; `deliver` and `write` say when that may happen. What is kept is known to this process only. One
-process writes to the sheets at a time; people may read, and edit other columns.
+Each fill gets a row of its own before it is sent, and each attempt writes to that row. The row contains the fill's key.
+
+A row sent without an answer stays reserved for its fill, until a write is confirmed or a read finds the fill there. A
+request that the server carries out late then writes only fills that are there already. It may, however, overwrite
+positions with earlier values; `deliver` and `write` return whether this can still happen.
+
+Only this process knows the reserved rows. One process writes to the sheets at a time. People may read the sheets, and
+edit other columns.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ _SHEETS = ("ledger", "positions")
 _DEFAULTED = defaulted_fields(LedgerEntry)
 _SAID_OF_FILL = unlosable_fields(LedgerEntry)
 _SAID_OF_POSITION = unlosable_fields(Position)
-_USUAL_OF_FILL = {one.name: one.default for one in fields(LedgerEntry) if one.name in _SAID_OF_FILL}
+_USUAL_OF_FILL = {item.name: item.default for item in fields(LedgerEntry) if item.name in _SAID_OF_FILL}
 _VALUATION = ("mark_price", "marked_at", "exposure_value", "exposure_pct", "unrealized_pnl")
 
 
@@ -39,7 +42,7 @@ class Line(NamedTuple):
 
     Attributes:
         entry: The fill.
-        reverses: Execution id of the fill that it takes back, if it does.
+        reverses: Execution id of the fill that this entry reverses; None for a fill.
     """
 
     entry: LedgerEntry
@@ -47,7 +50,7 @@ class Line(NamedTuple):
 
 
 class BookWriter:
-    """Knows which fill is in which row, and which position.
+    """Keeps the row of each fill and of each position.
 
     The version of a position in the sheet is the row of the last fill that it contains.
 
@@ -55,7 +58,7 @@ class BookWriter:
         workbook: The sheets.
 
     Attributes:
-        turn: Held by whoever reads or writes by it; `prepare` and `deliver` take it themselves.
+        turn: Lock of every read and write through this object; `prepare` and `deliver` acquire it themselves.
     """
 
     def __init__(self, workbook: Workbook) -> None:
@@ -75,11 +78,11 @@ class BookWriter:
         self._doubtful_places: dict[tuple[str, str], int] = {}
 
     def forget(self) -> None:
-        """Read the sheets from the start before anything else."""
+        """Discard the known contents: the next call reads the sheets from the start."""
         self._unread = set(_SHEETS)
 
     async def prepare(self) -> None:
-        """Read the sheets, unless it is known what they hold; raises what `refresh` raises."""
+        """Read the sheets unless their contents are known; raises the errors of `refresh`."""
         async with self.turn:
             await self._prepare()
 
@@ -90,14 +93,14 @@ class BookWriter:
         return True
 
     async def refresh(self) -> None:
-        """Read what was added to the ledger since, and all positions.
+        """Read the rows added to the ledger since the last read, and all positions.
 
         Raises:
-            InvalidRecord: A row cannot be read; names the sheet, the cell and the reason.
-            SourceRefused: A column is missing without which a fill could not be told from another.
+            InvalidRecord: A row cannot be read; the message names the sheet, the cell and the reason.
+            SourceRefused: The sheet lacks a column that identifies a fill.
         """
         await self.refresh_ledger()
-        self._require("execution_id", self._ledger, "a fill that is sent twice cannot be told from two")
+        self._require("execution_id", self._ledger, "two deliveries of one fill look like two fills")
         self._unread.discard("positions")
         try:
             await self._refresh_positions()
@@ -121,7 +124,7 @@ class BookWriter:
         self._position = positions.header
 
     async def refresh_ledger(self) -> None:
-        """Read what was added to the ledger since; raises `InvalidRecord` as `refresh` does."""
+        """Read the rows added to the ledger since the last read; raises `InvalidRecord` as `refresh` does."""
         first = "ledger" in self._unread
         self._unread.discard("ledger")
         try:
@@ -137,18 +140,18 @@ class BookWriter:
             self._keys, self._lines, self._next_line = {}, {}, 2
         for row in ledger.rows:
             self._know(self._maker.make(row), row.number)
-            # It was carried out; or somebody else's row is there, and this one was not.
+            # The server wrote this fill. Otherwise another row is there, and this fill was not written.
             self._doubtful.pop(row.number, None)
         self._next_line = max(self._next_line, ledger.last_row + 1)
         self._ledger = ledger.header
 
     def require_versions(self) -> None:
-        """Refuse a sheet that cannot say which fills a position contains.
+        """Refuse a sheet without the column for the version of a position.
 
         Raises:
             SourceRefused: Names the column.
         """
-        self._require("last_ledger_id", self._position, "nobody could tell which fills a position contains")
+        self._require("last_ledger_id", self._position, "the fills in a position are unknown")
 
     @staticmethod
     def _require(column: str, header: Header | None, otherwise: str) -> None:
@@ -163,7 +166,7 @@ class BookWriter:
 
     @property
     def next_row(self) -> int:
-        """Row of the ledger that the next fill goes to."""
+        """Row of the ledger for the next fill."""
         return max(self._next_line, *(row + 1 for row in self._doubtful)) if self._doubtful else self._next_line
 
     @property
@@ -172,34 +175,36 @@ class BookWriter:
         return max(self._next_place, *(place + 1 for place in kept)) if kept else self._next_place
 
     def row_of(self, key: tuple[str, str, str]) -> int | None:
-        """Row of the ledger that a fill is in."""
+        """Return the row of the ledger that contains a fill; None if no row does."""
         return self._keys.get(key)
 
     def lines(self, account: str, symbol: str) -> list[tuple[int, LedgerEntry]]:
-        """Fills of a position with their rows."""
+        """Return the fills of a position with their rows."""
         return self._lines.get((account, symbol), [])
 
     def in_doubt(self) -> list[tuple[int, Line]]:
-        """Fills that were sent and are not known to be there, with the rows that are kept for them."""
+        """Return fills that were sent with an unknown outcome, with the rows reserved for them."""
         return [(row, line) for row, line in sorted(self._doubtful.items()) if line.entry.key not in self._keys]
 
     def position(self, account: str, symbol: str) -> Position | None:
-        """A position as the sheet held it when it was last read or written."""
+        """Return a position as the last read or write left it in the sheet; None if there was none."""
         return self._positions.get((account, symbol))
 
     async def deliver(self, lines: Sequence[Line], positions: Iterable[Position]) -> bool:
-        """Write what another source has booked: fills that are not there yet, and the positions after them.
+        """Write the fills of another source that the sheet lacks, and the positions after them.
 
         Returns:
-            Whether the server may carry an earlier attempt out yet, which would take these positions back.
+            Whether the server may still carry out an earlier attempt, which would overwrite these positions with older
+            values.
 
         Raises:
-            SourceUnavailable: It did not work, or nobody knows; nothing is remembered, do it again.
-            SourceRefused: The sheet refused it.
+            SourceUnavailable: The write failed, or its outcome is unknown. The known contents are discarded; call it
+                again.
+            SourceRefused: The sheet refused the write.
         """
         async with self.turn:
             if not await self._prepare() and [self._ledger, self._position] != await self._workbook.headers(*_SHEETS):
-                self.forget()  # a column was inserted, moved or taken away
+                self.forget()  # a column was inserted, moved or deleted
                 await self._prepare()
             new: list[Line] = []
             seen = set(self._keys)
@@ -212,11 +217,11 @@ class BookWriter:
                 key = line.entry.account, line.entry.symbol
                 last[key] = max(row, last.get(key, 0))
             return await self.write(
-                new, [replace(one, last_ledger_id=last.get((one.account, one.symbol), 0)) for one in positions]
+                new, [replace(item, last_ledger_id=last.get((item.account, item.symbol), 0)) for item in positions]
             )
 
     def _rows_for(self, new: Sequence[Line]) -> dict[int, Line]:
-        """The row that is kept for a fill, or one behind all others."""
+        """Return the row of each fill: the reserved one, or the next free row after all others."""
         kept = {line: row for row, line in self._doubtful.items()}
         following = self.next_row
         rows: dict[int, Line] = {}
@@ -228,14 +233,16 @@ class BookWriter:
         return dict(sorted(rows.items()))
 
     async def write(self, new: Sequence[Line], positions: Iterable[Position]) -> bool:
-        """Write fills into rows of their own, and positions, in one call; the turn is the caller's.
+        """Write fills into rows of their own, and positions, in one call; the caller holds `turn`.
 
         Returns:
-            Whether the server may carry an earlier attempt out yet, which would take these positions back.
+            Whether the server may still carry out an earlier attempt, which would overwrite these positions with older
+            values.
 
         Raises:
-            SourceUnavailable: It did not work, or nobody knows; nothing is remembered, do it again.
-            SourceRefused: The sheet refused it, or lacks a column without which it would say something else.
+            SourceUnavailable: The write failed, or its outcome is unknown. The known contents are discarded; call it
+                again.
+            SourceRefused: The sheet refused the write, or lacks a column whose default differs from the value to write.
         """
         assert self._ledger is not None  # noqa: S101 - read
         assert self._position is not None  # noqa: S101 - read
@@ -271,7 +278,7 @@ class BookWriter:
         return late
 
     async def _require_columns(self, new: Sequence[Line], positions: Sequence[Position]) -> None:
-        """Refuse what a sheet without a column for it would say wrongly: there the default is read."""
+        """Refuse values without a column that differ from the default: a reader of the sheet would get the default."""
         defaults = await self._workbook.defaults()
         usual: dict[str, object] = (
             _USUAL_OF_FILL | {name: getattr(defaults, name) for name in _DEFAULTED} | {"reverses": None}
@@ -284,7 +291,7 @@ class BookWriter:
             _refuse_unsaid(self._position, named, usual, f"{position.account} {position.symbol}")
 
     def _places_for(self, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-        """The row that is kept for a position, or one behind all others."""
+        """Return the row of each position: the reserved one, or the next free row after all others."""
         following = self._free_place
         places: dict[tuple[str, str], int] = {}
         for key in keys:
@@ -297,7 +304,7 @@ class BookWriter:
     async def _send(
         self, data: list[tuple[str, list[list[Cell]]]], rows: dict[int, Line], places: dict[tuple[str, str], int]
     ) -> bool:
-        """Write, and keep the rows if nobody knows what became of it; whether it may happen once more, later."""
+        """Write, and reserve the rows if the outcome is unknown; return whether the server may still repeat a write."""
         client = self._workbook.client
         before = client.unanswered
         try:
@@ -326,7 +333,7 @@ def _refuse_unsaid(
 
 
 def position_cells(position: Position) -> dict[str, Cell]:
-    """The cells of a position; before its first valuation the columns of that stay as they are."""
+    """Return the cells of a position; before its first valuation the columns of the valuation keep their contents."""
     cells = row_of(position)
     if position.mark_price is None:
         for name in _VALUATION:
@@ -335,7 +342,7 @@ def position_cells(position: Position) -> dict[str, Cell]:
 
 
 def _joined(data: list[tuple[str, list[list[Cell]]]]) -> list[tuple[str, list[list[Cell]]]]:
-    """Neighbouring rows as one range: a request of fifty rows is no larger than it needs to be."""
+    """Join neighbouring rows into one range, so that a request of fifty rows stays small."""
     joined: list[tuple[str, list[list[Cell]]]] = []
     for area, values in data:
         if joined:

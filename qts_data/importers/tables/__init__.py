@@ -1,4 +1,4 @@
-"""Books as people keep them, in spreadsheets and CSV files: a header, rows of cells, and what they mean."""
+"""Books in spreadsheets and CSV files: a header, rows of cells, and the records made from them."""
 
 from qts_data.importers.tables.cells import Cell, cell_of_decimal, column_letters
 from qts_data.importers.tables.layouts import DAILY_BARS, LAYOUTS, LEDGER, POSITIONS, RISK_LIMITS, STRATEGIES, SYSTEM

@@ -1,4 +1,4 @@
-"""What one cell says of time: an instant or a day - or why it cannot be taken for one."""
+"""Reading one cell as an instant or a day, with the reason where it cannot be read."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _COMPACT: Final = re.compile(r"[0-9]{8}")
 
 
 def read_instant(field: str, cell: Cell, zone: ZoneInfo) -> dt.datetime:
-    """An instant in UTC: a serial number or a text of the zone's clock, or a text with an offset.
+    """Read an instant in UTC: a serial number or a text on the zone's clock, or a text with an offset.
 
-    Serial numbers are good to the millisecond, which is what a sheet shows.
+    Serial numbers are exact to the millisecond, the precision that a sheet displays.
 
     Raises:
-        InvalidRecord: It is no instant, or one that the zone's clocks showed twice or never.
+        InvalidRecord: The cell is not an instant, or the zone's clocks showed this time twice or never.
     """
     local = _serial(field, cell) if not isinstance(cell, str) else None
     offset: dt.tzinfo | None = None
@@ -50,15 +50,15 @@ def read_instant(field: str, cell: Cell, zone: ZoneInfo) -> dt.datetime:
 
 
 def read_date(field: str, cell: Cell, zone: ZoneInfo) -> dt.date:
-    """A day, without a time of the day.
+    """Read a day, without a time of the day.
 
     Args:
-        field: For the error.
+        field: Name of the field in errors.
         cell: The cell, not empty.
-        zone: Whose days the days are: a text with an offset must be midnight there.
+        zone: Zone of the days: a text with an offset must be midnight there.
 
     Raises:
-        InvalidRecord: It is no day.
+        InvalidRecord: The cell is not a day.
     """
     local = _serial(field, cell) if not isinstance(cell, str) else None
     offset: dt.tzinfo | None = None
@@ -81,16 +81,16 @@ def read_date(field: str, cell: Cell, zone: ZoneInfo) -> dt.date:
 
 def _serial(field: str, cell: Cell) -> dt.datetime:
     if isinstance(cell, bool) or not isinstance(cell, int | float) or not math.isfinite(cell):
-        raise InvalidRecord(field=field, reason=f"{cell} is no date")
+        raise InvalidRecord(field=field, reason=f"{cell} is not a date")
     if 1 <= cell < _LAST_SERIAL:
         return _EPOCH + dt.timedelta(milliseconds=round(cell * 86_400_000))
     if float(cell).is_integer() and (day := _compact(str(int(cell)))) is not None:
         return day
-    raise InvalidRecord(field=field, reason=f"{cell} is no serial number of a day between 1900 and 9999")
+    raise InvalidRecord(field=field, reason=f"{cell} is not the serial number of a day between 1900 and 9999")
 
 
 def _compact(text: str) -> dt.datetime | None:
-    """20261120, which no serial number can be."""
+    """Read 20261120 as a day; no serial number has this form."""
     if not _COMPACT.fullmatch(text):
         return None
     try:
@@ -101,7 +101,7 @@ def _compact(text: str) -> dt.datetime | None:
 
 def _instant_of_text(field: str, text: str) -> tuple[dt.datetime, dt.tzinfo | None]:
     refused = InvalidRecord(
-        field=field, reason=f"{shown(text)} is no date; write it as 2026-11-20 or 2026-11-20 09:00:00"
+        field=field, reason=f"{shown(text)} is not a date; write it as 2026-11-20 or 2026-11-20 09:00:00"
     )
     if (compact := _compact(text)) is not None:
         return compact, None

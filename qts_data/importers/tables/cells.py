@@ -1,7 +1,7 @@
-"""What one cell says: a number, a code, a text - or why it cannot be taken for one.
+"""Reading one cell as a number, a code or a text, with the reason where it cannot be read.
 
-A cell of a spreadsheet is a text, a number (a double), a boolean or nothing; a cell of a CSV file is a text. Nothing is
-guessed: what can be read in two ways is refused with a hint how to write it.
+A cell of a spreadsheet is a text, a number (a double), a boolean or nothing; a cell of a CSV file is a text. The
+readers never guess: they refuse a cell with two possible readings, and the error shows how to write it.
 """
 
 from __future__ import annotations
@@ -51,16 +51,17 @@ _MARKS: Final = {
     "₩": _WON, "원": _WON, "€": frozenset({"EUR"}), "£": frozenset({"GBP"}), "$": _DOLLARS,
     "¥": frozenset({"CNH", "CNY", "JPY"}), "KRW": _WON, "USD": frozenset({"USD"}),
 }  # fmt: skip
-# One meaning each: in Korea a dollar without a country is that of the United States, but the sign is that of many.
+# Signs with one meaning: in Korea a dollar without a country is that of the United States, but the sign is shared by
+# many currencies.
 _CURRENCY_NAMES: Final = {
     "₩": "KRW", "원": "KRW", "원화": "KRW", "won": "KRW",
     "달러": "USD", "미국달러": "USD", "미달러": "USD", "us$": "USD",
     "€": "EUR", "유로": "EUR", "£": "GBP", "파운드": "GBP", "엔": "JPY", "엔화": "JPY", "위안": "CNY", "위안화": "CNY",
 }  # fmt: skip
 _CURRENCY: Final = re.compile(r"[A-Z0-9]{2,12}")
-# Thousands begin with a digit that counts: 0,500 is how half of Europe writes one half.
+# Thousands begin with a digit above 0: in half of Europe 0,500 means one half.
 _NUMBER: Final = re.compile(r"([+-]?)([1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
-# What number formats and exports make of an id: 2.02611E+15, 117057.0, 117,057.
+# Results of number formats and exports applied to an id: 2.02611E+15, 117057.0, 117,057.
 _REFORMATTED: Final = re.compile(
     r"[0-9]+(?:\.[0-9]+)?E\+[0-9]+|[0-9]+\.0+|[1-9][0-9]{0,2}(?:,[0-9]{3})+", re.IGNORECASE
 )
@@ -69,20 +70,20 @@ _SIDES: Final = {
 }  # fmt: skip
 _KRX: Final = frozenset({"krx", "kospi", "kosdaq", "konex", "한국거래소", "코스피", "코스닥", "코넥스", "유가증권"})
 _KRX_LENGTH: Final = 6
-# Shares have six characters, derivatives eight or nine; some brokers put an A before a share's.
+# Shares have six characters, derivatives eight or nine; some brokers put an A before the code of a share.
 _KRX_CODE: Final = re.compile(r"A?[0-9][0-9A-Z]{5}|[0-9][0-9A-Z]{7,8}")
 _KRX_BEGINS: Final = re.compile(r"A?[0-9]")
-# Whatever the caller's decimal context says.
+# Independent of the caller's decimal context.
 _exact: Final = Context(prec=100)
 
 
 class Number(NamedTuple):
-    """A number as a cell gives it.
+    """A number as a cell contains it.
 
     Attributes:
         value: The number.
-        currencies: Those that a currency sign beside it may mean; None without a sign.
-        from_text: Whether the cell holds a text.
+        currencies: Possible currencies of a currency sign beside the number; None without a sign.
+        from_text: Whether the cell contains a text.
     """
 
     value: Decimal
@@ -91,7 +92,7 @@ class Number(NamedTuple):
 
 
 def column_letters(index: int) -> str:
-    """The name of a column: A for 0, AA for 26."""
+    """Return the name of a column: A for 0, AA for 26."""
     letters = ""
     number = index + 1
     while number:
@@ -101,7 +102,7 @@ def column_letters(index: int) -> str:
 
 
 def clean(text: str) -> str:
-    """Full-width characters made narrow, and nothing invisible at either end."""
+    """Return the text with narrow instead of full-width characters, without invisible characters at either end."""
     return _trimmed(text.translate(_NARROW))
 
 
@@ -110,15 +111,15 @@ def _trimmed(text: str) -> str:
 
 
 def is_empty(cell: Cell) -> bool:
-    """Whether there is nothing to see in it."""
+    """Return whether a cell shows nothing."""
     return cell is None or (isinstance(cell, str) and not clean(cell))
 
 
 def read_plain(field: str, cell: Cell) -> str:
-    """The text of a cell that is not empty, with nothing invisible at either end, else as it stands there.
+    """Return the text of a cell that is not empty, without invisible characters at either end, otherwise unchanged.
 
     Raises:
-        InvalidRecord: It is an error of the sheet.
+        InvalidRecord: The cell shows an error of the sheet.
     """
     if isinstance(cell, str):
         if clean(cell) in _ERRORS:
@@ -132,23 +133,23 @@ def read_plain(field: str, cell: Cell) -> str:
 
 
 def read_narrow(field: str, cell: Cell) -> str:
-    """The same for what means the same in full-width characters: numbers, dates, codes, our own words."""
+    """Return the text as `read_plain` does, with narrow characters: for numbers, dates, codes and our own words."""
     return clean(read_plain(field, cell))
 
 
 def read_id(field: str, cell: Cell) -> str:
-    """An id that a broker or the bank gave: the same characters, or it is another one.
+    """Return an id of a broker or bank, every character unchanged.
 
     Raises:
-        InvalidRecord: It is a number or a boolean, or looks as if it had been one: leading zeros and digits behind the
-            15th may be gone.
+        InvalidRecord: The cell is a number or a boolean, or its text looks like a former number: leading zeros and
+            digits after the 15th may be lost.
     """
     if not isinstance(cell, str):
         what = str(cell).upper() if isinstance(cell, bool) else f"the number {cell}"
         raise InvalidRecord(field=field, reason=f"is {what}, no text: {_EATEN}")
     text = read_plain(field, cell)
     if _REFORMATTED.fullmatch(clean(text)):
-        raise InvalidRecord(field=field, reason=f"{shown(text)} is what a number format made of an id: {_EATEN}")
+        raise InvalidRecord(field=field, reason=f"{shown(text)} is an id that a number format has changed: {_EATEN}")
     _refuse_apostrophe(field, text)
     return text
 
@@ -167,18 +168,18 @@ def _refuse_apostrophe(field: str, text: str) -> None:
 
 
 def read_number(field: str, cell: Cell, *, ratio: bool = False) -> Number:
-    """A number, exactly.
+    """Read a number, exactly.
 
-    A number of a sheet is a double. With up to 15 significant digits it is the decimal that somebody typed; what
-    arithmetic left behind the 15th digit beyond our 8 places is noise and is dropped; anything else is refused.
+    A number of a sheet is a double. With up to 15 significant digits it is the decimal that was typed. Noise of
+    arithmetic after the 15th digit is dropped where it is beyond our 8 places. Anything else is refused.
 
     Args:
-        field: For the error.
+        field: Name of the field in errors.
         cell: The cell, not empty.
-        ratio: Whether 12% is to be read as 0.12; elsewhere a percentage is refused.
+        ratio: Whether to read 12% as 0.12; otherwise a percentage is refused.
 
     Raises:
-        InvalidRecord: It is no number, or not exactly one.
+        InvalidRecord: The cell is not a number, or not exactly one.
     """
     if isinstance(cell, bool):
         raise InvalidRecord(field=field, reason=f"is {str(cell).upper()}, no number")
@@ -193,7 +194,7 @@ def read_number(field: str, cell: Cell, *, ratio: bool = False) -> Number:
 
 def _decimal_of_double(field: str, value: float) -> Decimal:
     if not math.isfinite(value):
-        raise InvalidRecord(field=field, reason=f"{value} is no finite number")
+        raise InvalidRecord(field=field, reason=f"{value} is not a finite number")
     shortest = Decimal(repr(value))
     digits = shortest.normalize(_exact).as_tuple()
     if len(digits.digits) <= _EXACT_DIGITS:
@@ -229,7 +230,7 @@ def _number_of_text(field: str, text: str, *, ratio: bool) -> Number:
     if rest.startswith("="):
         raise refuse("is a formula, not its result; export values")
     if not found or not (found[2] or found[3]):
-        raise refuse("is no number; write plain digits such as 1234.5")
+        raise refuse("is not a number; write plain digits such as 1234.5")
     if negative and found[1]:
         raise refuse("has a sign inside parentheses")
     value = Decimal(rest.replace(",", ""))
@@ -241,7 +242,7 @@ def _number_of_text(field: str, text: str, *, ratio: bool) -> Number:
 
 
 def currency_signs(text: str) -> frozenset[str] | None:
-    """The currencies that the currency signs of a header may mean, None without a sign; an unknown one means itself."""
+    """Return the possible currencies of the signs in a header, None without a sign; an unknown sign means itself."""
     meanings = [_MARKS.get(sign, frozenset({sign})) for sign in clean(text) if unicodedata.category(sign) == "Sc"]
     if not meanings:
         return None
@@ -249,7 +250,7 @@ def currency_signs(text: str) -> frozenset[str] | None:
 
 
 def _without_mark(text: str) -> tuple[str, frozenset[str] | None]:
-    """The number without a currency sign on either side, and what the sign may mean."""
+    """Return the number without a currency sign on either side, and the possible currencies of the sign."""
     for mark, meaning in _MARKS.items():
         if text.startswith(f"-{mark}"):
             return "-" + text[1 + len(mark) :].strip(), meaning
@@ -261,7 +262,7 @@ def _without_mark(text: str) -> tuple[str, frozenset[str] | None]:
 
 
 def cell_of_decimal(value: Decimal) -> float | str:
-    """The cell that gives exactly this number back: a number where a double has the digits, else a text."""
+    """Return a cell that reads as exactly this number: a number where a double has enough digits, otherwise a text."""
     digits = value.normalize(_exact).as_tuple()
     if len(digits.digits) > _EXACT_DIGITS:
         return f"{value.normalize(_exact):f}"
@@ -270,11 +271,11 @@ def cell_of_decimal(value: Decimal) -> float | str:
 
 
 def read_symbol(field: str, cell: Cell, *, market: str) -> str:
-    """An instrument's code.
+    """Read an instrument's code.
 
     Raises:
-        InvalidRecord: It is a number: leading zeros may have been eaten. It holds what cannot be seen, or it begins
-            like a code of KRX and is none.
+        InvalidRecord: The cell is a number, so that leading zeros may be lost. Or it contains invisible characters, or
+            begins like a code of KRX without being one.
     """
     if isinstance(cell, int | float) and not isinstance(cell, bool):
         raise InvalidRecord(
@@ -296,7 +297,7 @@ def _is_invisible(character: str) -> bool:
 
 
 def _check_krx_code(field: str, text: str) -> None:
-    """Refuse a code that has lost its zeros or was written as a number; names of indices and the like have letters."""
+    """Refuse a code that lost its zeros or was written as a number; names with letters, such as indices, pass."""
     if not _KRX_BEGINS.match(text) or _KRX_CODE.fullmatch(text):
         return
     digits = text.removeprefix("A")
@@ -304,20 +305,20 @@ def _check_krx_code(field: str, text: str) -> None:
         raise InvalidRecord(
             field=field,
             reason=f"{text!r} is too short for a code of KRX: leading zeros may have been eaten; enter "
-            f"{digits.zfill(_KRX_LENGTH)!r} as plain text if that is what is meant",
+            f"{digits.zfill(_KRX_LENGTH)!r} as plain text if this code is meant",
         )
     raise InvalidRecord(
         field=field,
-        reason=f"{shown(text)} is no code of KRX: six digits or capital letters, such as 005930; a number format may "
-        "have changed it; enter it as plain text",
+        reason=f"{shown(text)} is not a code of KRX: six digits or capital letters, such as 005930; a number format "
+        "may have changed it; enter it as plain text",
     )
 
 
 def read_currency(field: str, cell: Cell) -> str:
-    """Return a currency's code: of `krw`, `원` and `₩` it is KRW.
+    """Return a currency's code: `krw`, `원` and `₩` become KRW.
 
     Raises:
-        InvalidRecord: The cell holds no code and no name or sign of one currency alone.
+        InvalidRecord: The cell is not a code, nor the name or sign of exactly one currency.
     """
     text = read_narrow(field, cell)
     found = _CURRENCY_NAMES.get(text.casefold())
@@ -331,10 +332,10 @@ def read_currency(field: str, cell: Cell) -> str:
 
 
 def read_side(field: str, cell: Cell) -> str:
-    """`BUY` or `SELL`, also as B and S, and in Korean.
+    """Read `BUY` or `SELL`, also as B and S, and in Korean.
 
     Raises:
-        InvalidRecord: It is something else.
+        InvalidRecord: The cell contains something else.
     """
     text = read_narrow(field, cell)
     side = _SIDES.get(text.upper())

@@ -1,4 +1,4 @@
-"""The tables of a book, and by which headers people know their columns, in English and Korean."""
+"""The tables of a book, and the usual headers of their columns, in English and Korean."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def _columns(record: type[Any]) -> tuple[Column, ...]:
 
 
 LEDGER = Layout("ledger", "T_Ledger", (*_columns(LedgerEntry), Column("reverses", "id", ("취소체결번호",))))
-"""Fills, in the order of booking. `reverses` names the execution that a row takes back."""
+"""Fills, in the order of booking. `reverses` names the execution that a row reverses."""
 
 POSITIONS = Layout("positions", "Position", _columns(Position))
-"""What is held. `exposure_pct` of 0.05 means 5 %."""
+"""Positions. `exposure_pct` of 0.05 means 5 %."""
 
 DAILY_BARS = Layout(
     "daily_bars",
@@ -83,4 +83,4 @@ RISK_LIMITS = Layout(
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {layout.kind: layout for layout in (LEDGER, POSITIONS, DAILY_BARS, STRATEGIES, SYSTEM, RISK_LIMITS)}
 )
-"""Every table by what its rows are."""
+"""Every table, by the kind of its rows."""

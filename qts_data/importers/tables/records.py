@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["SYSTEM_STRATEGY", "Defaults", "RecordMaker", "row_of"]
 
 SYSTEM_STRATEGY: Final = "system"
-"""The strategy under which settings of the Config sheet are kept."""
+"""The strategy under which settings of the Config sheet are stored."""
 
 _NEVER: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _ZERO: Final = Decimal(0)
@@ -50,15 +50,15 @@ _exact: Final = Context(prec=80)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """What a book does not say of itself.
+    """Values for columns that a book lacks or leaves empty.
 
     Attributes:
-        time_zone: IANA name of the zone whose clock its times are of, and whose days its days are.
-        account: Where a row names none.
-        market: Where a row names none.
-        currency: Where a row names none.
-        broker: Where a row names none.
-        identity: In which scopes the execution ids of brokers are unique.
+        time_zone: IANA name of the zone of the book's times and days.
+        account: Account of rows without one.
+        market: Market of rows without one.
+        currency: Currency of rows without one.
+        broker: Broker of rows without one.
+        identity: Scopes in which the execution ids of brokers are unique.
     """
 
     time_zone: str = "Asia/Seoul"
@@ -69,25 +69,25 @@ class Defaults:
     identity: FillIdentity = field(default_factory=FillIdentity)
 
     def __post_init__(self) -> None:
-        """Put the currency's code for its name."""
+        """Replace a currency's name by its code."""
         object.__setattr__(self, "currency", read_currency("currency", self.currency))
 
     @property
     def zone(self) -> zoneinfo.ZoneInfo:
-        """The zone."""
+        """The time zone."""
         return zoneinfo.ZoneInfo(self.time_zone)
 
 
 class RecordMaker:
-    """Makes records of the rows of one table, from its first row on.
+    """Makes records from the rows of one table, beginning with its first row.
 
     A fill without an execution id gets a key from its time, account, symbol, side, quantity, price and order id, and
-    from how many rows before it have the same of these: so a row keeps its key wherever it is moved to, and two equal
-    fills are two. Rows that have the same of these and differ in the rest must keep their order.
+    from the number of rows before it with the same values. So a row keeps its key when it moves, and two equal fills
+    stay two. Rows with the same values that differ in other columns must keep their order.
 
     Args:
-        header: Where the columns are.
-        defaults: What the book does not say.
+        header: Places of the columns.
+        defaults: Values that the book lacks.
     """
 
     def __init__(self, header: Header, defaults: Defaults) -> None:
@@ -104,10 +104,10 @@ class RecordMaker:
         }[header.layout.kind]
 
     def make(self, row: Row) -> Any:
-        """The record of a row.
+        """Return the record of a row.
 
         Raises:
-            InvalidRecord: The first thing that is wrong with it; names the table, the cell and the field.
+            InvalidRecord: The first error in the row; the message names the table, the cell and the field.
         """
         for problem in row.problems:
             raise problem
@@ -121,7 +121,7 @@ class RecordMaker:
         fields: dict[str, Any] = {name: getattr(self._defaults, name) for name in _DEFAULTED} | given
         stored = fields.pop("execution_id", None)
         if stored is None:
-            # As cells were once read: keys are stored, and must stay what they are.
+            # Narrow characters, as earlier versions read cells: keys are stored, so they must not change.
             narrow = {name: clean(given[name]) for name in ("account", "order_id") if name in given}
             fields["idempotency_key"] = self._key_of(fields | narrow)
         elif stored.startswith(IDEMPOTENCY_PREFIX):
@@ -130,7 +130,7 @@ class RecordMaker:
             fields["id_scope"], fields["execution_id"] = split_stored_id(stored)
         if "amount" in fields:
             product = round_money(_exact.multiply(fields["qty"], fields["price"]))
-            # People keep amounts with fewer decimals, rounded or cut off; what counts is quantity and price.
+            # Books show amounts with fewer decimals, rounded or cut off; quantity and price decide.
             unit = _exact.scaleb(Decimal(1), min(0, int(fields["amount"].as_tuple().exponent)))
             if product != fields["amount"] and _exact.subtract(product, fields["amount"]).copy_abs() >= unit:
                 raise InvalidRecord(
@@ -244,12 +244,12 @@ def _text_of(value: object) -> str:
 
 
 def row_of(record: object, *, zone: dt.tzinfo = dt.UTC, **more: object) -> dict[str, Cell]:
-    """The cells of a record by our names: numbers where a sheet holds them exactly, times as text with their offset.
+    """Return the cells of a record by field name: numbers where a sheet stores them exactly, times as text with offset.
 
     Args:
         record: A record that has a table.
-        zone: Whose days the days of bars are.
-        more: Fields beside those of the record.
+        zone: Zone of the days of bars.
+        more: Fields in addition to those of the record.
     """
     names = getattr(type(record), "__dataclass_fields__", {})
     values = {name: getattr(record, name) for name in names} | more

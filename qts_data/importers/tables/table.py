@@ -1,4 +1,4 @@
-"""A table that people keep: columns found by their header, rows read cell by cell, every complaint with its place."""
+"""A table in a spreadsheet or CSV file: columns found by their header, rows read cell by cell, errors with places."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _PERCENT: Final = frozenset("%‰")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that we know.
+    """A known column.
 
     Attributes:
         field: Our name.
-        kind: What its cells say.
-        names: Headers that mean it, beside our name.
-        required: Whether a table without it cannot be read.
-        blank: Whether a cell of it may be empty.
+        kind: Kind of its cells.
+        names: Headers that mean this column, in addition to our name.
+        required: Whether a table without it is refused.
+        blank: Whether its cells may be empty.
     """
 
     field: str
@@ -45,12 +45,12 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A table that we know.
+    """A known table.
 
     Attributes:
-        kind: What its rows are.
+        kind: Kind of its rows.
         title: Its usual name.
-        columns: In the order in which we write a new one.
+        columns: Its columns, in the order in which a new table gets them.
     """
 
     kind: str
@@ -59,19 +59,19 @@ class Layout:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Our names."""
+        """Our names of the columns."""
         return tuple(column.field for column in self.columns)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as it was read.
+    """The values of one row.
 
     Attributes:
-        number: Its number in the table, the header being 1.
-        values: What its cells say, None for an empty one; only of columns that are there.
-        problems: What is wrong with it; each names the table, the cell and the field.
-        notes: What was understood, but may be a mistake.
+        number: Its number in the table; the header is row 1.
+        values: Values of its cells, None for an empty one; only columns of the table.
+        problems: Errors in the row; each names the table, the cell and the field.
+        notes: Values that were read, but may be mistakes.
     """
 
     number: int
@@ -82,14 +82,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Where the columns of a table are.
+    """The places of the columns of a table.
 
     Attributes:
         layout: The table.
         title: Name of the table or file, for messages.
-        places: Index of each column that is there, by our name.
+        places: Index of each column in the table, by our name.
         width: Number of columns.
-        signs: Currencies that the currency sign of a header may mean, by our name, where it has one.
+        signs: Possible currencies of a currency sign in a header, by our name; only columns with a sign.
     """
 
     layout: Layout
@@ -100,17 +100,17 @@ class Header:
 
     @classmethod
     def of(cls, layout: Layout, title: str, names: Sequence[Cell], columns: Mapping[str, str] = _NO_COLUMNS) -> Header:
-        """Find the columns by their names; unknown ones do no harm, wherever they stand.
+        """Find the columns by their names; unknown columns are ignored, in any place.
 
         Args:
             layout: The table.
             title: Name of the table or file, for messages.
             names: The first row.
-            columns: Header of a column by our name, where it is none of those that we know.
+            columns: Header of a column by our name, if it is not a known one.
 
         Raises:
-            InvalidRecord: A column is missing, two of them mean the same, or one holds percentages where cells are
-                taken as they stand.
+            InvalidRecord: A column is missing, two columns mean the same, or a column contains percentages where
+                numbers are read unchanged.
         """
         given = [_bare(cells.read_plain("header", name)) if isinstance(name, str) else "" for name in names]
         places: dict[str, int] = {}
@@ -142,12 +142,12 @@ class Header:
         return cls(layout, title, MappingProxyType(places), len(names), MappingProxyType(signs))
 
     def where(self, field: str, row: int) -> str:
-        """The cell of a field, as people write it."""
+        """Return the address of a field's cell in the notation of spreadsheets."""
         place = self.places.get(field)
         return f"{self.title}!{cells.column_letters(place)}{row}" if place is not None else f"{self.title}!{row}"
 
     def located(self, error: InvalidRecord, row: int) -> InvalidRecord:
-        """The same complaint with the table, the cell and the field."""
+        """Return the same error with the table, the cell and the field."""
         return InvalidRecord(field=f"{self.where(error.field, row)} {error.field}", reason=error.reason, row=row)
 
 
@@ -163,12 +163,12 @@ def read_rows(
     """Read rows; empty ones are left out.
 
     Args:
-        header: Where the columns are.
+        header: Places of the columns.
         rows: Cells; a row may be shorter than the header.
-        zone: Whose clock dates without an offset are of.
-        market: Where a row does not say its market.
-        currency: Where a row does not say its currency.
-        first_row: Number of the first of them.
+        zone: Zone of dates without an offset.
+        market: Market of rows without one.
+        currency: Currency of rows without one.
+        first_row: Number of the first row.
     """
     for number, row in enumerate(rows, start=first_row):
         if any(not cells.is_empty(cell) for cell in row):
@@ -223,7 +223,7 @@ class _Reading:
         return number.value
 
     def _check_currency(self, column: Column, cell: Cell, beside: frozenset[str] | None) -> None:
-        """Refuse a currency sign, in the cell or above it, that is not of the currency of the amount."""
+        """Refuse a currency sign, in the cell or its header, that differs from the currency of the amount."""
         field = column.field
         currency = self._currency("currency", self.currency)
         whose = "row's currency"
@@ -240,7 +240,7 @@ class _Reading:
         try:
             return cells.read_currency(name, said)
         except InvalidRecord:
-            return said  # its own column complains
+            return said  # the column of the currency reports this itself
 
     def _text(self, name: str, otherwise: str) -> str:
         place = self.header.places.get(name)
@@ -251,7 +251,7 @@ class _Reading:
 def _count(name: str, cell: Cell) -> int:
     number = cells.read_number(name, cell).value
     if number != number.to_integral_value() or number < 0:
-        raise InvalidRecord(field=name, reason=f"{number} is no whole number of at least 0")
+        raise InvalidRecord(field=name, reason=f"{number} is not a whole number of at least 0")
     return int(number)
 
 
@@ -289,12 +289,14 @@ def _either(currencies: frozenset[str]) -> str:
 def _without_percentages(
     title: str, column: Column, names: Sequence[Cell], found: list[int], *, needed: bool
 ) -> list[int]:
-    """Columns without those of percentages: a fee in percent is no fee, and 5.2 under weight (%) is not 520 %.
+    """Return the columns without those of percentages.
 
-    A weight that is not needed is left unread; whether its 0.5 is a half or a half percent, only its format knows.
+    A fee in percent is not a fee, and 5.2 under weight (%) is not 520 %.
+
+    A weight that is not required is left unread: only its format shows whether 0.5 is a half or half a percent.
 
     Raises:
-        InvalidRecord: There are no others, and what the table says would not be the same without them.
+        InvalidRecord: All columns contain percentages, and the table would mean something else without them.
     """
     if column.kind not in {"number", "ratio", "count"}:
         return found
@@ -317,6 +319,6 @@ def _missing(title: str, column: Column, columns: Mapping[str, str], names: Sequ
     hint = f"; was it renamed to {near[0]!r}?" if near else ""
     return InvalidRecord(
         field=f"{title}!1 {column.field}",
-        reason=f"there is no column {' or '.join(map(repr, wanted))}{hint}; the columns are {headers}",
+        reason=f"the column {' or '.join(map(repr, wanted))} is missing{hint}; the columns are {headers}",
         row=1,
     )

@@ -1,4 +1,4 @@
-"""The proof that two data sources hold the same: sums and hashes first, rows only where these differ."""
+"""Proof that two data sources contain the same: sums and hashes first, rows only where these differ."""
 
 from qts_data.moving.consistency.compare import compare
 from qts_data.moving.consistency.report import ConsistencyReport, Finding, TableReport

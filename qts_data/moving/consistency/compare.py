@@ -1,4 +1,4 @@
-"""Two sides of a table against each other."""
+"""Comparison of two sides of one table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHOWN_NOTES: Final = 20
 
 
 class _Sum:
-    """Count, sums and hash of a group; whatever the order of its rows."""
+    """Count, sums and hash of a group, independent of the order of its rows."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -40,7 +40,7 @@ class _Sum:
                 if isinstance(value, Decimal):
                     self.sums[name] = _exact.add(self.sums[name], value)
         self.count += 1
-        # A sum and not an exclusive or: a row that is there twice must not cancel out.
+        # A sum, not an exclusive or: a row that occurs twice must not cancel out.
         self.digest += int.from_bytes(hashlib.sha256("".join(said).encode("utf-8", "surrogatepass")).digest())
         self.digest %= _MODULUS
 
@@ -54,10 +54,10 @@ def compare(table: str, here: Side, there: Side, *, tolerances: Mapping[str, Dec
     """Compare a table in both directions.
 
     Args:
-        table: Its name.
+        table: Name of the table.
         here: The database's side.
         there: The other side.
-        tolerances: How far numbers may be apart, by field; without one they must be equal (1.10 equals 1.1).
+        tolerances: Allowed difference of numbers, by field; without a tolerance they must be equal (1.10 equals 1.1).
     """
     fields = there.fields if here.fields is None else here.fields
     sums_here, sums_there = _sums(here, fields), _sums(there, fields)
@@ -152,7 +152,7 @@ def _different(
 
 
 def _is_nothing(table: str, item: Item) -> bool:
-    """A closed position that one side no longer lists holds nothing; everything else does."""
+    """Return whether a row is a closed position without quantity, which the other side need not list."""
     return table == "positions" and item.fields["qty"] == 0
 
 
@@ -161,7 +161,11 @@ def _row(item: Item) -> str:
 
 
 def _said(value: Any) -> str:
-    """A value for the hash: its kind, so that 5 is not "5" and nothing is not "empty"; its length, so that it ends."""
+    """Return a value as text for the hash.
+
+    The text contains its kind, so that 5 differs from "5" and an empty cell from "empty". It contains its length, so
+    that two neighbouring values cannot run together.
+    """
     text = _text(value)
     return f"{_kind(value)}{len(text)}:{text}"
 
@@ -177,7 +181,7 @@ def _kind(value: Any) -> str:
 
 
 def _apart(mine: Any, other: Any) -> tuple[str, str]:
-    """Two values for people; with their kinds where these are all that differs."""
+    """Return two values for people, with their kinds where only these differ."""
     if _text(mine) != _text(other):
         return _text(mine), _text(other)
     return f"{_text(mine)} ({_kind(mine)})", f"{_text(other)} ({_kind(other)})"

@@ -1,4 +1,4 @@
-"""What a comparison found: a record, JSON, and a page to look at."""
+"""Result of a comparison: as a record, as JSON, and as an HTML page."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Finding:
     """One difference.
 
     Attributes:
-        table: What was compared, such as ledger.
-        kind: `missing here` is missing in the database, `missing there` in the other source.
-        key: Which row it is.
-        field: What is different; None for a whole row.
-        here: What the database holds.
-        there: What the other source holds.
-        where: The cell or row of the other source, where it is known.
+        table: The compared table, such as ledger.
+        kind: `missing here` means missing in the database, `missing there` missing in the other source.
+        key: Key of the row.
+        field: The field that differs; None for a whole row.
+        here: Value in the database.
+        there: Value in the other source.
+        where: Cell or row of the other source, where it is known.
     """
 
     table: str
@@ -48,18 +48,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class TableReport:
-    """How one table compares.
+    """Result for one table.
 
     Attributes:
-        table: What was compared.
+        table: The compared table.
         rows_here: Rows of the database.
         rows_there: Rows of the other source.
-        groups: Groups of rows (a day and a symbol of the ledger) with a sum and a hash each.
-        groups_different: Groups whose sums or hashes differ, in which rows were compared.
+        groups: Groups of rows (in the ledger: one day and symbol) with a sum and a hash each.
+        groups_different: Groups whose sums or hashes differ; only in these were rows compared.
         sums_here: Sums of the numbers of all rows of the database.
         sums_there: The same of the other source.
         findings: The differences.
-        notes: What is no difference, but worth knowing.
+        notes: Remarks that are not differences.
     """
 
     table: str
@@ -75,15 +75,15 @@ class TableReport:
 
 @dataclass(frozen=True, slots=True)
 class ConsistencyReport:
-    """How two data sources compare.
+    """Result for two data sources.
 
     Attributes:
         here: The database.
         there: The other source.
         verified_at: When the comparison ended.
         seconds: How long it took.
-        tolerances: How far numbers may be apart, by table and field; everything else is exact.
-        tables: Table by table.
+        tolerances: Allowed difference of numbers, by table and field; everything else must be equal.
+        tables: Result for each table.
     """
 
     here: str
@@ -94,7 +94,7 @@ class ConsistencyReport:
     tables: tuple[TableReport, ...]
 
     def __post_init__(self) -> None:
-        """Keep the instant in UTC."""
+        """Convert the instant to UTC."""
         utc_fields(self, "verified_at")
 
     @property
@@ -104,14 +104,14 @@ class ConsistencyReport:
 
     @property
     def consistent(self) -> bool:
-        """Whether there is none."""
+        """Whether there are no differences."""
         return not self.findings
 
     def require_consistent(self) -> None:
-        """Nothing, if both sides agree.
+        """Raise an error unless both sides agree.
 
         Raises:
-            DataConsistencyError: They do not; carries this report.
+            DataConsistencyError: They differ; the error carries this report.
         """
         if self.findings:
             first = self.findings[0]
@@ -122,14 +122,14 @@ class ConsistencyReport:
             )
 
     def as_json(self) -> dict[str, Any]:
-        """For machines: the attributes, with `consistent` beside them."""
+        """Return the attributes and `consistent`, for machines."""
         made = dataclasses.asdict(self)
         made["verified_at"] = self.verified_at.isoformat()
         made["consistent"] = self.consistent
         return made
 
     def as_html(self) -> str:
-        """A page by itself, without anything from elsewhere."""
+        """Return a page that loads nothing from elsewhere."""
         verdict = "Both sides agree" if self.consistent else f"{len(self.findings)} differences"
         rows = "".join(
             _row(table.table, table.rows_here, table.rows_there, table.groups, table.groups_different,

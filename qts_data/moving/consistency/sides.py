@@ -1,4 +1,4 @@
-"""What each side holds, row by row, in one form: a key, a group, and fields that mean the same on both."""
+"""The rows of each side in one form: a key, a group, and fields with the same meaning on both sides."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["OPENING_PREFIX", "TABLES", "Item", "Side", "database_side", "item_of", "sheets_side"]
 
 TABLES: Final = ("positions", "ledger", "daily_bars", "strategies", "risk_limits")
-"""What can be compared."""
+"""The tables that can be compared."""
 OPENING_PREFIX: Final = "opening:"
-"""Of the key of a fill that stands for what was held before the ledger began."""
+"""Beginning of the key of a fill that opens a position held before the ledger began."""
 _PLAIN: Final = Context(prec=100)
 _BEGINNING: Final = dt.datetime(1, 1, 2, tzinfo=dt.UTC)
 _END: Final = dt.datetime(9999, 12, 30, tzinfo=dt.UTC)
@@ -39,10 +39,10 @@ class Item:
     """A row.
 
     Attributes:
-        key: What makes it the same row on both sides.
-        group: What it is summed up with: a day and a symbol, a day, or a first letter.
-        fields: What is compared; None is an empty cell.
-        where: The row of a sheet.
+        key: Identity of the row on both sides.
+        group: The rows it is summed up with: a day and a symbol, a day, or a first letter.
+        fields: The compared values; None is an empty cell.
+        where: Row of a sheet.
     """
 
     key: tuple[str, ...]
@@ -53,13 +53,13 @@ class Item:
 
 @dataclass(slots=True)
 class Side:
-    """What a side holds of one table.
+    """The rows of one table on one side.
 
     Attributes:
-        items: Its rows.
-        fields: Names of the fields that it has; None for all.
+        items: The rows.
+        fields: Names of the fields of this side; None for all.
         unreadable: Rows that cannot be read, with the reason.
-        notes: What is no difference, but worth knowing.
+        notes: Remarks that are not differences.
     """
 
     items: list[Item]
@@ -69,12 +69,12 @@ class Side:
 
 
 def item_of(record: object, zone: dt.tzinfo, where: str | None = None) -> Item:
-    """The row of a record.
+    """Return the row of a record.
 
     Args:
         record: A record that has a table.
-        zone: Whose days are the trading days.
-        where: The row of a sheet.
+        zone: Zone of the trading days.
+        where: Row of a sheet.
     """
     if isinstance(record, LedgerEntry):
         day = record.timestamp.astimezone(zone).date().isoformat()
@@ -89,7 +89,7 @@ def item_of(record: object, zone: dt.tzinfo, where: str | None = None) -> Item:
             (record.symbol, day), (day[:7], record.symbol), {name: getattr(record, name) for name in _BAR}, where
         )
     if isinstance(record, StrategyParameter):
-        # 1.0 and 1 are the same number, whatever type somebody gave it.
+        # 1.0 and 1 are the same number, of whatever type.
         value = {"value": _bare(record.value)}
         return Item((record.strategy_id, record.param_name), (record.strategy_id,), value, where)
     assert isinstance(record, RiskLimit)  # noqa: S101 - there is nothing else
@@ -105,7 +105,7 @@ def _bare(value: object) -> object:
 
 
 async def database_side(database: Database, table: str, zone: dt.tzinfo) -> Side:
-    """What the database holds."""
+    """Return the rows of the database."""
     async with database.reader(snapshot=True) as reader:
         if table == "ledger":
             entries = [booked.entry async for booked in reader.ledger.stream_entries()]
@@ -114,7 +114,7 @@ async def database_side(database: Database, table: str, zone: dt.tzinfo) -> Side
             opening = len(entries) - len(traded)
             if opening:
                 side.notes.append(
-                    f"{opening} fills of the database stand for what was held before the ledger began; the other "
+                    f"{opening} fills of the database open positions held before the ledger began; the other "
                     "source has positions for them, and no fills"
                 )
             return side
@@ -131,25 +131,25 @@ async def database_side(database: Database, table: str, zone: dt.tzinfo) -> Side
 
 
 async def sheets_side(workbook: Workbook, table: str, zone: dt.tzinfo) -> Side:
-    """What a spreadsheet holds; a sheet that is not there holds nothing."""
+    """Return the rows of a spreadsheet; a missing sheet has no rows."""
     defaults = await workbook.defaults()
     side = Side([])
     for kind in ("strategies", "system") if table == "strategies" else (table,):
         if await workbook.has(kind):
             read_side(side, await workbook.read(kind), defaults, zone)
         else:
-            side.notes.append(f"there is no sheet {workbook.title(kind)!r}")
+            side.notes.append(f"the sheet {workbook.title(kind)!r} is missing")
     return side
 
 
 def read_side(side: Side, table: SheetTable, defaults: Defaults, zone: dt.tzinfo) -> None:
-    """Add the rows of a table that people keep to a side."""
+    """Add the rows of a sheet or file to a side."""
     header = table.header
     maker = RecordMaker(header, defaults)
     side.fields = _fields_of(header.layout.kind, header.places)
     for row in table.rows:
         where = f"{header.title}!{row.number}"
-        # An empty cell is not zero: what the record makes of it must not hide it.
+        # An empty cell is not zero: the record's default must not hide it.
         empty = [name for name, value in row.values.items() if value is None and name in _FEWER]
         try:
             item = item_of(maker.make(row), zone, where)
@@ -165,18 +165,18 @@ def read_side(side: Side, table: SheetTable, defaults: Defaults, zone: dt.tzinfo
 
 
 def _not_kept(record: type[Any]) -> frozenset[str]:
-    """Fields for which nothing stands where a sheet has no column of them: neither a demand nor a setting."""
+    """Return the fields that nothing replaces in a sheet without their column: neither required ones nor settings."""
     kept = {name for name, sheet in sheet_columns(record).items() if sheet.required or sheet.default}
     return frozenset(compared_fields(record)) - kept
 
 
 _FEWER: Final = _not_kept(Position)
-"""Fields that people's sheets may not have, and that a position has nevertheless."""
+"""Fields of every position that a sheet may lack."""
 _NOT_KEPT: Final = _FEWER | _not_kept(LedgerEntry)
 
 
 def _fields_of(kind: str, places: Iterable[str]) -> frozenset[str] | None:
-    """The fields that a sheet says something of; defaults stand for the others, but for sums that it does not keep."""
+    """Return the fields to compare: a default stands for a missing column, except for sums that the sheet lacks."""
     there = set(places)
     names: Sequence[str] = {"ledger": _FILL, "positions": _POSITION}.get(kind, ())
     if not names:

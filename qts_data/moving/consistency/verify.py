@@ -39,28 +39,28 @@ async def verify_data_consistency(
 ) -> ConsistencyReport:
     """Compare a spreadsheet with the database, both ways: missing there, missing here, different.
 
-    Rows are summed up by day and symbol (the ledger), month and symbol (daily bars), account or strategy: count, sums
-    of the numbers, and a hash. Rows are compared one by one only in groups whose count or hash differs. Days are those
-    of the database's trading time zone.
+    Rows form groups by day and symbol (the ledger), month and symbol (daily bars), account or strategy. Each group has
+    a count, sums of its numbers, and a hash. Only in groups whose count or hash differs are rows compared one by one.
+    Days are those of the database's trading time zone.
 
     Args:
         database: The database.
         workbook: The spreadsheet.
-        tables: What to compare.
-        tolerances: How far numbers may be apart, by `table.field`; without one they must be equal.
+        tables: Names of the tables to compare.
+        tolerances: Allowed difference of numbers, by `table.field`; without a tolerance they must be equal.
         strict: Raise if anything differs.
-        source: Name of the spreadsheet in the outbox: fills that were on their way to it, or were booked, while both
-            sides were read are left out, with their positions, and a note says how many.
+        source: Name of the spreadsheet in the outbox. Fills that were pending for it, or were booked, while both sides
+            were read are left out, with their positions. A note gives their number.
 
     Raises:
-        DataConsistencyError: With `strict`: something differs; carries the report.
-        ConfigurationError: There is no such table to compare.
+        DataConsistencyError: With `strict`: something differs; the error carries the report.
+        ConfigurationError: `tables` contains an unknown name.
         SourceUnavailable: The spreadsheet does not answer.
     """
     started = time.monotonic()
     unknown = {*tables, *(name.partition(".")[0] for name in tolerances)} - set(TABLES)
     if unknown:
-        raise ConfigurationError(f"there is no table {min(unknown)!r} to compare; there are {', '.join(TABLES)}")
+        raise ConfigurationError(f"unknown table {min(unknown)!r}; the comparable tables are {', '.join(TABLES)}")
     async with database.reader() as reader:
         with translated_errors():
             zone = zoneinfo.ZoneInfo(str(await reader.connection.run_sync(find_trading_zone)))
