@@ -23,11 +23,11 @@ __all__ = ["FeatureState", "State", "feature_states"]
 
 
 class State(enum.StrEnum):
-    """How a declared feature stands."""
+    """The state of a declared feature."""
 
     ACTIVE = "active"
     DEGRADED = "degraded"
-    """The edition has no such feature; the reason says what stands in for it."""
+    """The edition lacks the feature; the reason names its replacement."""
     MISSING = "missing"
     """The edition has it, the database does not."""
     AHEAD = "ahead"
@@ -41,7 +41,7 @@ class FeatureState:
     Attributes:
         name: The table or view.
         feature: The declared feature, with its figures.
-        state: How it stands.
+        state: Its state.
         reason: Why it is not active; empty if it is.
     """
 
@@ -53,7 +53,7 @@ class FeatureState:
 
 @dataclass(frozen=True, slots=True)
 class _Catalog:
-    """What the server has in the current schema."""
+    """The server's objects in the current schema."""
 
     hypertables: frozenset[str]
     columnstores: frozenset[str]
@@ -137,7 +137,7 @@ def _of_aggregate(item: ContinuousAggregate, catalog: _Catalog, edition: Edition
     if item.name in catalog.ahead:
         state, reason = State.AHEAD, f"materialized up to {catalog.ahead[item.name]} UTC: later rows are hidden"
     yield FeatureState(item.name, f"continuous aggregate, buckets of {item.bucket}", state, reason)
-    # A plain view is always current: no refresh is missing there, and nothing is kept that could be dropped.
+    # A plain view is always current. It needs no refresh, and has no rows to drop.
     if not edition.has(Feature.CONTINUOUS_AGGREGATES):
         return
     if item.refresh:
