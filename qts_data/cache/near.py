@@ -69,7 +69,7 @@ class NearCache:
     def wrote(self, key: str, token: object, value: Any, expires_at: float) -> bool:
         """Keep the value that this process has written, unless the key was invalidated since `begin`.
 
-        Reads of the key that are under way get no effect, because their values may be older.
+        Values of other reads that are under way are not kept, because they may be older.
 
         Args:
             key: The key.

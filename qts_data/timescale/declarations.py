@@ -292,7 +292,7 @@ def hypertable(
         DeclarationError: The declaration contradicts the table or another one; the message names both values.
     """
     if not isinstance(table, sa.Table):
-        raise DeclarationError(f"{table!r} is no table")
+        raise DeclarationError(f"{table!r} is not a table")
     argument = _table_argument(table)
     time = time or argument.get("time_column_name")
     chunk = chunk_interval or argument.get("chunk_time_interval")
@@ -448,7 +448,7 @@ def _check_hypertable(declared: Hypertable) -> None:
     table, name = declared.table, f"hypertable {declared.table.fullname}"
     columns = {column.name: column for column in table.columns}
     if declared.time not in columns:
-        raise DeclarationError(f"{name}: there is no time column {declared.time!r}")
+        raise DeclarationError(f"{name}: the time column {declared.time!r} does not exist")
     if columns[declared.time].nullable:
         raise DeclarationError(f"{name}: the time column {declared.time!r} must be NOT NULL")
     for key, what in _unique_keys(table):
@@ -463,7 +463,7 @@ def _check_hypertable(declared: Hypertable) -> None:
             raise DeclarationError(f"{name}: a foreign key to {target} is impossible, that is a hypertable too")
     indexes = {index.name for index in table.indexes} | {constraint.name for constraint in table.constraints}
     if declared.reorder is not None and declared.reorder not in indexes:
-        raise DeclarationError(f"{name}: there is no index {declared.reorder!r} to reorder by")
+        raise DeclarationError(f"{name}: the index {declared.reorder!r} to reorder by does not exist")
     if declared.columnstore is not None:
         _check_columnstore(name, declared.columnstore, set(columns), declared.retention)
     if declared.retention is not None and declared.retention.shortest < declared.chunk_interval.longest:
@@ -486,7 +486,7 @@ def _check_columnstore(name: str, columnstore: Columnstore, columns: set[str], r
     used = list(columnstore.columns())
     for column in used:
         if column not in columns:
-            raise DeclarationError(f"{name}: the columnstore names {column!r}, which is no column")
+            raise DeclarationError(f"{name}: the columnstore names {column!r}, which is not a column")
         if used.count(column) > 1:
             raise DeclarationError(f"{name}: the columnstore names {column!r} twice")
     if retention and columnstore.after and columnstore.after.longest >= retention.shortest:
@@ -546,7 +546,7 @@ def _check_aggregate(key: str, declared: ContinuousAggregate) -> None:
     for index in declared.indexes:
         for expression in index.expressions:
             if order_item(expression)[0] not in columns:
-                raise DeclarationError(f"{name}: index {index.name} names {expression!r}, which is no column")
+                raise DeclarationError(f"{name}: index {index.name} names {expression!r}, which is not a column")
     if declared.columnstore is not None:
         _check_columnstore(name, declared.columnstore, columns, declared.retention)
     source = declared.source
@@ -554,7 +554,7 @@ def _check_aggregate(key: str, declared: ContinuousAggregate) -> None:
         not declared.bucket.is_multiple_of(source.bucket) or declared.bucket.same_length(source.bucket)
     ):
         raise DeclarationError(
-            f"{name}: its bucket of {declared.bucket} is no multiple of {source.name}'s bucket of {source.bucket}"
+            f"{name}: its bucket of {declared.bucket} is not a multiple of {source.name}'s bucket of {source.bucket}"
         )
     for policy in declared.refresh:
         _check_refresh(name, policy, declared)

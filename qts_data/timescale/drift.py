@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 NOTHING = "-"
-_UNREADABLE = "reads what is not there"
+_UNREADABLE = "reads a missing column or table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def _aggregate(
 
 
 def _ahead(connection: Connection, aggregates: Iterable[ContinuousAggregate]) -> Iterator[Difference]:
-    """Yield watermarks ahead of the clock, which hide later rows of their buckets."""
+    """Yield watermarks ahead of the clock, which hide rows that arrive later in buckets before them."""
     ahead: dict[str | None, dict[str, str]] = {}
     for one in aggregates:
         if one.schema not in ahead:

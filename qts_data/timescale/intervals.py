@@ -150,7 +150,7 @@ IntervalLike: TypeAlias = "Interval | dt.timedelta | str"
 
 def _no_length(value: object) -> DeclarationError:
     return DeclarationError(
-        f"{value!r} is no length of time: write a number and a unit, such as '1 day' or '30 minutes'"
+        f"{value!r} is not a length of time: write a number and a unit, such as '1 day' or '30 minutes'"
     )
 
 

@@ -108,7 +108,7 @@ def _judge(edition: Edition, feature: Feature, *, present: bool, instead: str) -
         return State.DEGRADED, instead
     if present:
         return State.ACTIVE, ""
-    return State.MISSING, "the server could: migrated before its edition changed, or removed by somebody"
+    return State.MISSING, "the server supports it: migrated before its edition changed, or removed by hand"
 
 
 def _of_table(item: Hypertable, catalog: _Catalog, edition: Edition) -> Iterator[FeatureState]:
@@ -146,7 +146,7 @@ def _of_aggregate(item: ContinuousAggregate, catalog: _Catalog, edition: Edition
             edition,
             Feature.POLICIES,
             present=catalog.jobs.get(("policy_refresh_continuous_aggregate", item.name), 0) == wanted,
-            instead="no scheduler: refreshed by nobody",
+            instead="no scheduler: never refreshed",
         )
         windows = ", ".join(f"{p.start} to {p.end} ago every {p.every}" for p in item.refresh)
         yield FeatureState(item.name, f"refresh {windows}", state, reason)
@@ -172,6 +172,6 @@ def _retention(name: str, age: str, catalog: _Catalog, edition: Edition) -> Feat
         edition,
         Feature.POLICIES,
         present=catalog.jobs.get(("policy_retention", name), 0) == 1,
-        instead="no scheduler: rows stay until somebody deletes them",
+        instead="no scheduler: rows stay until they are deleted by hand",
     )
     return FeatureState(name, f"retention {age}", state, reason)

@@ -61,7 +61,7 @@ def migration_server(operations: Operations) -> Server:
         return offline_server(Edition(edition))
     except ValueError as error:
         raise CommandError(
-            f"there is no edition {edition!r}: it is one of {', '.join(edition.value for edition in Edition)}"
+            f"{edition!r} is not an edition; it must be one of {', '.join(edition.value for edition in Edition)}"
         ) from error
 
 
