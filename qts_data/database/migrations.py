@@ -60,7 +60,7 @@ AUTOGENERATE_OPTIONS: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """Where the database stands against the code.
+    """The database's revision, compared with the code's.
 
     Attributes:
         database: Revision of the database, None before the first migration.
