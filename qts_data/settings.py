@@ -122,7 +122,7 @@ class Settings(BaseSettings):
 
     @property
     def connect_timeout_seconds(self) -> int:
-        """Longest wait for a connection, in seconds; the value in `database`."""
+        """Longest wait for a connection, in seconds, as in `database`."""
         return self.database.connect_timeout_seconds
 
     @field_validator("database", "redis", mode="wrap")

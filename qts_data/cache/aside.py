@@ -123,7 +123,7 @@ class CacheAside:
         return found
 
     async def read(self, key: str, plan: Plan[_T]) -> _T | Missing | None:
-        """Return the cached value; `MISSING` if there is none that can be trusted."""
+        """Return the cached value, or `MISSING` if there is none that can be trusted."""
         if plan.near and self.near is not None:
             return await self._read_near(self.near, key, plan, self.accept, reads=1)
         entry = await self.guarded(self.cache.lookup, key, reads=1)
@@ -132,7 +132,7 @@ class CacheAside:
         return self.accept(key, plan, entry)
 
     def accept(self, key: str, plan: Plan[_T], entry: Entry | Missing) -> _T | Missing | None:
-        """Return the value of an entry; `MISSING` if it is absent, too old, foreign, or older than a commit."""
+        """Return the value of an entry, or `MISSING` if it is absent, too old, foreign, or older than a commit."""
         value = self._open(key, plan, entry)
         if value is MISSING:
             self.counters.misses += 1

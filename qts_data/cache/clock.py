@@ -36,7 +36,7 @@ class ServerClock:
         self._current = self._former = (self.low, self.high)
 
     def sample(self, server_seconds: float, sent_at: float, received_at: float) -> None:
-        """Narrow the bounds by an answer; `sent_at` and `received_at` are times of `time.monotonic()`."""
+        """Narrow the bounds by an answer. `sent_at` and `received_at` are times of `time.monotonic()`."""
         low, high = server_seconds - received_at, server_seconds - sent_at
         if received_at - self._begun > _GENERATION_SECONDS:
             is_next = received_at - self._begun <= 2 * _GENERATION_SECONDS

@@ -69,7 +69,7 @@ class Codec(Protocol[_T]):
 
 
 def copier(codec: Codec[_T]) -> Callable[[_T], _T] | None:
-    """Return the function that copies values of a codec; None if its values cannot be changed and may be shared."""
+    """Return the function that copies values of a codec, or None if its values cannot be changed and may be shared."""
     if isinstance(codec, RecordCodec) and codec.immutable:
         return None
     own: Callable[[_T], _T] | None = getattr(codec, "copy", None)

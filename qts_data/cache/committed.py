@@ -130,7 +130,7 @@ class Committed:
         return self._kind(key).keep
 
     def find(self, key: str) -> Floor | None:
-        """Return the floor of a key; None without one."""
+        """Return the floor of a key, or None without one."""
         floor = self._floors.get(key)
         if floor is None:
             return None

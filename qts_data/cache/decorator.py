@@ -107,7 +107,7 @@ def _require_access(found: object, method: Callable[..., Any]) -> None:
 
 
 class HasCache(Protocol):
-    """A class whose methods may be cached. Its attribute `cache` is the cache to use; None caches nothing."""
+    """A class whose methods may be cached. Its attribute `cache` is the cache to use. With None, nothing is cached."""
 
     @property
     def cache(self) -> CacheAccess | None:

@@ -189,7 +189,7 @@ def _shareable(plan: Plan[_T], loaded: Loaded[_T], *, by_codec: bool) -> Loaded[
 
 
 def _share(plan: Plan[_T], loaded: Loaded[_T]) -> _T | Missing | None:
-    """Copy a shared value for one caller; `MISSING` if it cannot be copied."""
+    """Copy a shared value for one caller, or `MISSING` if it cannot be copied."""
     if not loaded.shared:
         return Missing()
     if loaded.by_codec:

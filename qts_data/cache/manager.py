@@ -58,7 +58,7 @@ class CacheManager(ManagerStates):
     """
 
     def access(self, name: str) -> CacheAccess:
-        """Make the cache for the `@cached` methods of a class; assign it to the attribute `cache` of its objects.
+        """Make the cache for the `@cached` methods of a class. Assign it to the attribute `cache` of its objects.
 
         The values are in the manager's cache, under its prefix. LOCKDOWN drops them, and the manager's counters count
         them.
@@ -161,7 +161,7 @@ class CacheManager(ManagerStates):
     # Prices, books, orders: in the cache only
 
     async def get_price(self, symbol: str) -> Reading[Quote] | None:
-        """Return the last price with its age; None if there is none that is young enough.
+        """Return the last price with its age, or None without a price that is young enough.
 
         A price lives for its TTL, counted from its `quoted_at`. `get_price_age` distinguishes an old price from none.
         """
@@ -170,7 +170,7 @@ class CacheManager(ManagerStates):
         return (await self._market.price(symbol)).reading
 
     async def get_price_age(self, symbol: str) -> float | None:
-        """Return the age in seconds of the last price in the cache, even if it is too old; None without one."""
+        """Return the age in seconds of the last price in the cache, even if it is too old, or None without one."""
         self._require_open()
         check_asked(symbol=symbol)
         return (await self._market.price(symbol)).age_seconds
@@ -185,7 +185,7 @@ class CacheManager(ManagerStates):
         return await self._market.push_price(quote)
 
     async def get_orderbook(self, symbol: str, *, levels: int = _DEFAULT_LEVELS) -> Reading[OrderBook] | None:
-        """Return the best levels of both sides, sorted, with their age; None without a book that is young enough.
+        """Return the best levels of both sides, sorted, with their age, or None without a book that is young enough.
 
         A book lives for its TTL, counted from its `quoted_at`.
 
@@ -209,7 +209,7 @@ class CacheManager(ManagerStates):
         return await self._market.push_book(book)
 
     async def get_order(self, order_id: str) -> OrderState | None:
-        """Return the order as the engine last pushed it; None if that is too long ago."""
+        """Return the order as the engine last pushed it, or None if that is too long ago."""
         self._require_open()
         check_asked(order_id=order_id)
         found = await self.aside.read(self._keys.key(CacheType.ORDER, order_id), self._plans.order)
@@ -244,7 +244,7 @@ class CacheManager(ManagerStates):
         return self.aside.fetch(key, self._plans.risk, partial(self._loaders.risk, account))
 
     async def get_strategy(self, strategy_id: str) -> StrategyParameters | None:
-        """Return the parameters of a strategy; None without any."""
+        """Return the parameters of a strategy, or None without any."""
         self._require_open()
         check_asked(strategy_id=strategy_id)
 

@@ -109,7 +109,7 @@ class LiveMarket:
         return self._taken(quote, None if answer is None else answer[0])
 
     async def book(self, symbol: str, levels: int) -> Reading[OrderBook] | None:
-        """Return the best levels of both sides, with their age; None without a book that is young enough."""
+        """Return the best levels of both sides, with their age, or None without a book that is young enough."""
 
         async def read() -> BookSides | Missing:
             return await self._aside.cache.get_book(*self._keys.book(symbol), levels=levels)

@@ -102,7 +102,7 @@ class NearCache:
             self._values.popitem(last=False)
 
     def invalidated(self, keys: Iterable[str] | None) -> None:
-        """Drop the keys that the server reported as changed; None drops all."""
+        """Drop the keys that the server reported as changed, or all keys if it is None."""
         if keys is None:
             self.clear()
             return

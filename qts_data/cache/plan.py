@@ -73,7 +73,7 @@ class Plan(Generic[_T]):
 
 
 def own(plan: Plan[_T], value: _T | None) -> _T | Missing | None:
-    """Copy a value for one holder; `MISSING` if its codec cannot."""
+    """Copy a value for one holder, or `MISSING` if its codec cannot."""
     if value is None or plan.copy is None:
         return value
     try:
@@ -84,7 +84,7 @@ def own(plan: Plan[_T], value: _T | None) -> _T | Missing | None:
 
 
 def encoded(key: str, plan: Plan[_T], value: _T | None, read_at: float) -> Write | None:
-    """Encode a value for writing, as it is now; None if its codec refuses it."""
+    """Encode a value for writing, as it is now, or None if its codec refuses it."""
     ttl = plan.ttl_ms
     if plan.jitter:
         ttl -= int(ttl * _JITTER * random.random())  # noqa: S311 - needs no secrecy
@@ -116,7 +116,7 @@ _HOLDERS: Final = frozenset({list, tuple, set, frozenset, deque, dict, OrderedDi
 
 
 def plain_copy(value: Any) -> Any | Missing:
-    """Copy a value that consists of builtin containers and plain values; `MISSING` for any other."""
+    """Copy a value that consists of builtin containers and plain values, or `MISSING` for any other."""
     try:
         return copy.deepcopy(value) if _is_plain(value) else MISSING
     except RecursionError:

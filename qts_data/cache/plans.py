@@ -23,7 +23,7 @@ _MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 
 def microseconds(instant: dt.datetime) -> int:
-    """Return the microseconds since 1970; 0 for earlier instants."""
+    """Return the microseconds since 1970, or 0 for earlier instants."""
     return max((instant - _EPOCH) // _MICROSECOND, 0)
 
 

@@ -152,7 +152,7 @@ class Cache(ABC):
     """
 
     async def get(self, key: str) -> Fields | Missing | None:
-        """Return the value; `MISSING` without an entry, None if the absence of a value is cached."""
+        """Return the value, or `MISSING` without an entry, or None if the absence of a value is cached."""
         entry = await self.lookup(key)
         return entry.value if isinstance(entry, Entry) else MISSING
 
@@ -220,7 +220,7 @@ class Cache(ABC):
 
     @abstractmethod
     async def health_check(self) -> HealthStatus:
-        """Report whether the server answers; never raises."""
+        """Report whether the server answers. It never raises."""
 
     @abstractmethod
     async def close(self) -> None:

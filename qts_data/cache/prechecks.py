@@ -29,7 +29,7 @@ async def precheck_together(
     names: tuple[str, str, str, str, str],
     wanted: tuple[str, str, str],
 ) -> Precheck:
-    """Read price, position, limits and parameters by one call of the cache; load the missing ones.
+    """Read price, position, limits and parameters by one call of the cache. Load the missing ones.
 
     Args:
         aside: Cache, breaker and fences.

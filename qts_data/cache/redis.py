@@ -179,7 +179,7 @@ class RedisCache(Cache):
         return dropped
 
     async def health_check(self) -> HealthStatus:
-        """Report whether every server answers; never raises."""
+        """Report whether every server answers. It never raises."""
         started = time.monotonic()
         latency: float | None = None
         try:

@@ -70,7 +70,7 @@ class Route(Protocol):
         ...
 
     def follow(self, link: Link, refusal: Refusal) -> tuple[Link, bool] | None:
-        """Return the link that a refusal points to, and whether ASKING must precede the command; None if to none."""
+        """Return the link of a refusal, and whether ASKING must precede the command, or None if it names no link."""
         ...
 
     async def everywhere(self) -> list[Link]:

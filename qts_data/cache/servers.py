@@ -73,7 +73,7 @@ def _url_parts(config: CacheConfig) -> dict[str, Any]:
 
 
 def first_address(config: CacheConfig) -> Address:
-    """Return the address of the configured server; of a cluster, the server that is asked for the others.
+    """Return the address of the configured server, which in a cluster is asked for the others.
 
     Raises:
         ConfigurationError: The URL cannot be read.

@@ -32,7 +32,7 @@ _READ_ONLY: Final = frozenset({SafetyState.FAIL, SafetyState.LOCKDOWN})
 
 
 class ManagerStates:
-    """The part of a `CacheManager` that is independent of values; its arguments are described there."""
+    """The part of a `CacheManager` that is independent of values. Its arguments are described there."""
 
     def __init__(
         self,
@@ -82,12 +82,12 @@ class ManagerStates:
 
     @property
     def safety(self) -> SafetyState:
-        """The safety state; `set_safety` enters another."""
+        """The safety state. `set_safety` enters another."""
         return self._safety
 
     @property
     def operating(self) -> OperatingState:
-        """The operating state; `set_operating` enters another."""
+        """The operating state. `set_operating` enters another."""
         return self._operating
 
     async def close(self) -> None:
@@ -116,7 +116,7 @@ class ManagerStates:
         return self.breaker.state is not BreakerState.CLOSED
 
     async def health_check(self) -> HealthStatus:
-        """Report whether the cache answers; never raises."""
+        """Report whether the cache answers. It never raises."""
         return await self.cache.health_check()
 
     def record_metrics(self) -> None:

@@ -124,7 +124,7 @@ def downgrade(url: URL, revision: str, **attributes: Any) -> None:
 
 
 def adopt(url: URL, metadata: sa.MetaData, *, allow_data_loss: bool = False, **limits: Any) -> list[tuple[str, str]]:
-    """Apply the declarations that the database's server now supports; see `qts_data.timescale.adopt`.
+    """Apply the declarations that the database's server now supports. See `qts_data.timescale.adopt`.
 
     Args:
         url: The database, at the code's revision.

@@ -63,7 +63,7 @@ async def driver_connection(connection: AsyncConnection) -> psycopg.AsyncConnect
 
 
 def array(values: Iterable[str | None]) -> str:
-    """Write an array literal of PostgreSQL; None is NULL."""
+    """Write an array literal of PostgreSQL. None is NULL."""
     return "{" + ",".join([_NULL if value is None else _quoted(value) for value in values]) + "}"
 
 

@@ -40,7 +40,7 @@ class Scope:
 
     @property
     def session(self) -> AsyncSession:
-        """An ORM session on the same connection; it is flushed before the transaction commits."""
+        """An ORM session on the same connection. It is flushed before the transaction commits."""
         if self._session is None:
             # A session with its own savepoint would make it at first use, and lose it with an enclosing savepoint.
             self._session = AsyncSession(self.connection, expire_on_commit=False, join_transaction_mode="rollback_only")
@@ -87,7 +87,7 @@ class WriteScope(Scope):
 
     @contextlib.asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """Undo the block alone if it raises an error; the transaction can go on without it.
+        """Undo the block alone if it raises an error. The transaction can go on without it.
 
         Without a savepoint, PostgreSQL only accepts a rollback once a statement has failed, even if the error was
         caught.
@@ -112,7 +112,7 @@ class WriteScope(Scope):
         del self._hooks[self._marks.pop() :]
 
     def _committed(self) -> None:
-        """Call the registered hooks; `_finish` awaits their coroutines."""
+        """Call the registered hooks. `_finish` awaits their coroutines."""
         for hook in self._hooks:
             with _logged(hook):
                 begun = hook()

@@ -129,7 +129,7 @@ def _close_left(connection: sa.Connection, *_: object) -> None:
 
 
 class Stream(AsyncIterator[_T_co], Generic[_T_co]):
-    """Results one by one, in bounded memory; `async for` reads them.
+    """Results one by one, in bounded memory. `async for` reads them.
 
     Statements of the same transaction work beside it. A reader may stop at any moment, and may take up to an
     hour for each piece. `aclose`, or `contextlib.aclosing`, frees the server's cursor at once.

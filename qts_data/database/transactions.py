@@ -196,7 +196,7 @@ class Transactions(Generic[_Writer, _Reader]):
             return await work(scope)
 
     async def health(self, *, timeout_seconds: float = 2.0) -> HealthStatus:
-        """Report whether the database answers; never raises."""
+        """Report whether the database answers. It never raises."""
         started = time.monotonic()
         latency: float | None = None
         try:

@@ -31,7 +31,7 @@ class Account(NamedTuple):
 
 
 def account_of(data: Path | None) -> Account | None:
-    """Return the account that runs the server. None is the current user; for root, it is another account.
+    """Return the account that runs the server. None is the current user. For root, it is another account.
 
     With data, that is the data's owner. Otherwise it is the system account, which is made if it does not exist.
 

@@ -39,7 +39,7 @@ __all__ = [
 
 
 def is_cluster(data: Path) -> bool:
-    """Return whether the path is a data directory of ours; False if it does not exist or is empty."""
+    """Return whether the path is a data directory of ours. A missing or empty one is not."""
     if (data / constants.MARKER).is_file():
         return True
     if data.exists() and any(data.iterdir()):
@@ -94,7 +94,7 @@ def prepared_socket_directory(data: Path, account: Account | None) -> Path:
 
 
 def pid_file(data: Path) -> list[str]:
-    """Return the lines of postmaster.pid, the first of which is a number; no lines if it is not."""
+    """Return the lines of postmaster.pid, the first of which is a number, or no lines if it is not one."""
     try:
         lines = os.fsdecode((data / "postmaster.pid").read_bytes()).split("\n")
     except FileNotFoundError:

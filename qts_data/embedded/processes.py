@@ -54,7 +54,7 @@ def stop(data: Path, deadline: float) -> bool:
 
 
 def signal_all(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
-    """Signal the postmaster, which signals its children; if the postmaster is dead, signal each child."""
+    """Signal the postmaster, which signals its children. If the postmaster is dead, signal each child."""
     pids = {process.pid for process in processes}
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):

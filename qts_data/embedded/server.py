@@ -129,7 +129,7 @@ class EmbeddedServer:
             return stop(self._data(), deadline)
 
     def info(self) -> ServerInfo | None:
-        """Return the server's address; None while it does not accept connections."""
+        """Return the server's address, or None while it does not accept connections."""
         with system_errors_explained(self._directory):
             data = self._data()
             lines = pid_file(data)

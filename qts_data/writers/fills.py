@@ -116,7 +116,7 @@ class FillWriter:
         return WriterClosed("the fill writer was cancelled; fills that waited were not booked")
 
     async def record_fill(self, entry: LedgerEntry) -> BookedFill:
-        """Book a fill and wait until it is committed; the rules are those of `LedgerRepository.record_fill`.
+        """Book a fill and wait until it is committed. The rules are those of `LedgerRepository.record_fill`.
 
         A task that is cancelled while it waits does not know whether its fill was booked, and may send it again.
 
@@ -286,7 +286,7 @@ class FillWriter:
                     raise
 
     async def _at_once(self, entries: list[LedgerEntry]) -> BookedFill | None:
-        """Book a lone fill in one round trip. None if that is not possible; then nothing is booked."""
+        """Book a lone fill in one round trip. Return None, and book nothing, if that is not possible."""
         first, *more = entries
         key = first.account, first.symbol
         remembered = self._remembered.get(key)

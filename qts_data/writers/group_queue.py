@@ -55,7 +55,7 @@ class GroupQueue:
 
     @property
     def oldest(self) -> float | None:
-        """`time.monotonic()` at which the first tick was accepted; None without any."""
+        """`time.monotonic()` at which the first tick was accepted, or None without any."""
         return self._taken[0] if self._taken else None
 
     def take(self, tick: TickData) -> None:

@@ -107,7 +107,7 @@ async def load_in_parts(
 
 
 async def _known(database: Database, table: TickTable, whole: BatchId) -> IngestReport | None:
-    """Return the report of a source that is already loaded completely; None otherwise."""
+    """Return the report of a source that is already loaded completely, or None otherwise."""
     async with database.reader() as reader:
         return await bookkeeping.find(reader.connection, table, whole)
 
@@ -130,7 +130,7 @@ async def _load(
     baseline: Baseline,
     max_ahead: dt.timedelta | None,
 ) -> IngestReport:
-    """Load a part, unless it is already loaded; then nothing is numbered."""
+    """Load a part, unless it is already loaded. Then nothing is numbered."""
     async with database.transaction() as uow:
         known = await bookkeeping.claim(uow.connection, table, batch, again=again)
         # An empty batch of that name does not mean that these ticks are loaded.

@@ -44,7 +44,7 @@ class AtBound(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WriterStats:
-    """Counters of a writer; `committed` is always `inserted + duplicate + known`.
+    """Counters of a writer. `committed` is always `inserted + duplicate + known`.
 
     Attributes:
         accepted: Ticks that `write` accepted, and those found in the spool.

@@ -102,7 +102,7 @@ def _refuse(path: Path, its_table: str, table: str) -> None:
 
 
 def _contents(directory: Path, name: str, found: Scan) -> dict[str, list[tuple[Path, FileContent]]]:
-    """Read the files. A file belongs to the stream that its head names; if that is damaged, to the one of its name."""
+    """Read the files. A file belongs to the stream in its head, or if that is damaged, to the one in its name."""
     pattern = re.compile(re.escape(name) + r"\.([0-9a-f-]+)\.\d{6,}\.\d{20}\.spool")
     contents: dict[str, list[tuple[Path, FileContent]]] = {}
     for by_name, files in _by_stream(directory, name, pattern, found, MOST_SEGMENT_BYTES).items():
