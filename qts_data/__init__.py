@@ -1,7 +1,7 @@
 """The data layer of a quantitative trading system: the names that an engine imports.
 
-A name is looked up when it is first used. Alembic imports this package while it is itself half imported, to load the
-plugin below it, so importing the package must import nothing else.
+A name is imported when it is first used. Alembic imports this package while the package is still being imported, to
+load the plugin below it. So importing the package must import nothing else.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The composition root: settings in, connected parts out. Nothing else reads the environment."""
+"""The composition root: makes connected parts from settings. No other module reads the environment."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ _URL: Final = "timescaledb+psycopg://user:password@host:5432/database"
 
 
 def dev_server(settings: Settings) -> EmbeddedServer:
-    """The development server of this project, running or not."""
+    """Return the development server of this project, whether it runs or not."""
     return EmbeddedServer(settings.dev_directory)
 
 
 def database_url(settings: Settings) -> URL:
-    """The configured database, else the running development server.
+    """Return the URL of the configured database, or else of the running development server.
 
     Raises:
-        ConfigurationError: Neither is there.
+        ConfigurationError: No database is configured, and no development server runs.
     """
     if settings.database_url is not None:
         return parse_url(settings.database_url.get_secret_value())
@@ -100,7 +100,7 @@ def shown_url(text: str) -> str:
 
 @contextlib.contextmanager
 def connect(settings: Settings) -> Iterator[Connection]:
-    """One blocking connection in a transaction, committed at the end; errors are ours.
+    """Open one blocking connection in a transaction, committed at the end. Driver errors are translated.
 
     Raises:
         ConfigurationError: The server refused the connection, or is too old.
@@ -123,7 +123,12 @@ def _require_supported(connection: Connection) -> None:
 
 
 def require_current(connection: Connection) -> None:
-    """Refuse to read or write a schema that is not the code's."""
+    """Refuse a schema that is not at the code's revision.
+
+    Raises:
+        ConfigurationError: The server is too old.
+        SchemaMismatch: The schema is older or newer than the code.
+    """
     _require_supported(connection)
     migrations.check_revision_known(connection)
     revision = migrations.revision_of(connection)
@@ -133,7 +138,7 @@ def require_current(connection: Connection) -> None:
 
 
 def fill_identity(settings: Settings) -> FillIdentity:
-    """The configured rules by which a fill is known again.
+    """Return the configured rules by which a fill is recognised.
 
     Raises:
         ConfigurationError: An id scope or a zone is unknown.
@@ -146,19 +151,19 @@ def fill_identity(settings: Settings) -> FillIdentity:
 
 
 def database(settings: Settings) -> Database:
-    """The configured database; nothing connects before the first use."""
+    """Make the configured database. It connects at the first use."""
     if settings.allow_implausible_times:
         allow_any_time()
     return Database(database_url(settings), settings.database, identity=fill_identity(settings))
 
 
 def patient_config(settings: Settings) -> DatabaseConfig:
-    """How a command connects that may take its time: statements and transactions without a bound."""
+    """Return the configuration for a long command: statements and transactions without a time limit."""
     return replace(settings.database, statement_timeout_seconds=0, idle_transaction_timeout_seconds=0)
 
 
 def cache_config(settings: Settings) -> CacheConfig:
-    """Where Redis is and how long it may take."""
+    """Return the configuration of Redis: its address, timeouts and TTLs."""
     return settings.redis
 
 
@@ -169,29 +174,29 @@ def cache_manager(
     writer: FillWriter | None = None,
     on_event: Callable[[CacheEvent], None] | None = None,
 ) -> CacheManager:
-    """The hot tier in front of a database; nothing connects before the first use.
+    """Make the hot tier in front of a database. It connects at the first use.
 
-    Each booking of this `Database`, by whatever way, is known to the cache. The safety states FAIL and LOCKDOWN make
+    The cache is notified of each booking of this `Database`, by any method. The safety states FAIL and LOCKDOWN make
     the `Database` read-only, too: it refuses writes while any of its managers is in one of them. Closing the manager
-    removes its listeners. A manager that is closed in FAIL leaves the `Database` read-only; its `set_safety` still
-    ends that.
+    removes its listeners. A manager that is closed in FAIL leaves the `Database` read-only; its `set_safety` can still
+    end that.
 
     Args:
-        config: Such as `cache_config` makes of the settings.
-        book: Where positions, limits and parameters are.
-        writer: Books the fills, one of `book`; None books each in a transaction of its own.
-        on_event: Told when the cache is given up and when it is back.
+        config: Configuration of Redis, such as from `cache_config`.
+        book: The database of positions, limits and parameters.
+        writer: Writer of fills of `book`; None books each fill in its own transaction.
+        on_event: Called when the cache is given up and when it is back.
 
     Raises:
         ConfigurationError: The extra `redis` is not installed.
     """
-    # Who has no Redis need not have its client.
+    # The client is optional: it is imported only with the hot tier.
     try:
         from qts_data.cache import CacheManager, Loaders  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigurationError('the hot tier needs its client: pip install "qts-data[redis]"') from error
 
-    # Whether this task books for the manager, which then writes to the cache itself.
+    # Whether the manager books in this task. Then it writes to the cache itself.
     own: ContextVar[bool] = ContextVar("own", default=False)
 
     async def record_fill(entry: LedgerEntry, committed: PositionCommitted) -> BookedFill:
@@ -244,7 +249,7 @@ async def _position(book: Database, symbol: str, account: str) -> Position | Non
 
 
 async def _risk(book: Database, account: str) -> RiskLimits | None:
-    # Its own ones only: the manager reads those of all accounts apart.
+    # Reads the account's own limits only. The manager reads the limits of all accounts separately.
     async with book.reader() as reader:
         found = await reader.risk_configs.list_limits(account)
     return RiskLimits(account=account, limits={one.config_key: one.value for one in found}) if found else None
@@ -264,7 +269,7 @@ def secret(value: SecretStr | None) -> str | None:
 
 @contextlib.asynccontextmanager
 async def checked_database(settings: Settings) -> AsyncIterator[Database]:
-    """The configured database for a command that may take its time; refuses a schema that is not the code's.
+    """Open the configured database for a long command. Refuse a schema that is not at the code's revision.
 
     Raises:
         ConfigurationError: The server refused the connection, or is too old.
@@ -278,7 +283,7 @@ async def checked_database(settings: Settings) -> AsyncIterator[Database]:
 
 
 def book_defaults(settings: Settings) -> Defaults:
-    """Account, market, currency, broker and zone of rows that do not name them."""
+    """Return account, market, currency, broker and zone for rows that do not name them."""
     return Defaults(
         time_zone=settings.trading_time_zone,
         account=settings.book_account,
@@ -290,7 +295,7 @@ def book_defaults(settings: Settings) -> Defaults:
 
 
 def google_sheets(settings: Settings) -> GoogleSheetsAdapter:
-    """The configured spreadsheet; nothing connects before the first use.
+    """Make the configured spreadsheet. It connects at the first use.
 
     Raises:
         ConfigurationError: A setting or the extra `sheets` is missing, or the key file cannot be read.
@@ -304,7 +309,7 @@ def google_sheets(settings: Settings) -> GoogleSheetsAdapter:
         credentials = json.loads(settings.sheets_credentials_file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"the key file {settings.sheets_credentials_file} cannot be read: {error}") from error
-    # Not everybody has the extra.
+    # The extra is optional: it is imported only with a spreadsheet.
     from qts_data.adapters.sheets.client import SheetsClient, SheetsConfig  # noqa: PLC0415
 
     config = SheetsConfig(
@@ -322,7 +327,7 @@ def google_sheets(settings: Settings) -> GoogleSheetsAdapter:
 
 @contextlib.asynccontextmanager
 async def _current_database(settings: Settings) -> AsyncIterator[Database]:
-    """With the pool and the timeouts of an engine."""
+    """Open the database with the pool and the timeouts of an engine. Refuse a schema of another revision."""
     async with database(settings) as made:
         async with made.reader() as reader:
             await reader.connection.run_sync(require_current)
@@ -331,18 +336,18 @@ async def _current_database(settings: Settings) -> AsyncIterator[Database]:
 
 @contextlib.asynccontextmanager
 async def move(settings: Settings) -> AsyncIterator[Move]:
-    """The move from the configured spreadsheet to the configured database."""
+    """Open the move from the configured spreadsheet to the configured database."""
     async with google_sheets(settings) as sheets, checked_database(settings) as made:
         yield Move(made, sheets)
 
 
 @contextlib.asynccontextmanager
 async def data_source(settings: Settings) -> AsyncIterator[DataSourceAdapter]:
-    """What `QTS_DATA_SOURCE_MODE` says: the spreadsheet, both, or the database.
+    """Open the data source of `QTS_DATA_SOURCE_MODE`: the spreadsheet, both, or the database.
 
     Raises:
-        ConfigurationError: A setting is missing, or the mode is not that of the move's phase: an engine that wrote to
-            the sheet after a cutover would write to nobody.
+        ConfigurationError: A setting is missing, or the mode does not fit the move's phase. After a cutover, the
+            writes of an engine on the sheet alone would not reach the database.
     """
     if settings.data_source_mode == "SHEETS_ONLY":
         async with google_sheets(settings) as sheets:

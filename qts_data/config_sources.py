@@ -1,4 +1,4 @@
-"""Where settings come from: the environment, `.env` and `qts-data.toml`, under one table of names."""
+"""Sources of settings: the environment, `.env` and `qts-data.toml`, with one table of names."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Knob:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """A value that a source gives.
+    """A value from a source.
 
     Attributes:
         value: As the source gives it, or read from its text.
@@ -78,12 +78,12 @@ class Found:
 
 
 def knobs_of(model: type[BaseModel], aliases: Mapping[str, str]) -> tuple[Knob, ...]:
-    """List the settings of a model; fields of nested dataclasses are settings of their own.
+    """List the settings of a model. Each field of a nested dataclass is a setting.
 
     Args:
-        model: Its fields that are dataclasses are sections. Their fields that map an enumeration are one setting for
-            each member, such as `QTS_REDIS_PRICE_TTL_MS`.
-        aliases: Older variables, with the variable that each of them means.
+        model: The model. Its fields that are dataclasses are sections. Their fields that map an enumeration are one
+            setting for each member, such as `QTS_REDIS_PRICE_TTL_MS`.
+        aliases: The current variable of each older variable.
     """
     found: list[Knob] = []
     for name, field in model.model_fields.items():
@@ -131,19 +131,19 @@ def _is_secret(hint: object) -> bool:
 
 
 def read_sources(knobs: Iterable[Knob], folder: Path | None = None) -> dict[str, Found]:
-    """Read all sources: the environment wins over `.env`, and `.env` over `qts-data.toml`.
+    """Read all sources. The environment wins over `.env`, and `.env` over `qts-data.toml`.
 
     An empty variable counts as not given.
 
     Args:
         knobs: The settings.
-        folder: Where the files are; the working folder by default.
+        folder: Folder of the files; the working folder by default.
 
     Returns:
-        What was given, by variable.
+        The given values, by variable.
 
     Raises:
-        ConfigurationError: A file cannot be read, holds an unknown key, or a text is not of its setting's shape.
+        ConfigurationError: A file cannot be read or holds an unknown key, or a text does not have its setting's shape.
     """
     knobs, folder = tuple(knobs), folder or Path()
     environment = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
@@ -158,7 +158,7 @@ def read_sources(knobs: Iterable[Knob], folder: Path | None = None) -> dict[str,
 
 
 def unknown_names(knobs: Iterable[Knob], folder: Path | None = None) -> list[str]:
-    """List variables of the environment and `.env` that begin with QTS_ and are no settings."""
+    """List variables of the environment and `.env` that begin with QTS_ and are not settings."""
     known = {name for knob in knobs for name in (knob.variable, *knob.aliases)} | {CONFIG_FILE, ENV_FILE}
     given = set(os.environ)
     path = _file(os.environ.get(ENV_FILE), (folder or Path()) / ".env", ENV_FILE)
@@ -168,7 +168,7 @@ def unknown_names(knobs: Iterable[Knob], folder: Path | None = None) -> list[str
 
 
 def nested(knobs: Iterable[Knob], found: Mapping[str, Found]) -> dict[str, Any]:
-    """Arrange values as the settings are nested."""
+    """Nest the values as the settings are nested."""
     made: dict[str, Any] = {}
     for knob in knobs:
         if knob.variable in found:

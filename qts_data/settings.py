@@ -1,6 +1,6 @@
-"""Every setting: typed, validated once, read only by the command line and the bootstrap.
+"""Every setting: typed, validated once, and read only by the command line and the bootstrap.
 
-`Settings` nests the configuration classes. Their fields are settings by themselves: see `config_sources.knobs_of`.
+`Settings` nests the configuration classes. Each of their fields is a setting, too: see `config_sources.knobs_of`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def _known_zone(name: str) -> str:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         # pydantic turns a ValueError into its report of all wrong settings.
-        raise ValueError(f"{name!r} is no time zone; write a name such as Asia/Seoul or UTC") from None
+        raise ValueError(f"{name!r} is not a time zone; write a name such as Asia/Seoul or UTC") from None
     return name
 
 
 class Settings(BaseSettings):
-    """The settings, as values.
+    """The values of all settings.
 
     Values that are passed win over the environment, the environment over `.env`, and `.env` over `qts-data.toml`.
 
@@ -57,35 +57,37 @@ class Settings(BaseSettings):
         redis: `QTS_REDIS_*`, one for each field of `CacheConfig`, and for each type in `ttl_ms`, such as
             `QTS_REDIS_PRICE_TTL_MS`.
         tick_max_ahead_seconds: `QTS_TICK_MAX_AHEAD_SECONDS`, how far ahead of the clock an imported tick may lie: of
-            this machine's clock when a file is read, of the server's when it is stored. One further ahead is refused.
+            this machine's clock when a file is read, of the server's when it is stored. A tick further ahead is
+            refused.
         trading_time_zone: `QTS_TRADING_TIME_ZONE`; days in this zone are the trading days.
         dev_directory: `QTS_DEV_DIRECTORY`, data directory of the development server.
         migration_wait_seconds: `QTS_MIGRATION_WAIT_SECONDS`, longest wait for another migration to end.
         migration_lock_timeout_seconds: `QTS_MIGRATION_LOCK_TIMEOUT_SECONDS`, longest wait of one statement of
-            a migration for a lock: while it waits, everybody behind it waits too.
+            a migration for a lock. While it waits, later statements on the same table wait behind it.
         migration_statement_timeout_seconds: `QTS_MIGRATION_STATEMENT_TIMEOUT_SECONDS`, longest run of one
             statement of a migration.
         data_source_mode: `QTS_DATA_SOURCE_MODE`: SHEETS_ONLY, HYBRID or DB_ONLY.
         sheets_spreadsheet_id: `QTS_SHEETS_SPREADSHEET_ID`, from its address.
         sheets_credentials_file: `QTS_SHEETS_CREDENTIALS_FILE`, key file of a service account.
-        sheets_titles: `QTS_SHEETS_TITLES`, JSON: names of sheets that are not the usual ones, by what their rows are.
+        sheets_titles: `QTS_SHEETS_TITLES`, JSON: names of sheets that differ from the usual ones, by the kind of their
+            rows.
         sheets_url: `QTS_SHEETS_URL`, another server in place of Google's, such as the stand-in.
         sheets_timeout_seconds: `QTS_SHEETS_TIMEOUT_SECONDS`, longest wait for an answer.
         sheets_reads_per_minute: `QTS_SHEETS_READS_PER_MINUTE`; Google allows a service account 60, a project 300.
         sheets_writes_per_minute: `QTS_SHEETS_WRITES_PER_MINUTE`, the same for writes.
-        allow_implausible_times: `QTS_ALLOW_IMPLAUSIBLE_TIMES`, whether commands take times of before 1980 and of more
+        allow_implausible_times: `QTS_ALLOW_IMPLAUSIBLE_TIMES`, whether commands accept times before 1980 and more
             than a day ahead.
-        book_account: `QTS_BOOK_ACCOUNT`, of rows of sheets and files that name none.
-        book_market: `QTS_BOOK_MARKET`, the same for the market.
-        book_currency: `QTS_BOOK_CURRENCY`, the same for the currency.
-        book_broker: `QTS_BOOK_BROKER`, the same for the broker.
+        book_account: `QTS_BOOK_ACCOUNT`, account of rows of sheets and files that name none.
+        book_market: `QTS_BOOK_MARKET`, market of such rows.
+        book_currency: `QTS_BOOK_CURRENCY`, currency of such rows.
+        book_broker: `QTS_BOOK_BROKER`, broker of such rows.
         book_id_scopes: `QTS_BOOK_ID_SCOPES`, JSON: for each broker whose execution ids restart, the scope in which they
             are unique, such as `{"kis": "day", "binance": "symbol"}`; parts are day, symbol, order and side.
         book_market_time_zones: `QTS_BOOK_MARKET_TIME_ZONES`, JSON: zones whose days are the trading days of single
             markets, such as `{"NASDAQ": "America/New_York"}`; elsewhere they are days in `QTS_TRADING_TIME_ZONE`.
-        owner_password: `QTS_OWNER_PASSWORD`, password of qts_owner; None lets it log in by other means only.
-        engine_password: `QTS_ENGINE_PASSWORD`, the same for qts_engine.
-        readonly_password: `QTS_READONLY_PASSWORD`, the same for qts_readonly.
+        owner_password: `QTS_OWNER_PASSWORD`, password of qts_owner; without it, it logs in by other means only.
+        engine_password: `QTS_ENGINE_PASSWORD`, password of qts_engine; without it, as for qts_owner.
+        readonly_password: `QTS_READONLY_PASSWORD`, password of qts_readonly; without it, as for qts_owner.
     """
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
@@ -120,7 +122,7 @@ class Settings(BaseSettings):
 
     @property
     def connect_timeout_seconds(self) -> int:
-        """Longest wait for a connection, in seconds; that of `database`."""
+        """Longest wait for a connection, in seconds, as in `database`."""
         return self.database.connect_timeout_seconds
 
     @field_validator("database", "redis", mode="wrap")
@@ -129,7 +131,7 @@ class Settings(BaseSettings):
         try:
             return handler(value)
         except ConfigurationError as error:
-            # pydantic reports a ValueError together with all others.
+            # pydantic reports a ValueError together with all other wrong settings.
             raise ValueError(_in_variables(str(error), str(info.field_name))) from error
 
     @classmethod
@@ -141,12 +143,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read the passed values first, then the sources of `read_sources`."""
+        """Return the sources in order: the passed values, then those of `read_sources`."""
         return init_settings, _Sources(settings_cls)
 
 
 class _Sources(PydanticBaseSettingsSource):
-    """The environment and the files, for pydantic."""
+    """The environment and the files, as a source for pydantic."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         raise NotImplementedError
@@ -156,20 +158,20 @@ class _Sources(PydanticBaseSettingsSource):
 
 
 KNOBS: Final = knobs_of(Settings, {"QTS_CONNECT_TIMEOUT_SECONDS": "QTS_DATABASE_CONNECT_TIMEOUT_SECONDS"})
-"""Every setting, with its variable; derived from `Settings` and the classes that it nests."""
+"""Every setting, with its variable. The list is derived from `Settings` and the classes that it nests."""
 
 
 def load_settings() -> Settings:
-    """Read the environment, `.env` and `qts-data.toml`; the first of them that gives a value wins.
+    """Read the environment, `.env` and `qts-data.toml`. The first of them that gives a value wins.
 
     Raises:
-        ConfigurationError: Names each variable or key that is wrong, and why.
+        ConfigurationError: A setting is wrong; the message names each such variable or key, and why.
     """
     try:
         return Settings()
     except ValidationError as error:
         found = read_sources(KNOBS)
-        # The values stay out of the message: one of them may be a password.
+        # The values stay out of the message, because one of them may be a password.
         problems = "; ".join(
             f"{_name_of(problem['loc'], found)}{problem['msg'].removeprefix('Value error, ')}"
             for problem in error.errors(include_input=False)
@@ -184,12 +186,12 @@ def _name_of(place: tuple[int | str, ...], found: Mapping[str, Found]) -> str:
             if given is None or given.source == "environment":
                 return f"{given.name if given else knob.variable}: "
             return f"{given.name} in {given.source}: "
-    # The message of a nested class names its variables itself.
+    # The message of a nested class already names its variables.
     return ""
 
 
 def _in_variables(message: str, section: str) -> str:
-    """Write the variable in place of each field that a message of a nested class names."""
+    """Replace each field that a message of a nested class names by its variable."""
     for knob in KNOBS:
         if knob.path[0] == section and len(knob.path) > 1:
             word = rf"\b{knob.path[1]}\b" if len(knob.path) == 2 else _ttl_of(knob)

@@ -1,4 +1,4 @@
-"""The hot tier: values that are needed before each order, in Redis, fenced to the commit."""
+"""The hot tier: values that the engine needs before each order, kept in Redis and fenced by commits."""
 
 from qts_data.cache.breaker import Breaker, BreakerState
 from qts_data.cache.codec import Codec, ForeignRecord, JsonCodec, RecordCodec

@@ -1,4 +1,4 @@
-"""The arguments of a decorated method, as its key function wants them."""
+"""Binds the arguments of a decorated method for its key function."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ def key_names(
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[str, ...]]:
     """Make the function that turns a call's arguments into the names of its key.
 
-    The key function gets bound arguments: with their defaults, and in the method's order, however the caller gave
-    them. A key function whose parameters are named like the method's gets those; any other gets as many as it takes,
-    in the method's order.
+    The key function gets bound arguments: with their defaults, in the method's order, whether the caller passed them by
+    place or by name. If its parameters are named like the method's, it gets those. Otherwise it gets as many as it
+    takes, in the method's order.
 
     Args:
         method: The decorated method; its first parameter is self.
         key: Returns a text, or a tuple of texts.
 
     Raises:
+        ConfigurationError: The key function needs more arguments than the method has.
         ConfigurationError: The key function wants arguments that the method does not have.
     """
     parameters = list(inspect.signature(method).parameters.values())[1:]
@@ -67,7 +68,7 @@ def key_names(
 def _chosen(
     method: Callable[..., Any], key: Callable[..., Any], parameters: list[inspect.Parameter]
 ) -> tuple[int, ...]:
-    """The places of the method's parameters that the key function gets."""
+    """Return the places of the method's parameters that the key function gets."""
     every = tuple(range(len(parameters)))
     try:
         wanted = list(inspect.signature(key).parameters.values())
@@ -97,5 +98,5 @@ def _as_names(method: Callable[..., Any], names: Any) -> tuple[str, ...]:
 
 
 def _refuse(method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Raise as the method itself would."""
+    """Raise the `TypeError` that the method itself would raise."""
     inspect.signature(method).bind(None, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Cache-aside, done once for the manager and the decorator: guarded, fenced, and one load for all callers that miss."""
+"""Cache-aside for the manager and the decorator: guarded, fenced, and with one load for all callers that miss."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MOST_KEPT: Final = 10_000
 
 @dataclass(slots=True)
 class Counters:
-    """`CacheStats` as it grows."""
+    """The counters of `CacheStats`, while they grow."""
 
     hits: int = 0
     near_hits: int = 0
@@ -47,27 +47,27 @@ class Counters:
     ahead: int = 0
 
     def snapshot(self) -> CacheStats:
-        """The counters now."""
+        """Return a copy of the counters."""
         return CacheStats(**{item.name: getattr(self, item.name) for item in fields(self)})
 
 
 class CacheAside:
-    """Asks the cache first, and the source where the cache has nothing or is not to be trusted.
+    """Reads the cache first, and the source if the cache has no value or none that can be trusted.
 
-    No error of the cache leaves it. It belongs to the event loop that uses it; in the next loop, after the first has
-    ended, it goes on with a connection of its own and nothing near.
+    No error of the cache leaves it. It belongs to the event loop that uses it. In the next loop, after the first has
+    ended, it makes its own connection and begins with an empty near cache.
 
     Args:
-        cache: Where values are kept.
-        breaker: Says whether it may be asked.
-        keep_seconds: The longest time for which values may be served whose kind is not known; a plan with a longer TTL
-            lengthens it.
-        near: Values in this process.
+        cache: The cache server.
+        breaker: Decides whether the cache may be called.
+        keep_seconds: How long floors are kept of kinds that were not announced: the longest time for which their values
+            may be served. A plan with a longer TTL lengthens it.
+        near: The near cache; None keeps nothing in the process.
         on_crowded: Called when more keys of a kind have changed than are remembered; see `Committed`.
 
     Attributes:
-        enabled: Whether the cache may be asked at all.
-        read_only: Whether nothing may be written into the cache.
+        enabled: Whether the cache may be called at all.
+        read_only: Whether writes into the cache are forbidden.
     """
 
     def __init__(
@@ -89,16 +89,16 @@ class CacheAside:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loads = Loads(self.committed, stale=self._stale, keep=self._keep)
         self._background: set[asyncio.Task[Any]] = set()
-        # The plan under which a key was read last; its floors are kept for that plan.
-        self._kept: dict[str, Plan[Any]] = {}
+        # The plan under which each key was read last. The key's floors are already kept for that plan.
+        self._kept_plans: dict[str, Plan[Any]] = {}
 
     async def fetch(self, key: str, plan: Plan[_T], load: Callable[[], Awaitable[_T | None]]) -> _T | None:
-        """The value from wherever it is fresh enough.
+        """Return the value from the near cache, the cache or the source, whichever first has a fresh one.
 
         Args:
-            key: Where the cache keeps it.
-            plan: How it is cached.
-            load: Reads it from its source; called once for all callers that miss at the same time.
+            key: Key in the cache.
+            plan: How values of this kind are cached.
+            load: Reads the value from its source; called once for all callers that miss at the same time.
 
         Raises:
             Exception: The error of `load`, for all callers that waited for it.
@@ -115,7 +115,7 @@ class CacheAside:
                     return cast("_T | None", copied)
             found = await self.read(key, plan)
         else:
-            # As `read` does it, without a coroutine more: a thousand tasks wait here at a time.
+            # Does the same as `read` without another coroutine: a thousand tasks may wait here at a time.
             entry = await self.guarded(self.cache.lookup, key, reads=1)
             found = MISSING if entry is None else cast("_T | Missing | None", self.accept(key, plan, entry))
         if isinstance(found, Missing):
@@ -123,7 +123,7 @@ class CacheAside:
         return found
 
     async def read(self, key: str, plan: Plan[_T]) -> _T | Missing | None:
-        """The cached value, if it can be trusted."""
+        """Return the cached value, or `MISSING` if there is none that can be trusted."""
         if plan.near and self.near is not None:
             return await self._read_near(self.near, key, plan, self.accept, reads=1)
         entry = await self.guarded(self.cache.lookup, key, reads=1)
@@ -132,7 +132,7 @@ class CacheAside:
         return self.accept(key, plan, entry)
 
     def accept(self, key: str, plan: Plan[_T], entry: Entry | Missing) -> _T | Missing | None:
-        """The value of an entry; `MISSING` if it is absent, too old, foreign, or older than a commit."""
+        """Return the value of an entry, or `MISSING` if it is absent, too old, foreign, or older than a commit."""
         value = self._open(key, plan, entry)
         if value is MISSING:
             self.counters.misses += 1
@@ -141,29 +141,29 @@ class CacheAside:
         return value
 
     async def load(self, key: str, plan: Plan[_T], load: Callable[[], Awaitable[_T | None]]) -> _T | None:
-        """Read the source, once for all who ask meanwhile, and keep the value.
+        """Read the source, once for all callers that ask meanwhile, and keep the value.
 
         Raises:
-            ConfigurationError: The load asks for its own key again and again.
+            ConfigurationError: The load asks for its own key, nested too often.
             Exception: The error of `load`.
         """
         self.enter_loop()
         return await self._loads.load(key, plan, load)
 
     async def store(self, key: str, plan: Plan[_T], value: _T | None, read_at: float) -> bool:
-        """Write a value; False if it was refused or could not be written."""
+        """Write a value. False if it was refused or could not be written."""
         write, kept = encoded(key, plan, value, read_at), own(plan, value)
         if write is None or isinstance(kept, Missing):
             return False
         return await self._send(write, plan, kept, read_at)
 
     def changed(self, key: str, version: str | None = None, value: Any = None) -> None:
-        """The source of a key has changed; call it in the turn of the loop in which COMMIT returned.
+        """Note that the source of a key has changed. Call it in the turn of the loop in which COMMIT returned.
 
         Args:
-            key: Where the cache keeps it.
+            key: Key in the cache.
             version: The new version, if it is known.
-            value: The new value, if it is known; not to be changed any more.
+            value: The new value, if it is known. The caller must not change it any more.
         """
         if version is None:
             self.committed.distrust(key)
@@ -174,10 +174,10 @@ class CacheAside:
         self._loads.changed(key)
 
     async def guarded(self, call: Callable[..., Coroutine[Any, Any, _T]], *args: Any, reads: int = 0) -> _T | None:
-        """Call the cache, if it may be called; None where it was not, or did not answer.
+        """Call the cache, if it may be called. None if it was not called or did not answer.
 
         Args:
-            call: Calls the cache.
+            call: The method of the cache.
             args: Its arguments.
             reads: How many values it reads, for the hit rate; 0 for a write.
         """
@@ -202,10 +202,10 @@ class CacheAside:
         return answer
 
     def enter_loop(self) -> None:
-        """Belong to the running event loop.
+        """Bind this object to the running event loop.
 
         Raises:
-            ConfigurationError: Another loop that still runs, in another thread, uses it.
+            ConfigurationError: No loop runs here, or another thread's loop that still runs uses this object.
         """
         try:
             if (loop := get_running_loop()) is self._loop:
@@ -216,7 +216,7 @@ class CacheAside:
             raise ConfigurationError(
                 "this cache belongs to an event loop that runs in another thread; make a manager for each loop"
             )
-        # Futures and tasks of the former loop never end here, and its connection brings no news of changes.
+        # Futures and tasks of the former loop never finish here, and its connection reports no changes any more.
         self._loop = loop
         self._loads.forget()
         self._background.clear()
@@ -224,7 +224,7 @@ class CacheAside:
             self.near.clear()
 
     def in_background(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Do something that no caller waits for."""
+        """Run work that no caller waits for."""
         try:
             self.enter_loop()
         except ConfigurationError:
@@ -235,7 +235,7 @@ class CacheAside:
         task.add_done_callback(self._ended)
 
     async def settle(self) -> None:
-        """Wait for the writes that go on in the background now, and for those that they begin."""
+        """Wait for the writes that run in the background now, and for those that they begin."""
         self.enter_loop()
         for _ in range(3):
             if not self._background:
@@ -243,7 +243,7 @@ class CacheAside:
             await asyncio.wait(set(self._background))
 
     async def _send(self, write: Write, plan: Plan[_T], value: _T | None, read_at: float) -> bool:
-        """Write an encoded value, and keep it near: no caller holds it."""
+        """Write an encoded value, and keep it near. No caller holds this copy of the value."""
         key = write.key
         if self.read_only:
             return False
@@ -251,7 +251,7 @@ class CacheAside:
             self.counters.refused += 1
             return False
         near = self.near if plan.near else None
-        # Before the token: in another loop everything near is forgotten.
+        # Before `begin`: entering another loop empties the near cache.
         self.enter_loop()
         token = near.begin(key) if near is not None else None
         taken = None
@@ -261,7 +261,8 @@ class CacheAside:
         finally:
             kept = near is None or near.wrote(key, token, value if taken else MISSING, read_at + write.ttl_ms / 1000)
         if taken and not kept:
-            # The server tells of the writes of scripts, our own too, and together with those of others.
+            # The server notifies us of writes by scripts, our own included, and joins them with those of other
+            # processes.
             self.in_background(self._bring_near(key, plan))
         if answer is not None and not taken:
             self.counters.refused += 1
@@ -270,7 +271,7 @@ class CacheAside:
     async def _read_near(
         self, near: NearCache, key: str, plan: Plan[_T], take: Callable[..., _T | Missing | None], *, reads: int
     ) -> _T | Missing | None:
-        """Read, and keep near the value that was found."""
+        """Read, and keep the value near if there is one."""
         self.enter_loop()
         token = near.begin(key)
         value: _T | Missing | None = MISSING
@@ -291,9 +292,9 @@ class CacheAside:
             await self._read_near(self.near, key, plan, self._open, reads=0)
 
     def _open(self, key: str, plan: Plan[_T], entry: Entry | Missing, *, stale: bool = False) -> _T | Missing | None:
-        if self._kept.get(key) is not plan:
+        if self._kept_plans.get(key) is not plan:
             self._keep_for(key, plan)
-        # It may have been written under a longer TTL than the one in force.
+        # It may have been written with a longer TTL than the present one.
         if not isinstance(entry, Entry) or (not stale and now() - entry.read_at > plan.ttl_seconds):
             return MISSING
         value: _T | None = None
@@ -303,18 +304,18 @@ class CacheAside:
                 if plan.key_of is not None and (other := plan.key_of(value)) != key:
                     raise ForeignRecord(f"the value belongs to {other}")  # noqa: TRY301
             fresh = not self._overtaken(key, plan, value, entry.read_at)
-        except Exception as error:  # noqa: BLE001 - a key edited by hand may hold anything, and a codec raise anything
+        except Exception as error:  # noqa: BLE001 - an entry edited by hand may hold anything, a codec raise anything
             self.counters.foreign += 1
             _log.debug("the entry of %s cannot be read: %s", key, error)
             return MISSING
         return value if fresh else MISSING
 
     def _keep_for(self, key: str, plan: Plan[Any]) -> None:
-        """Keep floors as long as the plan serves values; once for each key, as reads of hot keys follow each other."""
+        """Keep floors as long as the plan serves values. Done once for each key, because hot keys are read often."""
         self.committed.keep_for(plan.keep_seconds, key)
-        if len(self._kept) >= _MOST_KEPT:
-            self._kept.clear()
-        self._kept[key] = plan
+        if len(self._kept_plans) >= _MOST_KEPT:
+            self._kept_plans.clear()
+        self._kept_plans[key] = plan
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)
@@ -336,17 +337,17 @@ class CacheAside:
 
         entry = await self.guarded(lookup)
         if not isinstance(entry, Entry) or now() - entry.read_at > min(plan.keep_seconds, self.committed.kept_for(key)):
-            # For longer than that, this process does not remember the commits since.
+            # Commits that are longer ago may have been forgotten by this process.
             return MISSING
         return self._open(key, plan, entry, stale=True)
 
     def _fresh(self, key: str, plan: Plan[_T], value: _T | None) -> bool:
-        """Whether a near value is as new as the commits of this process."""
+        """Return whether a near value is as new as the commits of this process."""
         floor = self.committed.find(key)
         return floor is None or not below(floor, plan, value)
 
     def _overtaken(self, key: str, plan: Plan[_T], value: _T | None, read_at: float) -> bool:
-        """Whether a value may be older than the commits of this process."""
+        """Return whether a value may be older than the commits of this process."""
         floor = self.committed.find(key)
         if read_at < self.committed.forgotten and read_at < self.committed.forgotten_at(key):
             return True

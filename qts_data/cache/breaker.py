@@ -1,4 +1,4 @@
-"""A circuit breaker: after some failures in a row the cache is left alone for a while."""
+"""A circuit breaker: after some failures in a row the cache is not called for a while."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class BreakerState(enum.StrEnum):
 
 
 class Breaker:
-    """Lives in this process and knows nothing of Redis.
+    """Counts failures of calls in this process, and stops calls while too many fail. It is independent of Redis.
 
-    CLOSED: calls go through. OPEN: none do. After the recovery time exactly one call goes through, HALF_OPEN: if it
-    succeeds the breaker closes, otherwise it stays open for another recovery time. Calls that failed together, such
-    as all that waited on one connection, are one failure, so that a blip under load is not five.
+    CLOSED: calls go through. OPEN: no calls go through. After the recovery time exactly one call goes through,
+    HALF_OPEN. If it succeeds the breaker closes, otherwise it stays open for another recovery time. Calls that failed
+    together, such as all that waited on one connection, count as one failure. So a short outage under load counts once.
 
     Args:
         threshold: Failures in a row that open it.
-        recovery_seconds: For how long it stays open.
+        recovery_seconds: How long it stays open.
         on_change: Called with the new state when it opens and when it closes.
-        clock: Seconds that only grow.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Breaker:
         self._clock = clock
         self._open_until = 0.0
         self._incident: object = None
-        # Of the time since it last changed: a call from before must neither close nor open it.
+        # Valid since the state last changed: a call from before must neither close nor open the breaker.
         self._permit = 1
         self.state = BreakerState.CLOSED
         self.failures = 0
 
     def enter(self) -> int:
-        """A permit for one call, which `succeeded`, `failed` or `abandoned` gives back; 0 is none."""
+        """Return a permit for one call, which `succeeded`, `failed` or `abandoned` gives back. 0 permits no call."""
         if self.state is BreakerState.CLOSED:
             return self._permit
         if self.state is BreakerState.OPEN and self._clock() >= self._open_until:
@@ -65,7 +65,7 @@ class Breaker:
         return 0
 
     def succeeded(self, permit: int) -> None:
-        """The call was answered."""
+        """Note that the call was answered."""
         if permit != self._permit:
             return
         if self.state is BreakerState.CLOSED:
@@ -77,11 +77,11 @@ class Breaker:
             self._on_change(self.state)
 
     def failed(self, permit: int, incident: object = None) -> None:
-        """The call failed.
+        """Note that the call failed.
 
         Args:
-            permit: What `enter` gave.
-            incident: The same for calls that failed together; None is an incident of its own.
+            permit: The permit from `enter`.
+            incident: Equal for calls that failed together; None is a separate incident.
         """
         if permit != self._permit or (incident is not None and incident == self._incident):
             return
@@ -94,7 +94,7 @@ class Breaker:
             self._on_change(self.state)
 
     def abandoned(self, permit: int) -> None:
-        """The call ended without telling anything, such as by a cancellation: the next one may try."""
+        """Note that the call ended without a result, such as by a cancellation. The next call may try."""
         if permit == self._permit and self.state is BreakerState.HALF_OPEN:
             self.state = BreakerState.OPEN
             self._permit += 1

@@ -1,4 +1,4 @@
-"""Records as names and texts: exact, readable in redis-cli, with the version of their layout."""
+"""Codecs: records as names and texts. They are exact, readable in redis-cli, and carry the version of their layout."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ _VALUE: Final = "json"
 
 
 class ForeignRecord(Exception):
-    """Fields that are of another layout, or of somebody else; to a reader they are a miss."""
+    """Raised for fields of another layout or another program. A reader counts them as a miss."""
 
 
 class Codec(Protocol[_T]):
     """Turns values into fields and back.
 
-    It may also have a method `copy(value)`: another value that is equal, or the same one where nobody can change it.
+    A codec may also have a method `copy(value)`. It returns an equal value, or the same one if it cannot be changed.
     Without it, values are copied by encoding and decoding them.
     """
 
     def encode(self, value: _T) -> Fields:
-        """The value as fields."""
+        """Return the value as fields."""
         ...
 
     def decode(self, found: Fields) -> _T:
-        """The value again.
+        """Return the value of the fields.
 
         Raises:
             ForeignRecord: The fields are of another layout.
@@ -69,7 +69,7 @@ class Codec(Protocol[_T]):
 
 
 def copier(codec: Codec[_T]) -> Callable[[_T], _T] | None:
-    """How values of a codec are copied for those who must not see each other's changes; None where nobody makes any."""
+    """Return the function that copies values of a codec, or None if its values cannot be changed and may be shared."""
     if isinstance(codec, RecordCodec) and codec.immutable:
         return None
     own: Callable[[_T], _T] | None = getattr(codec, "copy", None)
@@ -77,12 +77,12 @@ def copier(codec: Codec[_T]) -> Callable[[_T], _T] | None:
 
 
 def instant_text(value: dt.datetime) -> str:
-    """An instant in UTC, to the microsecond."""
+    """Write an instant in UTC, to the microsecond."""
     return value.astimezone(dt.UTC).isoformat()
 
 
 def read_instant(text: str) -> dt.datetime:
-    """The instant again, in UTC."""
+    """Read an instant, in UTC."""
     instant = dt.datetime.fromisoformat(text)
     if instant.tzinfo is dt.UTC:
         return instant
@@ -99,14 +99,16 @@ _UNREADABLE: Final = (
 
 
 class RecordCodec(Generic[_T]):
-    """A frozen record as one text of JSON: Decimals and instants (in UTC) are texts in it.
+    """A frozen record as one text of JSON. Decimals and instants (in UTC) are texts in it.
 
-    One field and not one for each attribute: that took the parsers 21 microseconds for a position, this takes 7.
+    It is one field, not one for each attribute: with one for each, parsing a position took 21 microseconds instead of
+    7.
 
     Args:
-        record: The dataclass; its annotations must be there while the program runs.
-        schema: Version of the layout; raise it when an attribute changes its meaning or comes or goes.
-        immutable: Whether nobody can change a record, nor what its attributes hold; then one object is handed to all.
+        record: The dataclass. Its annotations must be available at run time.
+        schema: Version of the layout. Raise it when an attribute is added or removed or changes its meaning.
+        immutable: Whether neither a record nor the values of its attributes can be changed. Then all callers share one
+            object.
     """
 
     def __init__(self, record: type[_T], schema: int, *, immutable: bool = False) -> None:
@@ -118,12 +120,12 @@ class RecordCodec(Generic[_T]):
         self._values = attrgetter(*self._names)
 
     def encode(self, value: _T) -> dict[str, str]:
-        """The record as fields."""
+        """Return the record as fields."""
         found = {name: _plain(getattr(value, name)) for name in self._names}
         return {_SCHEMA: self._schema, _VALUE: msgspec.json.encode(found).decode()}
 
     def decode(self, found: Fields) -> _T:
-        """The record again.
+        """Return the record of the fields.
 
         Raises:
             ForeignRecord: The fields are of another layout.
@@ -144,7 +146,7 @@ class RecordCodec(Generic[_T]):
         return value
 
     def copy(self, value: _T) -> _T:
-        """The record itself where nobody can change it, or another one."""
+        """Return the record itself if it cannot be changed, otherwise a copy."""
         return value if self.immutable else self.decode(self.encode(value))
 
 
@@ -162,7 +164,7 @@ def _plain(value: object) -> object:
 
 
 def _require_ours(value: Any) -> None:
-    """Refuse what JSON lets through and no codec of ours writes."""
+    """Refuse values that JSON allows and our codecs never write."""
     kind = value.__class__
     if kind is Decimal:
         if not value.is_finite():
@@ -182,7 +184,7 @@ RISK: Final = RecordCodec(RiskLimits, 1, immutable=True)
 
 
 class _StrategyCodec:
-    """Parameters: each is a text `<type>:<value>`, because JSON has no decimals."""
+    """Parameters, each as a text `<type>:<value>`, because JSON has no decimals."""
 
     def encode(self, value: StrategyParameters) -> dict[str, str]:
         found = {name: _parameter_text(name, item) for name, item in value.parameters.items()}
@@ -202,7 +204,7 @@ class _StrategyCodec:
             raise ForeignRecord(f"StrategyParameters: {error!r}") from error
 
     def copy(self, value: StrategyParameters) -> StrategyParameters:
-        """Itself, unless a parameter is a list or dict."""
+        """Return the object itself, unless a parameter is a list or dict."""
         if not any(isinstance(item, list | dict) for item in value.parameters.values()):
             return value
         return replace(value, parameters={name: _copied(item) for name, item in value.parameters.items()})
@@ -222,21 +224,21 @@ STRATEGY: Final[Codec[StrategyParameters]] = _StrategyCodec()
 
 
 class JsonCodec(Generic[_T]):
-    """Values that JSON holds exactly: texts, whole numbers, booleans, None, and lists and dicts of them.
+    """Values that JSON represents exactly: texts, whole numbers, booleans, None, and lists and dicts of them.
 
     Args:
         schema: Version of the layout.
 
     Raises:
-        InvalidRecord: The value holds something else; a float, a Decimal or an instant would come back as another.
-            Or a text holds half a surrogate pair.
+        InvalidRecord: The value contains another type: a float, a Decimal or an instant would be read back changed.
+            Or a text contains half a surrogate pair.
     """
 
     def __init__(self, schema: int = 1) -> None:
         self._schema = str(schema)
 
     def encode(self, value: _T) -> dict[str, str]:
-        """The value as one field."""
+        """Return the value as one field."""
         _require_exact(value)
         text = json.dumps(value, ensure_ascii=False)
         if not text.isascii():
@@ -244,7 +246,7 @@ class JsonCodec(Generic[_T]):
         return {_SCHEMA: self._schema, _VALUE: text}
 
     def decode(self, found: Fields) -> _T:
-        """The value again.
+        """Return the value of the field.
 
         Raises:
             ForeignRecord: The field is of another layout.
@@ -258,7 +260,7 @@ class JsonCodec(Generic[_T]):
         return value
 
     def copy(self, value: _T) -> _T:
-        """The value with lists and dicts of its own."""
+        """Return the value with new lists and dicts."""
         return cast("_T", _copied(value))
 
 

@@ -1,4 +1,4 @@
-"""Commits of this process, for as long as a cache may hold something older."""
+"""Commits of this process, kept for as long as a cache may hold older values."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NEVER: Final = float("-inf")
 
 
 class Floor(NamedTuple):
-    """The oldest that may be served under a key.
+    """The floor of a key: older values may not be served.
 
     Attributes:
-        version: Nothing below it; '' where no version is known.
-        value: The committed value; None where it is not known.
-        since: Nothing that was read from its source before this instant, unless its version is new enough.
+        version: Values of a lower version are not served; '' if no version is known.
+        value: The committed value; None if it is not known.
+        since: Values read from their source before this instant are not served, unless their version is new enough.
         made: When the newest commit was noted.
     """
 
@@ -33,13 +33,13 @@ class Floor(NamedTuple):
 
 
 class _Kind:
-    """The floors of keys that begin alike, such as all positions: they share a TTL, and a number that is kept.
+    """The floors of keys with the same head, such as all positions. They share a TTL and a limit of their number.
 
     Attributes:
-        keep: For how many seconds each floor is kept: the longest time for which such a value may be served.
-        forgotten_at: When the newest evicted floor was made.
+        keep: Seconds for which each floor is kept: the longest time for which such a value may be served.
+        forgotten_at: Creation time of the newest evicted floor.
         order: Keys, the longest unchanged first.
-        crowded_until: No second event before that.
+        crowded_until: Before this instant no second event is sent.
     """
 
     __slots__ = ("crowded_until", "forgotten_at", "keep", "order")
@@ -52,23 +52,23 @@ class _Kind:
 
 
 class Committed:
-    """Floors, for a bounded time and of a bounded number for each kind of key.
+    """Floors, for a bounded time and in a bounded number for each kind of key.
 
     A value that was read before a commit expires one TTL after its reading, wherever it is kept and whenever it was
-    written there. So one TTL after the commit nothing older is left, and the floor can go. A floor that is evicted
-    earlier, because more keys have changed, leaves its time behind: values of its kind that were read before that time
-    are not trusted, later ones are.
+    written there. So one TTL after the commit no older value is left, and the floor can be removed. If more keys have
+    changed than are kept, a floor is evicted earlier. Then values of its kind that were read before the floor was made
+    are not trusted; values read later are.
 
     Args:
-        keep_seconds: For how long floors are kept of a kind that `begin` did not name.
-        most: Floors that are kept of each kind.
-        clock: Seconds that only grow.
-        on_crowded: Called with the beginning of the keys and the seconds when more keys of a kind have changed than
-            are kept; not again before those seconds are over.
+        keep_seconds: How long floors are kept of a kind that `begin` did not name.
+        most: Most floors of each kind.
+        clock: A monotonic clock, in seconds.
+        on_crowded: Called with the head of the keys and the seconds, when more keys of a kind have changed than are
+            kept. It is not called again before those seconds have passed.
 
     Attributes:
         keep_seconds: The longest time for which any floor is kept.
-        forgotten: When the newest evicted floor of any kind was made.
+        forgotten: Creation time of the newest evicted floor of any kind.
     """
 
     def __init__(
@@ -92,13 +92,13 @@ class Committed:
         return len(self._floors)
 
     def begin(self, head: str, seconds: float) -> None:
-        """Keep floors of keys `head:{...}` for so long, unless that kind is known already."""
+        """Keep floors of keys `head:{...}` for this many seconds, unless that kind was named before."""
         if head not in self._kinds:
             self._kinds[head] = _Kind(seconds)
             self.keep_seconds = max(self.keep_seconds, seconds)
 
     def note(self, key: str, version: str, value: Any = None) -> None:
-        """Note a commit of this version; call it in the turn of the loop in which COMMIT returned."""
+        """Note a commit of this version. Call it in the turn of the loop in which COMMIT returned."""
         there = self._floors.get(key)
         if there is not None and there.version > version:
             version, value = there.version, there.value
@@ -108,14 +108,14 @@ class Committed:
         self._put(key, Floor(version, value, since, self._clock()))
 
     def distrust(self, key: str) -> None:
-        """Note that a commit may have changed a key in an unknown way: values read before now are not taken."""
+        """Note that a commit may have changed a key in an unknown way. Values read before now are not trusted."""
         there = self._floors.get(key)
         version, value = (there.version, there.value) if there is not None else ("", None)
         time = self._clock()
         self._put(key, Floor(version, value, time, time))
 
     def keep_for(self, seconds: float, key: str | None = None) -> None:
-        """Keep floors no shorter than this, those that are here included; of the kind of a key, or of all."""
+        """Keep floors at least this long, existing ones included: of a key's kind, or of all kinds without a key."""
         self.keep_seconds = max(self.keep_seconds, seconds)
         if key is not None:
             kind = self._kind(key)
@@ -126,11 +126,11 @@ class Committed:
             kind.keep = max(kind.keep, seconds)
 
     def kept_for(self, key: str) -> float:
-        """For how many seconds floors of the kind of a key are kept."""
+        """Return for how many seconds floors of a key's kind are kept."""
         return self._kind(key).keep
 
     def find(self, key: str) -> Floor | None:
-        """The floor of a key, if it has one."""
+        """Return the floor of a key, or None without one."""
         floor = self._floors.get(key)
         if floor is None:
             return None
@@ -141,7 +141,7 @@ class Committed:
         return floor
 
     def forgotten_at(self, key: str) -> float:
-        """When the newest evicted floor of the kind of a key was made: values read before it may be too old."""
+        """Return when the newest evicted floor of a key's kind was made. Values read before it may be too old."""
         return self._kind(key).forgotten_at
 
     def _kind(self, key: str) -> _Kind:
@@ -163,7 +163,7 @@ class Committed:
             if self._floors[oldest].made + kind.keep > time:
                 if len(kind.order) <= self._most:
                     return
-                self._tell(kind, key, time)
+                self._report(kind, key, time)
             self._forget(kind, oldest)
 
     def _forget(self, kind: _Kind, key: str) -> None:
@@ -171,7 +171,7 @@ class Committed:
         self.forgotten = max(self.forgotten, kind.forgotten_at)
         del kind.order[key]
 
-    def _tell(self, kind: _Kind, key: str, time: float) -> None:
+    def _report(self, kind: _Kind, key: str, time: float) -> None:
         if kind.crowded_until <= time:
             kind.crowded_until = time + kind.keep
             self._on_crowded(key[: max(key.find(":{"), 0)], kind.keep)

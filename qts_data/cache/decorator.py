@@ -1,4 +1,4 @@
-"""`@cached`: a method that reads the database becomes one that asks the cache first."""
+"""`@cached`: makes a method that reads the database look into the cache first."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _APART: Final = "cached"
 
 
 class CacheAccess:
-    """What a decorated method caches by.
+    """The cache of a class with decorated methods.
 
     `CacheManager.access` makes it.
 
     Args:
         aside: Cache, breaker and fences.
         prefix: Begins every key.
-        name: Sets the values apart from those of other classes and of the manager; without one, the names that a key
-            function returns do it.
+        name: Separates the values from those of other classes and of the manager. Without a name, the names that a key
+            function returns must differ from theirs.
     """
 
     def __init__(self, aside: CacheAside, prefix: str = "", name: str = "") -> None:
         self.aside = aside
         self.keys = Keys(prefix)
-        # A key of the manager has one name behind the first at most.
+        # A key of the manager has at most one name after the first.
         self._apart = (_APART, name) if name else ()
         for kind in CacheType:
             aside.committed.begin(self.keys.head(kind), DEFAULT_TTL_MS[kind] / 1000)
@@ -56,16 +56,16 @@ class CacheAccess:
         return self.keys.key(kind, *names, *self._apart)
 
     def may_be_near(self, key: str) -> bool:
-        """Whether somebody tells this process when others change the value of a key."""
+        """Return whether the server notifies this process when other processes change the value of a key."""
         near = self.aside.near
-        return near is not None and key.startswith(near.told_of)
+        return near is not None and key.startswith(near.tracked_starts)
 
     async def invalidate(self, kind: CacheType, *names: str, ttl_ms: int | None = None) -> None:
-        """Serve nothing that was read before now; call it after the commit.
+        """Serve no value that was read before now. Call it after the commit.
 
         Args:
             kind: The type given to `@cached`.
-            names: What `key` returns for the value that has changed.
+            names: The names that the key function returns for the changed value.
             ttl_ms: The longest TTL of such values, if it is not the type's default.
 
         Raises:
@@ -107,31 +107,31 @@ def _require_access(found: object, method: Callable[..., Any]) -> None:
 
 
 class HasCache(Protocol):
-    """A class whose methods may be cached: its attribute `cache` says by what; None caches nothing."""
+    """A class whose methods may be cached. Its attribute `cache` is the cache to use. With None, nothing is cached."""
 
     @property
     def cache(self) -> CacheAccess | None:
-        """Made by `CacheManager.access`."""
+        """The cache, made by `CacheManager.access`."""
         ...
 
 
 class CachedByAttribute(Protocol):
-    """A decorator for methods of a class with an attribute `cache`; it leaves a method its signature."""
+    """A decorator for methods of a class with an attribute `cache`. It keeps the method's signature."""
 
     def __call__(
         self, method: Callable[Concatenate[_C, _P], Coroutine[Any, Any, _T]], /
     ) -> Callable[Concatenate[_C, _P], Coroutine[Any, Any, _T]]:
-        """The method, asking the cache first."""
+        """Return the method that looks into the cache first."""
         ...
 
 
 class Cached(Protocol):
-    """A decorator that leaves a method its signature."""
+    """A decorator that keeps the method's signature."""
 
     def __call__(
         self, method: Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]], /
     ) -> Callable[Concatenate[_S, _P], Coroutine[Any, Any, _T]]:
-        """The method, asking the cache first."""
+        """Return the method that looks into the cache first."""
         ...
 
 
@@ -178,39 +178,39 @@ def cached(
     near: bool = False,
     access: Callable[[Any], CacheAccess | None] = _attribute,
 ) -> Cached:
-    """Ask the cache before the method, and keep what the method returns.
+    """Look into the cache before calling the method, and cache the method's result.
 
     All callers that miss at the same time wait for one call of the method. If its caller is cancelled, another of them
-    calls it. No error of the cache reaches a caller; the method's own errors do, and are not cached. A value that
-    neither its codec nor a plain copy can copy is not shared: each caller gets one of its own.
+    calls it. No error of the cache reaches a caller. The method's own errors do, and are not cached. A value that
+    neither its codec nor a plain copy can copy is not shared: each caller calls the method itself.
 
-    Only for methods that read committed rows: in a transaction that writes, the method would see, and publish, what
-    may be rolled back. Give only readers a cache; where `access` finds None the method is called as if it were not
-    decorated.
+    Use it only for methods that read committed rows. In a transaction that writes, the method would see rows that may
+    be rolled back, and publish them. So give only readers a cache. If `access` returns None, the method is called
+    without a cache.
 
     Args:
-        kind: What it is; says where in the cache, and for how long.
-        key: Called with the method's arguments but for self, bound: with their defaults, in the method's order. It
+        kind: The type of the value. It gives the beginning of the key and the default TTL.
+        key: Called with the method's arguments except self, bound: with their defaults, in the method's order. It
             may take fewer of them, by their names. It returns the name, or names, of the value. The values of a
-            `CacheManager` have one name, a position also its account, a book also `bid` and `ask`: give a second one
+            `CacheManager` have one name, a position also its account, a book also `bid` and `ask`. Use a second name
             that is none of these.
         codec: How the value is written; by default JSON of texts, whole numbers, booleans, lists and dicts.
         ttl_ms: Milliseconds for which a value may be served; None is the type's default.
-        version: The version that fences a value, such as `version_text(position.last_ledger_id)`; without it, values
-            are fenced by the time at which they were read.
-        none_version: The same for None; by default the lowest, where `version` is given.
+        version: Returns the version that fences a value, such as `version_text(position.last_ledger_id)`. Without it,
+            values are fenced by the time at which they were read.
+        none_version: The version that fences None; by default the lowest, if `version` is given.
         negative: Whether None is cached, too.
         jitter: Whether TTLs are shortened at random by up to a tenth, so that keys do not expire together.
-        stale_if_error_ms: For how long after its TTL a value may be served while the database cannot be reached.
-        near: Whether values may be kept in the process, where that is turned on; only positions, limits and parameters
-            are, and only under the prefix of the configuration, for of nothing else does the server tell the changes.
-        access: Finds the cache in self; by default its attribute `cache`.
+        stale_if_error_ms: How long after its TTL a value may be served while the database cannot be reached.
+        near: Whether values may be kept in the process, if the near cache is enabled. It keeps only positions, limits
+            and parameters, and only under the configured prefix: the server notifies us of no other changes.
+        access: Returns the cache of self; by default its attribute `cache`.
 
     Raises:
-        ConfigurationError: A duration is not a whole number of milliseconds, or the key function wants arguments that
-            the method does not have. On a call: the key function returns no text, `access` finds no `CacheAccess`, or
-            a load asks for its own key again and again. A load that asks for its own key a few times, as by `super()`,
-            reads the source directly.
+        ConfigurationError: A duration is not a whole number of milliseconds, or the key function needs more arguments
+            than the method has. On a call: the key function returns no text, `access` returns no `CacheAccess`, or
+            a load asks for its own key, nested too often. Nested a few times, as by `super()`, the load reads the
+            source directly.
         InvalidRecord: The type does not exist.
     """
     kind = member(CacheType, "kind", kind)

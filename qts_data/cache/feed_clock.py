@@ -1,4 +1,4 @@
-"""Clocks of feeds that go ahead of this machine's: by how much at most, and that no push makes a reading younger."""
+"""Feeds whose clocks are ahead of this machine's: a bound, and a guard against pushes that rejuvenate a record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["FeedClock"]
 
 _Live: TypeAlias = Quote | OrderBook
 _MANY: Final = 10_000
-"""So many records are remembered before those that have ended are removed."""
+"""Number of remembered records at which expired ones are removed."""
 
 
 class FeedClock:
@@ -27,21 +27,21 @@ class FeedClock:
         self._pushed: dict[tuple[type[_Live], str], tuple[_Live, float]] = {}
 
     def is_too_far_ahead(self, quoted_at: dt.datetime) -> bool:
-        """Tell whether a record is stamped further ahead than a clock may be."""
+        """Return whether a record's time is further ahead than the configured bound."""
         return _ahead(quoted_at) > self._most_ahead_seconds
 
     def is_repeated(self, record: _Live) -> bool:
-        """Tell whether this very record was pushed while its stamp was ahead: a second push would make it younger."""
+        """Return whether this record was pushed while its time was ahead. Another push would make it look younger."""
         return self._pushed.get((type(record), record.symbol), (None,))[0] == record
 
     def pushed(self, record: _Live) -> None:
-        """Remember a record that was pushed, if its stamp is ahead."""
+        """Remember a pushed record whose time is ahead."""
         ahead = _ahead(record.quoted_at)
         if ahead <= 0:
             self._pushed.pop((type(record), record.symbol), None)
             return
         time = now()
-        # Once the stamp has passed, the age counts from it, and so long a memory is enough.
+        # Once the record's time has passed, its age counts from it. So it is remembered until then.
         if len(self._pushed) >= _MANY:
             self._pushed = {key: one for key, one in self._pushed.items() if one[1] > time}
         self._pushed[type(record), record.symbol] = record, time + ahead

@@ -1,7 +1,7 @@
-"""Loads that are under way, and which of them wait for which.
+"""Loads that are running, and the loads that they wait for.
 
 All callers that miss a key share one load. A load may itself ask for keys, even for its own: by `super()`, by
-recursion, or crosswise with another load. Waiting would then never end. A context variable carries the loads in which
+recursion, or crosswise with another load. Waiting would then never end. A context variable holds the loads in which
 a caller runs, and each flight knows the flights that it waits for. A caller that would close a circle loads directly.
 """
 
@@ -32,9 +32,9 @@ class Loaded(Generic[_T]):
     Attributes:
         value: The value.
         read_at: When the load began.
-        keep: Whether the cache may have it.
+        keep: Whether the value may be written into the cache.
         by_codec: Whether its codec copies it; otherwise `plain_copy` does.
-        shared: Whether callers that waited may have copies of it; otherwise each loads for itself.
+        shared: Whether waiting callers may get copies of it; otherwise each loads for itself.
     """
 
     value: _T | None
@@ -45,12 +45,12 @@ class Loaded(Generic[_T]):
 
 
 class Flight(Generic[_T]):
-    """One load of one key, for all callers that miss it meanwhile.
+    """One load of one key, for all callers that miss the key meanwhile.
 
     Attributes:
         key: The key.
         codec: The codec of the value; a caller with another codec does not join.
-        landed: Done with the outcome; cancelled if the loading task was.
+        landed: Completed with the outcome; cancelled if the loading task was cancelled.
         waits_for: The flights that this load waits for now.
     """
 
@@ -63,7 +63,7 @@ class Flight(Generic[_T]):
         self.waits_for: list[Flight[Any]] = []
 
     def waits_for_any(self, others: tuple[Flight[Any], ...]) -> bool:
-        """Whether this flight is one of them, or waits for one, over any number of steps."""
+        """Return whether this flight is one of the others, or waits for one, over any number of steps."""
         if not others:
             return False
         seen: set[int] = set()
@@ -79,7 +79,7 @@ class Flight(Generic[_T]):
 
     @contextlib.contextmanager
     def awaited_by(self, others: tuple[Flight[Any], ...]) -> Iterator[None]:
-        """Note for the time of a block that loads wait for this flight."""
+        """Note, for the time of a block, that other loads wait for this flight."""
         for one in others:
             one.waits_for.append(self)
         try:
@@ -90,10 +90,10 @@ class Flight(Generic[_T]):
 
     @contextlib.contextmanager
     def under_way(self, others: tuple[Flight[Any], ...]) -> Iterator[None]:
-        """Carry this flight in the context of the block that loads it.
+        """Hold this flight in the context of the block that loads it.
 
         Raises:
-            ConfigurationError: The load has asked for its own key again and again.
+            ConfigurationError: The load asks for its own key, nested too often.
         """
         if sum(one.key == self.key for one in others) >= _MOST_NESTED:
             raise ConfigurationError(
@@ -109,6 +109,6 @@ class Flight(Generic[_T]):
 
 
 def loads_around() -> tuple[Flight[Any], ...]:
-    """The loads in which the caller runs, outermost first; those that have ended are left out."""
+    """Return the loads in which the caller runs, outermost first. Loads that have ended are left out."""
     found = _around.get()
     return tuple(one for one in found if not one.landed.done()) if found else found

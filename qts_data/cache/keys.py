@@ -25,8 +25,8 @@ def _escapes(characters: str) -> dict[int, str]:
     return {ord(character): f"%{ord(character):02X}" for character in characters}
 
 
-# With these out of the first name, the first } of a key ends its hash tag. With the colon out of the names after it,
-# each colon there begins a name. So no two lists of names make one key.
+# The first name has no }, so the first } of a key ends its hash tag. The names after it have no colon, so each colon
+# there begins a name. Hence two different lists of names never make the same key.
 _IN_TAG: Final = _escapes("%{}")
 _AFTER_TAG: Final = _escapes("%{}:")
 _FIELDS: Final = {
@@ -42,9 +42,9 @@ _FIELDS: Final = {
 class Keys:
     """Makes keys such as `price:{005930}`.
 
-    The braces are part of the key: they are Redis Cluster's hash tag, and keep what belongs to a symbol on one
-    server. A brace or per cent sign of a name is written `%7B`, `%7D` or `%25`, and a colon `%3A` in a name that stands
-    after the braces.
+    The braces are part of the key. They are Redis Cluster's hash tag, and keep all keys of a symbol on one server. In
+    names, a brace or per cent sign is written `%7B`, `%7D` or `%25`. In names after the braces, a colon is written
+    `%3A`.
 
     Args:
         prefix: Begins every key.
@@ -52,12 +52,12 @@ class Keys:
 
     def __init__(self, prefix: str = "") -> None:
         self.prefix = prefix
-        # A read of a hot key would spend a fifth of its own time on the name.
+        # Without this, making the name takes a fifth of the time of reading a hot key.
         self._made = lru_cache(_REMEMBERED)(self._make)
         self._positions = lru_cache(_REMEMBERED)(self._position)
 
     def key(self, kind: CacheType, name: str, *rest: str) -> str:
-        """The key of a value; names after the first do not decide about its server.
+        """Return the key of a value. Only the first name decides which server has it.
 
         Raises:
             InvalidRecord: A name is not a text, or holds half a surrogate pair.
@@ -76,39 +76,39 @@ class Keys:
         return f"{self.prefix}{kind.value}:{{{name.translate(_IN_TAG)}}}{tail}"
 
     def of_position(self, position: Position) -> str:
-        """The key of a position that was read; its names are texts."""
+        """Return the key of a position that was read, whose names are known to be texts."""
         return self._positions(position.symbol, position.account)
 
     def position(self, symbol: str, account: str = MAIN_ACCOUNT) -> str:
-        """`pos:{symbol}` of the main account, `pos:{symbol}:account` of another.
+        """Return `pos:{symbol}` for the main account, `pos:{symbol}:account` for another.
 
         Raises:
             InvalidRecord: See `key`.
         """
         try:
             return self._positions(symbol, account)
-        except TypeError:  # it cannot be looked up, so that it cannot be a text
+        except TypeError:  # it is not hashable, so it cannot be a text
             return self._position(symbol, account)
 
     def _position(self, symbol: str, account: str) -> str:
         return self.key(CacheType.POSITION, symbol, *(() if account == MAIN_ACCOUNT else (account,)))
 
     def book(self, symbol: str) -> tuple[str, str, str]:
-        """Keys of the bids, of the asks and of what belongs to both."""
+        """Return the keys of the bids, of the asks and of the fields that belong to both."""
         base = self.key(CacheType.ORDERBOOK, symbol)
         return f"{base}:bid", f"{base}:ask", base
 
     def head(self, kind: CacheType) -> str:
-        """How all keys of this type begin, without the brace."""
+        """Return the beginning of all keys of this type, without the brace."""
         return f"{self.prefix}{kind.value}"
 
     def starts(self, kinds: Iterable[CacheType] = CacheType) -> list[str]:
-        """How all keys of these types begin."""
+        """Return the beginnings of all keys of these types."""
         return [f"{self.prefix}{kind.value}:{{" for kind in kinds]
 
 
 def _require_utf8(field: str, name: str) -> None:
-    """Refuse what no server takes; it would fail as whatever `str.encode` raises, on the way to one."""
+    """Refuse a name that Redis cannot take. Without this check, `str.encode` would fail later, while sending."""
     if not isinstance(name, str):
         raise InvalidRecord(field=field, reason=f"must be a str, is {type(name).__name__}")
     try:

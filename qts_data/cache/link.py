@@ -1,4 +1,4 @@
-"""A link to one server that is made when it is needed, and made again after it was lost."""
+"""A link to one server: it connects when needed, and again after the connection was lost."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ _TIME: Final = pack("TIME")
 class Link:
     """One shared connection to one server at a time, in the event loop that uses it.
 
-    In the next loop, after the first has ended, the next call makes a connection of its own. After `close` no call
-    makes one.
+    In the next loop, after the first has ended, the next call makes a new connection. After `close` every call fails.
 
     Args:
-        locate: Says where the server is; asked before each connection.
-        login: How to present oneself.
+        locate: Returns the server's address; called before each connection.
+        login: Database, user, password and encryption.
         timeout_seconds: Longest wait for an answer, or for the connection.
         connect_timeout_seconds: Longest time for making the connection.
         preamble: Commands sent on each new connection, such as the scripts.
-        on_push: Called with each message that nobody asked for.
+        on_push: Called with each push message of the server.
         on_lost: Called whenever the connection is lost.
 
     Attributes:
-        clock: What time it is on the server.
+        clock: The server's clock.
     """
 
     def __init__(
@@ -68,14 +67,14 @@ class Link:
 
     @property
     def connected(self) -> bool:
-        """Whether a connection stands."""
+        """Whether the link is connected."""
         return self._wire is not None
 
     def call(self, payload: bytes, answers: int = 1) -> Awaitable[Any]:
-        """Send packed commands; the answer, or the list of them. A `Refusal` is an answer.
+        """Send packed commands, and return the answer, or the list of answers. A `Refusal` is an answer.
 
         Raises:
-            CacheTimeout: No answer in time; all that were waiting get this error, and the connection is dropped.
+            CacheTimeout: No answer in time. All waiting calls get this error, and the connection is dropped.
             CacheUnavailable: No connection, or it was lost.
             CacheClosed: The link was closed.
         """
@@ -87,19 +86,19 @@ class Link:
         return wire.call(payload, answers)
 
     def drop(self, reason: CacheError) -> None:
-        """Give up the connection; the next call makes another."""
+        """Drop the connection. The next call makes another."""
         if self._wire is not None:
             self._wire.drop(reason)
 
     async def close(self) -> None:
-        """End the connection, or the making of it; no call makes another."""
+        """End the connection, or the attempt to make it. Later calls fail with `CacheClosed`."""
         self._closed = True
         making, self._connecting = self._connecting, None
         if making is not None and making.get_loop() is get_running_loop():
             making.cancel()
             await asyncio.wait([making])
         self.drop(self._closed_error())
-        # The loop closes the socket in its next turn; it may be the last.
+        # The loop closes the socket in its next turn, which may be its last.
         await asyncio.sleep(0)
 
     def _closed_error(self) -> CacheClosed:
@@ -114,8 +113,8 @@ class Link:
         if self._connecting is None:
             self._attempt = object()
             self._connecting = loop.create_task(self._connect(self._attempt))
-            self._connecting.add_done_callback(_looked_at)
-        # The connection is for all: nobody's cancellation, and nobody's impatience, ends the making of it.
+            self._connecting.add_done_callback(_mark_seen)
+        # All callers share the connection. So neither a cancellation nor a timeout of one caller ends the attempt.
         making = self._connecting
         done, _ = await asyncio.wait([making], timeout=self._timeout)
         if not done:
@@ -136,7 +135,7 @@ class Link:
             raise CacheTimeout(f"no answer of Redis within {self._timeout * 1000:g} ms", incident=making) from error
 
     def _leave_other_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let go of a connection of another event loop, which has ended.
+        """Drop the connection of another event loop, which has ended.
 
         Raises:
             CacheUnavailable: That loop still runs, in another thread.
@@ -205,7 +204,7 @@ class Link:
     def _check(self, address: Address, commands: list[bytes], answers: list[Any]) -> None:
         for command, answer in zip(commands, answers, strict=True):
             if isinstance(answer, Refusal):
-                # Not the command itself: it may hold the password.
+                # Only the command's name: the command itself may hold the password.
                 name = command.split(b"\r\n", 3)[2].decode()
                 message = f"Redis at {address} refused {name}: {answer}; the cache needs Redis 6.2 or newer"
                 raise CacheUnavailable(message, incident=answer)
@@ -219,8 +218,8 @@ class Link:
             self._lost()
 
     def _keep_time(self, wire: Wire) -> None:
-        """Ask for the time along with whatever is asked now."""
-        # The clock counts as sampled, so that those who come before the answer do not ask too.
+        """Ask for the server's time together with the next command."""
+        # The clock counts as sampled at once, so that calls before the answer do not ask again.
         sent_at = self.clock.sampled_at = time.monotonic()
         answer = wire.call(_TIME)
         self._background.add(answer)
@@ -235,7 +234,7 @@ class Link:
         self.clock.sample(int(answer[0]) + int(answer[1]) / 1e6, sent_at, time.monotonic())
 
 
-def _looked_at(task: asyncio.Task[Wire]) -> None:
-    """A connection that nobody waits for any more may fail without a warning."""
+def _mark_seen(task: asyncio.Task[Wire]) -> None:
+    """Mark the task's error as seen, so that it causes no warning if no caller waits any more."""
     if not task.cancelled():
         task.exception()

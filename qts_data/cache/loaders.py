@@ -1,4 +1,4 @@
-"""Where a manager's values come from, and how it learns of commits."""
+"""Loaders: the sources of a manager's values, and the callback for commits."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ __all__ = ["Loaders", "PositionCommitted"]
 
 
 class PositionCommitted(Protocol):
-    """To be called once COMMIT has returned, in the same turn of the event loop."""
+    """A callback for a committed position, called once COMMIT has returned, in the same turn of the event loop."""
 
     def __call__(self, position: Position, held_at: float) -> None:
-        """A commit made this position.
+        """Take the position that a commit made.
 
         Args:
             position: The position as it was committed.
-            held_at: `time.monotonic()` at a moment between the writing of the row and its COMMIT: its lock was held,
-                so nothing newer existed.
+            held_at: `time.monotonic()` at a moment between the writing of the row and its COMMIT. The row was locked
+                then, so no newer one existed.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaders:
-    """Where values come from.
+    """The sources of the values.
 
     Attributes:
         position: Reads the position of (symbol, account) in a transaction of its own; None if there is none.
-        risk: Reads the limits of an account, its own ones only; those of all accounts as the account `*`.
+        risk: Reads the limits of an account alone. The limits of all accounts are those of the account `*`.
         strategy: Reads the parameters of a strategy.
         record_fill: Books a fill in a transaction of its own, and calls back after its COMMIT.
     """

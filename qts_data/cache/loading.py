@@ -22,18 +22,18 @@ __all__ = ["Loads"]
 _T = TypeVar("_T")
 _MOST_LOADS: Final = 3
 _PATIENCE_SECONDS: Final = 60.0
-"""Longest wait for the load of another caller, which may depend on this one in a way that no context shows."""
+"""Longest wait for the load of another caller. That load may depend on this one in a way that no context shows."""
 
 
 class _Stale(Protocol):
     async def __call__(self, key: str, plan: Plan[Any]) -> Any | Missing:
-        """A value whose TTL is over, for the time in which its source cannot be reached."""
+        """Return a value whose TTL has passed, for use while its source cannot be reached."""
         ...
 
 
 class _Keep(Protocol):
     def __call__(self, write: Write, plan: Plan[Any], loaded: Loaded[Any], landed: Callable[[], None]) -> None:
-        """Begin to write a loaded value; call `landed` at the end."""
+        """Begin to write a loaded value, and call `landed` at the end."""
         ...
 
 
@@ -42,7 +42,7 @@ class Loads:
 
     Args:
         committed: The commits of this process.
-        stale: Finds a value that may be served where the source fails.
+        stale: Returns a value that may be served if the source fails.
         keep: Writes a loaded value into the cache.
     """
 
@@ -51,34 +51,34 @@ class Loads:
         self._stale = stale
         self._keep = keep
         self._flights: dict[str, Flight[Any]] = {}
-        # Of each key that is being loaded: how many load it, and how often it has changed meanwhile.
+        # For each key that is being loaded: how many loads run, and how often it has changed meanwhile.
         self._watched: dict[str, list[int]] = {}
 
     def changed(self, key: str) -> None:
-        """A commit has changed a key: later callers do not join a load that may have begun before it."""
+        """Note that a commit has changed a key. Later callers do not join a load that may have begun before."""
         if (watched := self._watched.get(key)) is not None:
             watched[1] += 1
         self._flights.pop(key, None)
 
     def forget(self) -> None:
-        """Forget the loads of an event loop that has ended."""
+        """Drop the loads of an event loop that has ended."""
         self._flights.clear()
         self._watched.clear()
 
     async def load(self, key: str, plan: Plan[_T], load: Callable[[], Awaitable[_T | None]]) -> _T | None:
-        """Read the source, once for all who ask meanwhile, and keep the value.
+        """Read the source, once for all callers that ask meanwhile, and keep the value.
 
         Raises:
-            ConfigurationError: The load asks for its own key again and again.
+            ConfigurationError: The load asks for its own key, nested too often.
             Exception: The error of `load`.
         """
         around = loads_around()
         while (flight := self._flights.get(key)) is not None:
             if flight.codec is not plan.codec or flight.waits_for_any(around):
-                # Waiting would give a value of another kind, or never end.
+                # Waiting would give a value of another codec, or never end.
                 break
             with flight.awaited_by(around):
-                # Not awaited itself: a caller that is cancelled here must not cancel it for the others.
+                # Wait by `asyncio.wait`: cancelling one caller must not cancel the future of the others.
                 landed, _ = await asyncio.wait([flight.landed], timeout=_PATIENCE_SECONDS)
             if not landed:
                 break
@@ -89,7 +89,7 @@ class Loads:
                     if isinstance(value, Missing):
                         break
                     return value
-            # Its task was cancelled, or the value has become too old meanwhile.
+            # The loading task was cancelled, or the value has become too old meanwhile.
             self._land(flight)
         if flight is None:
             return await self._load_for_all(key, plan, load, around)
@@ -112,12 +112,12 @@ class Loads:
             flight.landed.cancel()
             self._land(flight)
             raise
-        # From its return on, the value is the caller's, who may change it: the kept and shared ones are made before.
+        # After the return, the caller may change the value. So the cached and shared copies are made before.
         write = encoded(key, plan, loaded.value, loaded.read_at)
         shared = _shareable(plan, loaded, by_codec=write is not None)
         flight.landed.set_result(shared)
         if write is not None and loaded.keep and shared.shared and (loaded.value is not None or plan.negative):
-            # Until the value is in the cache, callers that have just missed it there are answered from here.
+            # Until the value is in the cache, this flight answers callers that have just missed it there.
             self._keep(write, plan, shared, lambda: self._land(flight))
         else:
             self._land(flight)
@@ -126,7 +126,7 @@ class Loads:
     async def _load_alone(
         self, key: str, plan: Plan[_T], load: Callable[[], Awaitable[_T | None]], around: tuple[Flight[Any], ...]
     ) -> _T | None:
-        """Read the source for one caller only; the value is not kept."""
+        """Read the source for one caller only. The value is not kept."""
         flight: Flight[_T] = Flight(key, plan.codec)
         try:
             with flight.under_way(around):
@@ -151,14 +151,14 @@ class Loads:
                     return Loaded(stale, read_at, keep=False)
                 floor = self._committed.find(key)
                 if floor is None:
-                    # A load may take longer than the floor of a commit lives.
+                    # The load may have taken longer than the floor of a commit lives, so count the changes, too.
                     if watched[1] == changes:
                         return Loaded(value, read_at, keep=True)
                 elif read_at >= floor.since and not below(floor, plan, value):
                     return Loaded(value, read_at, keep=True)
-                # A commit of this process came between: read again.
+                # A commit of this process happened meanwhile: read again.
         if floor is not None and floor.value is not None and below(floor, plan, value):
-            # The source lags behind the commit, as a replica does.
+            # The source is behind the commit, as a replica may be.
             copied = own(plan, cast("_T", floor.value))
             value = cast("_T", floor.value) if isinstance(copied, Missing) else copied
         return Loaded(value, read_at, keep=False)
@@ -181,7 +181,7 @@ class Loads:
 
 
 def _shareable(plan: Plan[_T], loaded: Loaded[_T], *, by_codec: bool) -> Loaded[_T]:
-    """Replace a loaded value by one that no caller holds."""
+    """Replace a loaded value by a copy that no caller holds."""
     kept: Any = own(plan, loaded.value) if by_codec else plain_copy(loaded.value)
     if not isinstance(kept, Missing):
         return replace(loaded, value=kept, by_codec=by_codec)
@@ -189,7 +189,7 @@ def _shareable(plan: Plan[_T], loaded: Loaded[_T], *, by_codec: bool) -> Loaded[
 
 
 def _share(plan: Plan[_T], loaded: Loaded[_T]) -> _T | Missing | None:
-    """Copy a shared value for one caller; `MISSING` if nothing can copy it."""
+    """Copy a shared value for one caller, or `MISSING` if it cannot be copied."""
     if not loaded.shared:
         return Missing()
     if loaded.by_codec:

@@ -1,4 +1,4 @@
-"""The values that an engine needs around an order: from the cache where it can, from the database where it must."""
+"""The values that an engine needs around an order, from the cache if possible, otherwise from the database."""
 
 from __future__ import annotations
 
@@ -34,36 +34,37 @@ _MOST_LEVELS: Final = 100_000
 class CacheManager(ManagerStates):
     """The hot tier of one process.
 
-    A position that it returns is never older than its TTL, never older than the commits of this process, and no
-    failure of the cache leaves it: where the cache is of no use, the database is asked. Prices, books and orders live
-    in the cache only; None means that they are not to be had.
+    A position that it returns is never older than its TTL, and never older than the commits of this process. No
+    failure of the cache reaches the caller: the database is read instead. Prices, books and orders are in the cache
+    only; None means that they are not available.
 
-    A process that dies between COMMIT and the write to the cache leaves the position of before in it; other processes
-    may read that for the rest of its TTL, one second by default. Ages are counted by the clock of one Redis server:
-    after a failover to one whose clock is behind, or when it is set back, older values live longer by the difference,
-    or count as missing while they seem to come from the future.
+    A process that dies between COMMIT and the write to the cache leaves the previous position in it. Other processes
+    may read that for the rest of its TTL, one second by default. Ages are counted by the clock of one Redis server.
+    After a failover to a server whose clock is behind, or when the clock is set back, older values live longer by the
+    difference. While they seem to come from the future, they count as missing.
 
-    It belongs to the event loop that uses it. In the next loop, after the first has ended, it makes a connection of
-    its own. While the first still runs, in another thread, each call raises `ConfigurationError`.
+    It belongs to the event loop that uses it. In the next loop, after the first has ended, it makes a new connection.
+    While the first still runs, in another thread, each call raises `ConfigurationError`.
 
     Args:
-        config: Where Redis is, how long it may take, how long values live.
-        loaders: Where values come from.
-        cache: Another cache than the configured Redis; then nothing is kept near, for it does not tell of changes.
-            The manager closes it.
+        config: Address of Redis, timeouts and TTLs.
+        loaders: The sources of the values.
+        cache: A cache to use instead of the configured Redis. Then nothing is kept near, because it does not notify
+            us of changes. The manager closes it.
         on_event: Called when the cache is given up, when it is back, when too many keys have changed, and with the
             counters on `record_metrics`.
-        on_safety: Called with each safety state, before anything else is done: to make the database read-only.
-        on_close: Called once at the beginning of `close`: to remove listeners.
+        on_safety: Called with each safety state before anything else is done, to make the database read-only.
+        on_close: Called once at the beginning of `close`, to remove listeners.
     """
 
     def access(self, name: str) -> CacheAccess:
-        """Make what the `@cached` methods of a class of your own need; set the attribute `cache` of its objects to it.
+        """Make the cache for the `@cached` methods of a class. Assign it to the attribute `cache` of its objects.
 
-        The values are in the manager's cache, under its prefix: LOCKDOWN drops them, and its counters count them.
+        The values are in the manager's cache, under its prefix. LOCKDOWN drops them, and the manager's counters count
+        them.
 
         Args:
-            name: Sets the values of the class apart from those of others, such as `instruments`.
+            name: Separates the values of the class from those of other classes, such as `instruments`.
 
         Raises:
             CacheClosed: The manager was closed.
@@ -77,10 +78,10 @@ class CacheManager(ManagerStates):
     # Positions
 
     async def get_position(self, symbol: str, account: str = MAIN_ACCOUNT) -> Position | None:
-        """The position, or None if the account has never traded the symbol.
+        """Return the position, or None if the account has never traded the symbol.
 
         Raises:
-            DatabaseError: The cache had nothing to be trusted, and the database failed.
+            DatabaseError: The cache had no value that can be trusted, and the database failed.
         """
         if self._closed:
             self._require_open()
@@ -92,14 +93,14 @@ class CacheManager(ManagerStates):
         return await self.aside.fetch(self._keys.position(symbol, account), self._plans.position, load)
 
     async def update_position_on_fill(self, entry: LedgerEntry) -> BookedFill:
-        """Book a fill: the ledger first, the cache after its COMMIT.
+        """Book a fill, in the ledger first and in the cache after its COMMIT.
 
         Raises:
             WritesRefused: The safety state is FAIL or LOCKDOWN; nothing was booked.
-            QtsDataError: What the ledger raises.
+            QtsDataError: The error of the ledger.
         """
         self.require_writable()
-        # Refused here, and not after the COMMIT.
+        # An error of the event loop is raised here, before the COMMIT.
         self.aside.enter_loop()
         key = self._keys.position(entry.symbol, entry.account)
         noted: list[tuple[Position, float]] = []
@@ -112,34 +113,34 @@ class CacheManager(ManagerStates):
             booked = await self._loaders.record_fill(entry, committed)
         except BaseException:
             if not noted:
-                # It may have been committed all the same: nobody may trust what was read before.
+                # The fill may have been committed in spite of the error, so values read before are not trusted.
                 self.aside.changed(key)
             raise
-        # Of a duplicate this is the position after the first booking, which may be long gone.
+        # For a duplicate this is the position after the first booking, which may be long out of date.
         if noted and not booked.duplicate:
             await self.aside.store(key, self._plans.position, *max(noted, key=lambda one: one[0].last_ledger_id))
         return booked
 
     def fill_committed(self, booked: BookedFill, held_at: float) -> None:
-        """A fill, bust or correction was committed elsewhere in this process; made for `Database.on_booked`.
+        """Take a fill, bust or correction that was committed elsewhere in this process. For `Database.on_booked`.
 
         Args:
-            booked: What became of it.
-            held_at: `time.monotonic()` before the COMMIT; nothing newer had been committed by then.
+            booked: The outcome of the booking.
+            held_at: `time.monotonic()` before the COMMIT. No newer entry had been committed by then.
         """
         if self._closed:
             return
         position = max((one.position for one in (booked, *booked.applied)), key=lambda one: one.last_ledger_id)
-        # Of a duplicate this may be long gone: others are told nothing.
+        # The position of a duplicate may be long out of date, so it is not written for other processes.
         self.position_committed(position, None if booked.duplicate else held_at)
 
     def position_committed(self, position: Position, held_at: float | None = None) -> None:
-        """A position was committed; for commits that `Database.on_booked` does not tell of, such as valuations.
+        """Take a committed position, for commits that `Database.on_booked` does not report, such as valuations.
 
         Args:
             position: The position as it was committed.
-            held_at: `time.monotonic()` before the COMMIT, while the row was locked or earlier; None leaves other
-                processes with what they have for the rest of its TTL.
+            held_at: `time.monotonic()` before the COMMIT, while the row was locked or earlier. With None, other
+                processes keep their cached value for the rest of its TTL.
         """
         if self._closed:
             return
@@ -149,33 +150,33 @@ class CacheManager(ManagerStates):
             self.aside.in_background(self.aside.store(key, self._plans.position, position, held_at))
 
     def position_changed(self, account: str, symbol: str) -> None:
-        """A position may be another one now, of unknown content; made for `Database.on_changed`."""
+        """Note that a position may have changed in an unknown way. For `Database.on_changed`."""
         if self._closed:
             return
         key = self._keys.position(symbol, account)
         self.aside.changed(key)
-        # No tombstone: positions are fenced by their versions, and this one's is not known.
+        # No tombstone: positions are fenced by their versions, and this version is not known.
         self.aside.in_background(self.aside.guarded(self.cache.delete, key))
 
     # Prices, books, orders: in the cache only
 
     async def get_price(self, symbol: str) -> Reading[Quote] | None:
-        """The last price with its age; None without one that is young enough.
+        """Return the last price with its age, or None without a price that is young enough.
 
-        A price lives for its TTL, counted from its `quoted_at`. `get_price_age` tells one that is too old from none.
+        A price lives for its TTL, counted from its `quoted_at`. `get_price_age` distinguishes an old price from none.
         """
         self._require_open()
         check_asked(symbol=symbol)
         return (await self._market.price(symbol)).reading
 
     async def get_price_age(self, symbol: str) -> float | None:
-        """The age in seconds of the last price that the cache holds, even if it is too old; None without one."""
+        """Return the age in seconds of the last price in the cache, even if it is too old, or None without one."""
         self._require_open()
         check_asked(symbol=symbol)
         return (await self._market.price(symbol)).age_seconds
 
     async def push_price(self, quote: Quote) -> bool:
-        """Publish a price; False if a newer one is there, or the cache cannot be reached.
+        """Publish a price. False if a newer one is there, or the cache cannot be reached.
 
         Raises:
             WritesRefused: The safety state is FAIL or LOCKDOWN.
@@ -184,7 +185,7 @@ class CacheManager(ManagerStates):
         return await self._market.push_price(quote)
 
     async def get_orderbook(self, symbol: str, *, levels: int = _DEFAULT_LEVELS) -> Reading[OrderBook] | None:
-        """The best levels of both sides, sorted, with their age; None without one that is young enough.
+        """Return the best levels of both sides, sorted, with their age, or None without a book that is young enough.
 
         A book lives for its TTL, counted from its `quoted_at`.
 
@@ -199,7 +200,7 @@ class CacheManager(ManagerStates):
         return await self._market.book(symbol, levels)
 
     async def push_orderbook(self, book: OrderBook) -> bool:
-        """Publish a whole book; False if a newer one is there, or the cache cannot be reached.
+        """Publish a whole book. False if a newer one is there, or the cache cannot be reached.
 
         Raises:
             WritesRefused: The safety state is FAIL or LOCKDOWN.
@@ -208,14 +209,14 @@ class CacheManager(ManagerStates):
         return await self._market.push_book(book)
 
     async def get_order(self, order_id: str) -> OrderState | None:
-        """The order as the engine last pushed it; None if that is too long ago."""
+        """Return the order as the engine last pushed it, or None if that is too long ago."""
         self._require_open()
         check_asked(order_id=order_id)
         found = await self.aside.read(self._keys.key(CacheType.ORDER, order_id), self._plans.order)
         return None if isinstance(found, Missing) else found
 
     async def push_order(self, order: OrderState) -> bool:
-        """Publish an order's state; False if a newer one is there, or the cache cannot be reached.
+        """Publish an order's state. False if a newer one is there, or the cache cannot be reached.
 
         Raises:
             WritesRefused: The safety state is FAIL or LOCKDOWN.
@@ -229,7 +230,7 @@ class CacheManager(ManagerStates):
     # Limits and parameters
 
     async def get_risk(self, account: str = MAIN_ACCOUNT) -> RiskLimits | None:
-        """Read the limits that hold for an account: its own, and those of all accounts for the others.
+        """Return the limits that hold for an account: its own, completed by those of all accounts.
 
         None if there are none.
         """
@@ -243,7 +244,7 @@ class CacheManager(ManagerStates):
         return self.aside.fetch(key, self._plans.risk, partial(self._loaders.risk, account))
 
     async def get_strategy(self, strategy_id: str) -> StrategyParameters | None:
-        """The parameters of a strategy, or None without any."""
+        """Return the parameters of a strategy, or None without any."""
         self._require_open()
         check_asked(strategy_id=strategy_id)
 
@@ -253,30 +254,30 @@ class CacheManager(ManagerStates):
         return await self.aside.fetch(self._keys.key(CacheType.STRATEGY, strategy_id), self._plans.strategy, load)
 
     async def risk_changed(self, account: str = MAIN_ACCOUNT) -> None:
-        """Call it after the commit that changed limits of an account or of all: no process serves those of before.
+        """Drop cached limits in all processes. Call it after the commit that changed limits of an account or of all.
 
         Args:
-            account: The account whose limits changed. Those of all accounts are read again in any case, by every
-                account in every process: they have a key of their own.
+            account: The account whose limits changed. The limits of all accounts have their own key; every process
+                reads them again in any case.
         """
         check_asked(account=account)
         await self._invalidate(CacheType.RISK, *dict.fromkeys((account, ALL_ACCOUNTS)))
 
     async def strategy_changed(self, strategy_id: str) -> None:
-        """Call it after the commit that changed parameters: nobody is served those of before."""
+        """Drop cached parameters in all processes. Call it after the commit that changed them."""
         check_asked(strategy_id=strategy_id)
         await self._invalidate(CacheType.STRATEGY, strategy_id)
 
     # All together
 
     async def precheck(self, symbol: str, account: str, strategy_id: str) -> Precheck:
-        """Price, position, limits and parameters in one round trip (in a cluster: one to each server, at once).
+        """Return price, position, limits and parameters in one round trip (in a cluster: one to each server, at once).
 
-        The database is read for those of the last three that the cache does not have. A price that is older than its
-        TTL, counted from its `quoted_at`, is None; `quote_age_seconds` tells its age.
+        Position, limits or parameters that the cache does not have are read from the database. A price older than its
+        TTL, counted from its `quoted_at`, is None; `quote_age_seconds` is its age.
 
         Raises:
-            DatabaseError: The cache had nothing to be trusted, and the database failed.
+            DatabaseError: The cache had no value that can be trusted, and the database failed.
         """
         self._require_open()
         check_asked(symbol=symbol, account=account, strategy_id=strategy_id)
@@ -289,7 +290,7 @@ class CacheManager(ManagerStates):
             keys.key(CacheType.RISK, ALL_ACCOUNTS),
         )
         if self._near is not None:
-            # Each looks near first; the rest is gathered by the connection all the same.
+            # Each call looks into the near cache first. The connection still sends the rest together.
             price, held, risk, strategy = await asyncio.gather(
                 self._market.price(symbol),
                 self.get_position(symbol, account),
@@ -310,7 +311,7 @@ class CacheManager(ManagerStates):
         accounts: Iterable[str] = (),
         strategies: Iterable[str] = (),
     ) -> None:
-        """Connect, and read what will be needed: (symbol, account) pairs, accounts and strategies.
+        """Connect, and read the values that will be needed: (symbol, account) pairs, accounts and strategies.
 
         Raises:
             DatabaseError: The database failed.
@@ -325,7 +326,7 @@ class CacheManager(ManagerStates):
 
     def _note(self, position: Position) -> None:
         key = self._keys.position(position.symbol, position.account)
-        # Without the time of the last change: a valuation is not a fill.
+        # The version leaves out the time of the last change, because a valuation is not a fill.
         self.aside.changed(key, version_text(position.last_ledger_id), position)
 
     async def _invalidate(self, kind: CacheType, *names: str) -> None:

@@ -1,8 +1,8 @@
-"""Prices and order books: in the cache only, and never older than their life, counted from the feed's own time.
+"""Prices and order books: in the cache only, and never older than their TTL, counted from the feed's own time.
 
 The age of a reading is the greater of two: the time since it was pushed, by the cache's clock, and the time since its
-`quoted_at`, by this machine's. A reading whose age exceeds its TTL is not served. One that is stamped further ahead
-than `CacheConfig.most_ahead_ms` is neither published nor served.
+`quoted_at`, by this machine's clock. A reading older than its TTL is not served. A reading whose `quoted_at` is
+further ahead than `CacheConfig.most_ahead_ms` is neither published nor served.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BOOK_UNREADABLE: Final = (KeyError, ValueError, ArithmeticError, RecursionError
 
 
 class Price(NamedTuple):
-    """A price that was looked for.
+    """The result of looking up a price.
 
     Attributes:
         reading: The price, if it is young enough.
@@ -53,9 +53,9 @@ class LiveMarket:
     Args:
         aside: Cache, breaker and counters.
         keys: Makes the keys.
-        price_ttl_ms: The life of a price.
-        book_ttl_ms: The life of a book.
-        clock: Says which records are stamped too far ahead.
+        price_ttl_ms: TTL of a price, in milliseconds.
+        book_ttl_ms: TTL of a book, in milliseconds.
+        clock: Judges which records are too far ahead.
     """
 
     def __init__(self, aside: CacheAside, keys: Keys, price_ttl_ms: int, book_ttl_ms: int, clock: FeedClock) -> None:
@@ -66,13 +66,13 @@ class LiveMarket:
         self._book_ttl_ms = book_ttl_ms
 
     async def price(self, symbol: str) -> Price:
-        """The last price."""
+        """Return the last price."""
         key = self._keys.key(CacheType.PRICE, symbol)
         entry = await self._aside.guarded(self._aside.cache.lookup, key, reads=1)
         return _NO_PRICE if entry is None else self.price_of(symbol, entry)
 
     def price_of(self, symbol: str, entry: Entry | Missing) -> Price:
-        """The price that an entry holds."""
+        """Return the price that an entry holds."""
         counters = self._aside.counters
         if not isinstance(entry, Entry) or entry.value is None:
             counters.misses += 1
@@ -99,7 +99,7 @@ class LiveMarket:
         return Price(Reading(quote, age), age)
 
     async def push_price(self, quote: Quote) -> bool:
-        """Publish a price; False if a newer one is there, it is stamped ahead, or the cache cannot be reached."""
+        """Publish a price. False if a newer one is there, it is too far ahead, or the cache cannot be reached."""
         if not self._may_push(quote):
             return False
         key = self._keys.key(CacheType.PRICE, quote.symbol)
@@ -109,7 +109,7 @@ class LiveMarket:
         return self._taken(quote, None if answer is None else answer[0])
 
     async def book(self, symbol: str, levels: int) -> Reading[OrderBook] | None:
-        """The best levels of both sides, with their age; None without one that is young enough."""
+        """Return the best levels of both sides, with their age, or None without a book that is young enough."""
 
         async def read() -> BookSides | Missing:
             return await self._aside.cache.get_book(*self._keys.book(symbol), levels=levels)
@@ -137,7 +137,7 @@ class LiveMarket:
         return reading
 
     async def push_book(self, book: OrderBook) -> bool:
-        """Publish a whole book; False if a newer one is there, it is stamped ahead, or the cache cannot be reached."""
+        """Publish a whole book. False if a newer one is there, it is too far ahead, or the cache cannot be reached."""
         if not self._may_push(book):
             return False
         write = BookWrite(

@@ -1,7 +1,7 @@
-"""A cache in the process itself, for the few keys that are read all the time.
+"""A near cache: values in the process itself, for the few keys that are read all the time.
 
-Filling it is what others get wrong: a value may be overtaken, on its way to us, by the news that it is old. So who
-reads takes a token before it asks, and the token is void once such news has come.
+A notification that a value is old may overtake that value on its way to us. So a reader takes a token before it asks,
+and a notification makes the token void.
 """
 
 from __future__ import annotations
@@ -18,62 +18,64 @@ if TYPE_CHECKING:
 __all__ = ["NEAR_TYPES", "NearCache"]
 
 NEAR_TYPES: Final = (CacheType.POSITION, CacheType.RISK, CacheType.STRATEGY)
-"""What may be kept near: the news of every change of a price, a book or an order would cost more than it saves."""
+"""Types that may be kept near. Notifications of every change of a price, book or order would cost too much."""
 
 
 class NearCache:
-    """A bounded number of values, each until its time is over or it is invalidated.
+    """A bounded number of values, each kept until it expires or is invalidated.
 
     Args:
-        entries: Most values; the one that was written first goes first.
+        entries: Most values. The one that was written first is evicted first.
 
     Attributes:
-        told_of: How the keys begin of whose changes the server tells; no other may be kept.
+        tracked_starts: Beginnings of the keys of whose changes the server notifies us. Other keys may not be kept near.
     """
 
     def __init__(self, entries: int) -> None:
-        self.told_of: tuple[str, ...] = ()
+        self.tracked_starts: tuple[str, ...] = ()
         self._most = entries
         self._values: OrderedDict[str, tuple[Any, float]] = OrderedDict()
-        # Keys that are being read, and by whom.
+        # Tokens of the reads that are under way, by key.
         self._tokens: dict[str, set[object]] = {}
 
     def __len__(self) -> int:
         return len(self._values)
 
     def get(self, key: str) -> Any | Missing:
-        """The value, or `MISSING`."""
+        """Return the value, or `MISSING`."""
         found = self._values.get(key)
         if found is None or found[1] <= now():
             return MISSING
         return found[0]
 
     def begin(self, key: str) -> object:
-        """A token, before the key is read or written elsewhere; hand it back to `end` or `wrote`."""
+        """Take a token before the key is read or written elsewhere. Give it back to `end` or `wrote`."""
         token = object()
         self._tokens.setdefault(key, set()).add(token)
         return token
 
     def end(self, key: str, token: object, value: Any = MISSING, expires_at: float = 0.0) -> None:
-        """Keep what was read, unless the key was invalidated since `begin`; `MISSING` keeps nothing.
+        """Keep the value that was read, unless the key was invalidated since `begin`. `MISSING` keeps nothing.
 
         Args:
             key: The key.
-            token: What `begin` gave.
-            value: What was read.
-            expires_at: When it may be served no longer, on the clock of `qts_data.cache.port.now`.
+            token: The token from `begin`.
+            value: The value that was read.
+            expires_at: End of the time in which it may be served, on the clock of `qts_data.cache.port.now`.
         """
         if self._take(key, token) and value is not MISSING:
             self._keep(key, value, expires_at)
 
     def wrote(self, key: str, token: object, value: Any, expires_at: float) -> bool:
-        """The same for what this process has written; what others of it are still reading may be older.
+        """Keep the value that this process has written, unless the key was invalidated since `begin`.
+
+        Values of other reads that are under way are not kept, because they may be older.
 
         Args:
             key: The key.
-            token: What `begin` gave.
-            value: What was written; `MISSING` if the write was refused or failed.
-            expires_at: When it may be served no longer.
+            token: The token from `begin`.
+            value: The value that was written; `MISSING` if the write was refused or failed.
+            expires_at: End of the time in which it may be served.
 
         Returns:
             Whether it was kept.
@@ -100,7 +102,7 @@ class NearCache:
             self._values.popitem(last=False)
 
     def invalidated(self, keys: Iterable[str] | None) -> None:
-        """The server says that these have changed; None says that all have."""
+        """Drop the keys that the server reported as changed, or all keys if it is None."""
         if keys is None:
             self.clear()
             return
@@ -108,11 +110,11 @@ class NearCache:
             self.drop(key)
 
     def drop(self, key: str) -> None:
-        """Forget a value, and what is on its way."""
+        """Drop a value, and make the tokens of its reads void."""
         self._values.pop(key, None)
         self._tokens.pop(key, None)
 
     def clear(self) -> None:
-        """Forget everything, and what is on its way: nobody tells any more what changes."""
+        """Drop everything, and make all tokens void, because changes are not notified any more."""
         self._values.clear()
         self._tokens.clear()

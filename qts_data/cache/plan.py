@@ -33,15 +33,15 @@ class Plan(Generic[_T]):
 
     Attributes:
         codec: Turns them into fields and back.
-        ttl_ms: For how long they may be served, in milliseconds.
-        version: What a value is fenced by; None where it has none, which fences by the time of reading.
-        none_version: The same for "there is none"; None is the lowest version where `version` is given.
+        ttl_ms: How long they may be served, in milliseconds.
+        version: Returns the version that fences a value; None fences by the time of reading.
+        none_version: The version that fences "there is none"; None is the lowest version if `version` is given.
         near: Whether they may be kept in the process.
         negative: Whether "there is none" is cached too.
         jitter: Whether TTLs are shortened at random by up to a tenth, so that keys do not expire together.
-        stale_ms: For how long after the TTL a value may be served where the database cannot be reached.
-        key_of: The key of a value; an entry whose value has another key is a miss. None does not check.
-        copy: Gives a value that its holder may change without an effect on others; None where values cannot change.
+        stale_ms: How long after the TTL a value may be served while the database cannot be reached, in milliseconds.
+        key_of: Returns the key of a value. An entry whose value has another key is a miss. None does not check.
+        copy: Returns a copy that its holder may change without an effect on others. None if values cannot change.
 
     Raises:
         ConfigurationError: A TTL is not a whole number of 1 ms or more, or `stale_ms` is below zero.
@@ -61,11 +61,11 @@ class Plan(Generic[_T]):
     keep_seconds: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Ask the codec whether its values can be changed."""
+        """Derive the copier and the durations in seconds."""
         check_milliseconds("ttl_ms", self.ttl_ms)
         check_milliseconds("stale_ms", self.stale_ms, least=0)
         if self.version is not None and self.none_version is None:
-            # Fenced by its time, a None would keep out every version of a ledger's scale.
+            # A None fenced by its time would keep out every version of a ledger's scale.
             object.__setattr__(self, "none_version", version_text(0))
         object.__setattr__(self, "copy", copier(self.codec))
         object.__setattr__(self, "ttl_seconds", self.ttl_ms / 1000)
@@ -73,7 +73,7 @@ class Plan(Generic[_T]):
 
 
 def own(plan: Plan[_T], value: _T | None) -> _T | Missing | None:
-    """Copy a value for one holder; `MISSING` if its codec cannot."""
+    """Copy a value for one holder, or `MISSING` if its codec cannot."""
     if value is None or plan.copy is None:
         return value
     try:
@@ -84,23 +84,23 @@ def own(plan: Plan[_T], value: _T | None) -> _T | Missing | None:
 
 
 def encoded(key: str, plan: Plan[_T], value: _T | None, read_at: float) -> Write | None:
-    """Make a value ready to be written, as it is now; None if its codec does not take it."""
+    """Encode a value for writing, as it is now, or None if its codec refuses it."""
     ttl = plan.ttl_ms
     if plan.jitter:
-        ttl -= int(ttl * _JITTER * random.random())  # noqa: S311 - not a secret
+        ttl -= int(ttl * _JITTER * random.random())  # noqa: S311 - needs no secrecy
     if value is None:
         return Write(key, None, ttl, plan.none_version, read_at, plan.stale_ms)
     try:
         found = plan.codec.encode(value)
         version = plan.version(value) if plan.version is not None else None
-    except Exception as error:  # noqa: BLE001 - the caller gets its value all the same
+    except Exception as error:  # noqa: BLE001 - the caller gets its value in any case
         _log.warning("%s cannot be cached: %s", key, error)
         return None
     return Write(key, found, ttl, version, read_at, plan.stale_ms)
 
 
 def below(floor: Floor, plan: Plan[_T], value: _T | None) -> bool:
-    """Whether a value is older than the committed one."""
+    """Return whether a value is older than the committed one."""
     if not floor.version:
         return False
     if value is None:
@@ -116,7 +116,7 @@ _HOLDERS: Final = frozenset({list, tuple, set, frozenset, deque, dict, OrderedDi
 
 
 def plain_copy(value: Any) -> Any | Missing:
-    """Copy a value that consists of builtin containers and plain values; `MISSING` for any other."""
+    """Copy a value that consists of builtin containers and plain values, or `MISSING` for any other."""
     try:
         return copy.deepcopy(value) if _is_plain(value) else MISSING
     except RecursionError:

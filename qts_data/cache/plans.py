@@ -23,12 +23,12 @@ _MICROSECOND: Final = dt.timedelta(microseconds=1)
 
 
 def microseconds(instant: dt.datetime) -> int:
-    """Microseconds since 1970, 0 before it."""
+    """Return the microseconds since 1970, or 0 for earlier instants."""
     return max((instant - _EPOCH) // _MICROSECOND, 0)
 
 
 def position_version(position: Position) -> str:
-    """The version of a position: its last ledger entry and, between valuations, when the row changed."""
+    """Return the version of a position: its last ledger entry and, between valuations, the row's last change."""
     return version_text(position.last_ledger_id, microseconds(position.updated_at))
 
 
@@ -37,7 +37,7 @@ class Plans:
 
     Args:
         config: TTLs.
-        keys: Makes the keys, which values are compared with.
+        keys: Makes the keys that values are compared with.
         state: The engine's operating state.
         near: Whether positions, limits and parameters may be kept in the process.
     """

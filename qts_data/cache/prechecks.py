@@ -1,4 +1,4 @@
-"""The values that are looked at before an order, read together in one round trip."""
+"""The values that the engine checks before an order, read together in one round trip."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ async def precheck_together(
     names: tuple[str, str, str, str, str],
     wanted: tuple[str, str, str],
 ) -> Precheck:
-    """Read price, position, limits and parameters by one call of the cache; load the missing ones.
+    """Read price, position, limits and parameters by one call of the cache. Load the missing ones.
 
     Args:
         aside: Cache, breaker and fences.
         market: Judges the price.
-        plans: How the others are cached.
-        loaders: Where the others come from.
-        names: The keys of all four, and that of the limits of all accounts.
+        plans: How position, limits and parameters are cached.
+        loaders: Sources of position, limits and parameters.
+        names: Keys of price, position, limits and parameters, and of the limits of all accounts.
         wanted: Symbol, account and strategy.
     """
     symbol, account, strategy_id = wanted
@@ -68,7 +68,7 @@ async def precheck_together(
 
 
 def effective_limits(account: str, own: RiskLimits | None, common: RiskLimits | None) -> RiskLimits | None:
-    """Merge the limits of an account into those of all accounts; its own come first."""
+    """Merge the limits of an account into those of all accounts. The account's own limits win."""
     if own is not None and common is None and own.account == account:
         return own
     if own is None and common is None:

@@ -1,4 +1,4 @@
-"""The port on Redis 6.2 or newer: hashes that are replaced, fenced and given their end by one atomic script."""
+"""The port on Redis 6.2 or newer. An atomic script replaces, fences and expires each hash."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ _MOST_ATTEMPTS: Final = 6
 _NONE: Final = "_none"
 _TOMBSTONE: Final = "_gone"
 _CLOCK_TOLERANCE_SECONDS: Final = 0.005
-"""How far an entry's time may be ahead of now: our bounds of the server's clock are no better."""
+"""How far an entry's time may be ahead of now. Our bounds of the server's clock are no more exact."""
 
 
 class RedisCache(Cache):
     """Values in Redis: one server, the master that Sentinels name, or a cluster.
 
-    One connection to each server carries the commands of all tasks; it belongs to the event loop that first uses it.
+    One connection to each server carries the commands of all tasks. It belongs to the event loop that first uses it.
 
     Args:
-        config: Where Redis is and how long it may take.
-        near: Told about every change of its keys, and about every lost connection.
+        config: Address and timeouts of Redis.
+        near: Notified of every change of its keys, and of every lost connection.
 
     Raises:
         ConfigurationError: The URL cannot be read.
@@ -58,16 +58,16 @@ class RedisCache(Cache):
         preamble = list(_LOAD)
         if near is not None:
             starts = Keys(config.prefix).starts(NEAR_TYPES)
-            near.told_of = tuple(starts)
+            near.tracked_starts = tuple(starts)
             prefixes = [word for start in starts for word in ("PREFIX", start)]
             preamble.append(pack("CLIENT", "TRACKING", "ON", "BCAST", "NOLOOP", *prefixes))
         maker = LinkMaker(config, preamble=preamble, on_push=self._pushed, on_lost=self._lost)
         self._route = ClusterRoute(maker) if config.cluster else SingleRoute(maker)
-        # The shortcut of the one server saves a read a third of its own time.
+        # The shortcut for a single server saves a third of a read's own time.
         self._only: Link | None = self._route.link if isinstance(self._route, SingleRoute) else None
 
     async def lookup(self, key: str, *, stale: bool = False) -> Entry | Missing:
-        """The value with its version and times.
+        """Return the entry of a key: value, version and times.
 
         Raises:
             CacheTimeout: No answer in time.
@@ -82,7 +82,7 @@ class RedisCache(Cache):
         return self._entry(key, answer, link, now(), stale=stale)
 
     async def lookup_many(self, keys: Sequence[str], *, stale: bool = False) -> list[Entry | Missing]:
-        """The same for many keys, in their order, in one round trip to each server.
+        """Return the entries of many keys, in their order, in one round trip to each server.
 
         Raises:
             CacheTimeout: No answer in time.
@@ -90,7 +90,7 @@ class RedisCache(Cache):
         """
         link = self._only
         if link is None or len(keys) < 2:
-            # Each link gathers what is asked of it in one turn of the loop.
+            # Each link sends the commands of one turn of the loop together.
             return await _together([self.lookup(key, stale=stale) for key in keys])
         answers = await link.call(b"".join([pack("HGETALL", key) for key in keys]), len(keys))
         time_now = now()
@@ -99,21 +99,21 @@ class RedisCache(Cache):
         ]
 
     async def set_many(self, writes: Sequence[Write]) -> list[bool]:
-        """Write each value; says of each whether it was taken.
+        """Write each value, and return for each whether it was taken.
 
         Raises:
-            CacheTimeout: No answer in time; what was written is not known.
+            CacheTimeout: No answer in time. The values may or may not have been written.
             CacheUnavailable: No connection, or the server refuses.
         """
         return await _together([self._set(write) for write in writes])
 
     async def delete(self, *keys: str) -> int:
-        """Remove values and their fences; returns how many keys there were."""
+        """Remove values and their fences, and return how many keys existed."""
         answers = await _together([self._ask(key, _always(pack("UNLINK", key))) for key in keys])
         return sum(self._number(answer, link) for link, answer in answers)
 
     async def set_book(self, write: BookWrite) -> bool:
-        """Replace both sides of an order book at once; False if a newer one is there."""
+        """Replace both sides of an order book at once. False if a newer one is there."""
 
         def command(link: Link) -> bytes:
             at = math.floor((link.clock.low + read_at) * 1000)
@@ -132,7 +132,7 @@ class RedisCache(Cache):
         return await self._write(write.meta_key, command)
 
     async def get_book(self, bid_key: str, ask_key: str, meta_key: str, *, levels: int) -> BookSides | Missing:
-        """The best levels of both sides, of one and the same write."""
+        """Return the best levels of both sides, both of the same write."""
         payload = pack("EVALSHA", GET_BOOK_SHA, 3, bid_key, ask_key, meta_key, levels)
         link, answer = await self._ask(meta_key, _always(payload))
         if isinstance(answer, Refusal):
@@ -145,7 +145,7 @@ class RedisCache(Cache):
         meta = self._entry(meta_key, dict(zip(flat[::2], flat[1::2], strict=True)), link, now(), stale=False)
         if not isinstance(meta, Entry) or meta.value is None:
             return MISSING
-        # A score is a double: where it cannot tell two prices apart, the text can.
+        # A score is a double. Two prices with the same score still differ in their text.
         try:
             sides = dict(meta.value)
             counts = [min(int(number), levels) for number in sides.pop("_sides").split(":")]
@@ -158,7 +158,7 @@ class RedisCache(Cache):
         return BookSides(meta._replace(value=sides), *found)
 
     async def drop_all(self, patterns: Sequence[str]) -> int:
-        """Remove every key that begins with one of these, by SCAN; returns how many there were."""
+        """Remove every key that begins with one of these, by SCAN, and return how many there were."""
         starts, dropped = tuple(patterns), 0
         for link in await self._route.everywhere():
             cursor = "0"
@@ -168,7 +168,8 @@ class RedisCache(Cache):
                     raise self._refused(answer, link)
                 cursor, keys = answer
                 if found := [key for key in keys if key.startswith(starts)]:
-                    # As bytes: somebody else's key may be no text, and came as the wire reads such.
+                    # Encoded as they came: another program's key may not be UTF-8, and the wire decodes such bytes as
+                    # surrogates.
                     payload = b"".join([pack("UNLINK", key.encode(errors="surrogateescape")) for key in found])
                     answers = await link.call(payload, len(found))
                     answers = answers if len(found) > 1 else [answers]
@@ -178,7 +179,7 @@ class RedisCache(Cache):
         return dropped
 
     async def health_check(self) -> HealthStatus:
-        """Whether every server answers; never raises."""
+        """Report whether every server answers. It never raises."""
         started = time.monotonic()
         latency: float | None = None
         try:
@@ -202,14 +203,14 @@ class RedisCache(Cache):
         )
 
     async def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         await self._route.close()
 
     async def link(self, key: str) -> Link:
-        """The connection to the server that has a key, for commands and clocks of your own.
+        """Return the link to the server that has a key, for your own commands and clocks.
 
         Raises:
-            CacheUnavailable: In a cluster: no server has it.
+            CacheUnavailable: In a cluster, no server has the key.
         """
         return await self._route.find(key)
 
@@ -237,7 +238,7 @@ class RedisCache(Cache):
         return await self._write(write.key, command)
 
     async def _write(self, key: str, command: Callable[[Link], bytes]) -> bool:
-        """Run a writing script, and learn the server's time from its answer."""
+        """Run a writing script, and sample the server's clock from its answer."""
         sent_at = time.monotonic()
         link, answer = await self._ask(key, command, by_clock=True)
         if isinstance(answer, Refusal):
@@ -247,12 +248,12 @@ class RedisCache(Cache):
         return bool(taken)
 
     async def _ask(self, key: str, command: Callable[[Link], bytes], *, by_clock: bool = False) -> tuple[Link, Any]:
-        """The answer to one command and who gave it, wherever the key is by now.
+        """Send a command to the server that has the key now, and return its link and answer.
 
         Args:
-            key: Says who is asked.
+            key: Decides which server is asked.
             command: Makes the command for a server.
-            by_clock: Whether it needs that server's clock, which is known once the connection stands.
+            by_clock: Whether the command needs that server's clock, which is known once the connection stands.
         """
         link, asking = await self._route.find(key), False
         for _ in range(_MOST_ATTEMPTS):
@@ -265,7 +266,7 @@ class RedisCache(Cache):
             if not isinstance(answer, Refusal):
                 break
             if str(answer).startswith("NOSCRIPT"):
-                # The server was told to forget its scripts while it ran.
+                # The server has forgotten its scripts, as after SCRIPT FLUSH.
                 await link.call(b"".join(_LOAD), len(_LOAD))
                 continue
             elsewhere = self._route.follow(link, answer)
@@ -291,7 +292,7 @@ class RedisCache(Cache):
         if own_key != key or _TOMBSTONE in answer or (expires_at <= time_now and not stale):
             return MISSING
         if read_at > time_now + _CLOCK_TOLERANCE_SECONDS:
-            return MISSING  # edited, or of a server whose clock was ahead: its age is not known
+            return MISSING  # edited, or of a server whose clock was ahead: its age is unknown
         return Entry(None if _NONE in answer else answer, version, read_at, expires_at)
 
     def _number(self, answer: Any, link: Link) -> int:
@@ -300,7 +301,7 @@ class RedisCache(Cache):
         return int(answer)
 
     def _refused(self, refusal: Refusal, link: Link) -> CacheError:
-        # Many tasks meet the same refusal at the same time: that is one failure.
+        # Many tasks may get the same refusal at the same time. That counts as one failure.
         window = (id(link), int(time.monotonic() / self._config.socket_timeout_seconds))
         return CacheUnavailable(f"Redis refused: {refusal}", incident=window)
 
@@ -314,7 +315,7 @@ class RedisCache(Cache):
 
 
 async def _together(calls: Sequence[Any]) -> list[Any]:
-    """All at once; the first error, after all have ended."""
+    """Run all calls at once. Raise the first error after all have ended."""
     if len(calls) == 1:
         return [await calls[0]]
     found = await asyncio.gather(*calls, return_exceptions=True)
@@ -325,12 +326,12 @@ async def _together(calls: Sequence[Any]) -> list[Any]:
 
 
 def _always(payload: bytes) -> Callable[[Link], bytes]:
-    """The same command, whoever is asked."""
+    """Return a function that makes the same command for every server."""
     return lambda _: payload
 
 
 def _tag(meta_key: str, version: str) -> str:
-    """Mark the levels of one write of one book: sides that were copied, or are of two writes, do not go together."""
+    """Return the tag of one write of a book. Sides that were copied, or are of two writes, have different tags."""
     return f"{zlib.crc32(f'{meta_key} {version}'.encode(errors='surrogateescape')):08x}"
 
 

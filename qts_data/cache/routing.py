@@ -1,4 +1,4 @@
-"""Which server has a key: the only one, or the one that a cluster's map says."""
+"""Routes: find the server that has a key, by the configured address or by a cluster's map."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _CLUSTER_SLOTS: Final = pack("CLUSTER", "SLOTS")
 
 
 class LinkMaker:
-    """Makes links that differ only in where they lead.
+    """Makes links that differ only in their address.
 
     Args:
         config: Timeouts and login.
         preamble: Commands sent on each new connection.
-        on_push: Called with each message that nobody asked for.
+        on_push: Called with each push message of a server.
         on_lost: Called whenever a connection is lost.
     """
 
@@ -46,7 +46,7 @@ class LinkMaker:
         self._on_lost = on_lost
 
     def link(self, address: Address | None) -> Link:
-        """A link to an address; None asks the Sentinels before each connection."""
+        """Return a link to an address. None asks the Sentinels before each connection."""
 
         async def locate() -> Address:
             return await find_master(self.config) if address is None else address
@@ -66,27 +66,27 @@ class Route(Protocol):
     """Finds the link for a key."""
 
     async def find(self, key: str) -> Link:
-        """The link to the server that has the key."""
+        """Return the link to the server that has the key."""
         ...
 
     def follow(self, link: Link, refusal: Refusal) -> tuple[Link, bool] | None:
-        """Where a refusal points to, and whether ASKING must go before the command; None if it points nowhere."""
+        """Return the link of a refusal, and whether ASKING must precede the command, or None if it names no link."""
         ...
 
     async def everywhere(self) -> list[Link]:
-        """Links to all servers that have keys."""
+        """Return links to all servers that have keys."""
         ...
 
     async def close(self) -> None:
-        """End every link."""
+        """Close every link."""
         ...
 
 
 class SingleRoute:
-    """Everything is on one server.
+    """The route if all keys are on one server.
 
     Attributes:
-        link: The link to it.
+        link: The link to that server.
     """
 
     def __init__(self, maker: LinkMaker) -> None:
@@ -94,26 +94,26 @@ class SingleRoute:
         self.link = maker.link(None if config.sentinels else first_address(config))
 
     async def find(self, key: str) -> Link:  # noqa: ARG002
-        """The only one."""
+        """Return the only link."""
         return self.link
 
     def follow(self, link: Link, refusal: Refusal) -> tuple[Link, bool] | None:
-        """A server that became a replica is left; the next call finds the new master."""
+        """Drop the connection to a server that became a replica. The next call finds the new master."""
         if str(refusal).startswith(("READONLY", "MASTERDOWN")):
-            link.drop(CacheUnavailable(f"Redis is no master any more: {refusal}", incident=refusal))
+            link.drop(CacheUnavailable(f"Redis is not a master any more: {refusal}", incident=refusal))
         return None
 
     async def everywhere(self) -> list[Link]:
-        """The only one."""
+        """Return the only link."""
         return [self.link]
 
     async def close(self) -> None:
-        """End the link."""
+        """Close the link."""
         await self.link.close()
 
 
 class ClusterRoute:
-    """Keys are divided by their slots; the map is read from the cluster, and again when it proves wrong."""
+    """The route in a cluster, by the slot of a key. The cluster's map is read again when it proves wrong."""
 
     def __init__(self, maker: LinkMaker) -> None:
         self._maker = maker
@@ -124,10 +124,10 @@ class ClusterRoute:
         self._refreshing: asyncio.Task[None] | None = None
 
     async def find(self, key: str) -> Link:
-        """The link to the master of the key's slot.
+        """Return the link to the master of the key's slot.
 
         Raises:
-            CacheUnavailable: No server tells the map, or nobody has the slot.
+            CacheUnavailable: No server returns the map, or none has the slot.
         """
         if not self._map:
             making = self._refresh()
@@ -140,7 +140,7 @@ class ClusterRoute:
             raise CacheUnavailable("no server of the cluster has this slot", incident=self._refresh())
         link = self._link(address)
         if not link.connected:
-            # It may have died and have a successor: look while it is tried.
+            # The server may have died and have a successor: read the map again while the link connects.
             self._refresh()
         return link
 
@@ -152,7 +152,7 @@ class ClusterRoute:
         """
         kind, _, rest = str(refusal).partition(" ")
         if kind in {"READONLY", "MASTERDOWN"}:
-            link.drop(CacheUnavailable(f"Redis is no master any more: {refusal}", incident=refusal))
+            link.drop(CacheUnavailable(f"Redis is not a master any more: {refusal}", incident=refusal))
             self._refresh()
         if kind not in {"MOVED", "ASK"}:
             return None
@@ -162,12 +162,12 @@ class ClusterRoute:
         return self._link(Address(host or self._seed.host, int(port))), kind == "ASK"
 
     async def everywhere(self) -> list[Link]:
-        """Links to all masters."""
+        """Return links to all masters."""
         await self._refresh()
         return [self._link(address) for address in dict.fromkeys(filter(None, self._map))]
 
     async def close(self) -> None:
-        """End every link; no other is made."""
+        """Close every link. No further link is made."""
         self._closed = True
         if self._refreshing is not None and self._refreshing.get_loop() is asyncio.get_running_loop():
             self._refreshing.cancel()

@@ -1,4 +1,4 @@
-"""The scripts that Redis runs: each replaces, fences and ends an entry, or reads a book, in one step."""
+"""Scripts that Redis runs. In one atomic step, each replaces, fences and expires an entry, or reads a book."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Final
 
 __all__ = ["GET_BOOK_SHA", "SCRIPTS", "SET_BOOK_SHA", "SET_SHA"]
 
-# Names of our own begin with an underscore: _ver fences, _key is the key itself, so that a copy under another key is
-# recognized; _at is when the value was read and _exp when it may be served no longer, both in milliseconds of the
-# server's clock. _gone marks a tombstone; above 1 it is its time, and values that were read later are taken whatever
-# their version. Effects are replicated, not the script, so TIME is allowed before a write. An entry that was edited by
-# hand (another key, no expiry, a time ahead of the clock) and a key of another type are replaced.
+# Our own field names begin with an underscore. _ver is the version that fences. _key is the key itself, so that a copy
+# under another key is recognized. _at is when the value was read, _exp when it expires, both in milliseconds of the
+# server's clock. _gone marks a tombstone. A _gone above 1 is the tombstone's time: values read later are taken,
+# whatever their version. Effects are replicated, not the script, so TIME is allowed before a write. An entry that was
+# edited by hand (another key, no expiry, a time ahead of the clock) is replaced, and so is a key of another type.
 _SET: Final = """\
 local time = redis.call('TIME')
 local ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -40,7 +40,7 @@ redis.call('PEXPIREAT', KEYS[1], ARGV[2])
 return {1, time[1], time[2]}
 """
 
-# _sides is the number of bids and asks: a side that was evicted by itself must not be served as an empty one.
+# _sides is the number of bids and asks. Without it, a side that was evicted alone would be served as empty.
 _SET_BOOK: Final = """\
 local time = redis.call('TIME')
 local ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -67,7 +67,7 @@ redis.call('PEXPIREAT', KEYS[3], ARGV[2])
 return {1, time[1], time[2]}
 """
 
-# One script, because between two commands another process may replace the book: bids of one, asks of another.
+# One script: between two commands another process may replace the book, so that bids and asks would not match.
 _GET_BOOK: Final = """\
 local meta = redis.call('HGETALL', KEYS[3])
 if #meta == 0 then return {} end

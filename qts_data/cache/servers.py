@@ -1,6 +1,6 @@
-"""Where the Redis servers are: one address, what Sentinels say, or the slots of a cluster.
+"""Addresses of the Redis servers: one address, the master that Sentinels name, or the slots of a cluster.
 
-The only module that knows redis-py: its URLs, its Sentinel client and its key slots.
+This is the only module that uses redis-py: its URLs, its Sentinel client and its key slots.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Address:
     """A server.
 
     Attributes:
-        host: Name or address; '' where `path` is given.
-        port: Its port.
+        host: Name or address; '' if `path` is given.
+        port: Port number.
         path: Path of a unix socket.
     """
 
@@ -45,13 +45,13 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """How to present oneself to a server.
+    """Database, user, password and encryption of a connection.
 
     Attributes:
         db: Number of the database.
         username: ACL user, None for the default user.
         password: Its password.
-        tls: What to encrypt with; None does not encrypt.
+        tls: The TLS context; None does not encrypt.
     """
 
     db: int
@@ -73,7 +73,7 @@ def _url_parts(config: CacheConfig) -> dict[str, Any]:
 
 
 def first_address(config: CacheConfig) -> Address:
-    """The configured server; of a cluster, the one that is asked for the others.
+    """Return the address of the configured server, which in a cluster is asked for the others.
 
     Raises:
         ConfigurationError: The URL cannot be read.
@@ -85,7 +85,7 @@ def first_address(config: CacheConfig) -> Address:
 
 
 def login(config: CacheConfig) -> Login:
-    """Database, user, password and encryption.
+    """Return database, user, password and encryption.
 
     Raises:
         ConfigurationError: The URL or the certificate's file cannot be read.
@@ -108,7 +108,7 @@ async def find_master(config: CacheConfig) -> Address:
     """Ask the Sentinels where the master is now.
 
     Raises:
-        CacheUnavailable: None of them knows one that is up.
+        CacheUnavailable: No Sentinel names a master that is up.
     """
     options: dict[str, Any] = {
         "username": config.sentinel_username,
@@ -132,5 +132,5 @@ async def find_master(config: CacheConfig) -> Address:
 
 
 def slot_of(key: str) -> int:
-    """The slot of a key in a Redis Cluster, 0 to 16383 (Redis Cluster specification, CRC16 of the hash tag)."""
+    """Return the slot of a key in a Redis Cluster, 0 to 16383 (Redis Cluster specification, CRC16 of the hash tag)."""
     return int(key_slot(key.encode()))

@@ -32,7 +32,7 @@ _READ_ONLY: Final = frozenset({SafetyState.FAIL, SafetyState.LOCKDOWN})
 
 
 class ManagerStates:
-    """The part of a `CacheManager` that knows no values; its arguments are described there."""
+    """The part of a `CacheManager` that is independent of values. Its arguments are described there."""
 
     def __init__(
         self,
@@ -77,17 +77,17 @@ class ManagerStates:
 
     @property
     def cache(self) -> Cache:
-        """The cache itself; its errors are yours."""
+        """The cache itself. Its errors are not caught."""
         return self.aside.cache
 
     @property
     def safety(self) -> SafetyState:
-        """The safety state; `set_safety` enters another."""
+        """The safety state. `set_safety` enters another."""
         return self._safety
 
     @property
     def operating(self) -> OperatingState:
-        """The operating state; `set_operating` enters another."""
+        """The operating state. `set_operating` enters another."""
         return self._operating
 
     async def close(self) -> None:
@@ -105,22 +105,22 @@ class ManagerStates:
         finally:
             await self.cache.close()
 
-    # How it goes
+    # Health and counters
 
     def get_stats(self) -> CacheStats:
-        """Counters since the start."""
+        """Return the counters since the start."""
         return self.aside.counters.snapshot()
 
     def is_circuit_open(self) -> bool:
-        """Whether the cache is left alone."""
+        """Return whether the breaker stops calls to the cache."""
         return self.breaker.state is not BreakerState.CLOSED
 
     async def health_check(self) -> HealthStatus:
-        """Whether the cache answers; never raises."""
+        """Report whether the cache answers. It never raises."""
         return await self.cache.health_check()
 
     def record_metrics(self) -> None:
-        """Send the counters as a METRIC_RECORD event; call it as often as they are wanted."""
+        """Send the counters as a METRIC_RECORD event. Call it as often as they are wanted."""
         stats = self.get_stats()
         self._emit("METRIC_RECORD", 3, **asdict(stats), hit_rate=stats.hit_rate)
 
@@ -141,7 +141,7 @@ class ManagerStates:
         """Enter a safety state.
 
         NORMAL and WARNING change nothing. FAIL makes cache and database read-only. LOCKDOWN also drops the cached
-        values under this prefix, and leaves the cache alone until another state is entered. A closed manager changes
+        values under this prefix, and disables the cache until another state is entered. A closed manager changes
         the database only.
 
         Raises:

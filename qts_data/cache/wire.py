@@ -1,4 +1,4 @@
-"""One connection to one Redis server that many tasks share: what they ask in one turn of the loop travels together."""
+"""One connection to one Redis server, shared by many tasks. Commands of one turn of the loop are sent together."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 __all__ = ["Refusal", "Wire", "pack"]
 
 Refusal = hiredis.ReplyError
-"""An error that the server gave as its answer; it stands where the answer would."""
+"""An error that the server gave as its answer. It stands in the place of the answer."""
 
 _NOT_YET: Final = object()
 
 
 def pack(*words: str | bytes | int) -> bytes:
-    """One command as RESP."""
+    """Encode one command as RESP."""
     packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # it declares a tuple of one
     return packed
 
 
 class Wire(asyncio.Protocol):
-    """Sends commands in the order of their coming and gives each answer to whoever asked.
+    """Sends commands in the order of the calls, and gives each answer to its call.
 
-    One deadline stands for all: when the oldest question is not answered in time, the connection is dropped, for
-    an answer that comes too late would be taken for that of the next question.
+    One deadline stands for all: when the oldest command is not answered in time, the connection is dropped. Otherwise a
+    late answer would be taken for that of the next command.
 
     Args:
         timeout_seconds: Longest wait for an answer.
-        on_push: Called with each message that nobody asked for, in its place among the answers.
-        on_lost: Called once when the connection is gone.
+        on_push: Called with each push message, in its place among the answers.
+        on_lost: Called once when the connection is lost.
 
     Attributes:
         loop: The event loop that it belongs to.
@@ -50,11 +50,12 @@ class Wire(asyncio.Protocol):
         self._timeout = timeout_seconds
         self._on_push = on_push
         self._on_lost = on_lost
-        # surrogateescape: bytes that somebody else wrote must not break the stream of answers.
+        # surrogateescape: bytes that another program wrote must not break the stream of answers.
         self._reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape", notEnoughData=_NOT_YET)
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
-        # Who waits for how many answers, and until when; questions that are sent together share that list of one.
+        # Futures, their numbers of answers and their deadlines. Commands that are sent together share one deadline
+        # list.
         self._waiting: deque[tuple[asyncio.Future[Any], int, list[float]]] = deque()
         self._next: list[float] = [0.0]
         self._partial: list[Any] = []
@@ -64,11 +65,11 @@ class Wire(asyncio.Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether questions can be asked."""
+        """Whether commands can be sent."""
         return self._ended is None
 
     def call(self, payload: bytes, answers: int = 1) -> asyncio.Future[Any]:
-        """Send packed commands; the future has the answer, or the list of them where they are several.
+        """Send packed commands. The future gets the answer, or the list of answers if there are several.
 
         A `Refusal` is an answer like any other. The future fails with `CacheTimeout` or `CacheUnavailable`.
         """
@@ -76,8 +77,8 @@ class Wire(asyncio.Protocol):
         if self._ended is not None:
             future.set_exception(self._same(self._ended))
             return future
-        # On an idle connection a question goes out at once: waiting for company costs a turn of the loop. Whatever is
-        # asked before its answer has come travels together.
+        # On an idle connection a command is sent at once, because waiting for others costs a turn of the loop. Commands
+        # that follow before its answer are sent together.
         if not self._waiting and self._transport is not None:
             self._transport.write(payload)
             self._waiting.append((future, answers, [self._loop.time() + self._timeout]))
@@ -92,16 +93,16 @@ class Wire(asyncio.Protocol):
         return future
 
     def be_patient_for(self, timeout_seconds: float) -> None:
-        """The longest wait for answers from now on: a handshake may take longer than a read."""
+        """Set the longest wait for answers from now on, because a handshake may take longer than a read."""
         self._timeout = timeout_seconds
         if self._watch is not None:
-            # It was set for the longer time, and would look too late.
+            # The timer was set for the longer time, and would fire too late.
             self._watch.cancel()
             self._watch = None
             self._look()
 
     def drop(self, reason: CacheError) -> None:
-        """End the connection now; everybody who waits gets the reason."""
+        """End the connection now. All waiting calls get the reason."""
         if self._ended is not None:
             return
         self._ended = reason
@@ -111,7 +112,7 @@ class Wire(asyncio.Protocol):
         self._out.clear()
         waiting, self._waiting = self._waiting, deque()
         if self._loop.is_closed():
-            # No task is left that waits, and the loop takes no call any more.
+            # No task is left that waits, and a closed loop accepts no calls.
             _close_socket(self._transport)
         else:
             if self._transport is not None:
@@ -122,12 +123,12 @@ class Wire(asyncio.Protocol):
         self._on_lost(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection stands."""
+        """Keep the transport of the new connection."""
         # Not checked by isinstance: uvloop's transports are no asyncio.Transport.
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Hand out what has come."""
+        """Give the received answers to their calls."""
         reader, waiting = self._reader, self._waiting
         reader.feed(data)
         try:
@@ -136,7 +137,7 @@ class Wire(asyncio.Protocol):
                     self._on_push(answer)
                     continue
                 if not waiting:
-                    self.drop(CacheUnavailable("Redis answered what nobody had asked", incident=object()))
+                    self.drop(CacheUnavailable("Redis sent an answer without a question", incident=object()))
                     return
                 future, answers, _ = waiting[0]
                 if answers > 1:
@@ -145,26 +146,26 @@ class Wire(asyncio.Protocol):
                         continue
                     answer, self._partial = self._partial, []
                 waiting.popleft()
-                # Who was cancelled has still to be counted: the answer is in the stream.
+                # The answer to a cancelled call is in the stream, too, and has to be counted.
                 if not future.done():
                     future.set_result(answer)
         except (hiredis.ProtocolError, RecursionError) as error:
-            self.drop(CacheUnavailable(f"Redis sent what is no RESP: {error}", incident=error))
+            self.drop(CacheUnavailable(f"Redis sent data that is not RESP: {error}", incident=error))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
+        """Fail the waiting calls."""
         self.drop(CacheUnavailable(f"the connection to Redis was lost: {exc or 'closed by the server'}", incident=self))
 
     def _flush(self) -> None:
         if self._out and self._transport is not None:
             self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
             self._out.clear()
-            # Redis has from now on, however long the loop took to come here.
+            # The timeout of Redis begins now, however late the loop is.
             self._next[0] = self._loop.time() + self._timeout
             self._next = [0.0]
 
     def _look(self) -> None:
-        """Drop the connection if the oldest question is overdue; one timer serves any number of them."""
+        """Drop the connection if the oldest command is overdue. One timer serves any number of commands."""
         self._watch = None
         if not self._waiting:
             return
@@ -172,7 +173,7 @@ class Wire(asyncio.Protocol):
         if oldest[2][0] > time:
             self._watch = self._loop.call_at(oldest[2][0], self._look)
         elif oldest is not self._overdue:
-            # It may be the loop that is late, and not Redis: what has come meanwhile is read first.
+            # The loop may be late, not Redis. So received data is read first.
             self._overdue = oldest
             self._watch = self._loop.call_at(time, self._look)
         else:
@@ -181,12 +182,12 @@ class Wire(asyncio.Protocol):
 
     @staticmethod
     def _same(reason: CacheError) -> CacheError:
-        """An error of its own for each caller: a traceback must not grow by those of others."""
+        """Return a new error for each caller, because all of them would add to the traceback of a shared one."""
         return type(reason)(str(reason), incident=reason.incident)
 
 
 def _close_socket(transport: Any) -> None:
-    """Close the socket of a transport whose event loop is closed; asyncio has no public way to do it."""
+    """Close the socket of a transport whose event loop is closed, for which asyncio has no public way."""
     if transport is None:
         return
     with contextlib.suppress(RuntimeError):
@@ -194,4 +195,4 @@ def _close_socket(transport: Any) -> None:
     sock = getattr(transport, "_sock", None)
     if sock is not None:
         sock.close()
-        transport._sock = None  # noqa: SLF001 - or its finalizer warns of a socket that is closed
+        transport._sock = None  # noqa: SLF001 - otherwise its finalizer warns of a socket that is already closed

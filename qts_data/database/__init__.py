@@ -1,1 +1,1 @@
-"""Engines, errors, migrations, roles and the embedded server."""
+"""Engines, errors, migrations and roles."""

@@ -1,4 +1,4 @@
-"""The driver's own connection, for COPY, which SQLAlchemy does not know."""
+"""The driver's own connection, for COPY, which SQLAlchemy does not support."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["driver_of"]
 
 @contextlib.asynccontextmanager
 async def driver_of(connection: AsyncConnection) -> AsyncIterator[Any]:
-    """Psycopg's connection; if it is lost in the block, SQLAlchemy hears of it."""
+    """Yield psycopg's connection. If it is lost in the block, invalidate SQLAlchemy's connection, too."""
     driver: Any = await driver_connection(connection)
     try:
         yield driver
     except BaseException:
-        # Otherwise it would be rolled back and go back into the pool.
+        # Otherwise SQLAlchemy would roll back on a dead connection and put it back into the pool.
         if driver.closed and not connection.invalidated:
             await connection.invalidate()
         raise

@@ -1,4 +1,4 @@
-"""Whether a transaction is still the one that its block began, and may be committed."""
+"""Checks that a transaction is still the one that its block began, and may be committed."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ class Watch:
 
 def _committed_inside() -> DatabaseError:
     return DatabaseError(
-        "the transaction was ended inside its block: the block's own COMMIT has ended it; what came before is stored, "
-        "what came after was not committed",
+        "the transaction was ended inside its block, by the block's own COMMIT; everything before it is stored, "
+        "nothing after it was committed",
         sqlstate=_ENDED,
     )
 
@@ -119,7 +119,7 @@ def _committed_inside() -> DatabaseError:
 def _ended_inside() -> DatabaseError:
     return DatabaseError(
         "the transaction was ended inside its block, by a commit or a rollback of the connection or the session; "
-        "what came after that was not committed",
+        "nothing after that was committed",
         sqlstate=_ENDED,
     )
 

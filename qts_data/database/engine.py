@@ -1,4 +1,4 @@
-"""Engines: where URLs become SQLAlchemy engines, with timeouts, UTF-8 and UTC on every connection."""
+"""Engines: build SQLAlchemy engines from URLs, with timeouts, UTF-8 and UTC on every connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import create_async_engine
 
-# Registers timescaledb+psycopg:// for URLs.
+# This import registers timescaledb+psycopg:// for URLs.
 import qts_data.timescale  # noqa: F401
 from qts_data.errors import ConfigurationError
 from qts_data.timescale.endings import WatchedConnection
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["UTF8_ARGUMENTS", "DatabaseConfig", "TlsMode", "async_engine", "engine", "parse_url"]
 
 UTF8_ARGUMENTS: Final = MappingProxyType({"client_encoding": "utf8"})
-"""What each connection of the package asks libpq for: COPY sends UTF-8, so all else has to."""
+"""Settings that each connection of the package passes to libpq. COPY sends UTF-8, so everything else must, too."""
 _SESSION: Final = MappingProxyType({"TimeZone": "UTC", "DateStyle": "ISO, MDY", "IntervalStyle": "postgres"})
-"""Settings in which the package reads the server's answers; the server reports each of them by itself."""
+"""Settings in which the package reads the server's answers. The server reports each of them without a query."""
 
 _DRIVER: Final = "timescaledb+psycopg"
 _SCHEMES: Final = {
@@ -49,7 +49,7 @@ _MOST_CONNECT_SECONDS: Final = 600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseConfig:
-    """How an engine connects; every duration is in seconds.
+    """How an engine connects. Every duration is in seconds.
 
     Attributes:
         pool_min: Connections that are kept open once they were needed.
@@ -58,11 +58,11 @@ class DatabaseConfig:
         connect_timeout_seconds: Longest wait for a new connection, for each address of the host.
         statement_timeout_seconds: Longest run of a statement; 0 for no bound.
         lock_timeout_seconds: Longest wait for a lock; then `TransactionConflict`.
-        idle_transaction_timeout_seconds: When the server ends a transaction that is idle: its locks would stop
-            other transactions.
-        ping_after_idle_seconds: A connection that was idle for longer is asked whether it still lives before it is
-            handed out; a ping before each use would cost every transaction a round trip.
-        max_connection_age_seconds: When a connection is replaced by a new one.
+        idle_transaction_timeout_seconds: Longest idle time of a transaction. After it the server ends the
+            transaction, because its locks would block other transactions.
+        ping_after_idle_seconds: A connection that was idle for longer is pinged before the pool hands it out. A
+            ping before each use would cost every transaction a round trip.
+        max_connection_age_seconds: Age at which the pool replaces a connection by a new one.
         peer_timeout_seconds: How long sent data may stay unacknowledged before the connection counts as lost.
         application_name: Shown in pg_stat_activity.
         tls_mode: libpq's sslmode, such as `verify-full`; None leaves it to the URL.
@@ -88,7 +88,11 @@ class DatabaseConfig:
     tls_key: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would fail later, or never."""
+        """Refuse values that would fail later or have no effect.
+
+        Raises:
+            ConfigurationError: A field is out of range; the message names it.
+        """
         if not 1 <= self.pool_min <= self.pool_max:
             raise ConfigurationError(
                 f"pool_min is {self.pool_min} and pool_max is {self.pool_max}; 1 <= pool_min <= pool_max must hold"
@@ -105,7 +109,7 @@ class DatabaseConfig:
             raise ConfigurationError(f"tls_mode must be one of {', '.join(get_args(TlsMode))}, is {self.tls_mode!r}")
 
     def connect_arguments(self) -> dict[str, Any]:
-        """What libpq is told about every connection."""
+        """Return libpq's parameters of every connection."""
         tls = {
             "sslmode": self.tls_mode,
             "sslrootcert": self.tls_root_certificate,
@@ -123,7 +127,7 @@ class DatabaseConfig:
         }
 
     def session_options(self) -> str:
-        """What the server is told about every session, as libpq's `options`."""
+        """Return the settings of every session, as libpq's `options`."""
         milliseconds = {
             "statement_timeout": self.statement_timeout_seconds,
             "lock_timeout": self.lock_timeout_seconds,
@@ -144,18 +148,18 @@ _LEAST_SECONDS: Final = {
     "max_connection_age_seconds": 0.001,
     "peer_timeout_seconds": 0.001,
 }
-"""Fields that are durations, with the least of each; 0 means no bound where it is allowed."""
+"""Least value of each field that is a duration. 0 means no bound where it is allowed."""
 
 
 def parse_url(text: str | URL) -> URL:
-    """Read a database URL; every usual spelling of the scheme means psycopg 3.
+    """Read a database URL. Every usual spelling of the scheme means psycopg 3.
 
     Args:
-        text: `timescaledb+psycopg://user:password@host:port/database`, also `postgresql://` or `postgres://`; or a URL
-            that was read before.
+        text: `timescaledb+psycopg://user:password@host:port/database`, also `postgresql://` or `postgres://`. A URL
+            object is accepted, too.
 
     Raises:
-        ConfigurationError: It is no such URL; the text is not repeated, for it may hold a password.
+        ConfigurationError: The text is not such a URL. The message does not repeat it, for it may hold a password.
     """
     try:
         url = sa.make_url(text)
@@ -178,11 +182,11 @@ def engine(
     connect_timeout_seconds: int = 10,
     application_name: str = "qts_data",
 ) -> Engine:
-    """A blocking engine that holds no connection between uses; for commands and migrations.
+    """Return a blocking engine for commands and migrations. It holds no connection between uses.
 
     Args:
         url: The database.
-        config: TLS and how to connect; its timeouts of statements are left out, for a command may take its time.
+        config: TLS and how to connect. Its statement timeouts are not applied: a command runs as long as it needs.
         connect_timeout_seconds: Without a configuration, the longest wait for a connection.
         application_name: Without a configuration, the name in pg_stat_activity.
     """
@@ -197,20 +201,21 @@ def engine(
 
 
 def async_engine(url: URL, config: DatabaseConfig | None = None) -> AsyncEngine:
-    """An async engine with a bounded pool; nothing connects before the first use."""
+    """Return an async engine with a bounded pool. It connects at the first use."""
     config = config or DatabaseConfig()
     given = url.query.get("options", "")
     options = f"{config.session_options()} {given if isinstance(given, str) else ' '.join(given)}".strip()
     made = create_async_engine(
-        # What the URL asks for comes last, and wins, but for `_SESSION`.
+        # Options of the URL come last and win, except against `_SESSION`.
         url.update_query_dict({"options": options}),
         pool_size=config.pool_min,
         max_overflow=config.pool_max - config.pool_min,
         pool_timeout=config.pool_timeout_seconds,
         pool_recycle=round(config.max_connection_age_seconds),
-        # The connection used last is the one that needs no ping.
+        # The connection that was used last needs no ping.
         pool_use_lifo=True,
-        # psycopg follows a ROLLBACK by DEALLOCATE ALL once it has prepared a statement by itself; ours would go, too.
+        # Once psycopg has prepared a statement by itself, it sends DEALLOCATE ALL after each ROLLBACK. That would drop
+        # our prepared statements, too.
         connect_args=config.connect_arguments()
         | {"prepare_threshold": None, "async_creator_fn": WatchedConnection.connect, **UTF8_ARGUMENTS},
     )
@@ -238,7 +243,7 @@ def _settle_sessions(made: Engine) -> None:
                 if driver.pgconn.parameter_status(name.encode()) != value.encode()
             }
             if wrong:
-                # A SET in a transaction would need a COMMIT.
+                # Inside a transaction, SET would need a COMMIT.
                 connection.autocommit = True
                 cursor = connection.cursor()
                 cursor.execute("; ".join(f"SET SESSION {name} = '{value}'" for name, value in wrong.items()))
@@ -248,7 +253,7 @@ def _settle_sessions(made: Engine) -> None:
             connection.close()
             raise
 
-    # Before SQLAlchemy's own questions.
+    # Runs before SQLAlchemy's own queries.
     event.listen(made, "connect", settle, insert=True)
 
 
@@ -278,5 +283,6 @@ def _ping_idle_connections(made: Engine, after_seconds: float) -> None:
         except dialect.loaded_dbapi.Error:
             alive = False
         if not alive:
-            # The others of the pool have most likely met the same end: all are replaced, and the pool tries again.
+            # The other connections of the pool have most likely failed in the same way. The pool replaces all of
+            # them and tries again.
             raise sa.exc.InvalidatePoolError

@@ -1,4 +1,4 @@
-"""From the driver's errors to ours, by SQLSTATE and never by message text.
+"""Translation of the driver's errors into ours, by SQLSTATE and never by message text.
 
 Source of the codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
@@ -63,7 +63,7 @@ _CLASSES: Final[Mapping[str, type[DatabaseError]]] = {
 }
 
 _PASSING: Final = frozenset({"57P03", "53300"})
-"""Refusals that pass: the server starts or stops, or has too many connections."""
+"""Temporary refusals: the server is starting or stopping, or has too many connections."""
 
 _CUT: Final = (
     "closed the connection unexpectedly",
@@ -72,23 +72,23 @@ _CUT: Final = (
     "timeout expired",
     "could not send",
 )
-"""libpq's own words for a connection that ended before the server had answered the login."""
+"""libpq's own words for a connection that ended before the server answered the login."""
 _CONNECTION_LOST: Final = "8s2b"
-"""SQLAlchemy's code for it: https://docs.sqlalchemy.org/en/21/errors.html#error-8s2b"""
+"""SQLAlchemy's code of that error: https://docs.sqlalchemy.org/en/21/errors.html#error-8s2b"""
 
 
 def describe_url(url: URL) -> str:
-    """Where a URL leads, without the password."""
+    """Return user, host, port and database of a URL, without the password."""
     host = url.query.get("host") or url.host or "localhost"
     return f"{url.username or '-'}@{host}:{url.port or 5432}/{url.database or url.username or ''}"
 
 
 def translate(error: Exception, url: URL | None = None) -> QtsDataError | None:
-    """The error of ours for an error of SQLAlchemy or psycopg; None if it is no database error.
+    """Return our error for an error of SQLAlchemy or psycopg, or None if it is not a database error.
 
     Args:
-        error: What was raised.
-        url: Where the connection was to lead; lets a failed connection be told apart from a refused one.
+        error: The error that was raised.
+        url: Target of the connection. With it, a failed connection is distinguished from a refused one.
     """
     if isinstance(error, sa.exc.TimeoutError):
         return DatabaseUnavailable("every connection of the pool is in use, and none came back in time")
@@ -109,13 +109,13 @@ def translate(error: Exception, url: URL | None = None) -> QtsDataError | None:
 
 
 def translate_commit(error: Exception) -> QtsDataError | None:
-    """The same for an error of COMMIT, whose answer may have been lost after the server had committed.
+    """Translate an error of COMMIT, whose answer may have been lost after the server had committed.
 
-    Only a server that answers says for certain that it rolled back: a deferred constraint, a serialization
-    failure. A connection that ends says nothing.
+    Only an answer of the server proves a rollback: a deferred constraint, a serialization failure. A lost connection
+    proves nothing, and becomes `OutcomeUnknown`.
     """
     ours = translate(error)
-    # A transaction that had ended before was not asked to commit.
+    # If the transaction had ended before, no COMMIT was sent.
     if isinstance(ours, DatabaseUnavailable) and not isinstance(error, sa.exc.PendingRollbackError):
         return OutcomeUnknown(
             f"the connection was lost during COMMIT ({ours}): the transaction may or may not have been committed; "
@@ -126,7 +126,7 @@ def translate_commit(error: Exception) -> QtsDataError | None:
 
 
 def _not_rolled_back(error: sa.exc.PendingRollbackError) -> QtsDataError:
-    """Somebody went on in a transaction that an error has ended."""
+    """Return the error for a statement in a transaction that an error has already ended."""
     if error.code == _CONNECTION_LOST:
         return DatabaseUnavailable("the connection was lost, and its transaction with it; begin another one")
     return DatabaseError("an error has ended this transaction; nothing more can be done in it")
@@ -137,7 +137,7 @@ def _connection_failed(error: psycopg.Error, url: URL | None) -> QtsDataError:
     if not isinstance(error, psycopg.OperationalError):
         return DatabaseError(said[0])
     if url is None:
-        # What follows is libpq's guess at the reason.
+        # The lines after the first are libpq's guess at the reason.
         return DatabaseUnavailable(said[0])
     where = describe_url(url)
     if "certificate" in said[-1] or "does not support SSL" in said[-1]:
@@ -148,7 +148,7 @@ def _connection_failed(error: psycopg.Error, url: URL | None) -> QtsDataError:
 
 def _login_failed(whole: str, said: str, url: URL) -> QtsDataError:
     where = describe_url(url)
-    # libpq gives no SQLSTATE for a failed login; the probe tells whether a server is there, without logging in.
+    # libpq gives no SQLSTATE for a failed login. The probe finds out without logging in whether a server is there.
     answer = probe(url)
     if answer is None:
         return DatabaseUnavailable(
@@ -158,9 +158,9 @@ def _login_failed(whole: str, said: str, url: URL) -> QtsDataError:
         return DatabaseUnavailable(
             f"the server for {where} takes no connection now: {answer.words}; try again", sqlstate=answer.sqlstate
         )
-    # The server's own words, translated by nobody: they name the password, the role or the database.
+    # These are the server's own words, untranslated. They name the password, the role or the database.
     words = said.partition("FATAL:")[2].strip() or said
-    # A wire that was cut is no answer. A server that was still starting up, and lets us in now, has refused nothing.
+    # A cut connection is not a refusal. Nor is a server that was starting up and accepts us now.
     if _was_cut(whole) or not _server_refuses(url):
         return DatabaseUnavailable(f"the connection to {where} ended while it was made: {words}; try again")
     return ConfigurationError(
@@ -186,8 +186,8 @@ def _server_refuses(url: URL) -> bool:
 async def connecting(url: URL) -> AsyncIterator[None]:
     """Raise our errors instead of the driver's while a connection is made.
 
-    To tell a refusal from a server that is not there takes questions to the server, which may take seconds; the event
-    loop goes on meanwhile.
+    To distinguish a refusal from an absent server, `translate` asks the server, which may take seconds. It runs in a
+    thread, so the event loop goes on meanwhile.
     """
     try:
         yield

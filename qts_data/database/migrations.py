@@ -1,4 +1,4 @@
-"""Alembic, used from code: where the migrations are, how they run, which revision the database has."""
+"""Alembic, called from code: where the migrations are, how they run, which revision the database has."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ __all__ = [
 MIGRATION_LOCK_KEY: Final = 0x7174735F64617461
 """Advisory lock of this project's migrations: 'qts_data' in ASCII. Locks are local to one database."""
 OWNER_ROLE: Final = "qts_owner"
-"""Role that owns every object of ours, where it exists: whoever migrates becomes it first."""
+"""Role that owns every object of ours, where the role exists. A migration switches to it first."""
 
 AUTOGENERATE_OPTIONS: Final[dict[str, Any]] = {
     "compare_type": True,
     "compare_server_default": True,
-    # CHECK constraints compare by name, and only where somebody asks for it.
+    # CHECK constraints are compared by name, and only with this plugin.
     "autogenerate_plugins": ["alembic.autogenerate.*", "alembic.ext.checkconstraint_byname"],
 }
-"""How thoroughly the database is compared with the models."""
+"""Options for comparing the database with the models."""
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """Where the database stands against the code.
+    """The database's revision, compared with the code's.
 
     Attributes:
         database: Revision of the database, None before the first migration.
@@ -74,12 +74,12 @@ class Revision:
 
     @property
     def current(self) -> bool:
-        """Whether both are the same."""
+        """Whether the database is at the code's revision."""
         return self.database == self.code
 
 
 def script_location() -> Path:
-    """Directory of env.py and versions: inside the package where it was installed from a wheel."""
+    """Return the directory of env.py and versions. An installed wheel has it inside the package."""
     package = Path(__file__).resolve().parents[1]
     for candidate in (package / "migrations", package.parent / "alembic"):
         if (candidate / "env.py").is_file():
@@ -88,7 +88,7 @@ def script_location() -> Path:
 
 
 def alembic_config(url: URL, **attributes: Any) -> Config:
-    """Configuration for Alembic's commands; env.py reads the URL and the rest from its attributes."""
+    """Return the configuration for Alembic's commands. env.py reads the URL and the rest from its attributes."""
     config = Config()
     config.set_main_option("script_location", str(script_location()).replace("%", "%%"))
     config.attributes.update({"url": url, **attributes})
@@ -96,10 +96,10 @@ def alembic_config(url: URL, **attributes: Any) -> Config:
 
 
 def upgrade(url: URL, revision: str = "head", **attributes: Any) -> None:
-    """Migrate up; waits while another process migrates the same database.
+    """Migrate up. Wait while another process migrates the same database.
 
     Raises:
-        QtsDataError: One sentence about what is wrong and what to do.
+        QtsDataError: The migration failed; the message says in one sentence why, and the remedy.
     """
     if not revision or revision == "base" or revision.startswith("-"):
         raise ConfigurationError(
@@ -113,7 +113,7 @@ def downgrade(url: URL, revision: str, **attributes: Any) -> None:
     """Migrate down to a revision, or to 'base'.
 
     Raises:
-        QtsDataError: One sentence about what is wrong and what to do.
+        QtsDataError: The migration failed; the message says in one sentence why, and the remedy.
     """
     if not revision or revision in ("head", "heads") or revision.startswith("+"):
         raise ConfigurationError(
@@ -124,16 +124,16 @@ def downgrade(url: URL, revision: str, **attributes: Any) -> None:
 
 
 def adopt(url: URL, metadata: sa.MetaData, *, allow_data_loss: bool = False, **limits: Any) -> list[tuple[str, str]]:
-    """Give a migrated database what its server can do by now; see `qts_data.timescale.adopt`.
+    """Apply the declarations that the database's server now supports. See `qts_data.timescale.adopt`.
 
     Args:
         url: The database, at the code's revision.
-        metadata: With the declarations.
-        allow_data_loss: Let a retention policy drop chunks that are there.
-        limits: As `migration_connection` takes them.
+        metadata: The tables, with their declarations.
+        allow_data_loss: Let a retention policy drop chunks that exist.
+        limits: Passed on to `migration_connection`.
 
     Raises:
-        QtsDataError: One sentence about what is wrong and what to do.
+        QtsDataError: It failed; the message says in one sentence why, and the remedy.
     """
     with _sentences(), migration_connection(url, **limits) as connection:
         revision = revision_of(connection)
@@ -142,7 +142,7 @@ def adopt(url: URL, metadata: sa.MetaData, *, allow_data_loss: bool = False, **l
                 f"the database is at revision {revision.database or 'none'}, the code needs {revision.code}; run "
                 "qts-data db upgrade first"
             )
-        # To move a table's rows and to fill an aggregate takes as long as it takes; only locks are waited for in vain.
+        # Moving a table's rows and filling an aggregate take as long as they need. Only waits for locks stay bounded.
         connection.exec_driver_sql("SET statement_timeout = 0")
         connection.commit()
         return timescale_adopt(connection, metadata, allow_data_loss=allow_data_loss, options=AUTOGENERATE_OPTIONS)
@@ -153,7 +153,7 @@ def _sentences() -> Iterator[None]:
     try:
         yield
     except CommandError as error:
-        # env.py hands our own errors to Alembic's command line as CommandError; here they come back.
+        # env.py wraps our own errors in CommandError for Alembic's command line. Unwrap them here.
         if isinstance(error.__cause__, QtsDataError):
             raise error.__cause__ from error
         if isinstance(error.__cause__, RevisionError):
@@ -176,16 +176,16 @@ def revision_of(connection: Connection) -> Revision:
     if len(heads) > 1:
         raise SchemaMismatch(
             f"alembic_version has the revisions {', '.join(sorted(heads))}, where one is expected: delete those that "
-            "somebody added, so that the one to which the database was migrated is left"
+            "were added by hand, so that only the revision to which the database was migrated is left"
         )
     found = heads[0] if heads else None
     return Revision(found, head, found is None or _is_known(scripts, found))
 
 
 def table_drift(connection: Connection, metadata: sa.MetaData) -> list[Difference]:
-    """Where declared tables differ - columns, indexes, constraints, comments - as Alembic's autogenerate sees it.
+    """Compare declared tables with the database, as Alembic's autogenerate does.
 
-    Tables that are not declared are left alone.
+    It compares columns, indexes, constraints and comments. Tables that are not declared are left out.
     """
 
     def declared(_object: object, _name: str | None, kind: str, reflected: bool, model: object) -> bool:
@@ -194,7 +194,7 @@ def table_drift(connection: Connection, metadata: sa.MetaData) -> list[Differenc
     context = MigrationContext.configure(connection, opts=AUTOGENERATE_OPTIONS | {"include_object": declared})
     found = []
     for entry in compare_metadata(context, metadata):
-        # Changes of one column come as a list, everything else by itself.
+        # Changes of one column come as a list, every other change as a single entry.
         for kind, *details in entry if isinstance(entry, list) else [entry]:
             found.append(_table_difference(str(kind), details))
     return found
@@ -209,7 +209,7 @@ def _table_difference(kind: str, details: list[Any]) -> Difference:
     name = getattr(thing, "name", None) or str(thing)
     owner = getattr(thing, "table", None)
     where = f"{owner.name}.{name}" if owner is not None and what != "table" else str(name)
-    # Autogenerate says what would have to be done; what it would add is declared and not there.
+    # Autogenerate names the change that would be needed: an object that it would add is declared and missing.
     declared, existing = ("-", "there") if verb == "remove" else ("there", "-")
     return Difference(where, what, declared, existing)
 
@@ -244,11 +244,11 @@ def migration_connection(
     lock_timeout_seconds: float = 5,
     statement_timeout_seconds: float = 900,
 ) -> Iterator[Connection]:
-    """The one connection that migrates: the server checked, the lock held, the timeouts set.
+    """Open the one connection that migrates: check the server, take the lock, set the timeouts.
 
-    The timeouts are the session's, not `SET LOCAL`: a migration that leaves its transaction
-    (`autocommit_block`) would lose those. The lock is the session's too, so it outlives each migration's
-    transaction and goes with the connection, however that ends.
+    The timeouts are set for the session, not by `SET LOCAL`: a migration that leaves its transaction
+    (`autocommit_block`) would lose local ones. The lock is a session lock, too. It outlives each migration's
+    transaction, and the server frees it when the connection ends, for whatever reason.
 
     Args:
         url: The database.
@@ -258,7 +258,7 @@ def migration_connection(
         statement_timeout_seconds: `statement_timeout` of the migrations.
 
     Raises:
-        QtsDataError: One sentence about what is wrong and what to do.
+        QtsDataError: It failed; the message says in one sentence why, and the remedy.
     """
     with (
         translated_errors(url),
@@ -303,7 +303,7 @@ def _take_lock(connection: Connection, wait_seconds: float) -> None:
 
 
 def _may_become_owner(connection: Connection) -> bool:
-    # Only where the role was prepared for this database: roles are the cluster's, grants are the database's.
+    # Checks that the role was prepared for this database: roles belong to the cluster, grants to the database.
     return bool(
         connection.execute(
             sa.text(

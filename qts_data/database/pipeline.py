@@ -1,7 +1,7 @@
-"""Several prepared statements in one round trip, on a connection that SQLAlchemy hands out.
+"""Pipelines: several prepared statements in one round trip, on a connection that SQLAlchemy hands out.
 
-The hot paths of an engine send a handful of known statements for each fill. Through SQLAlchemy's async layer each of
-them is a round trip and most of a millisecond of Python; here they travel together in libpq's pipeline mode:
+The hot paths of an engine send a handful of known statements for each fill. Through SQLAlchemy's async layer each
+statement costs a round trip and most of a millisecond of Python. Here they travel together in libpq's pipeline mode:
 https://www.postgresql.org/docs/current/libpq-pipeline-mode.html
 """
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 __all__ = ["BEGIN", "COMMIT", "Pipeline", "Rows", "Statement", "array", "driver_connection"]
 
 Rows = list[list[str | None]]
-"""The answer of a statement: its rows, each value as the server's text."""
+"""Rows of a statement's answer; each value is the server's text, or None for NULL."""
 
 _prepared: Final[weakref.WeakKeyDictionary[psycopg.AsyncConnection[Any], set[bytes]]] = weakref.WeakKeyDictionary()
 _GOOD: Final = {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK}
 
 
 class Statement:
-    """SQL with parameters $1, $2, ..., that a connection prepares at its first use.
+    """SQL with parameters $1, $2, .... A connection prepares it at its first use.
 
     Args:
         name: Unique among the statements of the program.
-        sql: The text; casts say what the parameters are.
+        sql: The text. Its casts give the parameters' types.
     """
 
     __slots__ = ("name", "sql")
@@ -54,7 +54,7 @@ COMMIT: Final = Statement("commit", "COMMIT")
 
 
 async def driver_connection(connection: AsyncConnection) -> psycopg.AsyncConnection[Any]:
-    """The psycopg connection under SQLAlchemy's."""
+    """Return the psycopg connection under SQLAlchemy's."""
     driver = (await connection.get_raw_connection()).driver_connection
     if driver is None:
         raise sa.exc.ResourceClosedError("the connection is closed")
@@ -63,7 +63,7 @@ async def driver_connection(connection: AsyncConnection) -> psycopg.AsyncConnect
 
 
 def array(values: Iterable[str | None]) -> str:
-    """An array literal of PostgreSQL; None is NULL."""
+    """Write an array literal of PostgreSQL. None is NULL."""
     return "{" + ",".join([_NULL if value is None else _quoted(value) for value in values]) + "}"
 
 
@@ -77,10 +77,10 @@ def _quoted(value: str) -> str:
 
 
 class Pipeline:
-    """Statements that travel together.
+    """Statements that are sent together.
 
     Args:
-        driver: The connection; where it is in no transaction, a transaction is begun.
+        driver: The connection. If it is in no transaction, one is begun.
     """
 
     __slots__ = ("_driver", "_exchange", "_expected", "_steps")
@@ -96,14 +96,14 @@ class Pipeline:
         self._steps.append((statement, parameters))
 
     async def run(self) -> list[Rows]:
-        """Send all, wait for all; returns the rows of each.
+        """Send all statements, wait for all answers, and return the rows of each.
 
-        After an error the server skips the rest; the transaction is to be rolled back. A `COMMIT` that the server
-        answers with ROLLBACK is an error.
+        After an error the server skips the remaining statements; the caller must roll the transaction back. A `COMMIT`
+        that the server answers with ROLLBACK is an error.
 
         Raises:
-            psycopg.Error: The first statement that failed. Where the connection itself failed or the task was
-                cancelled, the connection is closed: nobody may read answers that were meant for this call.
+            psycopg.Error: The first statement that failed. If the connection itself failed or the task was cancelled,
+                the connection is closed, so that no other call reads the answers meant for this one.
         """
         async with self._driver.lock:
             landed = asyncio.Event()
@@ -116,10 +116,12 @@ class Pipeline:
             return self.rows()
 
     def start(self, landed: Callable[[], object]) -> None:
-        """Send all, for who waits by other means: nobody else may use the connection until it has landed.
+        """Send all statements, for a caller that waits by other means.
+
+        Until the answers have landed, only this pipeline may use the connection.
 
         Args:
-            landed: Called once, when `rows` can be asked.
+            landed: Called once, when `rows` can be called.
         """
         driver = self._driver
         pgconn = driver.pgconn
@@ -145,13 +147,13 @@ class Pipeline:
             raise
 
     def abort(self) -> None:
-        """Close the connection: nobody may read the answers."""
+        """Close the connection, so that no other call reads the answers."""
         if self._exchange is not None:
             self._exchange.end()
         self._driver.pgconn.finish()
 
     def rows(self) -> list[Rows]:
-        """What the statements answered, once it has landed.
+        """Return the rows of each statement. Call it once the answers have landed.
 
         Raises:
             psycopg.Error: As `run` does.
@@ -192,13 +194,13 @@ class Pipeline:
 
 
 class _Exchange:
-    """What was queued goes out, and the answers come in, by the event loop's callbacks alone.
+    """Sends queued data and receives answers by callbacks of the event loop alone.
 
     Psycopg's own way, generators that a task waits for, takes a tenth of a millisecond more.
 
     Attributes:
-        results: The answers; that to the synchronization is the last.
-        failure: Why there are fewer.
+        results: The answers. The last one is the answer to the synchronization.
+        failure: Why answers are missing; None if all arrived.
     """
 
     def __init__(self, pgconn: Any, answers: int, landed: Callable[[], object]) -> None:
@@ -206,7 +208,7 @@ class _Exchange:
         self._answers = answers
         self._landed = landed
         self._loop = asyncio.get_running_loop()
-        # The file's number, while it is open: a connection that breaks forgets it.
+        # The descriptor, while it is open. libpq does not return it any more once the connection is broken.
         self._file: int | None = pgconn.socket
         self._writing = False
         self._answer: list[PGresult] = []
@@ -218,7 +220,7 @@ class _Exchange:
             self._loop.add_writer(self._file, self._writable)
 
     def end(self) -> None:
-        """Neither read nor write any more."""
+        """Stop reading and writing."""
         file, self._file = self._file, None
         if file is not None:
             self._loop.remove_reader(file)
@@ -230,7 +232,7 @@ class _Exchange:
             if self._pgconn.flush() == 0 and self._file is not None:
                 self._writing = False
                 self._loop.remove_writer(self._file)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits hears of it
+        except Exception as error:  # noqa: BLE001 - any error is raised by the waiting call
             self._finish(error)
 
     def _readable(self) -> None:
@@ -247,7 +249,7 @@ class _Exchange:
                     self._answer = []
                 else:
                     break
-        except Exception as error:  # noqa: BLE001 - whatever it is, the one who waits hears of it
+        except Exception as error:  # noqa: BLE001 - any error is raised by the waiting call
             self._finish(error)
             return
         if len(self.results) == self._answers:

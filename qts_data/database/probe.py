@@ -1,7 +1,7 @@
-"""One question to a server, without logging in: does it answer, and does it take connections?
+"""Probe of a server without logging in: does it answer, and does it accept connections?
 
-`PGconn.ping` asks the same, but keeps the interpreter's lock while it waits, and so stops every other thread. Python's
-sockets let the others go on.
+`PGconn.ping` does the same, but holds the interpreter's lock while it waits, which stops every other thread. Python's
+sockets let other threads run.
 
 Source of the messages: https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
@@ -31,8 +31,8 @@ class Answer(NamedTuple):
     """A server's answer to the beginning of a login.
 
     Attributes:
-        sqlstate: Of its refusal; empty where it asks for the login to go on.
-        words: Of its refusal.
+        sqlstate: SQLSTATE of its refusal; empty if the server asks the client to continue the login.
+        words: Message of its refusal.
     """
 
     sqlstate: str = ""
@@ -43,7 +43,7 @@ def probe(url: URL, timeout_seconds: float = 2.0) -> Answer | None:
     """Begin a login and read the first answer.
 
     Args:
-        url: The database; with several hosts, the first one that answers counts.
+        url: The database. With several hosts, the first one that answers counts.
         timeout_seconds: Longest wait, for all hosts together.
 
     Returns:

@@ -1,8 +1,8 @@
 """The three roles: qts_owner migrates, qts_engine reads and writes, qts_readonly reads.
 
-A role belongs to the server, its rights to one database; both are made here, again and again without harm.
-What the roles may do with our tables is granted by the migrations and, for a database that was migrated before
-the roles were made, once more by `prepare_roles`.
+A role belongs to the server, its rights to one database. This module makes both, and may be run repeatedly. The
+migrations grant the roles' rights on our tables. For a database that was migrated before the roles existed,
+`prepare_roles` grants them once more.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ BEGIN
 END
 $$"""
 
-# Objects that somebody else created before the roles were there: a migration run as qts_owner could not change
-# them. Extensions' objects and indexes, sequences and chunks, which follow their table, are not in the list.
+# Takes over objects that another role created before our roles existed: a migration run as qts_owner could not change
+# them. Extensions' objects are not in the list, nor indexes, sequences and chunks, which follow their table.
 _TAKE_OVER: Final = """\
 DO $$
 DECLARE
@@ -93,14 +93,14 @@ $$"""
 
 
 def role_statements() -> Iterator[str]:
-    """SQL that makes the roles and gives them their rights in the current database; without passwords."""
+    """Yield the SQL that makes the roles and grants their rights in the current database, without passwords."""
     for role, comment in ROLES.items():
         yield _CREATE.format(role=role, comment=literal(comment))
     yield _DATABASE.format(owner=OWNER_ROLE, engine=ENGINE_ROLE, readonly=READONLY_ROLE)
 
 
 def existing_roles(connection: Connection) -> set[str]:
-    """Return those of our roles that the server has."""
+    """Return the names of our roles that exist on the server."""
     asked = sa.text("SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY(:roles)")
     return set(connection.scalars(asked, {"roles": list(ROLES)}))
 
@@ -113,17 +113,17 @@ def prepare_roles(
     privileges: Iterable[str],
     passwords: Mapping[str, str | None],
 ) -> None:
-    """Make the roles, hand our objects to the owner, and grant.
+    """Make the roles, give our objects to the owner role, and grant.
 
     Args:
-        connection: A superuser's, or that of a role that may create roles and owns the database.
+        connection: Of a superuser, or of a role that may create roles and owns the database.
         relations: Names of our tables and views, in the current schema.
-        functions: Names of our functions, likewise.
+        functions: Names of our functions, in the current schema.
         privileges: Statements that grant on our objects; run as the owner.
-        passwords: Password of each role; None leaves the one it has.
+        passwords: Password of each role; None keeps its present one.
 
     Raises:
-        QtsDataError: The role may not do this, or no server answers.
+        QtsDataError: The connection's role may not do this, or no server answers.
     """
     with translated_errors():
         for statement in role_statements():
@@ -148,7 +148,7 @@ def prepare_roles(
 
 
 def _hashed(connection: Connection, role: str, password: str) -> str:
-    # Hashed on this side, so that the server's log never sees the password.
+    # The password is hashed on the client, so that the server's log never shows it.
     driver = connection.connection.driver_connection
     if driver is None:
         raise sa.exc.InvalidRequestError("the connection is closed")

@@ -1,4 +1,4 @@
-"""The inside of a transaction: its connection and session, and what happens when its COMMIT has returned."""
+"""Scopes: connection and session of a transaction, and the hooks that run when its COMMIT has returned."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _T = TypeVar("_T")
 
 
 class Scope:
-    """One connection in one transaction, and what works on it.
+    """One connection in one transaction, with its session.
 
     Attributes:
-        connection: For statements of your own.
+        connection: For the caller's own statements.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -40,19 +40,19 @@ class Scope:
 
     @property
     def session(self) -> AsyncSession:
-        """An ORM session on the same connection; it is flushed before the transaction commits."""
+        """An ORM session on the same connection. It is flushed before the transaction commits."""
         if self._session is None:
-            # A savepoint of its own, made where it is first used, would be gone with one around it.
+            # A session with its own savepoint would make it at first use, and lose it with an enclosing savepoint.
             self._session = AsyncSession(self.connection, expire_on_commit=False, join_transaction_mode="rollback_only")
         return self._session
 
     async def flush(self) -> None:
-        """Send what the session holds back."""
+        """Send the pending changes of the session."""
         if self._session is not None:
             await self._session.flush()
 
     async def _close(self) -> None:
-        """Let the session go; the connection is somebody else's."""
+        """Close the session. The connection belongs to the caller and stays open."""
         if self._session is not None:
             await self._session.close()
 
@@ -68,28 +68,29 @@ class WriteScope(Scope):
         self._begun: list[tuple[_Hook, Awaitable[None]]] = []
 
     def after_commit(self, hook: _Hook) -> None:
-        """Run something once COMMIT has returned, and never otherwise; in the order of registration.
+        """Register a hook that runs once COMMIT has returned, and never otherwise. Hooks run in order of registration.
 
-        A function is called at once, before any other task runs; a coroutine goes on when the connection is back in
-        the pool, and is not given up if the task is cancelled. What is undone by a savepoint is forgotten. What a hook
-        raises is logged and goes no further: the transaction is committed, and an error would say that it is not.
+        A function is called at once, before any other task runs. A coroutine is awaited when the connection is back in
+        the pool, and runs to its end even if the task is cancelled. The rollback of a savepoint drops the hooks that
+        were registered since it. An exception of a hook is logged and not raised: the transaction is committed, and
+        an error would mean that it is not.
         """
         self._hooks.append(hook)
 
     async def commit_without_waiting(self) -> None:
-        """Let COMMIT return before the server has written it to disk; a crash of the server may then lose it."""
+        """Let COMMIT return before the server has written it to disk. A crash of the server may then lose it."""
         await self.connection.execute(sa.text("SET LOCAL synchronous_commit = off"))
 
     def in_doubt(self, hook: Callable[[], None]) -> None:
-        """Call something at once when COMMIT got no answer, so that nobody knows whether it was carried out."""
+        """Register a function that is called at once when COMMIT got no answer, so that its outcome is unknown."""
         self._doubts.append(hook)
 
     @contextlib.asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """What fails in the block is undone, and the transaction goes on without it.
+        """Undo the block alone if it raises an error. The transaction can go on without it.
 
-        Without one, PostgreSQL lets a transaction in which a statement has failed only be rolled back, whoever may
-        have caught the error.
+        Without a savepoint, PostgreSQL only accepts a rollback once a statement has failed, even if the error was
+        caught.
         """
         with translated_errors():
             await self.flush()
@@ -99,19 +100,19 @@ class WriteScope(Scope):
                 require_whole(self.connection)
 
     def _mark(self) -> None:
-        """A savepoint was made."""
+        """Note that a savepoint was made."""
         self._marks.append(len(self._hooks))
 
     def _release(self) -> None:
-        """What came after the last savepoint belongs to the rest from now on."""
+        """Keep the hooks that were registered since the last savepoint, as part of the enclosing block."""
         self._marks.pop()
 
     def _undo(self) -> None:
-        """The transaction has gone back to the last savepoint: the hooks that came after it are forgotten."""
+        """Drop the hooks that were registered since the last savepoint, because it was rolled back."""
         del self._hooks[self._marks.pop() :]
 
     def _committed(self) -> None:
-        """Call what was registered; `_finish` waits for what takes longer."""
+        """Call the registered hooks. `_finish` awaits their coroutines."""
         for hook in self._hooks:
             with _logged(hook):
                 begun = hook()
@@ -119,13 +120,13 @@ class WriteScope(Scope):
                     self._begun.append((hook, begun))
 
     def _doubted(self) -> None:
-        """Call what was registered for a COMMIT without an answer."""
+        """Call the hooks that were registered for a COMMIT without an answer."""
         for hook in self._doubts:
             with _logged(hook):
                 hook()
 
     async def _finish(self) -> None:
-        """Wait for what was begun after the commit."""
+        """Await the coroutines that the hooks began after the commit."""
         if self._begun:
             await to_its_end(self._await_begun())
 
@@ -139,12 +140,12 @@ class WriteScope(Scope):
 def _logged(hook: object) -> Iterator[None]:
     try:
         yield
-    except Exception:  # noqa: BLE001 - whatever it is, the transaction stays committed
+    except Exception:  # noqa: BLE001 - the transaction stays committed, whatever a hook raises
         _log.exception("a hook failed after the transaction had been committed: %r", hook)
 
 
 async def to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
-    """What is not given up half way: a cancellation is raised when it has ended."""
+    """Await work that must not be abandoned: a cancellation is raised after the work has ended."""
     running = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not running.done():

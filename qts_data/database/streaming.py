@@ -38,7 +38,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 _ROWS_AT_ONCE: Final = 2000
 _PATIENCE_SECONDS: Final = 2.0
 _numbers: Final = itertools.count(1)
-# A reader may take its time between two pieces. The server would take it for a client that hangs.
+# A reader may pause between two pieces. Without this the server would end its transaction as idle.
 _ALLOW_PAUSES: Final = """
     SELECT set_config('idle_in_transaction_session_timeout', '1h', true)
      WHERE current_setting('idle_in_transaction_session_timeout')::interval BETWEEN '1 ms' AND '59 min'
@@ -53,7 +53,7 @@ class Cursor:
     """A cursor of the server, in the transaction of one connection.
 
     Args:
-        connection: In a transaction, which ends the cursor.
+        connection: In a transaction. Its end closes the cursor.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -62,10 +62,10 @@ class Cursor:
         self._transaction: sa.RootTransaction | None = None
 
     async def declare(self, declare: Callable[[str], Awaitable[object]]) -> None:
-        """Open it.
+        """Declare the cursor.
 
         Args:
-            declare: Called with the beginning of the statement, up to the word FOR; sends it with the query.
+            declare: Called with the beginning of the statement, up to the word FOR. It adds the query and sends it.
         """
         await self.connection.exec_driver_sql(_ALLOW_PAUSES)
         sync = self.connection.sync_connection
@@ -76,7 +76,7 @@ class Cursor:
         await declare(f"DECLARE {self.name} NO SCROLL CURSOR FOR ")
 
     def require_open(self) -> None:
-        """Refuse to read on in another transaction.
+        """Refuse to read on outside the cursor's transaction.
 
         Raises:
             DatabaseError: The transaction of the cursor has ended.
@@ -89,13 +89,13 @@ class Cursor:
             )
 
     def leave(self) -> None:
-        """Let a later statement close it: this one may be called where nothing can be sent."""
+        """Let a later statement close the cursor, because this may be called where nothing can be sent."""
         if self._transaction is not None and self._transaction.is_active:
             _left.setdefault(self._transaction, set()).add(self.name)
         self._transaction = None
 
     async def close(self) -> None:
-        """Close it, unless its transaction or savepoint has ended and closed it."""
+        """Close the cursor, unless its transaction or savepoint has ended and closed it."""
         reachable = self._is_reachable()
         self.leave()
         if reachable:
@@ -114,7 +114,7 @@ class Cursor:
 
 
 def _close_left(connection: sa.Connection, *_: object) -> None:
-    """Close the cursors that dropped streams have left open; called before each statement."""
+    """Close the cursors that dropped streams have left open. Called before each statement."""
     transaction = connection.get_transaction()
     names = _left.get(transaction) if transaction is not None else None
     if not names or transaction is None:
@@ -123,20 +123,20 @@ def _close_left(connection: sa.Connection, *_: object) -> None:
     if driver is None or driver.info.transaction_status != pq.TransactionStatus.INTRANS:
         return
     del _left[transaction]
-    # A rollback to a savepoint closes cursors, too. To close one twice would end the transaction.
+    # A rollback to a savepoint closes cursors, too. Closing a cursor twice would end the transaction.
     for name in connection.exec_driver_sql(_STILL_OPEN, {"names": sorted(names)}).scalars().all():
         connection.exec_driver_sql(f"CLOSE {name}")
 
 
 class Stream(AsyncIterator[_T_co], Generic[_T_co]):
-    """Results one by one, in bounded memory; `async for` reads them.
+    """Results one by one, in bounded memory. `async for` reads them.
 
-    Statements of the same transaction work beside it. It may be left at any moment, and its reader may take up to an
+    Statements of the same transaction work beside it. A reader may stop at any moment, and may take up to an
     hour for each piece. `aclose`, or `contextlib.aclosing`, frees the server's cursor at once.
 
     Args:
-        cursor: Its cursor, to be declared by `pieces`.
-        pieces: Reads one piece after the other; an empty one is not the end, None is.
+        cursor: Its cursor; `pieces` declares it.
+        pieces: Reads the next piece. None is the end; an empty piece is not.
     """
 
     def __init__(self, cursor: Cursor, pieces: Callable[[], Awaitable[Iterable[_T_co] | None]]) -> None:
@@ -169,7 +169,7 @@ class Stream(AsyncIterator[_T_co], Generic[_T_co]):
             await self._cursor.close()
 
     def __del__(self) -> None:
-        # Nothing can be sent from here.
+        # No statement can be sent from here.
         self._cursor.leave()
 
     async def _read(self) -> None:
@@ -241,8 +241,8 @@ def stream_rows(
 
     Args:
         connection: In a transaction.
-        query: What to read; sent when the first row is asked for.
-        convert: Makes the item of a row.
+        query: The query. It is sent when the first row is read.
+        convert: Makes an item from a row.
     """
     cursor = Cursor(connection)
     fetch = sa.text(f"FETCH FORWARD {_ROWS_AT_ONCE} FROM {cursor.name}").columns(*query.selected_columns)
@@ -255,7 +255,7 @@ def stream_rows(
         if state == "new":
             await cursor.declare(lambda beginning: connection.execute(_Declare(beginning, query)))
         cursor.require_open()
-        # The name is new each time: it would drive other statements out of the cache.
+        # Each stream has a new cursor name, so caching its FETCH would drive other statements out of the cache.
         rows = (await connection.execute(fetch, execution_options={"compiled_cache": None})).all()
         state = "read" if len(rows) < _ROWS_AT_ONCE else "open"
         return map(convert, rows)

@@ -13,7 +13,7 @@ __all__ = ["find_trading_zone"]
 
 
 def find_trading_zone(connection: Connection) -> str | None:
-    """Return the IANA name of the zone; None before the views exist."""
+    """Return the IANA name of the zone, or None before the views exist."""
     if not connection.scalar(sa.text("SELECT to_regproc('qts_trading_zone') IS NOT NULL")):
         return None
     return str(connection.scalar(sa.text("SELECT qts_trading_zone()")))

@@ -1,4 +1,4 @@
-"""Transactions: commit when the block ends, roll back otherwise, and say what is known of a commit that was cut off."""
+"""Transactions: commit when the block ends, roll back otherwise, and report a commit whose outcome is unknown."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Transactions(Generic[_Writer, _Reader]):
     Args:
         url: The database.
         config: Pool, timeouts and TLS.
-        writer: Makes what a writing transaction works with.
-        reader: The same for a reading one.
+        writer: Makes the unit of work of a writing transaction.
+        reader: Makes the unit of work of a reading transaction.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class Transactions(Generic[_Writer, _Reader]):
         self._engine = async_engine(url, self.config)
         self._read_only = self._engine.execution_options(postgresql_readonly=True)
         self._snapshot = self._read_only.execution_options(isolation_level="REPEATABLE READ")
-        # SQLAlchemy reports its savepoints: those of this class, of a session, and of a caller's begin_nested. A part
-        # that is undone by other means ends the block with an error, and no hook is called.
+        # SQLAlchemy reports its savepoints: those of this class, of a session, and of a caller's begin_nested. If a
+        # part is undone by other means, the block ends with an error and no hook is called.
         self._scopes: weakref.WeakKeyDictionary[sa.Connection, _Writer] = weakref.WeakKeyDictionary()
         for name, react in (
             ("savepoint", WriteScope._mark),
@@ -82,7 +82,7 @@ class Transactions(Generic[_Writer, _Reader]):
 
     @property
     def engine(self) -> AsyncEngine:
-        """The engine, for what has no method here."""
+        """The engine, for statements that have no method here."""
         return self._engine
 
     def refuse_writes(self, reason: str | None, *, by: object = None) -> None:
@@ -91,7 +91,7 @@ class Transactions(Generic[_Writer, _Reader]):
         Writes are refused for as long as any caller refuses them. A commit that is under way is not held up.
 
         Args:
-            reason: For the error's message; None withdraws the refusal of this caller, and no other one.
+            reason: Text of the error's message. None withdraws the refusal of this caller and of no other.
             by: The caller, such as a cache manager; hashable.
         """
         if reason is None:
@@ -121,23 +121,23 @@ class Transactions(Generic[_Writer, _Reader]):
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[_Writer]:
-        """A transaction that commits when the block ends without an error, and rolls back otherwise.
+        """Open a transaction that commits when the block ends without an error, and rolls back otherwise.
 
         Raises:
-            WritesRefused: `refuse_writes` allows none; nothing was committed.
+            WritesRefused: A caller of `refuse_writes` refuses writes; nothing was committed.
             OutcomeUnknown: The connection was lost during COMMIT.
-            DatabaseError: With SQLSTATE 25P02, a statement had failed, and the block went on as if it had not:
-                the server has rolled all of it back. With 25P01, the block itself had ended the transaction, or had
-                undone a part of it as SQL: by COMMIT, ROLLBACK, ROLLBACK TO, or the driver's methods.
-            TransactionConflict: Another transaction got in the way; `run` would have tried again.
-            QtsDataError: Whatever else the database says, by SQLSTATE. The error of the block, if it is no
-                database error, comes out as it is.
+            DatabaseError: With SQLSTATE 25P02: a statement failed, the block went on in spite of it, and the server
+                rolled back the whole transaction. With 25P01: the block itself ended the transaction, or undid a part
+                of it as SQL, by COMMIT, ROLLBACK, ROLLBACK TO, or the driver's methods.
+            TransactionConflict: The transaction conflicted with another one; `run` would have tried again.
+            QtsDataError: Any other database error, translated by SQLSTATE. An error of the block that is not a
+                database error is raised unchanged.
         """
         self.require_writable()
         scope: _Writer | None = None
         try:
             async with self._connection(self._engine) as connection:
-                # Before anything joins: a session that found none would begin, and end, one of its own.
+                # Begin before a session joins: a session that finds no transaction would begin and end its own.
                 begun = await connection.begin()
                 scope = self._writer(connection)
                 if connection.sync_connection is not None:
@@ -157,12 +157,12 @@ class Transactions(Generic[_Writer, _Reader]):
 
     @contextlib.asynccontextmanager
     async def reader(self, *, snapshot: bool = False) -> AsyncIterator[_Reader]:
-        """A transaction that the server lets only read.
+        """Open a transaction in which the server allows only reads.
 
         Each statement sees the commits before it, so two answers of one reader may differ.
 
         Args:
-            snapshot: Every statement sees the database as it was at the first one (REPEATABLE READ).
+            snapshot: Let every statement see the database as it was at the first one (REPEATABLE READ).
         """
         async with self._connection(self._snapshot if snapshot else self._read_only) as connection:
             scope = self._reader(connection)
@@ -176,12 +176,12 @@ class Transactions(Generic[_Writer, _Reader]):
         """Run a function in a transaction, and again after a `TransactionConflict`.
 
         Args:
-            work: Called with a new unit of work each time; it must do nothing that a rollback does not undo.
-            attempts: How often at most; the pause between two grows to half a second, and is random, for two that
-                met once would meet again.
+            work: Called with a new unit of work each time. It must have no effect that a rollback does not undo.
+            attempts: Most attempts. The pause between two grows up to half a second. It is random, because two
+                transactions with equal pauses would conflict again.
 
         Raises:
-            TransactionConflict: Even the last attempt met somebody.
+            TransactionConflict: The last attempt conflicted, too.
         """
         pause = _FIRST_PAUSE_SECONDS
         for _ in range(attempts - 1):
@@ -189,14 +189,14 @@ class Transactions(Generic[_Writer, _Reader]):
                 async with self.transaction() as scope:
                     return await work(scope)
             except TransactionConflict:
-                # Not a secret: two that wait for different times do not meet again.
+                # The random number needs no secrecy. It only has to differ between two transactions that conflicted.
                 await asyncio.sleep(random.uniform(0.5, 1.0) * pause)  # noqa: S311
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
         async with self.transaction() as scope:
             return await work(scope)
 
     async def health(self, *, timeout_seconds: float = 2.0) -> HealthStatus:
-        """Whether the database answers; never raises."""
+        """Report whether the database answers. It never raises."""
         started = time.monotonic()
         latency: float | None = None
         try:
@@ -218,17 +218,17 @@ class Transactions(Generic[_Writer, _Reader]):
 
     @contextlib.asynccontextmanager
     async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-        """A connection; whatever it began and nobody committed is rolled back at the end."""
+        """Open a connection. At the end, roll back everything that was begun and not committed."""
         async with connecting(self.url):
             connection = await self._taken(engine)
         try:
             yield connection
         finally:
-            # A task that is cancelled here would leave the connection outside the pool for ever.
+            # Without the shield, cancelling the task here would leave the connection outside the pool for ever.
             await asyncio.shield(_give_back(connection))
 
     async def _taken(self, engine: AsyncEngine) -> AsyncConnection:
-        """A connection of the pool, which gets it back if this task is cancelled half way."""
+        """Take a connection from the pool, and give it back if this task is cancelled in between."""
         taking = asyncio.create_task(_started(engine))
         try:
             return await asyncio.shield(taking)
@@ -250,7 +250,7 @@ class Transactions(Generic[_Writer, _Reader]):
                 raise (ours or error) from error
             scope._committed()
 
-        # A commit that is under way is not given up: nobody would know what became of it.
+        # A COMMIT that is under way is never abandoned: its outcome would be unknown.
         await to_its_end(commit())
 
     def _on_savepoint(self, react: Callable[[WriteScope], None], connection: sa.Connection, *_: object) -> None:
@@ -263,7 +263,7 @@ async def _started(engine: AsyncEngine) -> AsyncConnection:
 
 
 async def _give_back_late(taking: asyncio.Task[AsyncConnection]) -> None:
-    # Nobody is left who would like to hear why there was no connection.
+    # The caller was cancelled, so no task is left that could handle a failed connection attempt.
     with contextlib.suppress(sa.exc.SQLAlchemyError, psycopg.Error):
         await _give_back(await taking)
 
@@ -272,7 +272,7 @@ async def _give_back(connection: AsyncConnection) -> None:
     try:
         await connection.close()
     except (sa.exc.SQLAlchemyError, psycopg.Error):
-        # It has died: there is nothing to roll back, and whoever worked on it has heard of it, or had no need to.
+        # The connection is dead, so nothing is left to roll back. Its block has raised the error, or did not need it.
         with contextlib.suppress(sa.exc.ResourceClosedError):
             await connection.invalidate()
             await connection.close()

@@ -1,1 +1,1 @@
-"""Sample data, the stand-in for Google Sheets and the demonstrations; only cli and tests import it."""
+"""Sample data, the stand-in for Google Sheets and the demonstrations. Only cli and tests import it."""

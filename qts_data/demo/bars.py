@@ -1,4 +1,4 @@
-"""The demo: the main job from an empty machine to bars."""
+"""The demo of bars, from an empty machine to the bars of a day."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 __all__ = ["run_demo"]
 
 SEOUL = zoneinfo.ZoneInfo("Asia/Seoul")
-# A fixed day, so that everybody sees the same figures; a Friday on which KRX traded.
+# A fixed day, so that every run shows the same figures: a Friday on which KRX traded.
 DAY = dt.date(2026, 11, 20)
 SYMBOL = "005930"
 
 
 def run_demo(directory: Path, *, keep: bool) -> None:
-    """Start, migrate, load, show; on a server of the demo's own."""
+    """Start a server for the demo, migrate, load ticks, and show bars."""
     server = EmbeddedServer(directory)
     heading("1. Start PostgreSQL")
     running = server.start()

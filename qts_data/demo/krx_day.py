@@ -1,4 +1,4 @@
-"""A made-up trading day of the Korea Exchange (KRX), for demonstrations and tests where no real feed is at hand.
+"""A made-up trading day of the Korea Exchange (KRX), for demonstrations and tests without a real feed.
 
 No price in it was ever traded. Its rules are real:
 
@@ -7,8 +7,8 @@ No price in it was ever traded. Its rules are real:
 * Tick sizes of shares on KOSPI, KOSDAQ and KONEX, in force since 25 January 2023 (`tick_size`).
 * Daily price limits of 30 % around the base price, in force since 15 June 2015 (`price_limits`).
 
-The same arguments give the same ticks, on every machine and in every version of Python: all arithmetic is in
-integers, and chance comes from SHAKE-256 (FIPS 202), whose output is fixed by a standard.
+The same arguments give the same ticks, on every machine and in every version of Python. All arithmetic is in
+integers, and the random numbers come from SHAKE-256 (FIPS 202), whose output is fixed by a standard.
 
 Sources:
     https://v.daum.net/v/20221101161150796 and https://kr.investing.com/news/economy/article-871878 (tick sizes),
@@ -56,7 +56,7 @@ _CLOSING = 390 * _MINUTE
 
 
 def _intensity(minute: int) -> int:
-    """Relative number of orders in a minute: many at both ends of the day, most in the morning."""
+    """Return the relative number of orders in a minute: many at both ends of the day, most in the morning."""
     from_middle = 2 * minute - (_CONTINUOUS_MINUTES - 1)
     height = 140 if from_middle < 0 else 90
     return 20 + height * from_middle**2 // _CONTINUOUS_MINUTES**2
@@ -71,18 +71,18 @@ _Print: TypeAlias = tuple[int, str, int, int, int, int]
 
 
 def tick_size(price: Decimal) -> Decimal:
-    """The smallest step of a share's price at this price, in KRW.
+    """Return the smallest step of a share's price at this price, in KRW.
 
-    Shares only: ETFs, ETNs and ELWs have steps of their own. The table has been in force since 25 January 2023.
+    It applies to shares only: ETFs, ETNs and ELWs have steps of their own. The table is in force since 25 January 2023.
 
     Args:
         price: In KRW, above zero.
 
     Raises:
-        InvalidRecord: The price is no positive finite Decimal.
+        InvalidRecord: The price is not a finite Decimal above zero.
     """
     if not isinstance(price, Decimal) or not price.is_finite() or price <= 0:
-        raise InvalidRecord(field="price", reason=f"{price!r} is no Decimal above zero")
+        raise InvalidRecord(field="price", reason=f"{price!r} is not a finite Decimal above zero")
     return Decimal(_tick_size(int(price)))
 
 
@@ -94,22 +94,22 @@ def _tick_size(price: int) -> int:
 
 
 def price_limits(base_price: Decimal) -> tuple[Decimal, Decimal]:
-    """The lowest and the highest price of a day, in KRW.
+    """Return the lowest and the highest price of a day, in KRW.
 
-    30 % of the base price, cut to whole ticks at the base price, are added and taken away; the upper limit
-    is then cut to whole ticks at itself. The lower one needs no cut: ticks get finer downwards.
+    30 % of the base price, rounded down to whole ticks at the base price, are added and subtracted. The upper limit
+    is then rounded down to whole ticks at itself. The lower limit needs no rounding, because ticks are finer below.
 
     Args:
         base_price: Usually the close of the day before, in KRW; a price that can be traded.
 
     Raises:
-        InvalidRecord: The base price is no multiple of its tick size, or so low that its limits leave
-            nothing to trade at.
+        InvalidRecord: The base price is not a multiple of its tick size, or so low that no price is left between its
+            limits.
     """
     size = tick_size(base_price)
     base = int(base_price)
     if base != base_price or base % int(size):
-        raise InvalidRecord(field="base_price", reason=f"{base_price} is no multiple of its tick size {size}")
+        raise InvalidRecord(field="base_price", reason=f"{base_price} is not a multiple of its tick size {size}")
     lower, upper = _price_limits(base)
     if lower == upper:
         raise InvalidRecord(field="base_price", reason=f"30 % of {base_price} are less than a tick")
@@ -132,29 +132,29 @@ def generate_day(
     base_prices: Mapping[str, Decimal] | None = None,
     source: str = "krx-sample",
 ) -> Iterator[TickData]:
-    """Make up the trades of one day, ordered by time.
+    """Generate the trades of one day, ordered by time.
 
-    Every symbol has one print of the opening auction at 09:00:00 and one of the closing auction at 15:30:00
-    Korean time; between them orders arrive in a U over the day until 15:20. An order that meets several
-    others gives several ticks in one millisecond, some of them equal in price and volume too: as in a real
-    feed these are different trades. The price walks by ticks between the day's price limits, and every
-    trade is at the bid or at the ask. A symbol's ticks do not depend on which other symbols are asked for.
+    Every symbol has one trade of the opening auction at 09:00:00 and one of the closing auction at 15:30:00
+    Korean time. Between them, until 15:20, orders arrive: most at both ends of the day. An order that matches several
+    others gives several ticks in one millisecond. Some of them are equal in price and volume, too; as in a real feed
+    these are different trades. The price moves by ticks between the day's price limits, and every trade is at the bid
+    or at the ask. A symbol's ticks do not depend on the other symbols.
 
-    Every date is taken for a trading day under today's rules; the holidays of the exchange are not known here.
+    Every date counts as a trading day under today's rules. The holidays of the exchange are not known here.
 
     Args:
         date: Day in Korea.
         symbols: Instruments, each once.
         seed: Another seed makes another day.
-        ticks_per_symbol: Number of ticks of each symbol, at least the two of the auctions.
-        base_prices: Base price by symbol, in KRW, where the built-in one does not do.
+        ticks_per_symbol: Number of ticks of each symbol, at least two, for the auctions.
+        base_prices: Base price by symbol, in KRW, in place of the built-in one.
         source: Feed to write into every tick.
 
     Returns:
-        The ticks: times in UTC, prices in KRW, volumes in shares, bid and ask always given, seq never.
+        The ticks: times in UTC, prices in KRW, volumes in shares. Bid and ask are always given, seq never.
 
     Raises:
-        InvalidRecord: A symbol comes twice or is no valid name, a base price cannot be one, or
+        InvalidRecord: A symbol occurs twice or is not a valid name, a base price is not possible, or
             ticks_per_symbol is below 2.
     """
     # 09:00 in Korea is 00:00 UTC: the country has had no summer time since 1988.
@@ -165,7 +165,7 @@ def generate_day(
         raise InvalidRecord(field="ticks_per_symbol", reason="must be at least 2, for the two auctions")
     days = []
     for symbol in symbols:
-        # Names and base prices are refused here, not when the first tick is taken.
+        # Names and base prices are checked here, not when the first tick is taken.
         check_symbol(symbol)
         check_source(source)
         base = (base_prices or {}).get(symbol, _usual_base_price(symbol))
@@ -183,7 +183,7 @@ def _usual_base_price(symbol: str) -> Decimal:
 
 
 class _Chance:
-    """Numbers that look random and follow from a key alone."""
+    """Numbers that look random and depend on a key alone."""
 
     def __init__(self, key: str) -> None:
         self._words = self._stream(key)
@@ -194,7 +194,7 @@ class _Chance:
             yield from struct.unpack("<1024Q", hashlib.shake_256(f"{key}/{block}".encode()).digest(8192))
 
     def below(self, bound: int) -> int:
-        """A number of range(bound); the bound is so far below 2**64 that none is noticeably likelier."""
+        """Return a number of range(bound). The bound must be far below 2**64, so that the bias is negligible."""
         return next(self._words) * bound >> 64
 
 
@@ -212,7 +212,7 @@ def _ticks(opening: dt.datetime, source: str, day: Iterator[_Print]) -> Iterator
 
 
 def _prints(chance: _Chance, symbol: str, base: int, tick_count: int) -> Iterator[_Print]:
-    """One symbol's day: an auction, the orders of the day, an auction."""
+    """Yield one symbol's day: an auction, the orders of the day, an auction."""
     book = _Book(chance, base)
     book.move(chance.below(7) - 3)
     yield _OPENING, symbol, book.trade(), 20_000 + chance.below(60_000), book.bid, book.ask
@@ -223,7 +223,7 @@ def _prints(chance: _Chance, symbol: str, base: int, tick_count: int) -> Iterato
         price = book.trade()
         volume = 0
         for _ in range(fill_count):
-            # Orders are often split into equal parts: the reason why real trades come as exact duplicates.
+            # Orders are often split into equal parts, which is why real trades contain exact duplicates.
             if not volume or chance.below(3):
                 volume = _volume(chance)
             yield milliseconds, symbol, price, volume, book.bid, book.ask
@@ -232,7 +232,7 @@ def _prints(chance: _Chance, symbol: str, base: int, tick_count: int) -> Iterato
 
 
 def _fills_of_orders(chance: _Chance, tick_count: int) -> list[int]:
-    """How many ticks each order gives, together `tick_count`."""
+    """Return how many ticks each order gives, together `tick_count`."""
     fills = []
     left = tick_count
     while left:
@@ -249,11 +249,11 @@ def _fills_of_orders(chance: _Chance, tick_count: int) -> list[int]:
 
 
 def _times_of_orders(chance: _Chance, order_count: int) -> list[int]:
-    """Milliseconds since the opening, ascending, within continuous trading."""
+    """Return milliseconds since the opening, ascending, within continuous trading."""
     times = []
     for _ in range(order_count):
         minute = bisect_right(_ORDERS_UNTIL, chance.below(_ORDERS_UNTIL[-1]))
-        # The opening auction has its millisecond to itself.
+        # Only the opening auction uses its millisecond.
         times.append(minute * _MINUTE + 1 + chance.below(_MINUTE - 1))
     return sorted(times)
 
@@ -275,17 +275,17 @@ class _Book:
         self.move(0)
 
     def move(self, ticks: int) -> None:
-        """Shift the bid by so many ticks, as far as the limits allow, and put an ask above it."""
+        """Move the bid by this number of ticks, as far as the limits allow, and place the ask above it."""
         for _ in range(abs(ticks)):
             self.bid = self._above(self.bid) if ticks > 0 else self._below(self.bid)
-        # At the upper limit the bid stays a tick below it.
+        # At the upper limit the bid stays one tick below it.
         self.bid = min(max(self.bid, self._lower), self._below(self._upper))
         self.ask = self._above(self.bid)
         if self.ask < self._upper and self._chance.below(100) < 8:
             self.ask = self._above(self.ask)
 
     def trade(self) -> int:
-        """The price of the next order: a seller's takes the bid, a buyer's the ask."""
+        """Return the price of the next order: a seller's order trades at the bid, a buyer's at the ask."""
         return self.ask if self._chance.below(2) else self.bid
 
     @staticmethod

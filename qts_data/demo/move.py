@@ -1,4 +1,4 @@
-"""The demo of a move: a spreadsheet with everything that hurts, and at the end the same book in the database."""
+"""The demo of a move: from a spreadsheet with typical faults to the same book in the database."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _FILLS: Final = 500
 
 
 def run_demo(directory: Path) -> None:
-    """Spreadsheet, plan, repair, copy, shadow with failures, proof, cutover, rollback.
+    """Show spreadsheet, plan, repair, copy, shadow with failures, proof, cutover, rollback.
 
-    A server that this call starts is stopped at its end.
+    If this call starts the server, it stops it at the end.
     """
     server = EmbeddedServer(directory)
     ran_before = server.info() is not None
@@ -84,7 +84,7 @@ async def _move(settings: Settings, standin: SheetsStandIn, workbook: Workbook) 
         move = Move(database, sheets, delivery=DeliveryConfig(first_pause_seconds=0.2, settle_seconds=0.0))
 
         console.print()
-        heading("2. Plan", ": somebody has made two mistakes in the sheet")
+        heading("2. Plan", ": the sheet has two typing mistakes")
         cells = workbook.sheets["T_Ledger"].cells
         good = cells[3][1], cells[5][3]
         cells[3][1], cells[5][3] = int(good[0]), "1,23"

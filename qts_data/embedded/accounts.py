@@ -1,4 +1,4 @@
-"""Who the server runs as: PostgreSQL refuses to run as root."""
+"""The account that the server runs as, because PostgreSQL refuses to run as root."""
 
 from __future__ import annotations
 
@@ -24,24 +24,30 @@ __all__ = ["Account", "account_of", "run", "succeeds"]
 
 
 class Account(NamedTuple):
-    """Whom a server that root started runs as."""
+    """The account of a server that root started."""
 
     uid: int
     gid: int
 
 
 def account_of(data: Path | None) -> Account | None:
-    """Who is to run the server: the current user (None), or for root the data's owner or a system account."""
+    """Return the account that runs the server. None is the current user. For root, it is another account.
+
+    With data, that is the data's owner. Otherwise it is the system account, which is made if it does not exist.
+
+    Raises:
+        ConfigurationError: The system account cannot be made.
+    """
     if os.geteuid() != 0:
         return None
     if data is not None:
         return Account(data.stat().st_uid, data.stat().st_gid)
     with contextlib.suppress(KeyError):
         return Account(*pwd.getpwnam(constants.ACCOUNT)[2:4])
-    reason = "there is no useradd"
+    reason = "useradd was not found"
     if useradd := shutil.which("useradd", path=f"{os.defpath}:/usr/sbin:/sbin"):
         reason = run([useradd, "--system", "--no-create-home", "--shell=/usr/sbin/nologin", constants.ACCOUNT]).stdout
-    try:  # whatever useradd says: another process may have been faster
+    try:  # in spite of an error of useradd: another process may have made the account meanwhile
         return Account(*pwd.getpwnam(constants.ACCOUNT)[2:4])
     except KeyError as error:
         raise ConfigurationError(
@@ -58,7 +64,7 @@ def run(
     cwd: Path = Path("/"),  # the current directory may be closed to the account
     timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a program under the account, out of reach of the terminal's Ctrl-C."""
+    """Run a program under the account, out of reach of the terminal's Ctrl-C."""
     return subprocess.run(
         command,
         check=False,
@@ -78,5 +84,5 @@ def run(
 
 
 def succeeds(script: str, path: Path, account: Account) -> bool:
-    """Whether a line of shell with the path as $0 succeeds; only the kernel knows what an account may do."""
+    """Return whether a line of shell with the path as $0 succeeds. Only the kernel knows an account's permissions."""
     return run(["/bin/sh", "-c", script, path], account).returncode == 0

@@ -39,7 +39,7 @@ __all__ = [
 
 
 def is_cluster(data: Path) -> bool:
-    """Whether there is a data directory of ours; False where there is nothing at all."""
+    """Return whether the path is a data directory of ours. A missing or empty one is not."""
     if (data / constants.MARKER).is_file():
         return True
     if data.exists() and any(data.iterdir()):
@@ -48,7 +48,7 @@ def is_cluster(data: Path) -> bool:
 
 
 def check_version(data: Path, version: str) -> None:
-    """Refuse data of another major version than that of the installed programs."""
+    """Refuse data of another major version than the installed programs."""
     found, wanted = (data / "PG_VERSION").read_text(encoding="utf-8").strip(), version.partition(".")[0]
     if found != wanted:
         raise ConfigurationError(
@@ -58,14 +58,14 @@ def check_version(data: Path, version: str) -> None:
 
 
 def socket_directory(data: Path) -> Path:
-    """Where the socket goes: into the data directory, unless that path is none for a socket.
+    """Return the directory of the socket: in the data directory, unless that path does not suit a socket.
 
     The kernel limits its length, and libpq splits a host at commas.
     """
     longest = 103 if sys.platform == "darwin" else 107  # bytes
     inode, uid = data.stat().st_ino, data.stat().st_uid
-    # With the inode: a server whose directory was removed and made again would, as it ends, take along the
-    # socket of its successor.
+    # The path includes the inode. Without it, a server whose directory was removed and made again would remove the
+    # socket of its successor when it ends.
     identity = os.fsencode(data) + f":{inode}:{uid}".encode()
     short = Path(tempfile.gettempdir(), f"qts-{hashlib.sha256(identity).hexdigest()[:16]}")
     for directory in (data / f"socket-{inode}", short):
@@ -76,25 +76,25 @@ def socket_directory(data: Path) -> Path:
 
 
 def prepared_socket_directory(data: Path, account: Account | None) -> Path:
-    """Make the socket's directory for the server alone, without the remains of a crash."""
+    """Make the socket's directory for the server alone, without leftovers of a crash."""
     directory = socket_directory(data)
     with contextlib.suppress(FileExistsError):
         directory.mkdir(mode=0o700)
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid not in {data.stat().st_uid, os.geteuid()}:
-        raise ConfigurationError(f"{directory} belongs to somebody else; remove it")
+        raise ConfigurationError(f"{directory} belongs to another user; remove it")
     directory.chmod(0o700)
     if account:
         os.chown(directory, *account)
         if not succeeds('test -x "$0"', directory, account):
             raise ConfigurationError(f"the server may not enter {directory.parent}; set another TMPDIR")
-    for name in (constants.SOCKET, f"{constants.SOCKET}.lock"):  # remains of a crash: nobody else uses this directory
+    for name in (constants.SOCKET, f"{constants.SOCKET}.lock"):  # leftovers of a crash; only this server uses them
         (directory / name).unlink(missing_ok=True)
     return directory
 
 
 def pid_file(data: Path) -> list[str]:
-    """The lines of postmaster.pid, the first of which is a number; empty where it is not."""
+    """Return the lines of postmaster.pid, the first of which is a number, or no lines if it is not one."""
     try:
         lines = os.fsdecode((data / "postmaster.pid").read_bytes()).split("\n")
     except FileNotFoundError:
@@ -103,17 +103,17 @@ def pid_file(data: Path) -> list[str]:
 
 
 def lock(handle: IO[str], path: Path) -> bool:
-    """Lock a file for this process; whether that worked, and the file is still the one under its name."""
+    """Lock a file for this process. Return whether that worked and the path still names the locked file."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # delete() removes the file, and the lock on a removed file keeps nobody out.
+        # delete() removes the file, and a lock on a removed file does not keep other processes out.
         return os.path.samestat(os.fstat(handle.fileno()), path.stat())
     except (BlockingIOError, FileNotFoundError):
         return False
 
 
 def public_directory(path: Path) -> Path:
-    """A directory of ours under /var/lib that every account may enter, whatever the umask is."""
+    """Make a directory of ours under /var/lib that every account may enter, whatever the umask is."""
     for directory in (constants.ROOT_HOME, path):
         directory.mkdir(exist_ok=True)
         directory.chmod(0o755)
@@ -126,15 +126,15 @@ def scratch_directory(beside: Path) -> Path:
 
 
 def remove_scratch_directories(beside: Path) -> None:
-    """Removes what an interrupted start or delete left; the caller holds the lock."""
-    with contextlib.suppress(FileNotFoundError):  # somebody removed /var/lib/qts-data
+    """Remove leftovers of an interrupted start or delete. The caller holds the lock."""
+    with contextlib.suppress(FileNotFoundError):  # /var/lib/qts-data may have been removed
         for path in beside.parent.iterdir():
             if path.name.startswith(f".{beside.name}.tmp-"):
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def write(path: Path, content: bytes, account: Account | None) -> None:
-    """Replaces a whole file; not through a link, which the server's account could have put there."""
+    """Replace a whole file, but not through a link, which the server's account could have put there."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     with fresh.open("xb") as stream:

@@ -1,4 +1,4 @@
-"""Processes of a server: start, signals, and which of them are at work on a data directory."""
+"""Processes of a server: start them, signal them, and find those of a data directory."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from qts_data.errors import DatabaseUnavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-with contextlib.suppress(ModuleNotFoundError):  # the constructor says what to install
+with contextlib.suppress(ModuleNotFoundError):  # the constructor names the package to install
     import psutil
 
 __all__ = ["alive", "launch", "processes_of", "serves", "signal_all", "stop"]
 
 
 def launch(data: Path, programs: Path, sockets: Path, log: Path, account: Account | None) -> int:
-    """Starts postgres detached from this process and returns its process id.
+    """Start postgres detached from this process, and return its process id.
 
-    A shell makes it an orphan at once, so that it is never a zombie of ours. pg_ctl would put the paths into
-    a shell command, and would later signal whatever process a stale file names.
+    A shell makes it an orphan at once, so it never becomes a zombie of ours. pg_ctl is not used: it would put the paths
+    into a shell command, and would later signal whatever process a stale file names.
     """
     if log.exists():
         log.replace(log.with_suffix(".log.1"))
@@ -40,7 +40,7 @@ def launch(data: Path, programs: Path, sockets: Path, log: Path, account: Accoun
 
 
 def stop(data: Path, deadline: float) -> bool:
-    """Stop the server on a data directory; whether there was one."""
+    """Stop the server on a data directory, and return whether one ran."""
     if not processes_of(data):
         return False
     immediate = max(deadline, time.monotonic()) + constants.GRACE_SECONDS
@@ -54,7 +54,7 @@ def stop(data: Path, deadline: float) -> bool:
 
 
 def signal_all(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
-    """Signals the postmaster, which signals its children, or each child where the postmaster is dead."""
+    """Signal the postmaster, which signals its children. If the postmaster is dead, signal each child."""
     pids = {process.pid for process in processes}
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -63,15 +63,16 @@ def signal_all(processes: Sequence[psutil.Process], number: signal.Signals) -> N
 
 
 def processes_of(data: Path) -> list[psutil.Process]:
-    """Every process of a PostgreSQL server on this data directory."""
+    """Return every process of a PostgreSQL server on this data directory."""
     return [process for process in psutil.process_iter() if serves(process.pid, data)]
 
 
 def serves(pid: int, data: Path) -> bool:
-    """Whether this is postgres at work in this directory; the number of a dead one may be in use again."""
+    """Return whether a process is postgres in this directory. The number of a dead process may be in use again."""
     try:
         process = psutil.Process(pid)
-        # The link, not its text, which is the same for a directory that was removed and made again.
+        # Follow the link instead of reading it: its text stays the same for a directory that was removed and made
+        # again.
         directory = f"/proc/{pid}/cwd" if sys.platform == "linux" else process.cwd()
         return process.name() == "postgres" and data.samefile(directory)
     except (psutil.Error, OSError):
@@ -79,7 +80,7 @@ def serves(pid: int, data: Path) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that ended and was not waited for does not."""
+    """Return whether a process runs. A process that ended and was not waited for does not."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

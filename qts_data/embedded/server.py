@@ -1,4 +1,4 @@
-"""The server: start, stop, delete, and its databases."""
+"""The embedded server: start, stop and delete it, and make its databases."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ __all__ = ["EmbeddedServer", "ServerInfo", "default_data_directory"]
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """Where a running server can be reached.
+    """Address of a running server.
 
     Attributes:
-        data_directory: Where the data really is; for root this can differ from the requested directory.
+        data_directory: Real directory of the data. For root it can differ from the requested directory.
         socket_directory: The private directory of the unix socket; libpq takes it as a host.
         port: Number in the socket's file name; nothing listens on TCP.
         pid: Process id of the postmaster.
@@ -64,24 +64,24 @@ class ServerInfo:
     pid: int
 
     def url(self, database: str = "qts") -> str:
-        """SQLAlchemy URL of a database, which need not exist yet, for the superuser."""
+        """Return the SQLAlchemy URL of a database for the superuser. The database need not exist yet."""
         host = quote(os.fsencode(self.socket_directory))
         return f"timescaledb+psycopg://postgres@/{quote(database, safe='')}?host={host}&port={self.port}"
 
 
 class EmbeddedServer:
-    """One PostgreSQL server on one data directory; it outlives the process that started it.
+    """One PostgreSQL server on one data directory. It outlives the process that started it.
 
     Any number of processes may use the same directory at once: start, stop and delete exclude each other
-    through a lock file beside it. Every method raises ConfigurationError where the operating system refuses
-    what it needs (rights, space on the disk).
+    through a lock file beside it. Every method raises ConfigurationError if the operating system refuses a
+    resource (rights, space on the disk).
     """
 
     def __init__(self, data_directory: Path | None = None, *, settings: Mapping[str, str] | None = None) -> None:
-        """Describes the server; nothing is started or written.
+        """Describe the server. Nothing is started or written.
 
         Args:
-            data_directory: Where the data lives; None means `default_data_directory()`.
+            data_directory: Directory of the data; None means `default_data_directory()`.
             settings: Server settings as in postgresql.conf, applied when the server starts.
 
         Raises:
@@ -98,25 +98,25 @@ class EmbeddedServer:
         self._settings = {**constants.SETTINGS, **(settings or {})}
 
     def start(self, *, timeout_seconds: float = 60) -> ServerInfo:
-        """Starts the server, and makes its data directory first where there is none.
+        """Start the server. Make its data directory first if there is none.
 
-        A server that runs already is left alone, with the settings it has. What a crash left is cleared away.
-        A server that is still busy when the time is up (crash recovery) is left to finish: call again.
+        A running server is left unchanged, with its present settings. Leftovers of a crash are removed. A server that
+        is still busy after `timeout_seconds` (crash recovery) continues: call again.
 
         Raises:
             ConfigurationError: The directory is not ours or of another PostgreSQL version, or the account of
                 the server cannot be made or cannot reach its files.
             DatabaseUnavailable: The server did not start; the message ends with the last lines of its log.
         """
-        self._refuse_what_is_not_ours()
+        self._refuse_foreign()
         with self._locked(timeout_seconds) as deadline:
             return self._wait_for_others(deadline) or self._start(deadline)
 
     def stop(self, *, timeout_seconds: float = 60) -> bool:
-        """Stops the server and disconnects its clients; after `timeout_seconds` without a checkpoint.
+        """Stop the server and disconnect its clients. After `timeout_seconds`, stop it without a checkpoint.
 
         Returns:
-            Whether there was anything to stop.
+            Whether a server ran.
 
         Raises:
             ConfigurationError: The directory was not made by `start`; nothing is touched then.
@@ -124,12 +124,12 @@ class EmbeddedServer:
         """
         if self._is_absent():
             return False
-        self._refuse_what_is_not_ours()
+        self._refuse_foreign()
         with self._locked(timeout_seconds) as deadline:
             return stop(self._data(), deadline)
 
     def info(self) -> ServerInfo | None:
-        """Where the server can be reached; None while it does not accept connections."""
+        """Return the server's address, or None while it does not accept connections."""
         with system_errors_explained(self._directory):
             data = self._data()
             lines = pid_file(data)
@@ -138,7 +138,7 @@ class EmbeddedServer:
             return ServerInfo(data, socket_directory=Path(lines[4]), port=int(lines[3]), pid=int(lines[0]))
 
     def delete(self) -> None:
-        """Stops the server and removes its data directory, if there is one.
+        """Stop the server and remove its data directory, if there is one.
 
         Raises:
             ConfigurationError: The directory was not made by `start`; nothing is touched then.
@@ -146,24 +146,24 @@ class EmbeddedServer:
         """
         if self._is_absent():
             return
-        self._refuse_what_is_not_ours()
+        self._refuse_foreign()
         with self._locked(60) as deadline:
             data = self._data()
             if is_cluster(data):
                 stop(data, deadline)
                 shutil.rmtree(socket_directory(data), ignore_errors=True)
-                # Renamed first: an interrupted removal must not leave half of it under the name.
+                # Renamed first, so that an interrupted removal does not leave half of it under the name.
                 data.rename(scratch_directory(data))
             remove_scratch_directories(data)
             if data != self._directory:
-                shutil.rmtree(data, ignore_errors=True)  # empty, of an interrupted start
+                shutil.rmtree(data, ignore_errors=True)  # empty, left by an interrupted start
                 (self._directory / constants.POINTER).unlink()
-                with contextlib.suppress(OSError):  # files of somebody else are in it
+                with contextlib.suppress(OSError):  # it contains other files
                     self._directory.rmdir()
             self._lock_file.unlink()
 
     def ensure_database(self, name: str) -> bool:
-        """Creates a database unless it exists.
+        """Create a database unless it exists.
 
         Returns:
             Whether this call created it.
@@ -184,7 +184,7 @@ class EmbeddedServer:
         return True
 
     def drop_database(self, name: str) -> None:
-        """Drops a database, if it exists, and disconnects its clients.
+        """Drop a database, if it exists, and disconnect its clients.
 
         Raises:
             DatabaseUnavailable: The server is not running or cannot do it now.
@@ -207,14 +207,14 @@ class EmbeddedServer:
         with system_errors_explained(self._directory):
             return not self._directory.exists()
 
-    def _refuse_what_is_not_ours(self) -> None:
-        """Before there is a lock file: nothing is written beside what belongs to somebody else."""
+    def _refuse_foreign(self) -> None:
+        """Refuse a foreign directory before the lock file is made, so that nothing is written beside foreign data."""
         with system_errors_explained(self._directory):
             is_cluster(self._data())
 
     @contextlib.contextmanager
     def _locked(self, timeout_seconds: float) -> Iterator[float]:
-        """Keeps out other processes that start, stop or delete this server; yields the deadline."""
+        """Exclude other processes that start, stop or delete this server, and yield the deadline."""
         deadline = time.monotonic() + timeout_seconds
         with system_errors_explained(self._directory):
             self._directory.parent.mkdir(parents=True, exist_ok=True)
@@ -228,7 +228,7 @@ class EmbeddedServer:
                 time.sleep(constants.POLL_SECONDS)
 
     def _data(self) -> Path:
-        """The directory that really holds the data."""
+        """Return the directory that really holds the data."""
         try:
             location = Path(os.fsdecode((self._directory / constants.POINTER).read_bytes()))
         except FileNotFoundError:
@@ -238,10 +238,10 @@ class EmbeddedServer:
         return location
 
     def _wait_for_others(self, deadline: float) -> ServerInfo | None:
-        """Waits for a server that is about to be ready, or for the remains of a dead one to go.
+        """Wait until a starting server is ready, or the leftover processes of a dead one have ended.
 
-        Backends outlive a postmaster that was killed, for a moment or until their statement ends. They still
-        write: a new server beside them would corrupt the data.
+        Backends outlive a postmaster that was killed, for a moment or until their statement ends. They still write, so
+        a new server beside them would corrupt the data.
         """
         data, patience = self._data(), time.monotonic() + constants.GRACE_SECONDS
         while others := processes_of(data):
@@ -271,7 +271,7 @@ class EmbeddedServer:
             self._initialise(data, programs, account, deadline)
         self._write_settings(data, account)
         sockets = prepared_socket_directory(data, account)
-        # No server is at work here, but PostgreSQL would take any process with that number for one.
+        # No server runs here, but PostgreSQL would mistake any process with that number for one.
         (data / "postmaster.pid").unlink(missing_ok=True)
         log = data / "server.log"
         pid = launch(data, programs, sockets, log, account)
@@ -285,9 +285,9 @@ class EmbeddedServer:
         return server
 
     def _data_elsewhere(self, account: Account) -> Path:
-        """A place for the data that the account can reach, and a note of it in the requested directory."""
+        """Make a directory for the data that the account can reach, and note it in the requested directory."""
         digest = hashlib.sha256(os.fsencode(self._directory)).hexdigest()[:16]
-        # Not the digest alone: a directory that was moved keeps its data when another takes its name.
+        # The digest alone is not unique: a moved directory keeps its data when another directory takes its name.
         data = Path(tempfile.mkdtemp(prefix=f"{digest}-", dir=public_directory(constants.ROOT_HOME / "clusters")))
         os.chown(data, *account)
         self._directory.mkdir(exist_ok=True)
@@ -295,12 +295,12 @@ class EmbeddedServer:
         return data
 
     def _initialise(self, data: Path, programs: Path, account: Account | None, deadline: float) -> None:
-        """Makes the data directory under another name, so that it appears whole or not at all."""
+        """Make the data directory under another name first, so that it appears complete or not at all."""
         scratch = scratch_directory(data)
         if account:
             os.chown(scratch, *account)
-        # The server's own C.UTF-8 sorts alike everywhere. The wheel has no ICU, and the locales of the
-        # C library differ from system to system and from version to version.
+        # The server's own C.UTF-8 sorts the same everywhere. The wheel has no ICU, and the locales of the C library
+        # differ between systems and versions.
         locale = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
         options = ["--username=postgres", "--auth=trust", "--no-instructions", *locale]
         if self._settings.get("fsync") == "off":
@@ -331,7 +331,7 @@ def _refused(what: str, error: psycopg.Error) -> DatabaseError:
 
 
 def default_data_directory() -> Path:
-    """`.qts/postgres` of the project around the current directory, else in the user's data directory."""
+    """Return `.qts/postgres` of the project around the current directory, or a place in the user's data directory."""
     here = Path.cwd()
     for directory in (here, *here.parents):
         if (directory / "alembic.ini").is_file() or (directory / "pyproject.toml").is_file():

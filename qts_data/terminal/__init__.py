@@ -1,1 +1,1 @@
-"""Results as text and tables in a terminal."""
+"""Output of results in a terminal, as text and tables."""

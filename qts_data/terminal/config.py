@@ -1,4 +1,4 @@
-"""Settings as text."""
+"""Output of settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["print_config"]
 
 
 def print_config(settings: Sequence[Setting], unknown: Sequence[str]) -> None:
-    """One line a setting; variables that are not settings are a note."""
+    """Print one line for each setting, and a note with variables that are not settings."""
     table = Table(("setting", "value", "source"))
     for setting in settings:
         named = setting.name not in {"", setting.variable}

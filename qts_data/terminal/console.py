@@ -1,4 +1,4 @@
-"""Consoles: results on stdout, everything else on stderr."""
+"""Consoles: results on stdout, all other output on stderr."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 __all__ = ["console", "fail", "heading", "notes", "prepare_streams", "print_json", "progress_of"]
 
-# What is printed is data: a symbol with brackets or colons is no markup.
+# Printed text is data: brackets or colons in a symbol are not markup.
 console = Console(highlight=False, markup=False, emoji=False)
 notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def prepare_streams() -> None:
-    """Write characters that a terminal's encoding does not have, such as cp949, as escapes instead of failing."""
+    """Write characters that a terminal's encoding, such as cp949, does not have as escapes instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and not _is_unicode(stream.encoding):
             stream.reconfigure(errors="backslashreplace")
@@ -37,36 +37,36 @@ def _is_unicode(encoding: str | None) -> bool:
 
 
 def print_json(found: Any) -> None:
-    """Print for machines: indented JSON, in ASCII where the output is not Unicode."""
+    """Print indented JSON for machines, in ASCII if the output is not Unicode."""
     text = json.dumps(found, ensure_ascii=not _is_unicode(sys.stdout.encoding), indent=2)
     sys.stdout.write(f"{text}\n")
 
 
 def heading(title: str, rest: str = "") -> None:
-    """A step of a demo: its title in bold, and what there is to say about it."""
+    """Print the heading of a step of a demo: its title in bold, and a remark."""
     console.print(Text.assemble((title, "bold"), rest))
 
 
 def fail(error: QtsDataError, *, code: int = 1) -> NoReturn:
-    """One sentence on stderr, and the end."""
+    """Print an error in one sentence on stderr, and exit."""
     notes.print(f"error: {error}", style="red", soft_wrap=True)
     raise SystemExit(code)
 
 
 class ShowProgress(Protocol):
-    """Shows how much is done, of how much."""
+    """Shows how much is done, and of how much."""
 
     def __call__(self, done: int, of: int | None = None, /) -> None: ...
 
 
 @contextlib.contextmanager
 def progress_of(what: str, target: Console, total: int | None = None) -> Iterator[ShowProgress]:
-    """A bar with what is done, the total if known, and the time elapsed; gives a function that moves it.
+    """Show a bar with the progress, the total if known, and the elapsed time. Yield a function that moves it.
 
     Args:
-        what: Stands before the bar.
-        target: Where it is shown.
-        total: How much there is to do; the function may say so later.
+        what: Text before the bar.
+        target: Console that shows it.
+        total: Total amount; the function may give it later.
     """
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=target) as bar:

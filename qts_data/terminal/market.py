@@ -1,4 +1,4 @@
-"""Bars and imports, as text."""
+"""Output of bars and imports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def print_bars(
     interval: str = "1m",
     asked_at: dt.datetime | None = None,
 ) -> None:
-    """Print one row a bar, times in the zone; the source where several have bars.
+    """Print one row for each bar, with times in the zone, and with the source if several have bars.
 
     Args:
         title: Printed above them; with `limit`, the number of bars is added.
@@ -38,7 +38,7 @@ def print_bars(
         zone: Of the times.
         limit: Most bars to print, the last ones.
         interval: Length of a bar.
-        asked_at: When they were read; a bar that had not ended by then is marked as open.
+        asked_at: When they were read. A bar that had not ended by then is marked as open.
     """
     shown = rows if limit is None else rows[-limit:]
     if limit is not None:
@@ -71,7 +71,7 @@ def _end(bar: OHLCV, interval: str, zone: zoneinfo.ZoneInfo) -> dt.datetime:
 
 
 def print_import(report: market.ImportReport) -> None:
-    """Counts on stdout; what somebody may have to do about it on stderr."""
+    """Print the counts on stdout, and notes that may need an action on stderr."""
     loaded = report.ingest
     rejected = f", rejected {loaded.rejected:,}" if loaded.rejected else ""
     console.print(
@@ -79,7 +79,7 @@ def print_import(report: market.ImportReport) -> None:
         soft_wrap=True,
     )
     if loaded.known:
-        notes.print("note: this file is in already; --again loads it once more", soft_wrap=True)
+        notes.print("note: this file is already loaded; --again loads it once more", soft_wrap=True)
         if loaded.rejected:
             notes.print(
                 f"note: {loaded.rejected:,} of its rows were rejected then, and are missing; --again writes them to a "

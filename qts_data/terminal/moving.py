@@ -1,4 +1,4 @@
-"""The plan, the comparison and the state of a move, as text."""
+"""Output of the plan, the comparison and the state of a move."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN = 50
 
 
 def print_plan(found: Plan) -> None:
-    """Sheet by sheet, then everything that is wrong."""
+    """Print a line for each sheet, then all problems."""
     table = Table(("rows are", "sheet"), ("rows", "problems", "notes"))
     for one in found.tables:
         counts = (f"{one.rows:,}", str(len(one.problems)), str(len(one.notes)))
@@ -37,7 +37,7 @@ def print_plan(found: Plan) -> None:
 
 
 def print_report(report: ConsistencyReport) -> None:
-    """Sums first, then the differences."""
+    """Print sums first, then the differences."""
     table = Table(("table",), ("rows here", "rows there", "groups", "different", "findings"))
     for one in report.tables:
         counts = (one.rows_here, one.rows_there, one.groups, one.groups_different, len(one.findings))
@@ -62,7 +62,7 @@ def print_report(report: ConsistencyReport) -> None:
 
 
 def print_status(found: MoveStatus) -> None:
-    """Phase, copy, comparisons, outbox, way back."""
+    """Print phase, copy, comparisons, outbox, and whether a rollback is open."""
     since = f", since {found.phase_since:%Y-%m-%d %H:%M} UTC" if found.phase_since else ""
     console.print(f"phase     {found.phase or 'not begun'}{since}", soft_wrap=True)
     for kind, (done, total) in found.copied.items():
@@ -75,7 +75,7 @@ def print_status(found: MoveStatus) -> None:
     outbox = found.outbox
     lag = 0.0 if outbox.lag is None else outbox.lag.total_seconds()
     console.print(
-        f"outbox    {'fed' if outbox.active else 'not fed'}, {outbox.pending:,} pending, {outbox.dead:,} dead, "
+        f"outbox    {'enabled' if outbox.active else 'disabled'}, {outbox.pending:,} pending, {outbox.dead:,} dead, "
         f"{outbox.delivered:,} delivered, lag {lag:.1f} s"
     )
     if outbox.last_error and outbox.failures:

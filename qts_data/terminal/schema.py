@@ -1,4 +1,4 @@
-"""Edition, revision, features and differences of a database, as text."""
+"""Output of edition, revision, features and differences of a database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _EDITIONS = {Edition.POSTGRESQL: "plain PostgreSQL", Edition.APACHE: "TimescaleD
 
 
 def print_status(found: Status, configured_zone: str, *, every: bool = False) -> None:
-    """Print facts first, then each feature, then what to do.
+    """Print facts first, then each feature, then advice.
 
     Args:
         found: The database.
@@ -51,7 +51,7 @@ def print_status(found: Status, configured_zone: str, *, every: bool = False) ->
 
 
 def print_check(report: schema.CheckReport) -> None:
-    """Differences first; what the edition does not enforce is a note."""
+    """Print differences first, then a note for each feature that the edition does not enforce."""
     if not report.revision.current:
         console.print(f"revision: database {report.revision.database or 'empty'}, code {report.revision.code}")
     if report.differences:
@@ -82,7 +82,7 @@ def _advice(found: Status, configured_zone: str) -> list[str]:
             "adopt does it, and locks tables while their rows move"
         )
     if any(feature.state is State.MISSING for feature in found.features):
-        advice.append("the server can do what is missing; run qts-data db adopt")
+        advice.append("the server supports the missing features; run qts-data db adopt")
     if any(feature.state is State.AHEAD for feature in found.features):
         advice.append("bars ahead of the server's clock are materialized; run qts-data db adopt to set them back")
     if found.server.timescaledb is not None and found.server.timescaledb < SAFE_TIMESCALEDB:

@@ -1,4 +1,4 @@
-"""Tables that never cut a cell: full width off a terminal, stacked on a narrow one."""
+"""Tables that never cut a cell. They are stacked in a narrow terminal, and of any width elsewhere."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _GAP = "  "
 
 
 class Table:
-    """Rows under headings; a cell is printed whole, however long it is.
+    """Rows under headings. A cell is printed whole, however long it is.
 
-    A terminal that is too narrow for the longest row gets one block a row, with a line for each cell. A pipe or a file
-    gets one line a row, of any length.
+    In a terminal that is too narrow for the longest row, each row becomes a block with a line for each cell. In a pipe
+    or a file, each row is one line of any length.
 
     Args:
         left: Headings of the first columns, which are aligned left.
-        right: Headings of the other columns, which are aligned right: numbers.
-        target: Where to print.
+        right: Headings of the other columns, which are aligned right, for numbers.
+        target: Console to print on.
     """
 
     def __init__(self, left: Sequence[str], right: Sequence[str] = (), *, target: Console = console) -> None:
@@ -49,7 +49,7 @@ class Table:
         self._rows.append((row, style))
 
     def print(self) -> None:
-        """Print the headings and the rows; nothing without rows."""
+        """Print the headings and the rows. Without rows, print nothing."""
         if not self._rows:
             return
         widths = [

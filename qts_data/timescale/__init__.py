@@ -1,8 +1,8 @@
 """TimescaleDB for SQLAlchemy and Alembic: declarations beside the models, operations in the migrations.
 
-It imports nothing else of this distribution, so that another project can take it as it is. Importing it makes
-`timescaledb+psycopg://` URLs known and lets `metadata.create_all()` build the declared objects;
-where it is installed, Alembic finds its plugin by itself, which gives `op` the operations.
+It imports nothing else of this distribution, so another project can use it unchanged. Importing it registers
+`timescaledb+psycopg://` URLs and lets `metadata.create_all()` build the declared objects. Once it is installed,
+Alembic finds its plugin by the entry point, and the plugin adds the operations to `op`.
 """
 
 from qts_data.timescale import create_all as _create_all  # noqa: F401 - metadata.create_all() learns the declarations

@@ -1,4 +1,7 @@
-"""A database whose server can do more than when it was migrated, such as after a change of TimescaleDB's edition."""
+"""Adopt: upgrade a database whose server supports more features than when it was migrated.
+
+That is the case after a change of TimescaleDB's edition.
+"""
 
 from __future__ import annotations
 
@@ -39,23 +42,23 @@ def adopt(
     allow_data_loss: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> list[tuple[str, str]]:
-    """Give a database the declared objects that its server can have and that are missing.
+    """Create the declared objects that are missing in a database and that its server supports.
 
-    Tables become hypertables with their rows, while they are locked; plain views that stand for continuous aggregates
-    become these, with their privileges, and are filled from all that is there, up to a bucket before the running one.
-    An aggregate with rows is not filled, for a refresh deletes those whose source is gone. Buckets that are
-    materialized and not over are withdrawn, for they hide the rows that follow. Policies come last: none of them may
-    drop a row before it is in its aggregate. If this ends early, the finished steps stay, and the next call goes on.
-    Existing objects that differ from the declarations are left alone.
+    Tables become hypertables with their rows, and are locked meanwhile. Plain views that stand in for continuous
+    aggregates become aggregates, with the same privileges. They are filled from all existing rows, up to one bucket
+    before the running one. An aggregate with rows is not filled, because a refresh deletes rows whose source is gone.
+    Materialized buckets that are not over are withdrawn, because they hide the rows that follow. Policies come last, so
+    that none drops a row before it is in its aggregate. If this ends early, the finished steps stay, and the next call
+    continues. Existing objects that differ from the declarations are left unchanged.
 
     Args:
-        connection: In no transaction; several are made on it. No other migration may run meanwhile.
-        metadata: With the declarations.
-        allow_data_loss: Add a retention policy, too, that will drop chunks that are there.
-        options: More for Alembic's comparison.
+        connection: In no transaction; this function opens several. No other migration may run meanwhile.
+        metadata: The metadata with the declarations.
+        allow_data_loss: Also add a retention policy that will drop existing chunks.
+        options: Further options for Alembic's comparison.
 
     Returns:
-        Name of the operation and of what it changed, in order.
+        Name of each operation and of the object that it changed, in order.
 
     Raises:
         CommandError: A retention policy would drop chunks without permission; all but the policies is done.
@@ -88,7 +91,7 @@ def adopt(
     made = {(one.schema, one.name) for one in missing if isinstance(one, CreateContinuousAggregateOp)}
     with connection.begin():
         policies = [operation for operation in _missing(context, metadata) if isinstance(operation, _POLICIES)]
-        # A call that ended early may have made it and not filled it; then it has no policy yet, and no rows.
+        # An earlier call may have made an aggregate without filling it. Such an aggregate has no policy and no rows.
         started = {(one.schema, one.name) for one in policies if isinstance(one, AddRefreshPolicyOp)} - made
         made |= {(schema, name) for schema, name in started if first_bucket(connection, name, schema=schema) is None}
     aggregates = list(declarations_of(metadata).continuous_aggregates.values()) if continuous else []
@@ -103,7 +106,7 @@ def adopt(
 def _drop_stand_ins(
     connection: Connection, metadata: sa.MetaData
 ) -> dict[tuple[str | None, str], dict[str, list[str]]]:
-    """Drop plain views where aggregates are declared; gives their privileges."""
+    """Drop plain views where aggregates are declared, and return their privileges."""
     grants = {}
     for aggregate in reversed(declarations_of(metadata).continuous_aggregates.values()):
         name, schema = aggregate.name, aggregate.schema
@@ -136,7 +139,7 @@ def _missing(context: MigrationContext, metadata: sa.MetaData) -> Iterator[Times
 
     upgrades = produce_migrations(context, metadata).upgrade_ops
     operations = [one for one in flat([] if upgrades is None else upgrades.ops) if isinstance(one, TimescaleOp)]
-    # What would have to go first is there and differs: a migration's work, and not only a half of it.
+    # An object that would have to be dropped first exists and differs. Replacing it is the work of a migration.
     rebuilt = {(one.schema, one.name) for one in operations if one.function == "drop_continuous_aggregate"}
     replaced = {
         (one.schema, one.name, f"add_{one.function.removeprefix('remove_')}")

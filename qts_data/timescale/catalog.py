@@ -1,4 +1,4 @@
-"""Questions to a live database about one object, for an operation that is about to change it."""
+"""Queries about one object of a live database, for an operation that is about to change it."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ __all__ = [
     "views_on",
 ]
 
-# By name and not as regclass: the catalog's other names are other people's, and need a right on their schemas.
+# By name, not as regclass: casting the catalog's other names would need rights on the schemas of other owners.
 _ITS_NAME: Final = """(SELECT n.nspname, c.relname FROM pg_catalog.pg_class AS c
                 JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(:name))"""
 
 
 def is_continuous_aggregate(connection: Connection, name: str, *, schema: str | None = None) -> bool:
-    """Whether the view is one; on a server whose edition has changed, it need not be what the edition suggests."""
+    """Return whether a view is a continuous aggregate. After a change of edition, the edition does not imply it."""
     if probe(connection).edition is Edition.POSTGRESQL:
         return False
     return bool(
@@ -49,7 +49,7 @@ def is_continuous_aggregate(connection: Connection, name: str, *, schema: str | 
 
 
 def _materialization(connection: Connection, name: str, schema: str | None) -> tuple[str, str, str]:
-    """Where an aggregate's rows are, their column of the buckets, and a view that computes them from the source."""
+    """Return an aggregate's table of rows, its bucket column, and the view that computes the rows from the source."""
     row = connection.execute(
         sa.text(
             f"""
@@ -68,19 +68,19 @@ def _materialization(connection: Connection, name: str, schema: str | None) -> t
 
 
 def first_bucket(connection: Connection, name: str, *, schema: str | None = None) -> Any:
-    """The oldest bucket of an aggregate that is materialized; None where none is."""
+    """Return the oldest materialized bucket of an aggregate; None without any."""
     rows, bucket, _ = _materialization(connection, name, schema)
     return connection.execute(ddl.verbatim(f"SELECT min({bucket}) FROM {rows}")).scalar_one()
 
 
 def history_beyond_source(connection: Connection, name: str, *, schema: str | None = None) -> tuple[Any, Any] | None:
-    """The oldest and the youngest bucket of an aggregate that its source could not give again; None without any.
+    """Return the oldest and the youngest bucket that an aggregate's source cannot compute again; None without any.
 
-    A bucket is lost if the source has none of its rows, or only rows for fewer groups, as after a late row. Reads the
-    source once, so the time that this takes is that of counting its rows.
+    A bucket is lost if the source has none of its rows, or only rows for fewer groups, as after a late row. The source
+    is read once, so the call takes the time of counting its rows.
     """
     rows, bucket, computed = _materialization(connection, name, schema)
-    # To be computed costs the source's rows; an aggregate that was never filled has nothing to lose.
+    # The computation reads the source's rows. An aggregate that was never filled has nothing to lose.
     if not connection.execute(ddl.verbatim(f"SELECT EXISTS (SELECT FROM {rows})")).scalar_one():
         return None
     groups = f"SELECT {bucket} AS bucket, count(*) AS groups FROM"
@@ -95,7 +95,7 @@ def history_beyond_source(connection: Connection, name: str, *, schema: str | No
 
 
 def parents_of(connection: Connection, name: str, *, schema: str | None = None) -> list[tuple[str, str]]:
-    """Schema and name of each aggregate that an aggregate stands on, at any depth."""
+    """Return schema and name of each aggregate that an aggregate reads, directly or through others."""
     rows = connection.execute(
         sa.text(
             f"""
@@ -121,8 +121,8 @@ class Grant:
 
     Attributes:
         role: Its grantee, or PUBLIC.
-        privilege: As `create_continuous_aggregate` takes it, such as `SELECT (minute) WITH GRANT OPTION`.
-        column: The column that it is on, or None for the view.
+        privilege: In the form of `create_continuous_aggregate`, such as `SELECT (minute) WITH GRANT OPTION`.
+        column: The column of the privilege, or None for the view.
     """
 
     role: str
@@ -131,7 +131,7 @@ class Grant:
 
 
 def live_grants(connection: Connection, name: str, *, schema: str | None = None) -> list[Grant]:
-    """Privileges on a view and its columns, the owner's left out; nothing without such a view."""
+    """Return privileges on a view and its columns without the owner's; none if the view does not exist."""
     rows = connection.execute(
         sa.text(
             """
@@ -165,7 +165,7 @@ def live_grants(connection: Connection, name: str, *, schema: str | None = None)
 def view_grants(
     connection: Connection, name: str, *, schema: str | None = None, columns: Container[str] | None = None
 ) -> dict[str, list[str]]:
-    """Privileges on a view by role, as `live_grants` reads them.
+    """Return privileges on a view by role, as `live_grants` reads them.
 
     Args:
         connection: The database.
@@ -196,7 +196,7 @@ def relation_kind(connection: Connection, name: str, *, schema: str | None = Non
 
 
 def view_columns(connection: Connection, name: str, *, schema: str | None = None) -> set[str]:
-    """Names of a view's columns."""
+    """Return the names of a view's columns."""
     return set(
         connection.scalars(
             sa.text(
@@ -220,7 +220,7 @@ _VIEWS_ON = """
      ORDER BY 1, 2
 """
 
-# What reads it may be the view inside of an aggregate; its own is the one that people know.
+# The reading view may be an internal view of an aggregate. Then the aggregate's own view is named.
 _VIEWS_ON_TIMESCALE = _VIEWS_ON.format(
     schema="coalesce(a.user_view_schema, n.nspname)",
     name="coalesce(a.user_view_name, c.relname)",
@@ -232,7 +232,7 @@ _VIEWS_ON_POSTGRESQL = _VIEWS_ON.format(schema="n.nspname", name="c.relname", jo
 
 
 def views_on(connection: Connection, name: str, *, schema: str | None = None) -> list[tuple[str, str]]:
-    """Schema and name of each view and continuous aggregate that reads a table or view itself."""
+    """Return schema and name of each view and continuous aggregate that directly reads a table or view."""
     plain = probe(connection).edition is Edition.POSTGRESQL
     rows = connection.execute(
         sa.text(_VIEWS_ON_POSTGRESQL if plain else _VIEWS_ON_TIMESCALE), {"name": ddl.qualified(name, schema)}

@@ -1,4 +1,4 @@
-"""`metadata.create_all()` and `drop_all()` with the declarations, too."""
+"""Listeners that make `metadata.create_all()` and `drop_all()` include the declarations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__: list[str] = []
 
 @event.listens_for(sa.MetaData, "after_create")
 def _create_declared(target: sa.MetaData, connection: Connection, tables: Sequence[sa.Table] = (), **_: object) -> None:
-    """`metadata.create_all()` builds what the declarations say, too, for the tables it has just created."""
+    """Build the declared objects for the tables that `metadata.create_all()` has just created."""
     declared = declarations_of(target)
     wanted: list[Hypertable | ContinuousAggregate] = [
         item for item in declared.hypertables.values() if item.table in tables
@@ -43,7 +43,7 @@ def _create_declared(target: sa.MetaData, connection: Connection, tables: Sequen
 
 @event.listens_for(sa.MetaData, "before_drop")
 def _drop_declared(target: sa.MetaData, connection: Connection, tables: Sequence[sa.Table] = (), **_: object) -> None:
-    """`metadata.drop_all()` takes the aggregates first, which the tables cannot go without."""
+    """Drop the aggregates before `metadata.drop_all()` drops the tables that they read."""
     declared = declarations_of(target)
     for aggregate in reversed(declared.continuous_aggregates.values()):
         if aggregate.table not in tables:

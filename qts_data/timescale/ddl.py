@@ -1,8 +1,8 @@
-"""The statements that create TimescaleDB objects: from arguments to SQL, one function for each kind.
+"""The statements that create TimescaleDB objects, one function for each kind of statement.
 
-Values are rendered as literals, since psycopg sends bound parameters that this DDL refuses; identifiers and
-strings are quoted here and nowhere else. Functions of the extension are called by name: it installs them
-into a schema on the search path.
+Values are rendered as literals, because this DDL refuses the bound parameters that psycopg sends. Identifiers and
+strings are quoted only in this module. Functions of the extension are called by name, because it installs them into a
+schema on the search path.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ __all__ = [
 
 
 class _Dialect(PGDialect_psycopg):
-    """Renders statements as text; no connection ever uses it."""
+    """A dialect that renders statements as text. No connection uses it."""
 
     supports_statement_cache = False
 
     def __init__(self, *, has_time_bucket: bool = True) -> None:
         super().__init__(paramstyle="named")  # type: ignore[no-untyped-call] # SQLAlchemy leaves it untyped
-        # What the rendering of time_bucket asks for; see functions.py.
+        # The rendering of time_bucket reads this; see functions.py.
         self.has_time_bucket = has_time_bucket
 
 
@@ -82,28 +82,28 @@ def _dialect(*, has_time_bucket: bool) -> _Dialect:
 _PREPARER: Final = _dialect(has_time_bucket=True).identifier_preparer
 
 WITH_GRANT_OPTION: Final = " WITH GRANT OPTION"
-"""How a privilege ends that its holder may hand on."""
+"""Suffix of a privilege that its holder may grant to others."""
 
 
 def qualified(name: str, schema: str | None = None) -> str:
-    """A quoted name, with its schema where one is given."""
+    """Quote a name, with its schema if one is given."""
     quoted = _PREPARER.quote(name)
     return f"{_PREPARER.quote_schema(schema)}.{quoted}" if schema else quoted
 
 
 def literal(value: str) -> str:
-    """A string as an SQL literal, whatever standard_conforming_strings says."""
+    """Write a string as an SQL literal that is valid under any setting of standard_conforming_strings."""
     quoted = "'" + value.replace("'", "''") + "'"
     return "E" + quoted.replace("\\", "\\\\") if "\\" in value else quoted
 
 
 def verbatim(sql: str) -> sa.TextClause:
-    """SQL text whose colons are colons; `text()` alone would take them for bind parameters."""
+    """Return SQL text whose colons are plain colons; `text()` alone would read them as bind parameters."""
     return sa.text(sql.replace(":", "\\:"))
 
 
 def relation(name: str, schema: str | None = None) -> str:
-    """A name as the REGCLASS argument of the extension's functions."""
+    """Write a name as the REGCLASS argument of the extension's functions."""
     return literal(qualified(name, schema))
 
 
@@ -121,7 +121,7 @@ def create_hypertable(
 def enable_columnstore(
     name: str, columnstore: Columnstore, *, aggregate: bool = False, schema: str | None = None
 ) -> str:
-    """Let chunks be converted, both orders explicit; one made by hand may lack an order."""
+    """Enable the columnstore with explicit orders. A columnstore made by hand may lack an order."""
     given = literal(", ".join(map(_ordered, columnstore.order_by)))
     order = f", timescaledb.orderby = {given}" if columnstore.order_by else ""
     return (
@@ -136,7 +136,7 @@ def _ordered(item: str) -> str:
 
 
 def disable_columnstore(name: str, *, aggregate: bool = False, schema: str | None = None) -> Iterator[str]:
-    """Back to rows: the server refuses to switch it off while a chunk is compressed."""
+    """Convert chunks back to rows, then disable: the server refuses to disable while a chunk is compressed."""
     yield f"SELECT decompress_chunk(chunk, true) FROM show_chunks({relation(name, schema)}) AS chunk"
     yield (f"ALTER {_kind(aggregate=aggregate)} {qualified(name, schema)} SET (timescaledb.enable_columnstore = false)")
 
@@ -148,26 +148,26 @@ def _kind(*, aggregate: bool) -> str:
 def add_columnstore_policy(
     name: str, after: Interval, *, every: Interval | None = None, schema: str | None = None
 ) -> str:
-    """Convert chunks of that age; a procedure, so CALL. Without a pace the server chooses one by the chunks."""
+    """Convert chunks of that age, by a CALL of a procedure. Without a pace the server chooses one by the chunks."""
     pace = f", schedule_interval => {every.sql}" if every else ""
     return f"CALL add_columnstore_policy({relation(name, schema)}, after => {after.sql}{pace})"
 
 
 def remove_columnstore_policy(name: str, *, schema: str | None = None) -> str:
-    """Convert no more."""
+    """Stop converting chunks."""
     return _delete_jobs("policy_compression", name, schema)
 
 
 def add_retention_policy(
     name: str, drop_after: Interval, *, every: Interval | None = None, schema: str | None = None
 ) -> str:
-    """Drop chunks of that age, of a hypertable or a continuous aggregate; once a day where no pace is given."""
+    """Drop chunks of that age, of a hypertable or a continuous aggregate. Without a pace, once a day."""
     pace = f", schedule_interval => {every.sql}" if every else ""
     return f"SELECT add_retention_policy({relation(name, schema)}, drop_after => {drop_after.sql}{pace})"
 
 
 def remove_retention_policy(name: str, *, schema: str | None = None) -> str:
-    """Drop no more."""
+    """Stop dropping chunks."""
     return _delete_jobs("policy_retention", name, schema)
 
 
@@ -181,7 +181,7 @@ def add_refresh_policy(name: str, policy: RefreshPolicy, *, schema: str | None =
 
 
 def remove_refresh_policy(name: str, policy: RefreshPolicy, *, schema: str | None = None) -> str:
-    """Remove the policy with that window; the extension's own function refuses where there are several."""
+    """Remove the policy with that window. The extension's own function refuses if there are several policies."""
     return _delete_jobs("policy_refresh_continuous_aggregate", name, schema) + _window(policy)
 
 
@@ -201,13 +201,13 @@ def _jobs(procedure: str, name: str, schema: str | None) -> str:
 
 
 def _delete_jobs(procedure: str, name: str, schema: str | None) -> str:
-    # By the catalog and not by remove_..._policy(): those fail where the object is a plain view, as it is in a
-    # database that was migrated before the server's edition changed.
+    # By the catalog, not by remove_..._policy(): those fail if the object is a plain view, as in a database that was
+    # migrated before the server's edition changed.
     return f"SELECT delete_job(job_id) {_jobs(procedure, name, schema)}"
 
 
 def set_chunk_interval(name: str, chunk_interval: Interval, *, schema: str | None = None) -> str:
-    """Length of the chunks that come next; those that are there stay as they are."""
+    """Set the length of future chunks. Existing chunks keep their length."""
     return f"SELECT set_chunk_time_interval({relation(name, schema)}, {chunk_interval.sql})"
 
 
@@ -218,7 +218,7 @@ def add_reorder_policy(name: str, index: str, *, every: Interval | None = None, 
 
 
 def alter_reorder_policy(name: str, index: str, *, schema: str | None = None) -> str:
-    """Another index for the policy's job, which stays the same job."""
+    """Set another index for the policy's job, which stays the same job."""
     change = f"jsonb_build_object('index_name', {literal(index)})"
     return (
         f"SELECT alter_job(job_id, config => config || {change}, scheduled => true) "
@@ -227,18 +227,18 @@ def alter_reorder_policy(name: str, index: str, *, schema: str | None = None) ->
 
 
 def remove_reorder_policy(name: str, *, schema: str | None = None) -> str:
-    """Sort no more."""
+    """Stop sorting chunks."""
     return _delete_jobs("policy_reorder", name, schema)
 
 
 def alter_age_policy(procedure: str, key: str, name: str, age: Interval, *, schema: str | None = None) -> str:
-    """Another age for a policy's job, which keeps its number, history and next start; a paused one runs again."""
+    """Set another age for a policy's job. It keeps its number, history and next start; a paused job runs again."""
     change = f"jsonb_build_object({literal(key)}, CAST({age.sql} AS text))"
     return f"SELECT alter_job(job_id, config => config || {change}, scheduled => true) {_jobs(procedure, name, schema)}"
 
 
 def alter_refresh_policy(name: str, policy: RefreshPolicy, *, was: RefreshPolicy, schema: str | None = None) -> str:
-    """Another window or pace for the policy that has the old window."""
+    """Set another window or pace for the policy that has the old window."""
     change = (
         f"jsonb_build_object('start_offset', CAST({policy.start.sql} AS text), "
         f"'end_offset', CAST({policy.end.sql} AS text))"
@@ -260,15 +260,15 @@ def create_continuous_aggregate(
     group_indexes: bool = False,
     schema: str | None = None,
 ) -> Iterator[str]:
-    """The aggregate, or a plain view with the same columns where the edition has none.
+    """Create the aggregate, or a plain view with the same columns if the edition has no aggregates.
 
-    Nothing is computed here (`WITH NO DATA`): that cannot run in a transaction and is the policies' work.
+    Nothing is computed here (`WITH NO DATA`): that cannot run in a transaction, and the policies do it later.
     """
     view = qualified(name, schema)
     if not edition.has(Feature.CONTINUOUS_AGGREGATES):
         yield f"CREATE VIEW {view} AS {select}"
         return
-    # One CREATE INDEX for every grouping column is the extension's default; a declaration says which it wants.
+    # By default the extension makes an index for every grouping column. A declaration lists its indexes instead.
     yield (
         f"CREATE MATERIALIZED VIEW {view} WITH (timescaledb.continuous, "
         f"timescaledb.materialized_only = {str(materialized_only).lower()}, "
@@ -280,7 +280,7 @@ def create_continuous_aggregate(
 
 
 def drop_view(name: str, *, continuous: bool, schema: str | None = None) -> str:
-    """Drop the aggregate, or the plain view that stands for it."""
+    """Drop the aggregate, or the plain view that stands in for it."""
     return f"DROP {'MATERIALIZED VIEW' if continuous else 'VIEW'} {qualified(name, schema)}"
 
 
@@ -293,7 +293,7 @@ def alter_continuous_aggregate(
     drop_indexes: Sequence[AggregateIndex] = (),
     schema: str | None = None,
 ) -> Iterator[str]:
-    """What of an aggregate changes in place; None leaves it as it is."""
+    """Change an aggregate in place. None leaves a setting unchanged."""
     view = qualified(name, schema)
     if materialized_only is not None:
         yield f"ALTER MATERIALIZED VIEW {view} SET (timescaledb.materialized_only = {str(materialized_only).lower()})"
@@ -306,14 +306,14 @@ def alter_continuous_aggregate(
             f"AND view_name = {literal(name)}"
         )
     for index in drop_indexes:
-        # Indexes lie beside the materialized rows.
+        # The indexes are in the schema of the materialized rows.
         yield f"DROP INDEX _timescaledb_internal.{_PREPARER.quote(index.name)}"
     for index in add_indexes:
         yield create_index_on_view(name, index, schema=schema)
 
 
 def append_aggregate_column(name: str, column: str, kind: str, expression: str, *, schema: str | None = None) -> str:
-    """One more aggregate at the end of a continuous aggregate's columns, in place."""
+    """Append a column to a continuous aggregate, in place."""
     return (
         f"ALTER MATERIALIZED VIEW {qualified(name, schema)} ADD COLUMN {_PREPARER.quote(column)} {kind} "
         f"GENERATED ALWAYS AS ({expression}) STORED"
@@ -321,19 +321,19 @@ def append_aggregate_column(name: str, column: str, kind: str, expression: str, 
 
 
 def render_expression(column: sa.ColumnElement[Any]) -> str:
-    """A column of a SELECT, without its name."""
+    """Render a column of a SELECT, without its name."""
     inner = column.element if isinstance(column, sa.Label) else column
     return str(inner.compile(dialect=_dialect(has_time_bucket=True), compile_kwargs={"literal_binds": True}))
 
 
 def create_index_on_view(name: str, index: AggregateIndex, *, schema: str | None = None) -> str:
-    """An index on the materialized rows of an aggregate."""
+    """Create an index on the materialized rows of an aggregate."""
     order = ", ".join(map(_ordered, index.expressions))
     return f"CREATE INDEX {_PREPARER.quote(index.name)} ON {qualified(name, schema)} ({order})"
 
 
 def grant_on_view(name: str, role: str, privileges: Iterable[str], *, schema: str | None = None) -> Iterator[str]:
-    """GRANT, where the role exists: a role is the server's, and another server need not have it.
+    """Grant if the role exists. A role belongs to the server, and another server may not have it.
 
     A privilege may name columns, `SELECT (minute)`, and may end in `WITH GRANT OPTION`.
     """
@@ -352,7 +352,7 @@ def grant_on_view(name: str, role: str, privileges: Iterable[str], *, schema: st
 
 
 def revoke_on_view(name: str, role: str, privilege: str, *, schema: str | None = None) -> str:
-    """REVOKE of one privilege, written as for a grant."""
+    """Revoke one privilege, written as for a grant."""
     given = privilege.removesuffix(WITH_GRANT_OPTION)
     return f"REVOKE {given} ON {qualified(name, schema)} FROM {role if role == 'PUBLIC' else _PREPARER.quote(role)}"
 
@@ -360,20 +360,20 @@ def revoke_on_view(name: str, role: str, privilege: str, *, schema: str | None =
 def comment_on_view(
     name: str, *, comment: str | None, columns: Mapping[str, str], schema: str | None = None
 ) -> Iterator[str]:
-    """Comments on a view and its columns; a continuous aggregate is a view to COMMENT. None leaves it as it is."""
+    """Comment on a view and its columns. For COMMENT an aggregate is a view. None leaves the comment unchanged."""
     if comment is not None:
         yield f"COMMENT ON VIEW {qualified(name, schema)} IS {literal(comment)}"
     yield from comment_on_columns(name, columns, schema=schema)
 
 
 def comment_on_columns(name: str, columns: Mapping[str, str], *, schema: str | None = None) -> Iterator[str]:
-    """Comments on columns of a view."""
+    """Comment on columns of a view."""
     for column, text in columns.items():
         yield f"COMMENT ON COLUMN {qualified(name, schema)}.{_PREPARER.quote(column)} IS {literal(text)}"
 
 
 def render_select(select: sa.Select[Any], *, has_time_bucket: bool) -> str:
-    """A declared SELECT as text with literals, for a view.
+    """Render a declared SELECT as text with literals, for a view.
 
     Args:
         select: The declared definition.
@@ -384,7 +384,7 @@ def render_select(select: sa.Select[Any], *, has_time_bucket: bool) -> str:
 
 
 def statements_for(declared: Hypertable | ContinuousAggregate, edition: Edition) -> Iterator[str]:
-    """Everything that one declaration needs in this edition, in order."""
+    """Yield all statements that one declaration needs in this edition, in order."""
     schema = declared.schema
     if isinstance(declared, Hypertable):
         if edition.has(Feature.HYPERTABLES):

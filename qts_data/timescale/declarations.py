@@ -1,8 +1,8 @@
-"""What a schema wants of TimescaleDB, declared beside the models and checked when they are imported.
+"""Declarations of TimescaleDB objects, written beside the models and checked when they are imported.
 
-Declarations live in `MetaData.info`: Alembic renders `Table.info` into migrations, and a continuous aggregate
-is no table. Each one is checked against the table and the other declarations at once, so a policy that would
-delete bars is an ImportError-like failure on a developer's machine and not a hole in production's history.
+Declarations are stored in `MetaData.info`: Alembic renders `Table.info` into migrations, and a continuous aggregate
+is not a table. Each declaration is checked against the table and the other declarations at once. So a policy that
+would delete bars raises `DeclarationError` at import, on the developer's machine.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ __all__ = [
 ]
 
 _LONGEST_NAME: Final = 63
-"""Bytes of a name that PostgreSQL keeps."""
+"""Most bytes of a name in PostgreSQL; it cuts longer ones."""
 
 _INFO_KEY: Final = "qts_data.timescale"
 
 
 @dataclass(frozen=True, slots=True)
 class Columnstore:
-    """How old chunks turn into columns.
+    """Settings for the conversion of old chunks into columns.
 
     Attributes:
-        segment_by: Columns whose value is one in a compressed batch; what queries filter by.
+        segment_by: Columns with a single value in each compressed batch: the columns that queries filter by.
         order_by: Order inside a batch, such as `"time DESC"`; with a unique key, name its other columns.
         after: Age at which a chunk is converted, or None for no policy.
     """
@@ -64,7 +64,7 @@ class Columnstore:
     def of(
         cls, *, segment_by: Sequence[str], order_by: Sequence[str], after: IntervalLike | None = None
     ) -> Columnstore:
-        """Build one from plain values; both orders are explicit, since the server's guesses vary."""
+        """Build one from plain values. Both orders are explicit, because the server's guesses vary."""
         if isinstance(segment_by, str) or isinstance(order_by, str):
             raise DeclarationError("segment_by and order_by take sequences of names, not one string")
         if not order_by:
@@ -72,13 +72,13 @@ class Columnstore:
         return cls(tuple(segment_by), tuple(order_by), None if after is None else Interval.parse(after))
 
     def columns(self) -> Iterator[str]:
-        """Names of the columns that it uses."""
+        """Yield the names of the columns that it uses."""
         yield from self.segment_by
         for item in self.order_by:
             yield order_item(item)[0]
 
     def normal_order(self, time: str) -> tuple[str, ...]:
-        """Return the order without defaults such as ASC: two that mean the same are equal.
+        """Return the order without defaults such as ASC, so that equivalent orders are equal.
 
         Args:
             time: Column by which the rows are divided; the server adds it at the end where neither order has it.
@@ -101,10 +101,12 @@ _DIRECTIONS: Final = {
 
 
 def order_item(item: str) -> tuple[str, str]:
-    """Column and normal direction of one item of an order, of a columnstore or an index; a column may be quoted.
+    """Return column and normal direction of one item of an order, of a columnstore or an index.
+
+    The column may be quoted.
 
     Raises:
-        DeclarationError: It says something else, such as a collation.
+        DeclarationError: The item has another part, such as a collation.
     """
     text = item.strip()
     quoted = re.match(r'"((?:[^"]|"")+)"', text)
@@ -151,7 +153,7 @@ class Hypertable:
 
 @dataclass(frozen=True, slots=True)
 class RefreshPolicy:
-    """A job that brings the window from `start` ago to `end` ago up to date.
+    """A job that refreshes the window from `start` ago to `end` ago.
 
     Attributes:
         start: Age of the window's older end. Never open: a refresh that reaches ticks which retention has
@@ -186,7 +188,7 @@ class AggregateIndex:
 
 @dataclass(frozen=True, slots=True)
 class ContinuousAggregate:
-    """A view that TimescaleDB keeps computed; a plain view where the edition has none.
+    """A view that TimescaleDB materializes. If the edition has no aggregates, it is a plain view.
 
     Attributes:
         name: Its name.
@@ -201,8 +203,8 @@ class ContinuousAggregate:
         retention: Age at which materialized rows are dropped, or None to keep them for ever.
         materialized_only: False: a query adds buckets that are not materialized yet.
         indexes: Indexes on the materialized rows; TimescaleDB's own default ones are not created.
-        comment: Its purpose, for people who open the database.
-        column_comments: The same for each column.
+        comment: Its purpose, for readers of the database.
+        column_comments: The purpose of each column.
     """
 
     name: str
@@ -223,7 +225,7 @@ class ContinuousAggregate:
 
     @property
     def table(self) -> sa.Table:
-        """The table at the bottom of what it reads."""
+        """The table that it reads, directly or through other aggregates."""
         return self.source.table
 
     @property
@@ -234,7 +236,7 @@ class ContinuousAggregate:
 
 @dataclass(frozen=True, slots=True)
 class DroppedAggregate:
-    """A continuous aggregate that is to be dropped where it still is.
+    """A continuous aggregate that must be dropped where it still exists.
 
     Attributes:
         name: Its name.
@@ -254,14 +256,14 @@ class Declarations:
     dropped_aggregates: dict[str, DroppedAggregate] = field(default_factory=dict)
 
     def update(self, other: Declarations) -> None:
-        """Add those of another MetaData."""
+        """Add the declarations of another MetaData."""
         self.hypertables |= other.hypertables
         self.continuous_aggregates |= other.continuous_aggregates
         self.dropped_aggregates |= other.dropped_aggregates
 
 
 def declarations_of(metadata: sa.MetaData) -> Declarations:
-    """The declarations of a MetaData; empty ones where nothing was declared."""
+    """Return the declarations of a MetaData; empty ones if nothing was declared."""
     declared: Declarations = metadata.info.setdefault(_INFO_KEY, Declarations())
     return declared
 
@@ -287,10 +289,10 @@ def hypertable(
         reorder: Name of the index by which rows of older chunks are sorted on disk.
 
     Raises:
-        DeclarationError: Names the object and what contradicts what, with both numbers.
+        DeclarationError: The declaration contradicts the table or another one; the message names both values.
     """
     if not isinstance(table, sa.Table):
-        raise DeclarationError(f"{table!r} is no table")
+        raise DeclarationError(f"{table!r} is not a table")
     argument = _table_argument(table)
     time = time or argument.get("time_column_name")
     chunk = chunk_interval or argument.get("chunk_time_interval")
@@ -349,12 +351,12 @@ def continuous_aggregate(
         retention: Age at which materialized rows are dropped.
         materialized_only: True leaves out buckets that are not materialized yet.
         indexes: Indexes on the materialized rows.
-        comment: What it is.
-        column_comments: What each column is; every column needs one.
+        comment: Its purpose.
+        column_comments: The purpose of each column; every column needs one.
         schema: Database schema; the metadata's by default.
 
     Raises:
-        DeclarationError: Names the object and what contradicts what, with both numbers.
+        DeclarationError: The declaration contradicts the table or another one; the message names both values.
     """
     declared = declarations_of(metadata)
     schema = schema if schema is not None else metadata.schema
@@ -393,18 +395,18 @@ def continuous_aggregate(
 
 
 def dropped_continuous_aggregate(metadata: sa.MetaData, name: str, *, schema: str | None = None) -> DroppedAggregate:
-    """Declare that a continuous aggregate has been dropped: put this in the place of its declaration.
+    """Declare that a continuous aggregate has been dropped. Write this in place of its declaration.
 
-    Undeclared objects are left alone, so a declaration that is merely deleted drops nothing. Once every database
-    is migrated, this can go, too.
+    Undeclared objects are left unchanged, so deleting a declaration drops nothing. Once every database is migrated,
+    this declaration can be deleted, too.
 
     Args:
-        metadata: Where it was declared.
+        metadata: The metadata in which it was declared.
         name: Name of the view.
         schema: Database schema; the metadata's by default.
 
     Raises:
-        DeclarationError: The name is declared as something that there is.
+        DeclarationError: The name is declared as an existing object.
     """
     declared = declarations_of(metadata)
     schema = schema if schema is not None else metadata.schema
@@ -417,7 +419,7 @@ def dropped_continuous_aggregate(metadata: sa.MetaData, name: str, *, schema: st
 
 
 def _table_argument(table: sa.Table) -> Mapping[str, Any]:
-    # sqlalchemy-timescaledb's own spelling; {} where the table does not use it.
+    # The spelling of sqlalchemy-timescaledb; {} if the table does not use it.
     argument: Mapping[str, Any] = table.dialect_options["timescaledb"]["hypertable"]
     unknown = set(argument) - {"time_column_name", "chunk_time_interval"}
     if unknown:
@@ -429,7 +431,7 @@ def _table_argument(table: sa.Table) -> Mapping[str, Any]:
 
 @event.listens_for(sa.Table, "after_parent_attach")
 def _declare_from_argument(table: sa.Table, parent: sa.MetaData) -> None:
-    """A table that carries only sqlalchemy-timescaledb's argument is declared by it, and checked."""
+    """Declare and check a table that carries only sqlalchemy-timescaledb's argument."""
     if isinstance(parent, sa.MetaData) and any(key.startswith("timescaledb_") for key in table.kwargs):
         argument = _table_argument(table)
         if argument:
@@ -438,7 +440,7 @@ def _declare_from_argument(table: sa.Table, parent: sa.MetaData) -> None:
 
 
 def column_name(column: sa.ColumnElement[Any]) -> str:
-    """What the server calls a column of a SELECT or a table; its key is what Python calls it."""
+    """Return the server's name of a column of a SELECT or a table. Its key is the name in Python."""
     return str(getattr(column, "name", None) or column.key)
 
 
@@ -446,7 +448,7 @@ def _check_hypertable(declared: Hypertable) -> None:
     table, name = declared.table, f"hypertable {declared.table.fullname}"
     columns = {column.name: column for column in table.columns}
     if declared.time not in columns:
-        raise DeclarationError(f"{name}: there is no time column {declared.time!r}")
+        raise DeclarationError(f"{name}: the time column {declared.time!r} does not exist")
     if columns[declared.time].nullable:
         raise DeclarationError(f"{name}: the time column {declared.time!r} must be NOT NULL")
     for key, what in _unique_keys(table):
@@ -461,7 +463,7 @@ def _check_hypertable(declared: Hypertable) -> None:
             raise DeclarationError(f"{name}: a foreign key to {target} is impossible, that is a hypertable too")
     indexes = {index.name for index in table.indexes} | {constraint.name for constraint in table.constraints}
     if declared.reorder is not None and declared.reorder not in indexes:
-        raise DeclarationError(f"{name}: there is no index {declared.reorder!r} to reorder by")
+        raise DeclarationError(f"{name}: the index {declared.reorder!r} to reorder by does not exist")
     if declared.columnstore is not None:
         _check_columnstore(name, declared.columnstore, set(columns), declared.retention)
     if declared.retention is not None and declared.retention.shortest < declared.chunk_interval.longest:
@@ -484,7 +486,7 @@ def _check_columnstore(name: str, columnstore: Columnstore, columns: set[str], r
     used = list(columnstore.columns())
     for column in used:
         if column not in columns:
-            raise DeclarationError(f"{name}: the columnstore names {column!r}, which is no column")
+            raise DeclarationError(f"{name}: the columnstore names {column!r}, which is not a column")
         if used.count(column) > 1:
             raise DeclarationError(f"{name}: the columnstore names {column!r} twice")
     if retention and columnstore.after and columnstore.after.longest >= retention.shortest:
@@ -544,7 +546,7 @@ def _check_aggregate(key: str, declared: ContinuousAggregate) -> None:
     for index in declared.indexes:
         for expression in index.expressions:
             if order_item(expression)[0] not in columns:
-                raise DeclarationError(f"{name}: index {index.name} names {expression!r}, which is no column")
+                raise DeclarationError(f"{name}: index {index.name} names {expression!r}, which is not a column")
     if declared.columnstore is not None:
         _check_columnstore(name, declared.columnstore, columns, declared.retention)
     source = declared.source
@@ -552,7 +554,7 @@ def _check_aggregate(key: str, declared: ContinuousAggregate) -> None:
         not declared.bucket.is_multiple_of(source.bucket) or declared.bucket.same_length(source.bucket)
     ):
         raise DeclarationError(
-            f"{name}: its bucket of {declared.bucket} is no multiple of {source.name}'s bucket of {source.bucket}"
+            f"{name}: its bucket of {declared.bucket} is not a multiple of {source.name}'s bucket of {source.bucket}"
         )
     for policy in declared.refresh:
         _check_refresh(name, policy, declared)
@@ -578,8 +580,8 @@ def _check_refresh(name: str, policy: RefreshPolicy, declared: ContinuousAggrega
             "materialized bucket that is not over hides the rows that follow in it"
         )
     source = declared.source
-    # A refresh over rows that retention has dropped deletes their buckets, in silence. Chunks are dropped
-    # whole, so one chunk's length is the margin.
+    # A refresh over rows that retention has dropped deletes their buckets without an error. Chunks are dropped
+    # whole, so the margin is the length of one chunk.
     if source.retention is not None and (
         policy.start.longest + source.chunk_interval.longest > source.retention.shortest
     ):

@@ -1,9 +1,9 @@
 """`timescaledb+psycopg://` for SQLAlchemy, sync and async, without losing Alembic.
 
-sqlalchemy-timescaledb brings the table argument `timescaledb_hypertable` and dialects for psycopg2 and
-asyncpg whose name is `timescaledb`. That name turns off everything keyed on `postgresql`: Alembic's own
-implementation, `with_variant`, `@compiles`. These dialects keep `name = "postgresql"`, so all of it works,
-and none of that library's DDL listeners fires: the migrations own every statement.
+sqlalchemy-timescaledb brings the table argument `timescaledb_hypertable` and dialects for psycopg2 and asyncpg whose
+name is `timescaledb`. That name disables everything keyed on `postgresql`: Alembic's own implementation,
+`with_variant`, `@compiles`. These dialects keep `name = "postgresql"`, so all of these work. None of that library's
+DDL listeners fires, so every statement comes from the migrations.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def _has_nothing_to_commit(driver: Any) -> bool:
 
 
 def _commit(driver: psycopg.AsyncConnection[Any] | psycopg.Connection[Any]) -> PQGen[None]:
-    """Commit as the driver does, and read the command tag, which it throws away.
+    """Commit as the driver does, and read the command tag, which the driver discards.
 
-    A cursor would give the tag, too, for a tenth of the client's time of a short transaction.
+    A cursor would give the tag, too, but costs a tenth of the client's time of a short transaction.
     """
     if driver.closed:
         raise psycopg.OperationalError("the connection is closed")
@@ -88,12 +88,12 @@ class TimescaleDialect(PGDialect_psycopg):
 
     @classmethod
     def get_async_dialect_cls(cls, url: object) -> type[Dialect]:  # noqa: ARG003 - SQLAlchemy's signature
-        """The same URL serves `create_async_engine`."""
+        """Return the async dialect, so that the same URL works in `create_async_engine`."""
         return TimescaleDialectAsync
 
 
 class TimescaleDialectAsync(PGDialectAsync_psycopg):
-    """The async twin."""
+    """The same dialect for async engines."""
 
     supports_statement_cache = True
 
@@ -104,18 +104,18 @@ class TimescaleDialectAsync(PGDialectAsync_psycopg):
             await_only(_commit_async(driver))
 
     def do_rollback_to_savepoint(self, connection: Connection, name: str) -> None:
-        """Undo the part of a transaction that SQLAlchemy knows of."""
+        """Roll back to a savepoint of SQLAlchemy, which the connection does not count as an ending."""
         endings = endings_of(connection.connection.driver_connection)
         with endings.ours() if endings is not None else contextlib.nullcontext():
             connection.execute(RollbackToSavepointClause(name))  # type: ignore[no-untyped-call]
 
     @classmethod
     def get_async_dialect_cls(cls, url: object) -> type[Dialect]:  # noqa: ARG003 - SQLAlchemy's signature
-        """Already async."""
+        """Return this class, which is already async."""
         return cls
 
 
 def register() -> None:
-    """Make the URLs known where the package's entry points are not installed (a source tree)."""
+    """Register the URLs for a source tree, in which the package's entry points are not installed."""
     registry.register("timescaledb.psycopg", __name__, "TimescaleDialect")
     registry.register("timescaledb.psycopg_async", __name__, "TimescaleDialectAsync")

@@ -1,8 +1,8 @@
-"""Where a live database differs from the declarations.
+"""Drift: the differences of a live database from the declarations.
 
-Every declared object is compared with what the server has, defaults included: a retention policy on a table that is
-declared without one is a difference. Undeclared objects are left alone. Definitions of aggregates compare in the
-server's own normal form, so no parser of ours has to be right.
+Every declared object is compared with the server's, defaults included: a retention policy on a table that is declared
+without one is a difference. Undeclared objects are ignored. Definitions of aggregates are compared in the server's own
+normal form, so this package needs no parser.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ __all__ = [
 ]
 
 NOTHING = "-"
-_UNREADABLE = "reads what is not there"
+_UNREADABLE = "reads a missing column or table"
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that is not as declared.
+    """One difference from the declarations.
 
     Attributes:
         name: The object.
-        what: What of it.
-        declared: As declared; '-' for not at all.
-        found: As found; '-' for not at all.
+        what: The property that differs.
+        declared: The declared value; '-' if nothing is declared.
+        found: The value found; '-' if nothing was found.
     """
 
     name: str
@@ -65,9 +65,9 @@ class Difference:
 
 
 def find_drift(connection: Connection, metadata: sa.MetaData) -> list[Difference]:
-    """Compare the live catalog with what a MetaData declares, as far as the edition has it.
+    """Compare the live catalog with the declarations of a MetaData, as far as the edition supports them.
 
-    The connection needs the right to create temporary views; nothing of them stays.
+    The connection needs the right to create temporary views. All of them are removed.
     """
     declared = declarations_of(metadata)
     edition = probe(connection).edition
@@ -173,7 +173,7 @@ def _aggregate(
 
 
 def _ahead(connection: Connection, aggregates: Iterable[ContinuousAggregate]) -> Iterator[Difference]:
-    """Watermarks ahead of the clock, which hide the rows that come before them."""
+    """Yield watermarks ahead of the clock, which hide rows that arrive later in buckets before them."""
     ahead: dict[str | None, dict[str, str]] = {}
     for one in aggregates:
         if one.schema not in ahead:
@@ -184,7 +184,7 @@ def _ahead(connection: Connection, aggregates: Iterable[ContinuousAggregate]) ->
 
 
 def _view(wanted: ContinuousAggregate, definition: str | None, found: ReflectedView | None) -> Iterator[Difference]:
-    """The plain view that stands for an aggregate."""
+    """Compare the plain view that stands in for an aggregate."""
     if found is None:
         yield Difference(wanted.name, "view", f"buckets of {wanted.bucket}", NOTHING)
         return
@@ -203,7 +203,7 @@ def _comments(wanted: ContinuousAggregate, found: ReflectedAggregate | Reflected
 
 
 def index_changes(wanted: ContinuousAggregate, found: ReflectedAggregate) -> Iterator[tuple[str, str]]:
-    """Indexes of an aggregate that differ, as declared and as found; '' for not at all."""
+    """Yield indexes of an aggregate that differ, as declared and as found; '' if missing."""
     declared = {index.name: ", ".join(normal_index(index.expressions)) for index in wanted.indexes}
     existing = {name: ", ".join(normal_index(expressions)) for name, expressions in found.indexes.items()}
     for name in sorted(declared.keys() | existing.keys()):
@@ -218,7 +218,7 @@ def normal_index(expressions: Iterable[str]) -> list[str]:
 
 
 def view_drift(connection: Connection, name: str, select: str, *, schema: str | None = None) -> Iterator[Difference]:
-    """Whether a plain view is what a SELECT says."""
+    """Yield a difference unless a plain view has the definition of a SELECT."""
     (definition,) = normal_forms(connection, [select])
     found = read_views(connection, [name], schema=schema).get(name)
     if found is None or found.definition != definition:
@@ -246,7 +246,7 @@ def _refresh(wanted: ContinuousAggregate, found: ReflectedAggregate) -> Iterator
 
 
 def same_window(declared: RefreshPolicy, found: ReflectedRefresh) -> bool:
-    """Whether both refresh the same window at the same pace."""
+    """Return whether both refresh the same window at the same pace."""
     left, right = (declared.start, declared.end, declared.every), (found.start, found.end, found.every)
     return list(map(_key, left)) == list(map(_key, right))
 

@@ -1,4 +1,4 @@
-"""Which edition of the server is this, and what can it do? Read from the server, never configured."""
+"""The server's edition and its features, read from the server and never configured."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SAFE_TIMESCALEDB: Final = (2, 29, 1)
 
 
 class Feature(enum.StrEnum):
-    """What an edition has or has not."""
+    """A feature that an edition may lack."""
 
     HYPERTABLES = "hypertables"
     CONTINUOUS_AGGREGATES = "continuous aggregates"
@@ -53,7 +53,7 @@ class Edition(enum.StrEnum):
     POSTGRESQL = "postgresql"
 
     def has(self, feature: Feature) -> bool:
-        """Whether this edition offers the feature."""
+        """Return whether this edition offers the feature."""
         return feature in _FEATURES[self]
 
 
@@ -66,7 +66,7 @@ _FEATURES: Final[Mapping[Edition, frozenset[Feature]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What the probe found.
+    """Edition and versions of a server.
 
     Attributes:
         edition: The edition in force in this database.
@@ -86,7 +86,7 @@ class Server:
 
     @property
     def timescaledb_text(self) -> str:
-        """Version of the extension for people, '-' without one."""
+        """Version of the extension as text, '-' without one."""
         return ".".join(map(str, self.timescaledb)) if self.timescaledb else "-"
 
 
@@ -104,7 +104,7 @@ _PROBE: Final = sa.text(
 
 
 def probe(connection: Connection) -> Server:
-    """Read the server's edition; one statement.
+    """Read the server's edition, by one statement.
 
     The license is the server's setting `timescaledb.license`: `timescale` or `apache`.
     """
@@ -120,7 +120,7 @@ def probe(connection: Connection) -> Server:
 
 
 def offline_server(edition: Edition) -> Server:
-    """The server that a generated script is for: the oldest one supported of that edition."""
+    """Return the server for which a script is generated: the oldest supported one of that edition."""
     timescaledb = None if edition is Edition.POSTGRESQL else MINIMUM_TIMESCALEDB
     return Server(
         edition,
@@ -152,13 +152,13 @@ def require_supported(server: Server) -> None:
 
 
 def create_extension(connection: Connection) -> Server:
-    """Install the extension where the server offers it; return the server's state afterwards.
+    """Install the extension if the server offers it, and return the server's state afterwards.
 
-    A server without the extension stays plain PostgreSQL: that is an edition of its own. A server that has
-    it on disk was meant to use it, so anything in the way is an error and not a silent step down.
+    A server without the extension stays plain PostgreSQL, which is an edition of its own. A server that has the
+    extension on disk is meant to use it. So any obstacle is an error, not a silent fallback.
 
     Raises:
-        ServerNotSupported: The extension is there but not preloaded, or this role may not create it.
+        ServerNotSupported: The extension is installed but not preloaded, or this role may not create it.
     """
     server = probe(connection)
     if server.timescaledb is not None or server.available is None:

@@ -1,7 +1,7 @@
 """A connection that remembers which statements have ended its transaction, or a part of it.
 
-PostgreSQL carries out a COMMIT or a ROLLBACK that a program sends as SQL, and the driver says nothing of it. After
-`ROLLBACK; BEGIN` the connection is in a transaction as before, but in another one. The server's command tags tell it.
+PostgreSQL executes a COMMIT or a ROLLBACK that a program sends as SQL, and the driver does not report it. After
+`ROLLBACK; BEGIN` the connection is in a transaction as before, but in another one. The server's command tags show it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _ENDS: Final = frozenset({*_COMMITS, b"ROLLBACK", b"PREPARE TRANSACTION"})
 
 
 class Endings:
-    """The ends of transactions that one connection has met.
+    """The ends of transactions on one connection.
 
     Attributes:
-        committed: A COMMIT was carried out.
-        undone: A ROLLBACK was carried out, also one to a savepoint; or a PREPARE TRANSACTION.
+        committed: A COMMIT was executed.
+        undone: A ROLLBACK was executed, even one to a savepoint; or a PREPARE TRANSACTION.
     """
 
     __slots__ = ("_begun", "_ours", "committed", "undone")
@@ -39,7 +39,7 @@ class Endings:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all; for the beginning of a transaction."""
+        """Clear all notes at the beginning of a transaction."""
         self._begun = 0
         self.committed = False
         self.undone = False
@@ -49,7 +49,7 @@ class Endings:
         self._begun += 1
 
     def note(self, tag: bytes | None) -> None:
-        """Look at the command tag of an answer."""
+        """Note the command tag of an answer."""
         if tag in _ENDS and not self._ours:
             if tag in _COMMITS:
                 self.committed = True
@@ -58,7 +58,7 @@ class Endings:
 
     @contextlib.contextmanager
     def ours(self) -> Iterator[None]:
-        """Overlook what the statements of the block end; for savepoints that SQLAlchemy knows."""
+        """Ignore endings by the statements of the block, which are for SQLAlchemy's own savepoints."""
         before, self._ours = self._ours, True
         try:
             yield
@@ -66,17 +66,17 @@ class Endings:
             self._ours = before
 
     def is_whole(self, status: int) -> bool:
-        """Whether the transaction is still the one that began after `reset`.
+        """Return whether the transaction is still the one that began after `reset`.
 
         Args:
-            status: libpq's, of the connection.
+            status: libpq's transaction status of the connection.
         """
         lost = self._begun > 1 or (self._begun == 1 and status == pq.TransactionStatus.IDLE)
         return not (self.committed or self.undone or lost)
 
 
 class WatchedCursor(psycopg.AsyncCursor[Any]):
-    """A cursor that shows the tags of all answers, also of those before an error."""
+    """A cursor that notes the tags of all answers, including those before an error."""
 
     def _check_results(self, results: list[PGresult]) -> None:
         for result in results:
@@ -86,25 +86,25 @@ class WatchedCursor(psycopg.AsyncCursor[Any]):
         super()._check_results(results)
 
     async def stream(self, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
-        """Note a statement without rows, such as `ROLLBACK AND CHAIN`: its tag is not seen."""
+        """Stream rows, and note a statement without rows, such as `ROLLBACK AND CHAIN`, whose tag is not visible."""
         endings = endings_of(self.connection)
         try:
             async for row in super().stream(*arguments, **options):
                 yield row
         except psycopg.ProgrammingError as error:
-            # The statement gave no rows, but it was carried out.
+            # The statement gave no rows, but it was executed.
             if endings is not None and error.sqlstate is None:
                 endings.undone = True
             raise
 
 
 class WatchedConnection(psycopg.AsyncConnection[Any]):
-    """A connection of psycopg that knows its `Endings`.
+    """A connection of psycopg that records its `Endings`.
 
     Args:
-        pgconn: libpq's.
-        *arguments: Of psycopg.
-        **options: Of psycopg.
+        pgconn: libpq's connection.
+        *arguments: Passed on to psycopg.
+        **options: Passed on to psycopg.
     """
 
     def __init__(self, pgconn: Any, *arguments: Any, **options: Any) -> None:
@@ -113,19 +113,19 @@ class WatchedConnection(psycopg.AsyncConnection[Any]):
         self.cursor_factory = WatchedCursor
 
     def _exec_command(self, command: Any, *arguments: Any, **options: Any) -> PQGen[PGresult | None]:
-        """Look at the driver's own commands: those of `commit`, `rollback` and `transaction`."""
+        """Note the driver's own commands: those of `commit`, `rollback` and `transaction`."""
         text = command if isinstance(command, bytes) else psycopg.sql.as_bytes(command, self)
         word = text.partition(b" ")[0]
         if word == b"BEGIN":
             self.endings.note_beginning()
         else:
-            # No DEALLOCATE, SAVEPOINT or RELEASE is among the tags.
+            # Other words, such as DEALLOCATE, SAVEPOINT or RELEASE, are not among the tags.
             self.endings.note(b"PREPARE TRANSACTION" if word == b"PREPARE" else word)
         return super()._exec_command(command, *arguments, **options)
 
 
 def endings_of(driver: object) -> Endings | None:
-    """The endings of a connection; None if it does not watch them."""
+    """Return the endings of a connection; None if it does not record them."""
     return driver.endings if isinstance(driver, WatchedConnection) else None
 
 
@@ -142,5 +142,5 @@ def _require_hooks() -> None:
         )
 
 
-# Without them an end would go unnoticed.
+# Without these methods an ending would go unnoticed.
 _require_hooks()

@@ -1,4 +1,4 @@
-"""Errors of the TimescaleDB layer; it imports nothing else of ours, so it brings its own."""
+"""Errors of the TimescaleDB layer, which imports no other package of ours."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ class DeclarationError(TimescaleError, ValueError):
 
 
 class ServerNotSupported(TimescaleError, RuntimeError):
-    """The server is too old, or lacks what a statement needs and may not get it."""
+    """The server is too old, or lacks a needed feature that cannot be installed."""

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["BUCKET_ORIGIN", "time_bucket"]
 
 BUCKET_ORIGIN: Final = "2000-01-03 00:00:00+00"
-"""Where TimescaleDB's fixed-length buckets start to count: a Monday, so that weeks begin on Mondays."""
+"""Origin of TimescaleDB's fixed-length buckets. It is a Monday, so that weeks begin on Mondays."""
 
 _MONTHS: Final = {1: "month", 3: "quarter", 12: "year"}
-"""Lengths in months that begin where TimescaleDB's do: it counts them from January 2000."""
+"""Lengths in months with the same starts as in TimescaleDB, which counts months from January 2000."""
 
 
 class time_bucket(FunctionElement[dt.datetime]):  # noqa: N801 - it is written like the SQL function
     """Start of the bucket that holds an instant: `time_bucket("1 minute", table.c.time)`.
 
-    Renders TimescaleDB's `time_bucket(INTERVAL '1 minute', time)`; for plain PostgreSQL (see
-    `qts_data.timescale.ddl.render_select`) the equal `date_bin` with TimescaleDB's origin, or `date_trunc` for one
-    month, three or twelve. A column without a time zone stays without one, and a date a date, as its declared type
-    says. An interval literal, not a bound `timedelta`: the server folds it to the same normal form in every view, so
-    definitions can be compared.
+    It renders TimescaleDB's `time_bucket(INTERVAL '1 minute', time)`. For plain PostgreSQL (see
+    `qts_data.timescale.ddl.render_select`) it renders the equal `date_bin` with TimescaleDB's origin, or `date_trunc`
+    for one month, three or twelve. By the declared type of its column, a time without zone stays without zone, and a
+    date a date. The width is an interval literal, not a bound `timedelta`. The server folds a literal to the same
+    normal form in every view, so definitions can be compared.
 
     Source: https://docs.tigerdata.com/api/latest/hyperfunctions/time_bucket/
     """
@@ -62,7 +62,7 @@ def _render_time_bucket(element: time_bucket, compiler: SQLCompiler, **kw: Any) 
                 f"plain PostgreSQL has no bucket of {element.width}: use days, or 1, 3 or 12 months"
             )
         zone = ", 'UTC'" if zoned else ""
-        # A date would become an instant in the session's zone first.
+        # Without the cast, a date would first become an instant in the session's zone.
         time = f"CAST({compiler.process(column, **kw)} AS timestamp)" if dated else compiler.process(column, **kw)
         start = f"date_trunc('{unit}', {time}{zone})"
     else:

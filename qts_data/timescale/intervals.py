@@ -1,7 +1,7 @@
-"""Lengths of time as PostgreSQL writes them: months and a fixed part, never mixed up.
+"""Intervals in PostgreSQL's notation: months and a fixed part, kept separately.
 
-Declarations are compared while a module is imported, without a server, so the package reads the part of
-PostgreSQL's interval syntax that policies use: a sum of numbers with units (`"1 day"`, `"1 hour 30 minutes"`).
+Declarations are compared at import, without a server. So this module reads the part of PostgreSQL's interval syntax
+that policies use: a sum of numbers with units (`"1 day"`, `"1 hour 30 minutes"`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Interval:
     Attributes:
         months: Calendar months, which have no fixed length.
         microseconds: The rest; a day counts 24 hours, as in TimescaleDB's buckets.
-        text: How it was declared; what migrations and comments show.
+        text: The declared text, which migrations and comments show.
     """
 
     months: int
@@ -49,7 +49,7 @@ class Interval:
             value: `"1 day"`, `"1 hour 30 minutes"`, a `timedelta` or an `Interval`.
 
         Raises:
-            DeclarationError: The text is no positive length of time.
+            DeclarationError: The text is not a positive length of time.
         """
         if isinstance(value, Interval):
             return value
@@ -60,10 +60,10 @@ class Interval:
 
     @classmethod
     def offset(cls, value: IntervalLike) -> Interval:
-        """Read a distance from now, which may also be zero, or below: the end of a refresh window can be.
+        """Read a distance from now. It may be zero or negative, as the end of a refresh window can be.
 
         Raises:
-            DeclarationError: The text is no length of time.
+            DeclarationError: The text is not a length of time.
         """
         if isinstance(value, Interval):
             return value
@@ -93,11 +93,11 @@ class Interval:
     @classmethod
     @functools.lru_cache(maxsize=1024)
     def of_parts(cls, months: int, microseconds: int) -> Interval:
-        """From what a server's interval is made of; the text is a description, which `offset` reads."""
+        """Make an interval from the parts of a server's interval, with a text that `offset` can read."""
         counts = [*([(months, "month")] if months else []), *_counts(microseconds)]
         if not counts:
             return cls(0, 0, "0 seconds")
-        # With a sign on each or on none: one by itself can count for all, by the session's IntervalStyle.
+        # Either each part has a sign or none has. Under some IntervalStyle, one sign would count for all parts.
         signs = min(count for count, _ in counts) < 0
         parts = [
             f"{'+' if signs and count > 0 else ''}{count} {unit}{'' if unit == 'seconds' or abs(count) == 1 else 's'}"
@@ -106,12 +106,12 @@ class Interval:
         return cls(months, microseconds, " ".join(parts))
 
     def __str__(self) -> str:
-        """As declared."""
+        """Return the declared text."""
         return self.text
 
     @property
     def sql(self) -> str:
-        """As a PostgreSQL literal; DDL takes no bind parameters."""
+        """The interval as a PostgreSQL literal, because DDL takes no bind parameters."""
         return f"INTERVAL '{self.text}'"
 
     @property
@@ -121,7 +121,7 @@ class Interval:
 
     @property
     def as_chunk(self) -> int:
-        """Length in microseconds where it is the length of a chunk: the server counts 30 days to a month there."""
+        """Length in microseconds as the length of a chunk, for which the server counts 30 days to a month."""
         return self.months * 30 * 86_400_000_000 + self.microseconds
 
     @property
@@ -130,18 +130,18 @@ class Interval:
         return self.months * 31 * 86_400_000_000 + self.microseconds
 
     def is_multiple_of(self, other: Interval) -> bool:
-        """Whether buckets of this length are made of whole buckets of the other."""
+        """Return whether buckets of this length consist of whole buckets of the other."""
         if self.months:
             if self.microseconds:
                 return False
             if other.months:
                 return not other.microseconds and self.months % other.months == 0
-            # A month starts at midnight: what divides a day divides every month.
+            # A month starts at midnight, so a length that divides a day divides every month.
             return 86_400_000_000 % other.microseconds == 0
         return not other.months and self.microseconds % other.microseconds == 0
 
     def same_length(self, other: Interval) -> bool:
-        """Whether both are the same length, however written."""
+        """Return whether both are the same length, even if written differently."""
         return (self.months, self.microseconds) == (other.months, other.microseconds)
 
 
@@ -150,12 +150,12 @@ IntervalLike: TypeAlias = "Interval | dt.timedelta | str"
 
 def _no_length(value: object) -> DeclarationError:
     return DeclarationError(
-        f"{value!r} is no length of time: write a number and a unit, such as '1 day' or '30 minutes'"
+        f"{value!r} is not a length of time: write a number and a unit, such as '1 day' or '30 minutes'"
     )
 
 
 def _counts(microseconds: int) -> Iterator[tuple[int | Decimal, str]]:
-    """A fixed length in the units that it is written with, all of the sign that it has."""
+    """Yield the parts of a fixed length, each with its unit and the sign of the whole."""
     sign, rest = (-1 if microseconds < 0 else 1), abs(microseconds)
     for unit in ("day", "hour", "minute"):
         count, rest = divmod(rest, _SECONDS[unit] * 1_000_000)

@@ -1,6 +1,6 @@
-"""SELECTs as the server itself would write them: temporary views, read back and forgotten.
+"""Normal forms of SELECTs, as the server itself writes them: temporary views, read back and removed.
 
-So definitions compare exactly, and no parser of ours has to be right.
+So definitions can be compared exactly, without a parser.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ __all__ = ["column_types", "normal_forms"]
 _MISSING: Final = {"42703", "42P01", "42883", "42725", "42804"}
 """undefined_column, undefined_table, undefined_function, ambiguous_function, datatype_mismatch.
 
-The last three are about columns whose type this migration has yet to change; anything else, such as a missing right,
-says nothing new about the schema."""
+The last three concern columns whose type this migration has yet to change. Any other error, such as a missing right,
+proves nothing about the schema."""
 
 
 def normal_forms(connection: Connection, selects: Sequence[str]) -> list[str | None]:
-    """Each SELECT in normal form; None for one that reads a missing column or one of another type.
+    """Return each SELECT in normal form; None for one that reads a missing column or one of another type.
 
-    All of them cost four round trips; only where one fails, each is asked for by itself. Works in a transaction,
-    which goes on, and in autocommit mode.
+    All of them together cost four round trips. Only if one fails, each is read separately. It works in a transaction,
+    which stays open, and in autocommit mode.
     """
     if not selects:
         return []
@@ -53,7 +53,7 @@ def normal_forms(connection: Connection, selects: Sequence[str]) -> list[str | N
 
 
 def column_types(connection: Connection, select: str) -> dict[str, str]:
-    """Types of a SELECT's columns as the server writes them."""
+    """Return the types of a SELECT's columns as the server writes them."""
     with _temporary_views(connection, [select]):
         rows = connection.execute(
             sa.text(
@@ -79,7 +79,7 @@ def _temporary_views(connection: Connection, selects: Sequence[str]) -> Iterator
 
 @contextlib.contextmanager
 def _forgotten(connection: Connection) -> Iterator[None]:
-    """Nothing of what happens inside stays."""
+    """Roll back everything that happens in the block."""
     if connection.dialect.detect_autocommit_setting(connection.connection.dbapi_connection):  # type: ignore[arg-type]
         # Without an open transaction a savepoint is impossible.
         connection.exec_driver_sql("BEGIN")

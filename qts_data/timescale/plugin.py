@@ -1,7 +1,7 @@
-"""The plugin that Alembic finds by its entry point, and that an import in env.py registers where it does not.
+"""The plugin, which Alembic finds by its entry point. Without one, an import in env.py registers it.
 
-Alembic loads it in the middle of its own import, when half of Alembic is not there yet; and it may be this package
-that imports Alembic. So nothing of Alembic is imported here before it is needed.
+Alembic loads it in the middle of its own import, when half of Alembic is not imported yet. Or this package may be
+importing Alembic. So Alembic is imported here only when it is needed.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 __all__ = ["PLUGIN_NAME", "setup"]
 
 PLUGIN_NAME: Final = "qts_data.timescale"
-"""What `autogenerate_plugins` calls it, and the name of the entry point."""
+"""Its name in `autogenerate_plugins`, and the name of the entry point."""
 
 
 def setup(plugin: Plugin) -> None:
-    """Alembic's hook: give `op` the operations, and compare after the tables, for aggregates stand on tables."""
+    """Add the operations to `op`, and compare after the tables, because aggregates read tables. Alembic's hook."""
     from alembic.util import DispatchPriority  # noqa: PLC0415 - see above
 
-    # By name: it may be the very module whose import has brought us here.
+    # By name, because it may be the very module that is importing this one.
     importlib.import_module("qts_data.timescale.operations")
     plugin.add_autogenerate_comparator(_compare, "schema", priority=DispatchPriority.LAST)
 
 
 def _compare(context: AutogenContext, upgrade_ops: UpgradeOps, schemas: set[str | None]) -> PriorityDispatchResult:
-    # By name, as above: the comparison imports Alembic, and its package imports this module.
+    # By name, as above, because the comparison imports Alembic, and its package imports this module.
     comparison = importlib.import_module("qts_data.timescale.autogenerate.comparison")
     result: PriorityDispatchResult = comparison.compare(context, upgrade_ops, schemas)
     return result

@@ -1,8 +1,8 @@
-"""What a database has of TimescaleDB: hypertables, columnstores, policies and continuous aggregates.
+"""Reflection of TimescaleDB objects: hypertables, columnstores, policies and continuous aggregates.
 
-Read from `timescaledb_information`, for one schema. Intervals come as their parts and compare as intervals,
-whatever the session's IntervalStyle. Names that the server hands out (numbers of materialized hypertables) are
-left out.
+They are read from `timescaledb_information`, for one schema. Intervals are read as their parts and compared as
+intervals, independent of the session's IntervalStyle. Names that the server assigns (numbers of materialized
+hypertables) are left out.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class AgePolicy:
 
 @dataclass(frozen=True, slots=True)
 class ReflectedRefresh:
-    """A refresh policy; `start` or `end` is None where the window is open.
+    """A refresh policy. `start` or `end` is None if the window is open.
 
     Attributes:
         start: Age of the window's older end.
@@ -77,8 +77,8 @@ class ReflectedHypertable:
 
     Attributes:
         time: Name of its time column.
-        dimensions: By how many columns it is divided; the others are space.
-        chunk_interval: Length of the chunks that come next; None if it is not a length of time.
+        dimensions: Number of columns by which it is divided. All but the first divide by space.
+        chunk_interval: Length of future chunks; None if it is not a length of time.
         columnstore: Orders of the columnstore, without its policy; None where it is off.
         convert: The columnstore policy, if any.
         retention: The retention policy, if any.
@@ -106,13 +106,13 @@ class ReflectedAggregate:
         definition: Its SELECT in the server's normal form.
         materialized_only: Whether queries leave out buckets that are not materialized yet.
         bucket_column: Name of the column that holds a bucket's start.
-        chunk_interval: Length of the chunks of materialized rows that come next; None if it is not a length of time.
+        chunk_interval: Length of future chunks of materialized rows; None if it is not a length of time.
         refresh: Refresh policies, by age of the window.
         columnstore: Orders of the columnstore, without its policy; None where it is off.
         convert: The columnstore policy, if any.
         retention: The retention policy, if any.
         indexes: Indexes beside the server's own, with their expressions.
-        other_indexes: Indexes that no declaration can say, such as partial ones, with their definitions.
+        other_indexes: Indexes that cannot be declared, such as partial ones, with their definitions.
         group_indexes: Whether the server made its own indexes for the grouping columns.
         comment: Comment on the view, empty without one.
         column_comments: The same for each column, in their order.
@@ -135,7 +135,7 @@ class ReflectedAggregate:
 
 @dataclass(frozen=True, slots=True)
 class ReflectedView:
-    """A plain view, as it stands for an aggregate where the edition has none.
+    """A plain view, which stands in for an aggregate if the edition has none.
 
     Attributes:
         definition: Its SELECT in the server's normal form.
@@ -157,7 +157,7 @@ class Reflected:
 
 
 def _parts(interval: str) -> str:
-    """SQL for months and microseconds of an interval, or NULL; exact, for extract() is numeric."""
+    """Write SQL for months and microseconds of an interval, or NULL. It is exact, because extract() is numeric."""
     return (
         f"CASE WHEN {interval} IS NULL THEN NULL ELSE ARRAY["
         f"CAST(extract(year FROM {interval}) * 12 + extract(month FROM {interval}) AS bigint), "
@@ -167,7 +167,7 @@ def _parts(interval: str) -> str:
 
 
 def _age(key: str) -> str:
-    # Integer hypertables have integer ages; those are none of ours.
+    # Integer hypertables have integer ages. This package never makes such hypertables.
     text = f"(config ->> '{key}')"
     return _parts(f"(CASE WHEN {text} !~ '^-?[0-9]+$' THEN CAST({text} AS interval) END)")
 
@@ -190,7 +190,7 @@ _HYPERTABLES: Final = """
      WHERE h.hypertable_schema = coalesce(:schema, current_schema())
 """
 
-# Not obj_description() and col_description(): those would be called once for each column.
+# Joins replace obj_description() and col_description(), which would be called once for each column.
 _COMMENTS: Final = """
            (SELECT d.description FROM pg_catalog.pg_description AS d
              WHERE d.objoid = c.oid AND d.classoid = CAST('pg_class' AS regclass) AND d.objsubid = 0) AS comment,
@@ -260,7 +260,7 @@ def reflect(connection: Connection, edition: Edition, *, schema: str | None = No
         return Reflected({}, {})
 
     def rows(query: str) -> list[Row[tuple[object, ...]]]:
-        # sa.text would take a colon for a parameter; only :schema is one here.
+        # sa.text reads a colon as a parameter. Here only :schema is one.
         return list(connection.execute(sa.text(query), {"schema": schema} if ":schema" in query else {}))
 
     jobs: dict[tuple[str, str], list[Row[tuple[object, ...]]]] = defaultdict(list)
@@ -313,7 +313,7 @@ def reflect(connection: Connection, edition: Edition, *, schema: str | None = No
                 retention=policy("policy_retention", row.name, "drop_after"),
                 indexes={name: order for name, own, plain, order, _ in row.indexes if plain and not own},
                 other_indexes={name: text for name, own, plain, _, text in row.indexes if not plain and not own},
-                # The one on the bucket alone comes with every aggregate.
+                # Every aggregate has an index on the bucket alone.
                 group_indexes=any(own and len(order) > 1 for _, own, _, order, _ in row.indexes),
                 comment=row.comment or "",
                 column_comments=_comments(row.column_comments),
@@ -326,7 +326,7 @@ def reflect(connection: Connection, edition: Edition, *, schema: str | None = No
 def read_views(
     connection: Connection, names: Collection[str], *, schema: str | None = None
 ) -> dict[str, ReflectedView]:
-    """The plain views of these names that are there."""
+    """Return the existing plain views of these names."""
     if not names:
         return {}
     rows = connection.execute(sa.text(_VIEWS), {"names": list(names), "schema": schema})
@@ -352,6 +352,6 @@ def _columnstore(row: Row[tuple[object, ...]]) -> Columnstore | None:
 
 
 def _order_item(name: str, descending: bool, nulls_first: bool) -> str:
-    # What PostgreSQL does by itself is left out: NULLS FIRST with DESC, NULLS LAST without.
+    # PostgreSQL's defaults are left out: NULLS FIRST with DESC, NULLS LAST without.
     nulls = "" if descending == nulls_first else f" NULLS {'FIRST' if nulls_first else 'LAST'}"
     return f"{quoted(name)}{' DESC' if descending else ''}{nulls}"

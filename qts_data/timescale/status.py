@@ -23,11 +23,11 @@ __all__ = ["FeatureState", "State", "feature_states"]
 
 
 class State(enum.StrEnum):
-    """How a declared feature stands."""
+    """The state of a declared feature."""
 
     ACTIVE = "active"
     DEGRADED = "degraded"
-    """The edition has no such feature; the reason says what stands in for it."""
+    """The edition lacks the feature; the reason names its replacement."""
     MISSING = "missing"
     """The edition has it, the database does not."""
     AHEAD = "ahead"
@@ -41,7 +41,7 @@ class FeatureState:
     Attributes:
         name: The table or view.
         feature: The declared feature, with its figures.
-        state: How it stands.
+        state: Its state.
         reason: Why it is not active; empty if it is.
     """
 
@@ -53,7 +53,7 @@ class FeatureState:
 
 @dataclass(frozen=True, slots=True)
 class _Catalog:
-    """What the server has in the current schema."""
+    """The server's objects in the current schema."""
 
     hypertables: frozenset[str]
     columnstores: frozenset[str]
@@ -108,7 +108,7 @@ def _judge(edition: Edition, feature: Feature, *, present: bool, instead: str) -
         return State.DEGRADED, instead
     if present:
         return State.ACTIVE, ""
-    return State.MISSING, "the server could: migrated before its edition changed, or removed by somebody"
+    return State.MISSING, "the server supports it: migrated before its edition changed, or removed by hand"
 
 
 def _of_table(item: Hypertable, catalog: _Catalog, edition: Edition) -> Iterator[FeatureState]:
@@ -137,7 +137,7 @@ def _of_aggregate(item: ContinuousAggregate, catalog: _Catalog, edition: Edition
     if item.name in catalog.ahead:
         state, reason = State.AHEAD, f"materialized up to {catalog.ahead[item.name]} UTC: later rows are hidden"
     yield FeatureState(item.name, f"continuous aggregate, buckets of {item.bucket}", state, reason)
-    # A plain view is always current: no refresh is missing there, and nothing is kept that could be dropped.
+    # A plain view is always current. It needs no refresh, and has no rows to drop.
     if not edition.has(Feature.CONTINUOUS_AGGREGATES):
         return
     if item.refresh:
@@ -146,7 +146,7 @@ def _of_aggregate(item: ContinuousAggregate, catalog: _Catalog, edition: Edition
             edition,
             Feature.POLICIES,
             present=catalog.jobs.get(("policy_refresh_continuous_aggregate", item.name), 0) == wanted,
-            instead="no scheduler: refreshed by nobody",
+            instead="no scheduler: never refreshed",
         )
         windows = ", ".join(f"{p.start} to {p.end} ago every {p.every}" for p in item.refresh)
         yield FeatureState(item.name, f"refresh {windows}", state, reason)
@@ -172,6 +172,6 @@ def _retention(name: str, age: str, catalog: _Catalog, edition: Edition) -> Feat
         edition,
         Feature.POLICIES,
         present=catalog.jobs.get(("policy_retention", name), 0) == 1,
-        instead="no scheduler: rows stay until somebody deletes them",
+        instead="no scheduler: rows stay until they are deleted by hand",
     )
     return FeatureState(name, f"retention {age}", state, reason)

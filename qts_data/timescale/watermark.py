@@ -1,8 +1,8 @@
-"""How far continuous aggregates are materialized, and how to set that back.
+"""Watermarks: the end of an aggregate's materialized rows, and how to set it back.
 
-A query takes what lies before the watermark of an aggregate from its materialized rows, and computes only the rest.
-So a watermark beyond the server's clock hides rows that come later: those of a bucket that was materialized before
-it was over, or, after one row with a wrong clock, those of all groups.
+A query reads buckets before the watermark of an aggregate from its materialized rows, and computes only the others.
+So a watermark ahead of the server's clock hides rows that come later. These are the later rows of a bucket that was
+materialized before it was over; or, after one row with a wrong clock, those of all groups.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["fill", "find_ahead", "set_back"]
 
-# Text, because the last instants of the server are beyond those of a datetime.
+# Read as text, because the server's last instants are beyond the range of a datetime.
 _AHEAD: Final = """
     SELECT a.user_view_name AS name,
            CAST(_timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(a.mat_hypertable_id))
@@ -41,14 +41,15 @@ _ROWS: Final = """
         ON (d.hypertable_schema, d.hypertable_name, d.dimension_number) = (h.schema_name, h.table_name, 1)
      WHERE a.user_view_schema = {schema} AND a.user_view_name = :name
 """
-# Before everything that the server can hold: no chunk is dropped, and the watermark is computed anew.
+# Earlier than every chunk, so that no chunk is dropped, but the watermark is computed anew.
 _BEFORE_ALL: Final = "TIMESTAMPTZ '4713-01-01 00:00:00+00 BC'"
 
 
 def fill(connection: Connection, aggregate: ContinuousAggregate) -> None:
-    """Materialize an aggregate that has no rows, from all that is there, but for the last bucket's length.
+    """Materialize an aggregate that has no rows, from all existing rows but those of the last bucket's length.
 
-    Call it in autocommit mode. An open start deletes buckets whose source is gone: only for an aggregate without rows.
+    Call it in autocommit mode, and only for an aggregate without rows: its open start deletes buckets whose source is
+    gone.
     """
     name = ddl.literal(ddl.qualified(aggregate.name, aggregate.schema))
     end = f"now() - {aggregate.bucket.sql}"
@@ -58,20 +59,20 @@ def fill(connection: Connection, aggregate: ContinuousAggregate) -> None:
 
 
 def find_ahead(connection: Connection, *, schema: str | None = None) -> dict[str, str]:
-    """The aggregates of a schema whose watermark lies ahead of the server's clock, and the watermark in UTC.
+    """Return the aggregates of a schema whose watermark is ahead of the server's clock, and the watermark in UTC.
 
-    Aggregates of materialized rows only, which hide nothing that they showed before, are left out. So are aggregates
-    whose buckets have no time zone.
+    Aggregates with `materialized_only` are left out, because they hide no row that they showed before. Aggregates
+    whose buckets have no time zone are left out, too.
     """
     where = ddl.literal(schema) if schema else "current_schema()"
     return {row.name: row.watermark for row in connection.execute(sa.text(_AHEAD.format(schema=where)))}
 
 
 def set_back(connection: Connection, aggregates: Iterable[ContinuousAggregate]) -> list[str]:
-    """Withdraw the materialized rows of buckets that are not over, where the watermark lies ahead of the clock.
+    """Withdraw the materialized rows of buckets that are not over, if the watermark is ahead of the clock.
 
     Queries compute these buckets again, and the policies materialize them when they are over. Rows of buckets that
-    are over are not touched. Call it in a transaction, as the owner.
+    are over stay unchanged. Call it in a transaction, as the owner.
 
     Args:
         connection: In a transaction.
@@ -98,8 +99,8 @@ def _withdraw(connection: Connection, aggregate: ContinuousAggregate) -> None:
     ).scalar_one()
     running = f"CAST({ddl.literal(running)} AS timestamptz)"
     connection.exec_driver_sql(f"DELETE FROM {rows} WHERE {bucket} >= {running}")
-    # A refresh makes only buckets whose source has changed since the last one. An update that changes nothing, of the
-    # first and the last row, marks all between them.
+    # A refresh computes only buckets whose source has changed since the last refresh. Updating the first and the last
+    # row, without a change of values, marks all rows between them.
     if isinstance(aggregate.source, ContinuousAggregate):
         source, time = _rows_of(connection, aggregate.source)
     else:
@@ -115,14 +116,14 @@ def _withdraw(connection: Connection, aggregate: ContinuousAggregate) -> None:
 
 
 def _rows_of(connection: Connection, aggregate: ContinuousAggregate) -> tuple[str, str]:
-    """Where the materialized rows of an aggregate are, and their column of the buckets."""
+    """Return the table of an aggregate's materialized rows, and its bucket column."""
     where = ddl.literal(aggregate.schema) if aggregate.schema else "current_schema()"
     rows, bucket = connection.execute(sa.text(_ROWS.format(schema=where)), {"name": aggregate.name}).one()
     return rows, ddl.qualified(bucket)
 
 
 def _is_local(aggregate: ContinuousAggregate) -> bool:
-    """Whether its buckets have no time zone."""
+    """Return whether an aggregate's buckets have no time zone."""
     table = aggregate.table
     source = aggregate.source
     while isinstance(source, ContinuousAggregate):

@@ -1,4 +1,4 @@
-"""Live paths that own their transactions: fills and ticks in groups, and the spool."""
+"""Writers for live feeds with their own transactions: fills and ticks in groups, and the spool."""
 
 from qts_data.writers.fills import FillWriter
 from qts_data.writers.parts import load_in_parts

@@ -1,4 +1,4 @@
-"""Helpers of the writer of fills: answers for its callers, and a look at its connection."""
+"""Helpers of the writer of fills: answers for its callers, and a check of its connection."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
     from qts_data.contracts import BookedFill
 
-__all__ = ["answer_all", "has_something_to_say", "is_refusal", "logged"]
+__all__ = ["answer_all", "has_unread_input", "is_refusal", "logged"]
 
 _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def logged(listener: object) -> Iterator[None]:
-    """Log an exception of a listener: the fills are committed, whatever it raises."""
+    """Log an exception of a listener. The fills stay committed, whatever it raises."""
     try:
         yield
-    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a CancelledError, too, is the listener's own
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the listener may raise a CancelledError itself
         _log.exception("a listener failed after fills had been committed: %r", listener)
 
 
 def answer_all(
     answers: Sequence[asyncio.Future[BookedFill]], errors: Mapping[int, Exception], results: Mapping[int, BookedFill]
 ) -> None:
-    """Answer the callers that still wait, by the places of their fills."""
+    """Answer the callers that still wait. Errors and results are by the place of the fill."""
     for index, answer in enumerate(answers):
         if not answer.done():
             if (refused := errors.get(index)) is not None:
@@ -45,14 +45,14 @@ def answer_all(
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether the server did not want something in what it was sent, and booked nothing."""
+    """Return whether the server refused a part of the data that it was sent, and booked nothing."""
     return isinstance(error, DatabaseError) and not isinstance(
         error, DatabaseUnavailable | TransactionConflict | OutcomeUnknown
     )
 
 
-def has_something_to_say(lease: PoolProxiedConnection) -> bool:
-    """Tell whether the server has sent something unasked, or the connection is closed."""
+def has_unread_input(lease: PoolProxiedConnection) -> bool:
+    """Return whether the server has sent data without a query, or the connection is closed."""
     driver: psycopg.AsyncConnection[Any] | None = lease.driver_connection
     if driver is None or driver.closed:
         return True

@@ -1,11 +1,11 @@
 """Fills of many tasks, booked together: group commit.
 
-While one group is on its way to the server, whatever comes waits; all of it is the next group. So a lone fill goes out
-at once, in one round trip if the writer remembers the position, and a hundred tasks that book at the same time share
-one COMMIT. Fills are booked in the order in which they were handed over, and one process never waits for its own locks.
+While one group is on its way to the server, new fills wait; all of them are the next group. So a lone fill is sent
+at once, in one round trip if the writer remembers the position. A hundred tasks that book at the same time share one
+COMMIT. Fills are booked in the order of the calls, and one process never waits for its own locks.
 
-A task of the writer's own books the groups. A lone fill goes past it: who hands it over sends it, and the event loop
-takes the answer, so that nobody has to be woken in between; whatever goes wrong there is left to the task.
+A task of the writer books the groups. A lone fill bypasses that task: the caller sends it, and the event loop takes
+the answer, so no task has to be woken in between. If anything fails there, the task takes over.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from qts_data.errors import (
 from qts_data.repositories.book.booking import Booking
 from qts_data.repositories.book.reports import settle_reports
 from qts_data.rules.average_cost import Holding
-from qts_data.writers.fill_answers import answer_all, has_something_to_say, is_refusal, logged
+from qts_data.writers.fill_answers import answer_all, has_unread_input, is_refusal, logged
 from qts_data.writers.next_fill import NextFill, Remembered
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ __all__ = ["FillWriter"]
 
 _ATTEMPTS: Final = 8
 _REMEMBERED: Final = 10_000
-"""Positions that a writer remembers, the last ones that it booked."""
+"""Positions that a writer remembers: the ones that it booked last."""
 _PAUSE_SECONDS: Final = 0.005
 
 
@@ -58,9 +58,9 @@ class FillWriter:
     """Books fills, each in a transaction that it may share with others that were waiting at the same time.
 
     Args:
-        database: Gives the connections and the listeners; one connection is held while the writer is open.
+        database: Gives the connections and the listeners. One connection is held while the writer is open.
         max_group: Most fills in one transaction.
-        max_waiting: Most fills that may wait; then `record_fill` waits for room before it hands over.
+        max_waiting: Most fills that may wait. Beyond it, `record_fill` waits for room.
     """
 
     def __init__(self, database: Database, *, max_group: int = 500, max_waiting: int = 10_000) -> None:
@@ -70,19 +70,19 @@ class FillWriter:
         self._require_writable = database.require_writable
         self._listeners = database.booked_listeners
         self._in_doubt = database.changed_listeners
-        self._inside = 0  # who hands over a fill or waits for its end
+        self._inside = 0  # calls of `record_fill` that have not ended
         self._waiting: deque[tuple[LedgerEntry, asyncio.Future[BookedFill]]] = deque()
         self._room = asyncio.Semaphore(max_waiting)
         self._wake = asyncio.Event()
         self._closing = False
-        self._dead = False  # the task takes nothing more
+        self._dead = False  # the task accepts no more fills
         self._lease: PoolProxiedConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._remembered: OrderedDict[tuple[str, str], Remembered] = OrderedDict()
-        self._flying = False  # a lone fill is under way past the task
+        self._flying = False  # a lone fill is under way, bypassing the task
         self._working = False  # the task uses the connection
-        self._crowded = False  # the last group had several fills: the next ones may come together too
-        self._broken = False  # the connection is to be given back
+        self._crowded = False  # the last group had several fills, so the next ones may come together, too
+        self._broken = False  # the connection must be given back
 
     async def __aenter__(self) -> Self:
         if self._task is not None or self._closing:
@@ -95,12 +95,12 @@ class FillWriter:
         await self.close()
 
     async def close(self) -> None:
-        """Book what waits, then let the connection go; goes on by itself if the task that closes is cancelled.
+        """Book the waiting fills, then give the connection back. This goes on even if the closing task is cancelled.
 
-        A second call waits for the same end. A writer that was never entered takes nothing afterwards.
+        A second call waits for the same end. A writer that was never entered accepts no fills afterwards.
 
         Raises:
-            WriterClosed: The task of the writer was cancelled; those who waited for their fills got the same.
+            WriterClosed: The task of the writer was cancelled. Callers that waited for their fills got the same error.
         """
         self._closing = True
         self._wake.set()
@@ -116,15 +116,15 @@ class FillWriter:
         return WriterClosed("the fill writer was cancelled; fills that waited were not booked")
 
     async def record_fill(self, entry: LedgerEntry) -> BookedFill:
-        """Book a fill and wait until it is committed; the rules are those of `LedgerRepository.record_fill`.
+        """Book a fill and wait until it is committed. The rules are those of `LedgerRepository.record_fill`.
 
         A task that is cancelled while it waits does not know whether its fill was booked, and may send it again.
 
         Raises:
-            LedgerConflict: Another fill, or one of another trading day, is booked under this execution id; others of
-                the group are booked.
-            InvalidRecord: The fill does not go with its position; others of the group are booked.
-            WritesRefused: Nothing may be written now; nothing of the group was booked.
+            LedgerConflict: A different fill, or a fill of another trading day, is booked under this execution id. Other
+                fills of the group are booked.
+            InvalidRecord: The fill does not match its position; other fills of the group are booked.
+            WritesRefused: Writes are refused now; nothing of the group was booked.
             OutcomeUnknown: The connection was lost during COMMIT; send the fill again.
             DatabaseUnavailable: No server answers; nothing of the group was booked.
             WriterClosed: The writer was not entered, or is closed, or its task was cancelled before the fill was sent.
@@ -135,7 +135,7 @@ class FillWriter:
         self._inside += 1
         try:
             async with self._room:
-                if self._dead:  # it was cancelled while this call waited for room
+                if self._dead:  # the task was cancelled while this call waited for room
                     raise self._ended()
                 booked: asyncio.Future[BookedFill] = asyncio.get_running_loop().create_future()
                 if not self._send_alone(entry, booked):
@@ -148,12 +148,12 @@ class FillWriter:
                 self._wake.set()
 
     def _send_alone(self, entry: LedgerEntry, booked: asyncio.Future[BookedFill]) -> bool:
-        """Send a fill at once if nothing else is to do; False if it has to go the way of groups."""
+        """Send a fill at once if nothing else is under way. False if it has to join a group."""
         if self._waiting or self._flying or self._working or self._crowded or self._broken or self._lease is None:
             return False
         remembered = self._remembered.get((entry.account, entry.symbol))
         driver: psycopg.AsyncConnection[Any] | None = self._lease.driver_connection
-        if remembered is None or driver is None or driver.lock.locked() or has_something_to_say(self._lease):
+        if remembered is None or driver is None or driver.lock.locked() or has_unread_input(self._lease):
             return False
         held_at = time.monotonic()
         self._require_writable()
@@ -164,14 +164,14 @@ class FillWriter:
         self._flying = True
         try:
             fill.pipeline.start(lambda: self._landed(fill, entry, booked, held_at))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to the one who waits
+        except Exception as error:  # noqa: BLE001 - any error is raised by the waiting call
             self._failed_alone(error, entry, booked)
         return True
 
     def _landed(self, fill: NextFill, entry: LedgerEntry, booked: asyncio.Future[BookedFill], held_at: float) -> None:
         try:
             result = fill.result(fill.pipeline.rows())
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to the one who waits
+        except Exception as error:  # noqa: BLE001 - any error is raised by the waiting call
             self._failed_alone(error, entry, booked)
             return
         self._flying = False
@@ -180,7 +180,7 @@ class FillWriter:
             self._waiting.appendleft((entry, booked))
         else:
             self._remember(result)
-            self._tell({0: result}, held_at)
+            self._notify({0: result}, held_at)
             if not booked.done():
                 booked.set_result(result)
         self._wake.set()
@@ -190,7 +190,7 @@ class FillWriter:
         self._broken = True
         ours = translate_commit(error) or error
         if isinstance(ours, InvalidRecord | UniqueViolated | TransactionConflict):
-            # Nothing is booked; the longer way says what is wrong, or that this fill was booked before.
+            # Nothing is booked. The longer way finds the reason, or that this fill was booked before.
             self._remembered.pop((entry.account, entry.symbol), None)
             self._waiting.appendleft((entry, booked))
         else:
@@ -222,7 +222,7 @@ class FillWriter:
             while self._flying:
                 self._wake.clear()
                 await self._wake.wait()
-            # Only a writer that is cancelled leaves any here.
+            # Only a cancelled writer leaves fills here.
             for _, booked in self._waiting:
                 if not booked.done():
                     booked.set_exception(self._ended())
@@ -234,10 +234,10 @@ class FillWriter:
         try:
             self._require_writable()
             booking, results = await self._attempt(entries)
-            self._tell(results, held_at)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told to those who wait, not to the writer
+            self._notify(results, held_at)
+        except Exception as error:  # noqa: BLE001 - any error is raised by the waiting calls, not in the writer
             if len(entries) > 1 and is_refusal(error):
-                # The server refused one of them, and does not say which: each has to stand for itself.
+                # The server refused one of them and does not say which, so book each alone.
                 for entry, answer in zip(entries, answers, strict=True):
                     await self._book([entry], [answer])
             else:
@@ -245,7 +245,7 @@ class FillWriter:
                 answer_all(answers, dict.fromkeys(range(len(answers)), error), {})
             return
         except BaseException:
-            # The connection is closed by now, maybe in the middle of a COMMIT.
+            # The connection is closed by now, perhaps in the middle of a COMMIT.
             unknown = OutcomeUnknown("the fill writer was cancelled while the fill was booked; send it again")
             self._doubt(unknown, entries)
             answer_all(answers, dict.fromkeys(range(len(answers)), unknown), {})
@@ -259,7 +259,7 @@ class FillWriter:
                     with logged(listener):
                         listener(account, symbol)
 
-    def _tell(self, results: dict[int, BookedFill], held_at: float) -> None:
+    def _notify(self, results: dict[int, BookedFill], held_at: float) -> None:
         for listener in self._listeners:
             for booked in results.values():
                 with logged(listener):
@@ -275,18 +275,18 @@ class FillWriter:
                     return booking, {0: at_once}
                 return booking, await self._transaction(booking)
             except (TransactionConflict, UniqueViolated):
-                # Somebody else booked one of these ids just now, under another lock: the next look sees it.
+                # Another transaction booked one of these ids just now, under another lock. The next attempt sees it.
                 conflicts += 1
                 if conflicts == _ATTEMPTS:
                     raise
                 await asyncio.sleep(_PAUSE_SECONDS * conflicts)
             except DatabaseUnavailable:
-                # A connection that died while nothing was to do; nothing was committed, so another one may try.
+                # The connection died while it was idle. Nothing was committed, so another one may try.
                 if not held:
                     raise
 
     async def _at_once(self, entries: list[LedgerEntry]) -> BookedFill | None:
-        """Book a lone fill in one round trip; None, and nothing is booked, if that cannot be."""
+        """Book a lone fill in one round trip. Return None, and book nothing, if that is not possible."""
         first, *more = entries
         key = first.account, first.symbol
         remembered = self._remembered.get(key)
@@ -298,7 +298,7 @@ class FillWriter:
                 fill = NextFill(driver, remembered, first, self._identity.other_keys(first))
                 result = fill.result(await fill.pipeline.run())
         except (InvalidRecord, UniqueViolated):
-            # The longer way says what is wrong, or that this fill was booked before.
+            # The longer way finds the reason, or that this fill was booked before.
             return None
         if result is None:
             del self._remembered[key]
@@ -336,7 +336,7 @@ class FillWriter:
 
     @contextlib.asynccontextmanager
     async def _ended_on_error(self, *, committing: bool) -> AsyncIterator[None]:
-        """After an error the connection goes back to the pool, which rolls back, and throws away what is dead."""
+        """Give the connection back after an error. The pool rolls back, and discards a dead connection."""
         try:
             yield
         except BaseException as error:
@@ -352,8 +352,8 @@ class FillWriter:
             return await self._driver()
 
     async def _driver(self) -> Driver:
-        if self._lease is not None and has_something_to_say(self._lease):
-            # A server says nothing unasked but that it goes: with nothing on the way, nothing is in doubt yet.
+        if self._lease is not None and has_unread_input(self._lease):
+            # Servers send data without a query only before they close. No fill is under way, so nothing is in doubt.
             await greenlet_spawn(self._lease.invalidate)
             await self._release()
         if self._lease is None:

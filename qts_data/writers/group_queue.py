@@ -1,4 +1,4 @@
-"""The queue of a live feed, and when the next group is due."""
+"""The queue of a live feed, which decides when the next group is due."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _log = logging.getLogger(__name__)
 
 
 class GroupQueue:
-    """Ticks that were taken and are not stored, in order.
+    """Ticks that were accepted and are not stored yet, in order.
 
     Attributes:
         hurry: Ticks at the front that do not wait for a full group, because a flush waits for them.
-        last: Nothing more arrives.
+        last: No further ticks arrive.
 
     Args:
         size: Most ticks of a group.
@@ -41,7 +41,7 @@ class GroupQueue:
     def __init__(self, size: int, seconds: float) -> None:
         self._size = size
         self._seconds = seconds
-        # Ticks, and the moments they were taken; not in pairs, which the garbage collector would have to watch.
+        # Ticks, and the times at which they were accepted. Pairs would burden the garbage collector.
         self._ticks: deque[TickData] = deque()
         self._taken: deque[float] = deque()
         self._arrived = asyncio.Event()
@@ -55,7 +55,7 @@ class GroupQueue:
 
     @property
     def oldest(self) -> float | None:
-        """`time.monotonic()` at which the first tick was taken; None without any."""
+        """`time.monotonic()` at which the first tick was accepted, or None without any."""
         return self._taken[0] if self._taken else None
 
     def take(self, tick: TickData) -> None:
@@ -66,23 +66,23 @@ class GroupQueue:
             self._arrived.set()
 
     def take_all(self, ticks: Sequence[TickData]) -> None:
-        """Add ticks that came at once."""
+        """Add ticks that arrived together."""
         now = time.monotonic()
         self._ticks.extend(ticks)
         self._taken.extend([now] * len(ticks))
         if len(self._ticks) >= self._wanted:
             self._arrived.set()
 
-    def look(self) -> None:
-        """Look again whether a group is due: `hurry` or `last` has changed."""
+    def recheck(self) -> None:
+        """Check again whether a group is due, because `hurry` or `last` has changed."""
         self._arrived.set()
 
     async def due(self) -> bool:
-        """Wait until a group is full or old enough; False when there is nothing left to do."""
+        """Wait until a group is full or old enough. False when no tick is left and none will arrive."""
         while not self._ticks:
             if self.last:
                 return False
-            await self._deep(1)
+            await self._until_depth(1)
         until = self._taken[0] + self._seconds
         while len(self._ticks) < self._size and not self.last and not self.hurry:
             left = until - time.monotonic()
@@ -90,28 +90,28 @@ class GroupQueue:
                 break
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
-                    await self._deep(self._size)
+                    await self._until_depth(self._size)
         return True
 
     async def first(self) -> Group:
         """Prepare the group at the front."""
         return await self._prepared(0)
 
-    async def behind(self, sent: int, sending: asyncio.Task[Sent]) -> Group | None:
-        """Prepare a full group behind the one that is sent; None if that is stored before there is one."""
-        # A smaller one would keep the ticks that come meanwhile out of it.
+    async def following(self, sent: int, sending: asyncio.Task[Sent]) -> Group | None:
+        """Prepare a full group after the one that is being sent. None if that one is stored before the next is full."""
+        # A group that is not full would exclude the ticks that arrive meanwhile.
         sending.add_done_callback(lambda _: self._arrived.set())
         while len(self._ticks) < sent + self._size:
             if sending.done():
                 return None
-            await self._deep(sent + self._size)
-        with contextlib.suppress(QtsDataError):  # it comes again when it is this group's turn
+            await self._until_depth(sent + self._size)
+        with contextlib.suppress(QtsDataError):  # it is raised again when it is this group's turn
             return await self._prepared(sent)
         return None
 
     def stored(self, ticks: int, sent: Sent) -> float:
-        """Remove the group at the front; returns the age of its oldest tick in seconds."""
-        # A group that was prepared meanwhile may have another one, and is prepared again.
+        """Remove the group at the front, and return the age of its oldest tick in seconds."""
+        # A group that was prepared meanwhile may have another numbering. Then it is prepared again.
         self._numbering = sent.numbering
         age = time.monotonic() - self._taken[0]
         for _ in range(ticks):
@@ -121,26 +121,26 @@ class GroupQueue:
         return age
 
     def fits(self, group: Group | None) -> Group | None:
-        """Return a group that was numbered by the counters in use; None for another one."""
+        """Return the group if it was numbered by the counters in use, otherwise None."""
         return group if group is not None and group.numbering is self._numbering else None
 
     async def _prepared(self, start: int) -> Group:
         return await prepared(list(itertools.islice(self._ticks, start, start + self._size)), self._numbering)
 
-    async def _deep(self, wanted: int) -> None:
-        """Wait until the queue is so deep, or something else has happened."""
+    async def _until_depth(self, wanted: int) -> None:
+        """Wait until the queue has this many ticks, or another event has occurred."""
         self._wanted = wanted
         self._arrived.clear()
         await self._arrived.wait()
 
 
 def notify(on_group: Callable[[IngestReport], object] | None, report: IngestReport | None, name: str) -> None:
-    """Call the listener of groups; the group is stored, so that an error of it is logged and ends nothing."""
+    """Call the listener of groups. The group is stored, so an exception of the listener is only logged."""
     if on_group is None or report is None:
         return
     try:
         answer = on_group(report)
-    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a CancelledError, too, is the listener's own
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - the listener may raise a CancelledError itself
         _log.exception("on_group of %s failed after a group of %d ticks was committed", name, report.received)
         return
     if inspect.iscoroutine(answer):

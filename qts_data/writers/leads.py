@@ -1,4 +1,4 @@
-"""Naming ticks that lie ahead of the server's clock: a live feed stores them and goes on."""
+"""Warnings about ticks that are ahead of the server's clock. A live feed stores them and goes on."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _AGAIN_AFTER: Final = dt.timedelta(minutes=1)
 
 
 class LeadLog:
-    """Logs ticks that are further ahead than the feed's clock can be, for each symbol and feed once a minute of theirs.
+    """Logs ticks that are further ahead than the bound: for each symbol and feed once a minute of tick time.
 
     Args:
         name: Name of the feed, for the log.
-        max_ahead: Ticks up to this far ahead are counted and not named; None names none.
+        max_ahead: Ticks up to this far ahead are counted and not logged; None logs none.
     """
 
     def __init__(self, name: str, max_ahead: dt.timedelta | None) -> None:
@@ -30,7 +30,7 @@ class LeadLog:
         self._named: dict[tuple[str, str], dt.datetime] = {}
 
     def take(self, report: IngestReport | None) -> None:
-        """Name the new ones of a group that is stored."""
+        """Log the new leads of a group that is stored."""
         limit = self._max_ahead
         if report is None or not report.leads or limit is None:
             return

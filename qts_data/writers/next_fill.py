@@ -1,7 +1,8 @@
-"""One fill in one round trip, for who remembers the position.
+"""One fill in one round trip, for a writer that remembers the position.
 
-What is remembered is compared on the server, under the position's lock: if it is still so, the entry and the position
-are written and committed; if not, nothing is, and the fill takes the longer way of `booking`.
+The server compares the remembered position with the stored one, under the position's lock. If they are equal, it
+writes and commits the entry and the position. Otherwise nothing is written, and the fill takes the longer way of
+`booking`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = ["NextFill", "Remembered"]
 
 
 class Remembered(NamedTuple):
-    """A position as somebody last saw it.
+    """A position as the writer last saw it.
 
     Attributes:
         market: Its market.
@@ -43,16 +44,16 @@ class Remembered(NamedTuple):
 
 
 class NextFill:
-    """A fill on its way, and the COMMIT with it.
+    """A fill under way, together with its COMMIT.
 
     Args:
         driver: The connection, in no transaction.
-        position: What the fill goes with.
+        position: The remembered position that the fill changes.
         entry: The fill.
         other_keys: Other keys under which it may have been booked.
 
     Raises:
-        InvalidRecord: The fill does not go with the position.
+        InvalidRecord: The fill does not match the position.
     """
 
     def __init__(
@@ -71,9 +72,9 @@ class NextFill:
         self.pipeline.add(COMMIT)
 
     def result(self, answers: list[Rows]) -> BookedFill | None:
-        """What it did, from what the pipeline answered.
+        """Return the booked fill, read from the pipeline's answers.
 
-        None, and nothing is booked, if the position is not what was remembered or a report waits.
+        None if the position differs from the remembered one or a report waits. Then nothing is booked.
         """
         written = answers[1]
         if not written:

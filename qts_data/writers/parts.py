@@ -1,4 +1,4 @@
-"""A long source in several transactions: what is in stays in, whatever happens to the rest."""
+"""A long source in several transactions: stored parts stay stored if a later part fails."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ async def load_in_parts(
     progress: Callable[[int], None] | None = None,
     max_ahead: dt.timedelta | None = MAX_AHEAD,
 ) -> IngestReport:
-    """Load a source part by part, each in its transaction, and go on where an earlier attempt ended.
+    """Load a source part by part, each in its own transaction, and resume where an earlier attempt ended.
 
-    All parts that this call loads count as one load: ticks are late for bars that were there before the call.
+    All parts that this call loads count as one load: ticks are late for bars that existed before the call.
 
-    The ticks of parts that are in are counted, not loaded: those that follow in the same instant get the same
-    numbers as in an attempt without an interruption.
+    The ticks of parts that are already loaded are counted, not loaded. So later ticks of the same instant get the same
+    numbers as without an interruption.
 
     Args:
-        database: Where to.
-        ticks: The whole source from its beginning, at each attempt the same; read once, lazily.
-        stream: Name of the source, such as the digest of its file; the parts are known by it.
+        database: The target database.
+        ticks: The whole source from its beginning, the same at each attempt; read once, lazily.
+        stream: Name of the source, such as the digest of its file; the parts are recognised by it.
         table: `tick_data` or `tick_history`.
-        part_size: Ticks of a part. Another size than that of an earlier attempt does no harm.
-        again: Load parts that are in once more.
-        rejected: Says at the end how many rows the reader of the source has refused.
+        part_size: Ticks of a part. It may differ from an earlier attempt.
+        again: Load parts that are already loaded once more.
+        rejected: Called at the end; returns how many rows the reader of the source has refused.
         progress: Called with the number of ticks so far.
-        max_ahead: A tick further ahead of the server's clock is refused; None takes any.
+        max_ahead: A tick further ahead of the server's clock is refused; None accepts any.
 
     Raises:
-        InvalidRecord: A tick is bad, or the table holds another one under the same key.
-        QtsDataError: The database refused, or went away. The parts before stay; call again to go on.
+        InvalidRecord: A tick is bad, or the table holds a different tick under the same key.
+        QtsDataError: The database refused, or became unavailable. Earlier parts stay stored; call again to resume.
     """
     whole = BatchId.of_whole(stream)
     if not again and (known := await _known(database, table, whole)):
@@ -86,7 +86,7 @@ async def load_in_parts(
                 max_ahead=max_ahead,
             )
             if done.known:
-                # Somebody else has loaded it meanwhile, and maybe in parts of another size.
+                # Another process has loaded it meanwhile, perhaps in parts of another size.
                 source.put_back(held)
         size = done.received
         if done.known:
@@ -107,13 +107,13 @@ async def load_in_parts(
 
 
 async def _known(database: Database, table: TickTable, whole: BatchId) -> IngestReport | None:
-    """The report of a source that is in from its beginning to its end."""
+    """Return the report of a source that is already loaded completely, or None otherwise."""
     async with database.reader() as reader:
         return await bookkeeping.find(reader.connection, table, whole)
 
 
 async def _finished_parts(database: Database, table: TickTable, stream: str) -> dict[int, IngestReport]:
-    """By its offset each part that is in."""
+    """Return the reports of parts that are already loaded, by offset."""
     async with database.reader() as reader:
         found = await bookkeeping.find_parts(reader.connection, table, stream)
     return {part: report for part, report in found.items() if report.received}
@@ -130,10 +130,10 @@ async def _load(
     baseline: Baseline,
     max_ahead: dt.timedelta | None,
 ) -> IngestReport:
-    """Load a part that is not in; nothing is numbered if it is."""
+    """Load a part, unless it is already loaded. Then nothing is numbered."""
     async with database.transaction() as uow:
         known = await bookkeeping.claim(uow.connection, table, batch, again=again)
-        # An empty batch of that name says nothing about these ticks.
+        # An empty batch of that name does not mean that these ticks are loaded.
         if known is not None and known.received:
             return known
         repository = uow.ticks if table == "tick_data" else uow.tick_history
@@ -143,7 +143,7 @@ async def _load(
 
 
 class _Source:
-    """Ticks that can be put back."""
+    """A source of ticks that can be put back."""
 
     def __init__(self, ticks: Iterable[TickData]) -> None:
         self._ticks = iter(ticks)

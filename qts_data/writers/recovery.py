@@ -1,4 +1,4 @@
-"""Sending the ticks that earlier writers left in a spool."""
+"""Recovery: sends the ticks that earlier writers left in a spool."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ async def recover(
     """Send a stream that an earlier writer left, and remove its files.
 
     Args:
-        spool: Where the stream is.
-        sender: Where it goes.
+        spool: The spool that holds the stream.
+        sender: Sends the groups.
         left: The stream.
         group_size: Most ticks of a group.
         known: Called with the number of ticks that are stored already.
         stored: Called after each group with the number of its ticks and its report.
 
     Returns:
-        Damages that the table does not make good; their files were set aside before the rest was sent.
+        Damages that the table does not make good. Their files were set aside before the other ticks were sent.
 
     Raises:
-        InvalidRecord: The table holds another tick under a key; the message names the place in the spool.
+        InvalidRecord: The table holds a different tick under a key; the message names the place in the spool.
         QtsDataError: The table refuses ticks for a reason that does not pass.
     """
     there = await sender.stored(left.stream)
@@ -70,7 +70,7 @@ async def recover(
 
 
 def located(error: InvalidRecord, place: str) -> InvalidRecord:
-    """Add the place of the group in the spool to a complaint."""
+    """Add the group's place in the spool to an error."""
     return InvalidRecord(
         field=error.field, reason=f"{error.reason}; the tick is in the spool, at or behind {place}", row=error.row
     )

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _FIRST_PAUSE_SECONDS: Final = 0.05
 _LONGEST_PAUSE_SECONDS: Final = 2.0
-_READ_ONLY: Final = "25006"  # read_only_sql_transaction: the server is a standby, or was made read-only
+_READ_ONLY: Final = "25006"  # read_only_sql_transaction: the server is a standby, or is set to read-only
 # Classes of SQLSTATE: insufficient resources (a full disk, no memory), and errors of the system below the server.
 _IN_NEED: Final = frozenset({"53", "58"})
 
@@ -40,8 +40,8 @@ class Sent(NamedTuple):
     """A group that is stored.
 
     Attributes:
-        report: Its counts; None if an earlier attempt turned out to have succeeded.
-        numbering: The one that numbered it.
+        report: Its counts; None if an earlier attempt had succeeded after all.
+        numbering: The numbering of its ticks.
         attempts: How often it was sent.
     """
 
@@ -51,13 +51,13 @@ class Sent(NamedTuple):
 
 
 class Sender:
-    """Sends one group at a time, again and again while the reason may pass.
+    """Sends one group at a time, and retries while the reason may pass.
 
-    It waits while no server answers, while the server takes no writes or is in need, and while the safety state
-    of the engine refuses writes. Everything else is raised.
+    It waits while no server answers, while the server is read-only or short of resources, and while the safety state
+    of the engine refuses writes. Every other error is raised.
 
     Args:
-        database: Where to.
+        database: The target database.
         table: `tick_data` or `tick_history`.
         name: Name of the feed, for the log.
         synchronous: Whether COMMIT waits for the server's disk.
@@ -71,7 +71,7 @@ class Sender:
         self.resent = 0
 
     async def stored(self, stream: str) -> int:
-        """Ask how many ticks of a stream are in the table."""
+        """Return how many ticks of a stream are in the table."""
 
         async def ask() -> int:
             async with self._database.reader() as reader:
@@ -87,17 +87,17 @@ class Sender:
             group: Ticks.
             stream: Name of their stream.
             before: Number of the first tick.
-            at_most: Number of the stream's ticks that may be stored.
+            at_most: Number of the stream's ticks that may be stored already.
 
         Raises:
-            QtsDataError: It is refused for a reason that does not pass.
+            QtsDataError: The group is refused for a reason that does not pass.
         """
         held: Group | None = group
         numbering = group.numbering
 
         async def attempt() -> IngestReport | None:
             nonlocal held, numbering
-            # The numbers of an attempt before were rolled back; those of the table count.
+            # The numbers of a failed attempt were rolled back, so number the ticks again after those of the table.
             now = held or await prepared(group.ticks, live_numbering())
             held, numbering = None, now.numbering
             return await self._once(now, stream, before, at_most)
@@ -130,13 +130,13 @@ class Sender:
                 return await repository.ingest_group(group, stream=stream, before=before, at_most=at_most)
             except DatabaseError as error:
                 if error.sqlstate == _READ_ONLY:
-                    # A server that has become a standby stays one: the next attempt is to look for the primary anew.
+                    # A server that has become a standby stays one. The next attempt connects anew, to find the primary.
                     await uow.connection.invalidate()
                 raise
 
 
 def _may_pass(error: QtsDataError) -> bool:
-    """Tell whether the same group can be stored later."""
+    """Return whether the same group can be stored later."""
     passing = (DatabaseUnavailable, OutcomeUnknown, TransactionConflict, StatementTimeout, WritesRefused)
     if isinstance(error, passing):
         return True

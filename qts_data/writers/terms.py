@@ -1,4 +1,4 @@
-"""The terms of a live feed: durability, the bound, and its counters."""
+"""Options and counters of a live feed: its durability, its bound, its statistics."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _REMEMBERED_LAGS: Final = 10_000
 class Durability(enum.StrEnum):
     """The guarantee that holds when `write` has returned.
 
-    QUEUED: The tick is in this process's memory; a crash of the process loses its uncommitted ticks, at most
-        the bound of the queue. The default: a feed is not slowed by the disk.
-    SPOOLED: The tick is in a file on this machine, flushed to the disk; a crash of the process or of the machine
+    QUEUED: The tick is in this process's memory. A crash of the process loses its uncommitted ticks, at most
+        the bound of the queue. This is the default: the disk does not slow the feed.
+    SPOOLED: The tick is in a file on this machine, flushed to the disk. A crash of the process or of the machine
         loses nothing. Needs `spool`.
-    COMMITTED: The tick is in the database, as durable as its synchronous_commit says. `write` waits for the group.
+    COMMITTED: The tick is in the database, as durable as its synchronous_commit setting. `write` waits for the group.
     """
 
     QUEUED = "queued"
@@ -32,10 +32,10 @@ class Durability(enum.StrEnum):
 
 
 class AtBound(enum.StrEnum):
-    """What `write` does when the queue is full; it never drops a tick.
+    """The reaction of `write` to a full queue. It never drops a tick.
 
-    WAIT: Wait for room: the feed feels it.
-    RAISE: Raise `TickQueueFull`; the tick was not taken.
+    WAIT: Wait for room, which slows the feed.
+    RAISE: Raise `TickQueueFull`; the tick was not accepted.
     """
 
     WAIT = "wait"
@@ -44,30 +44,30 @@ class AtBound(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WriterStats:
-    """Counters of a writer; `committed` is always `inserted + duplicate + known`.
+    """Counters of a writer. `committed` is always `inserted + duplicate + known`.
 
     Attributes:
-        accepted: Ticks that `write` took, and those found in the spool.
+        accepted: Ticks that `write` accepted, and those found in the spool.
         committed: Of these, ticks that are in the database.
         inserted: Of these, new ones.
-        duplicate: Of these, ticks with a seq that were there already.
+        duplicate: Of these, ticks with a seq that were stored already.
         known: Of these, ticks that an earlier attempt had stored: of a commit of unknown outcome, or of an earlier
             writer of the spool.
         late: Of the inserted ones, ticks of a bar that may have been given as closed: the bar was over at the end of
-            their group's load, and before it their symbol and feed had a tick in the bar or after it.
+            their group's load, and before the load their symbol and feed had a tick in the bar or after it.
         ahead: Of the inserted ones, ticks of minutes that had not begun on the server's clock at the end of their
             group's load.
-        depth: Ticks that are taken and not committed.
+        depth: Ticks that are accepted and not committed.
         groups: Groups that were committed.
-        resent: Groups that were sent more than once, after the database was away or an outcome unknown.
+        resent: Groups that were sent more than once, because the database was unavailable or an outcome unknown.
         found: Groups that were found committed when their outcome was unknown.
         damaged: Places of the spool that could not be read or are missing; `TickWriter.damages` names them.
-        position: Ticks that were taken since the spool was last empty, by this writer and those before it; a source
-            that can be read from any tick goes on from there. Where a spool was damaged, read it after `flush` and
+        position: Ticks that were accepted since the spool was last empty, by this writer and earlier ones. A source
+            that can be read from any tick resumes there. If a spool was damaged, read it after `flush` and
             before the first `write`.
-        lag_seconds: Age of the oldest tick that waits, since `write` took it; 0 without any.
-        p50_lag_seconds: Median time from `write` to commit, of the last 10,000 groups' oldest ticks.
-        p99_lag_seconds: The same for 99 of 100.
+        lag_seconds: Age of the oldest waiting tick, since `write` accepted it; 0 without any.
+        p50_lag_seconds: Median time from `write` to commit, of the oldest ticks of the last 10,000 groups.
+        p99_lag_seconds: The 99th percentile of the same times.
     """
 
     accepted: int
@@ -110,7 +110,7 @@ class Counters:
         self.committed += ticks
 
     def add_group(self, ticks: int, report: IngestReport | None) -> None:
-        """Count a group; without a report an earlier attempt had stored it."""
+        """Count a group. Without a report, an earlier attempt had stored it."""
         self.committed += ticks
         self.groups += 1
         if report is None:
@@ -124,10 +124,10 @@ class Counters:
             self.ahead += report.ahead
 
     def stats(self, oldest: float | None, *, damaged: int, position: int) -> WriterStats:
-        """Make the public form of them.
+        """Return the counts in their public form.
 
         Args:
-            oldest: `time.monotonic()` at which the oldest tick that waits was taken.
+            oldest: `time.monotonic()` at which the oldest waiting tick was accepted.
             damaged: Places of the spool that could not be read.
             position: Ticks since the spool was last empty.
         """

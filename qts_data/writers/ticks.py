@@ -1,10 +1,9 @@
-"""A live feed into the table: groups, a bound, and nothing lost in silence.
+"""A live feed into the table: groups, a bound, and no silent loss.
 
     NEW -> start -> OPEN -> close   -> CLOSED  every tick is stored, or `close` raises
                          -> abandon -> CLOSED  callers that wait get `WriterClosed`; the spool keeps its ticks
 
-A writer is started once. Its own task sends the groups; whatever ends that task is the failure that each call raises
-from then on.
+A writer is started once. Its own task sends the groups. If that task fails, each later call raises its failure.
 """
 
 from __future__ import annotations
@@ -51,33 +50,33 @@ class _State(enum.Enum):
 
 
 class TickWriter:
-    """Takes ticks one by one and commits them in groups, in the order they came, each exactly once.
+    """Accepts ticks one by one and commits them in groups, in the order of the calls, each exactly once.
 
-    One group is under way at a time, and the next one is made ready meanwhile. A group's number is moved on in the
-    transaction of its ticks, so that after a commit of unknown outcome the writer looks: a stored group is not sent
-    again. While the database is away, or the engine's safety state refuses writes, the writer keeps taking ticks up
-    to its bound, and catches up afterwards.
+    One group is under way at a time, and the next one is prepared meanwhile. The transaction of a group's ticks also
+    advances the group's number. So after a commit of unknown outcome the writer can look it up, and does not send a
+    stored group again. While the database is unavailable, or the engine's safety state refuses writes, the writer
+    accepts ticks up to its bound, and catches up afterwards.
 
-    A tick without a seq goes behind those stored of its instant, also after a restart. A tick with a seq that
+    A tick without a seq is appended to the stored ticks of its instant, also after a restart. A tick with a seq that
     is stored already with the same content is a duplicate.
 
     Args:
-        database: Where to.
+        database: The target database.
         name: Name of this feed in `ingest_batches`.
         table: `tick_data` or `tick_history`.
         group_size: Most ticks of a group.
         group_seconds: Longest time a tick waits for its group to fill.
-        bound: Most ticks that are taken and not committed, those found in the spool not counted.
-        at_bound: What `write` does there.
+        bound: Most ticks that are accepted and not committed, without those found in the spool.
+        at_bound: The reaction of `write` at the bound.
         durability: The guarantee that holds when `write` has returned.
-        spool: Directory for ticks that are not committed yet; a writer of the same name that starts later sends
-            those that it finds there first. Held by one writer at a time.
+        spool: Directory for ticks that are not committed yet. A writer of the same name that starts later sends
+            the ticks that it finds there first. One writer holds it at a time.
         on_group: Called with the report of each group after its commit, for the bars that late ticks changed. A plain
-            function: an exception of it is logged.
-        synchronous_commit: False lets the server confirm a commit before it is on its disk: a crash of the
-            server may lose the groups of its last moments (three times wal_writer_delay, 0.6 s), in whole groups.
+            function; its exceptions are logged.
+        synchronous_commit: False lets the server confirm a commit before it is on its disk. Then a crash of the
+            server may lose the whole groups of its last moments (three times wal_writer_delay, 0.6 s).
         max_ahead: Ticks further ahead of the server's clock are named in the log. They are stored like all others: a
-            broken time does not end a feed, and no closed bar holds the tick before that time. None names none.
+            wrong time does not end a feed, and no closed bar holds the tick before that time. None names none.
 
     Raises:
         ConfigurationError: A bound is not a positive number, `SPOOLED` without `spool`, or `on_group` is a coroutine
@@ -126,7 +125,7 @@ class TickWriter:
         self._room = Waiters()
         self._state = _State.NEW
         self._started = asyncio.Event()
-        self._closing = False  # nothing more is taken
+        self._closing = False  # no further tick is accepted
         self._failure: QtsDataError | None = None
         self._task: asyncio.Task[None] | None = None
         self._end: asyncio.Task[None] | None = None
@@ -139,10 +138,10 @@ class TickWriter:
         await self.close()
 
     async def start(self) -> None:
-        """Take what earlier writers left in the spool, and begin. A start that fails may be tried again.
+        """Read the ticks that earlier writers left in the spool, and begin. A start that fails may be tried again.
 
-        Damaged files are named in the log and in `damages`, and kept in `NAME.damaged` in the spool's directory; the
-        rest of them is sent.
+        Damaged files are named in the log and in `damages`, and kept in `NAME.damaged` in the spool's directory. Their
+        whole ticks are sent.
 
         Raises:
             ConfigurationError: The writer was started before, or the spool belongs to a writer into another table.
@@ -167,24 +166,24 @@ class TickWriter:
         self._task = asyncio.create_task(self._run(), name=f"tick writer {self._name}")
 
     async def write(self, tick: TickData) -> None:
-        """Take a tick; the writer's durability says what this guarantees when it returns.
+        """Accept a tick. The writer's durability defines the guarantee when it returns.
 
-        A call that is cancelled while it waits for room has not taken the tick. One that is cancelled later, while it
-        waits for the disk or the database (`SPOOLED`, `COMMITTED`), has: the tick goes in as if nothing had happened,
-        and writing it again would store it twice.
+        A call that is cancelled while it waits for room has not accepted the tick. A call that is cancelled later,
+        while it waits for the disk or the database (`SPOOLED`, `COMMITTED`), has accepted it: the tick is stored all
+        the same, and writing it again would store it twice.
 
         Raises:
-            InvalidRecord: It is not TickData; nothing was taken.
-            TickQueueFull: The queue is full and the policy is to raise; the tick was not taken.
-            SpoolRefused: The disk refused; the tick was not taken, and may be written again when there is room.
-                Ticks that were taken before stay taken.
+            InvalidRecord: It is not TickData; nothing was accepted.
+            TickQueueFull: The queue is full and `at_bound` is RAISE; the tick was not accepted.
+            SpoolRefused: The disk refused. The tick was not accepted, and may be written again when there is room.
+                Ticks that were accepted before stay accepted.
             WriterClosed: The writer is not open; or it was abandoned while the tick waited for its commit.
-            QtsDataError: The writer has failed on an earlier tick, for instance another tick stored under the same
-                key; nothing more is taken.
+            QtsDataError: The writer has failed on an earlier tick, for instance a different tick stored under the same
+                key. No further tick is accepted.
         """
         if not isinstance(tick, TickData):
             raise InvalidRecord(field="tick", reason=f"is {type(tick).__name__}; give TickData")
-        # Written out, like the taking below: each call here is made for millions of ticks.
+        # Written inline, like the lines below, because each call here is made for millions of ticks.
         if self._state is not _State.OPEN or self._failure is not None or self._closing or not self._has_room():
             await self._until_room()
         if self._spool is not None:
@@ -198,22 +197,22 @@ class TickWriter:
             await self._until_stored(self._counts.accepted)
 
     async def flush(self) -> None:
-        """Wait until every tick taken so far is committed.
+        """Wait until every tick accepted so far is committed.
 
         Raises:
-            WriterClosed: The writer was not started, or was abandoned before they were.
+            WriterClosed: The writer was not started, or was abandoned before the ticks were committed.
             QtsDataError: The writer has failed.
         """
         if self._state in {_State.NEW, _State.STARTING}:
             self._refuse()
         self._queue.hurry = len(self._queue)
-        self._queue.look()
+        self._queue.recheck()
         await self._until_stored(self._counts.accepted)
 
     async def close(self) -> None:
-        """Commit every tick that was taken, however long the database is away, and end. No tick is taken any more.
+        """Commit every accepted tick, however long the database is unavailable, and end. Accept no further tick.
 
-        A second call waits for the same end. A call that is cancelled leaves the writer closing by itself.
+        A second call waits for the same end. If the call is cancelled, the writer goes on closing by itself.
 
         Raises:
             WriterClosed: The writer was abandoned meanwhile; `stats.depth` ticks are not in the database.
@@ -230,7 +229,7 @@ class TickWriter:
             raise self._failure
 
     async def abandon(self) -> None:
-        """End at once, whatever waits; ticks in the spool stay there. Callers that wait get `WriterClosed`."""
+        """End at once, in spite of waiting ticks. Ticks in the spool stay there. Waiting calls raise `WriterClosed`."""
         while self._state is _State.STARTING:
             await self._started.wait()
         if self._state is _State.NEW:
@@ -244,7 +243,7 @@ class TickWriter:
 
     @property
     def stats(self) -> WriterStats:
-        """Counters, now."""
+        """The present counters."""
         self._counts.resent = self._sender.resent
         own = self._counts.accepted - self._found
         before = 0 if self._spool is None else self._spool.position
@@ -286,7 +285,7 @@ class TickWriter:
         return len(self._queue) + on_their_way < self._bound
 
     def _take_all(self, ticks: Sequence[TickData]) -> None:
-        """Take ticks that have come to the disk; with another durability than SPOOLED they were taken before."""
+        """Queue ticks that are on the disk now. With another durability than SPOOLED they were queued before."""
         if self._durability is Durability.SPOOLED:
             self._queue.take_all(ticks)
             self._counts.accepted += len(ticks)
@@ -309,7 +308,7 @@ class TickWriter:
         if self._spool is not None:
             await self._spool.flush()
         self._queue.last = True
-        self._queue.look()
+        self._queue.recheck()
         await asyncio.wait([task])
         if self._spool is not None:
             await self._spool.close(empty=self._failure is None)
@@ -328,7 +327,7 @@ class TickWriter:
             self._fail(error)
         except asyncio.CancelledError:
             self._fail(self._abandoned())
-        except Exception as error:  # noqa: BLE001 - whatever it is, every caller has to get it
+        except Exception as error:  # noqa: BLE001 - every caller has to get any error
             _log.exception("the writer %s has failed", self._name)
             failure = QtsDataError(f"the writer {self._name} has failed: {error!r}")
             failure.__cause__ = error
@@ -354,7 +353,7 @@ class TickWriter:
             size = len(group.ticks)
             sending = asyncio.create_task(self._sender.send(group, self._stream, self._sent, self._sent + size))
             try:
-                following = await self._queue.behind(size, sending)
+                following = await self._queue.following(size, sending)
                 sent = await sending
             except InvalidRecord as error:
                 if self._spool is None:
@@ -371,7 +370,7 @@ class TickWriter:
             following = self._queue.fits(following)
 
     def _known(self, ticks: int) -> None:
-        """Count ticks that an earlier writer had stored; a `flush` may wait for these alone."""
+        """Count ticks that an earlier writer had stored. A `flush` may wait for these alone."""
         self._counts.find(ticks)
         self._stored.release(self._counts.committed)
 

@@ -104,7 +104,7 @@ async def test_an_end_sent_as_sql_raises_and_tells_nothing(book: Database, way: 
                         await told.fill(uow, f"{prefix}.b")
             assert caught.value.sqlstate == "25P01", sql
             assert await stored(book, prefix) == ({f"{prefix}.a"} if sql in STORED else set()), sql
-            assert ("what came before is stored" in str(caught.value)) == (sql in STORED), sql
+            assert ("everything before it is stored" in str(caught.value)) == (sql in STORED), sql
             assert bool(told.changed) == (sql in STORED), sql
             told.changed.clear()
     assert (told.hooks, told.booked) == ([], [])
@@ -149,7 +149,7 @@ async def test_a_block_that_fails_after_its_commit_says_so(book: Database, error
         await send(uow, "text", "COMMIT")
         raise error("mine")
 
-    with pytest.raises(DatabaseError, match="what came before is stored") as caught:
+    with pytest.raises(DatabaseError, match="everything before it is stored") as caught:
         await book.run(work)
     assert isinstance(caught.value.__cause__, error)
     assert (runs, told.hooks, told.booked, told.changed) == (1, [], [], ["S"])
@@ -224,4 +224,4 @@ async def test_a_program_of_endings_tells_what_the_table_holds(
         assert len(told.booked) == len(found)
     else:
         assert (told.hooks, told.booked) == ([], [])
-        assert not found or "what came before is stored" in str(outcome)
+        assert not found or "everything before it is stored" in str(outcome)

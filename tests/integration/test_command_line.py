@@ -267,7 +267,7 @@ def test_the_development_server_goes_up_and_down(qts_data: Run, tmp_path: Path) 
         ({"QTS_DATABASE_URL": "mysql://secret@x/y"}, ["mysql", "only PostgreSQL"]),
         ({"QTS_DATABASE_URL": "secret"}, ["the database URL cannot be read"]),
         ({"QTS_DATABASE_URL": "postgresql://u:secret@h:port/d"}, ["the database URL cannot be read"]),
-        ({"QTS_TRADING_TIME_ZONE": "Asia/Soul"}, ["QTS_TRADING_TIME_ZONE", "'Asia/Soul' is no time zone"]),
+        ({"QTS_TRADING_TIME_ZONE": "Asia/Soul"}, ["QTS_TRADING_TIME_ZONE", "'Asia/Soul' is not a time zone"]),
         ({"QTS_CONNECT_TIMEOUT_SECONDS": "soon"}, ["QTS_CONNECT_TIMEOUT_SECONDS"]),
         ({}, ["set QTS_DATABASE_URL=", "qts-data dev up"]),
     ],

@@ -148,7 +148,7 @@ def test_a_file_under_another_name_is_known_and_again_a_duplicate(
     for more in ([], ["--again"]):
         run = qts_data("import", "ticks", "other.zip", *options, *quotes, *more, **environment)
         assert (run.returncode, run.stdout.strip()) == (0, f"received {trades}, inserted 0, duplicate {trades}")
-        assert ("is in already" in run.stderr) == (not more)
+        assert ("is already loaded" in run.stderr) == (not more)
     assert count(database_url) == total
     # Without its quotes it is another load, and says other things about the same ticks.
     plain = qts_data("import", "ticks", "other.zip", *options, **environment)

@@ -242,7 +242,7 @@ async def test_list_of_wrong_types_is_damage(tmp_path: Path, stream: list[object
     (tmp_path / "live.stream").write_text(f"{body}\n{zlib.crc32(body.encode())}")
     (left,) = await Spool(tmp_path, "live").open("live/1f")
     assert sorted(left.ticks) == list(range(7))
-    assert "is damaged, or no file of ours" in (tmp_path / "live.damaged" / "reasons.txt").read_text()
+    assert "is damaged, or not a file of qts-data" in (tmp_path / "live.damaged" / "reasons.txt").read_text()
 
 
 @pytest.mark.parametrize("reasons", [b"\xe9\xff of a person\n", None])

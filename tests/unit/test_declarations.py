@@ -109,11 +109,11 @@ def test_every_refresh_of_ours_stays_inside_the_retention_of_its_source() -> Non
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"time": "when"}, ["hypertable metrics", "no time column 'when'"]),
+        ({"time": "when"}, ["hypertable metrics", "the time column 'when' does not exist"]),
         ({"retention": "12 hours"}, ["hypertable metrics", "retention of 12 hours", "one chunk of 1 day"]),
         (
             {"columnstore": Columnstore.of(segment_by=["nothing"], order_by=["at"])},
-            ["hypertable metrics", "'nothing', which is no column"],
+            ["hypertable metrics", "'nothing', which is not a column"],
         ),
         (
             {"columnstore": Columnstore.of(segment_by=["device"], order_by=["at", "device"])},
@@ -127,8 +127,8 @@ def test_every_refresh_of_ours_stays_inside_the_retention_of_its_source() -> Non
             {"columnstore": Columnstore.of(segment_by=["device"], order_by=["at DESC"], after="7 days")},
             ["after 7 days", "dropping them after 7 days", "work for nothing"],
         ),
-        ({"chunk_interval": "0 days"}, ["'0 days' is no length of time"]),
-        ({"chunk_interval": "soon"}, ["'soon' is no length of time"]),
+        ({"chunk_interval": "0 days"}, ["'0 days' is not a length of time"]),
+        ({"chunk_interval": "soon"}, ["'soon' is not a length of time"]),
     ],
 )
 def test_a_wrong_hypertable_is_refused(options: dict[str, Any], words: list[str]) -> None:
@@ -188,7 +188,7 @@ def test_a_foreign_key_between_hypertables_is_refused() -> None:
         ({"column_comments": {"bucket": "b"}}, ["per_minute", "every column needs one comment", "highest"]),
         (
             {"indexes": [AggregateIndex("ix", ("nothing DESC",))]},
-            ["per_minute", "index ix names 'nothing DESC', which is no column"],
+            ["per_minute", "index ix names 'nothing DESC', which is not a column"],
         ),
         ({"indexes": [AggregateIndex("ix", ('bucket COLLATE "C"',))]}, ["order 'bucket COLLATE", "write a column"]),
         ({"indexes": [AggregateIndex("\N{LATIN SMALL LETTER E WITH ACUTE}" * 32, ("bucket",))]}, ["has 64 bytes"]),
@@ -207,7 +207,7 @@ def test_the_longest_refresh_that_retention_allows_is_accepted() -> None:
 
 @pytest.mark.parametrize("width", ["90 seconds", "1 minute", "30 seconds"])
 def test_a_bucket_that_is_no_multiple_of_its_parents_is_refused(width: str) -> None:
-    with pytest.raises(DeclarationError, match=f"per_hour: its bucket of {width} is no multiple of per_minute's"):
+    with pytest.raises(DeclarationError, match=f"per_hour: its bucket of {width} is not a multiple of per_minute's"):
         aggregate(aggregate(), width=width)
 
 
@@ -274,7 +274,7 @@ def test_the_table_argument_of_sqlalchemy_timescaledb_declares_and_is_checked() 
     metadata = sa.MetaData()
     table(metadata, timescaledb_hypertable={"time_column_name": "at"})
     assert str(declarations_of(metadata).hypertables["metrics"].chunk_interval) == "7 days"
-    with pytest.raises(DeclarationError, match="no time column 'when'"):
+    with pytest.raises(DeclarationError, match="the time column 'when' does not exist"):
         table(timescaledb_hypertable={"time_column_name": "when"})
     with pytest.raises(DeclarationError, match="does not know chunks"):
         table(timescaledb_hypertable={"time_column_name": "at", "chunks": 4})
@@ -349,7 +349,7 @@ def test_an_interval_is_read_as_postgresql_reads_it(text: str, months: int, seco
     ],
 )
 def test_what_is_no_interval_is_refused(text: str) -> None:
-    with pytest.raises(DeclarationError, match="is no length of time"):
+    with pytest.raises(DeclarationError, match="is not a length of time"):
         Interval.parse(text)
 
 
@@ -363,7 +363,7 @@ def test_what_a_server_says_is_read_again_exactly(months: int, microseconds: int
 def test_a_window_may_end_now_or_ahead() -> None:
     assert RefreshPolicy.of(start="1 day", end="0 seconds", every="1 hour").end.microseconds == 0
     assert RefreshPolicy.of(start="1 day", end="-1 hour", every="1 hour").end.microseconds == -3_600_000_000
-    with pytest.raises(DeclarationError, match="is no length of time"):
+    with pytest.raises(DeclarationError, match="is not a length of time"):
         RefreshPolicy.of(start="1 day", end="0 seconds", every="0 seconds")
 
 
@@ -429,7 +429,7 @@ def test_an_aggregate_is_declared_or_dropped_and_not_both() -> None:
 
 
 def test_a_columnstore_of_an_aggregate_is_checked_like_a_tables() -> None:
-    with pytest.raises(DeclarationError, match="per_minute: the columnstore names 'device', which is no column"):
+    with pytest.raises(DeclarationError, match="per_minute: the columnstore names 'device', which is not a column"):
         aggregate(columnstore=Columnstore.of(segment_by=["device"], order_by=["bucket"]))
     with pytest.raises(DeclarationError, match="is work for nothing"):
         aggregate(columnstore=Columnstore.of(segment_by=[], order_by=["bucket"], after="9 days"), retention="8 days")

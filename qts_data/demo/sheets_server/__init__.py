@@ -1,7 +1,7 @@
 """A stand-in for Google Sheets on this machine: the part of the Sheets API v4 that gspread uses, over HTTP.
 
-For tests and for the demo. It keeps workbooks in memory, checks credentials, counts quota, and fails on command: the
-real client runs against it from end to end.
+It is for tests and for the demo. It keeps workbooks in memory, checks credentials, counts quota, and fails on
+command. The real client runs against it from end to end.
 
 Source: https://developers.google.com/workspace/sheets/api/reference/rest
 """

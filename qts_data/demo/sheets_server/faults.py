@@ -1,4 +1,4 @@
-"""What may go wrong with a request, and when."""
+"""Faults of requests, and the order in which they occur."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Fault(Enum):
 
 
 def faults_in_order(faults: Iterable[Fault | None], method: str | None = None) -> Faults:
-    """The next request meets the next fault, then all goes well.
+    """Give the next request the next fault. After the last one, requests succeed.
 
     Args:
         faults: One for each request; None lets it pass.
@@ -41,7 +41,7 @@ def faults_in_order(faults: Iterable[Fault | None], method: str | None = None) -
 def faults_at_random(
     seed: int, share: float, kinds: Iterable[Fault] = tuple(Fault), weights: Iterable[float] | None = None
 ) -> Faults:
-    """A share of all requests fails, in ways that a seed decides."""
+    """Let a share of all requests fail. The seed decides which ones and how."""
     chosen, heavy = list(kinds), None if weights is None else list(weights)
     dice = random.Random(seed)  # noqa: S311 - the sequence must be repeatable
     return lambda _method: dice.choices(chosen, heavy)[0] if dice.random() < share else None

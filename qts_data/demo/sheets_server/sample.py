@@ -1,4 +1,4 @@
-"""A book to move: what years of sheets that people keep look like, with a ledger and positions that agree."""
+"""A sample book to move, like sheets that people kept for years, with a ledger and positions that agree."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _KST: Final = dt.timedelta(hours=9)
 
 
 def _serial(instant: dt.datetime) -> float:
-    """An instant as a sheet in Korea keeps it."""
+    """Write an instant as a sheet in Korea stores it."""
     return (instant + _KST - _EPOCH) / dt.timedelta(days=1)
 
 
 def fill_book(workbook: Workbook, *, positions: int, fills: int, seed: int = 1, days: int = 20) -> None:
-    """Fill every sheet; the first tenth of the positions was there before the ledger and has no fills.
+    """Fill every sheet. The first tenth of the positions is older than the ledger and has no fills.
 
     Args:
-        workbook: Where to.
-        positions: How many.
-        fills: How many; each position with fills has at least one if there are enough.
-        seed: Decides everything.
-        days: Over how many days the fills are spread.
+        workbook: The workbook to fill.
+        positions: Number of positions.
+        fills: Number of fills. Each position with fills has at least one, if there are enough.
+        seed: Decides all random values.
+        days: Number of days over which the fills are spread.
     """
     dice = random.Random(seed)  # noqa: S311 - the same book every time
     symbols = [f"{number:06d}" for number in range(1, positions + 1)]

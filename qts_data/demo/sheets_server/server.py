@@ -33,7 +33,7 @@ _BATCH: Final = re.compile(r"/v4/spreadsheets/([^/:]+)/values:(batchGet|batchUpd
 _BOOK: Final = re.compile(r"/v4/spreadsheets/([^/:]+)(:batchUpdate)?")
 _MINUTE: Final = 60.0
 _AUDIENCE: Final = "https://oauth2.googleapis.com/token"
-"""Whom google-auth addresses its assertions to, wherever it sends them."""
+"""Audience of google-auth's assertions, whatever address it sends them to."""
 
 
 class _Answer(Exception):
@@ -44,20 +44,20 @@ class _Answer(Exception):
 
 
 class SheetsStandIn:
-    """A server on 127.0.0.1; use it as a context manager.
+    """A server on 127.0.0.1. Use it as a context manager.
 
     Args:
-        reads_per_minute: Quota; None for none.
-        writes_per_minute: The same for writes.
-        latency_seconds: How long an answer takes.
+        reads_per_minute: Quota of reads; None for no quota.
+        writes_per_minute: Quota of writes; None for no quota.
+        latency_seconds: Time that an answer takes.
         clock: Seconds, for the quota.
 
     Attributes:
         workbooks: By their ids.
-        faults: Asked before each request of the API, with its HTTP method.
-        delay_seconds: How long SLOW and LATE take.
+        faults: Called before each request of the API with its HTTP method.
+        delay_seconds: Delay of SLOW and LATE.
         calls: Requests of the API so far, by `read` and `write`; refused ones under `refused`.
-        in_flight: Requests of the API that are being worked on, also for clients that wait no longer.
+        in_flight: Requests of the API in progress, also for clients that have stopped waiting.
     """
 
     def __init__(
@@ -85,16 +85,16 @@ class SheetsStandIn:
 
     @property
     def url(self) -> str:
-        """Where it listens, in place of https://sheets.googleapis.com."""
+        """Its address, in place of https://sheets.googleapis.com."""
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}"
 
     def workbook(self, spreadsheet_id: str = "book", *, time_zone: str = "Asia/Seoul") -> Workbook:
-        """The workbook of this id, a new one the first time."""
+        """Return the workbook of this id. The first call makes it."""
         return self.workbooks.setdefault(spreadsheet_id, Workbook(spreadsheet_id, time_zone=time_zone))
 
     def credentials(self) -> dict[str, str]:
-        """A service account's key file whose tokens this server hands out."""
+        """Return the key file of a service account to which this server gives tokens."""
         key = self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
@@ -133,7 +133,7 @@ class SheetsStandIn:
         return {"access_token": self._token, "expires_in": 3600, "token_type": "Bearer"}
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Any:
-        """Carry a request out."""
+        """Execute a request."""
         with self._lock:
             return self._answer(method, path, query, body)
 
@@ -154,7 +154,7 @@ class SheetsStandIn:
             self.in_flight += 1
 
     def finished(self) -> None:
-        """Count that an admitted request has been worked on."""
+        """Count that an admitted request has ended."""
         with self._lock:
             self.in_flight -= 1
 
@@ -180,7 +180,7 @@ class SheetsStandIn:
         if action == "batchClear":
             return {"clearedRanges": [_clear(book, area)["clearedRange"] for area in body["ranges"]]}
         for data in body["data"]:
-            book.range(data["range"])  # all of them are looked at before one is written
+            book.range(data["range"])  # check all ranges before writing one
         option = body.get("valueInputOption", "RAW")
         return {"responses": [_update(book, data["range"], option, data["values"]) for data in body["data"]]}
 
@@ -261,14 +261,14 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def server_close(self) -> None:
-        # Clients keep their connections; the server does not wait for their end.
+        # Clients keep their connections open; the server does not wait for their end.
         for request in list(self._open):
             with _ignored():
                 request.shutdown(socket.SHUT_RDWR)
         super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore the error of a client that went away."""
+        """Ignore the error of a client that disconnected."""
 
 
 class _ignored:  # noqa: N801 - reads like contextlib.suppress
@@ -281,7 +281,7 @@ class _ignored:  # noqa: N801 - reads like contextlib.suppress
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Headers and body are two writes; without this the client waits 40 ms for the second.
+    # Headers and body are two writes. With Nagle's algorithm the client would wait 40 ms for the second.
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
@@ -294,7 +294,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
-        """Quiet."""
+        """Log nothing."""
 
     def _serve(self) -> None:
         owner = cast("_Server", self.server).owner

@@ -1,4 +1,4 @@
-"""Workbooks in memory: sheets, cells, ranges in A1 notation."""
+"""Workbooks in memory: sheets, cells, and ranges in A1 notation."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _FIRST_COLUMNS: Final = 26
 
 
 class BadRequest(Exception):
-    """An answer of 400."""
+    """Raised for a request that is answered with 400."""
 
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """A cell that computes.
+    """A cell with a formula.
 
     Attributes:
         text: The formula, with its =.
@@ -38,7 +38,7 @@ class Formula:
 
 
 class Range(NamedTuple):
-    """Rows and columns counted from 0; an end of None is the end of the sheet."""
+    """Rows and columns, counted from 0. An end of None is the end of the sheet."""
 
     sheet: Sheet
     top: int
@@ -59,14 +59,14 @@ class Sheet:
 
     @property
     def used_rows(self) -> int:
-        """Rows up to the last one with anything in it."""
+        """Number of rows up to the last one that is not empty."""
         used = len(self.cells)
         while used and not any(cell not in {None, ""} for cell in self.cells[used - 1]):
             used -= 1
         return used
 
     def read(self, area: Range, render: str, dates: str) -> list[list[Any]]:
-        """Values as the API gives them: nothing behind the last cell of a row, nor behind the last row."""
+        """Return values as the API does: without empty cells at the end of a row, or empty rows at the end."""
         rows = []
         for row in self.cells[area.top : area.bottom]:
             values = [_rendered(cell, render, dates) for cell in row[area.left : area.right]]
@@ -78,7 +78,7 @@ class Sheet:
         return rows
 
     def write(self, top: int, left: int, values: Sequence[Sequence[Any]], *, parsed: bool) -> int:
-        """Write; null leaves a cell as it is. Returns the number of cells."""
+        """Write values, and return the number of written cells. A null leaves its cell unchanged."""
         bottom = top + len(values)
         right = left + max((len(row) for row in values), default=0)
         if bottom > self.row_count or right > self.column_count:
@@ -115,7 +115,7 @@ class Workbook:
         self.sheets: dict[str, Sheet] = {}
 
     def put(self, title: str, rows: Iterable[Sequence[Any]]) -> Sheet:
-        """Make a sheet of these rows, in place of one of this name."""
+        """Make a sheet of these rows. It replaces a sheet of this name."""
         cells = [list(row) for row in rows]
         known = self.sheets.get(title)
         sheet = Sheet(title, known.sheet_id if known else len(self.sheets), cells)
@@ -125,7 +125,7 @@ class Workbook:
         return sheet
 
     def metadata(self) -> dict[str, Any]:
-        """What spreadsheets.get answers."""
+        """Return the answer of spreadsheets.get."""
         return {
             "spreadsheetId": self.spreadsheet_id,
             "properties": {"title": self.spreadsheet_id, "locale": self.locale, "timeZone": self.time_zone},
@@ -133,7 +133,7 @@ class Workbook:
         }
 
     def range(self, text: str) -> Range:
-        """A range in A1 notation, or the name of a sheet."""
+        """Return the range of a text in A1 notation, or of a sheet's name."""
         bare = text.strip("'").replace("''", "'")
         if bare in self.sheets:
             return Range(self.sheets[bare], 0, 0, None, None)
@@ -159,7 +159,7 @@ class Workbook:
         return area
 
     def change(self, request: dict[str, Any]) -> dict[str, Any]:
-        """One request of spreadsheets.batchUpdate."""
+        """Execute one request of spreadsheets.batchUpdate."""
         ((kind, body),) = request.items()
         if kind == "addSheet":
             properties = body["properties"]
@@ -234,7 +234,7 @@ def _rendered(cell: Any, render: str, dates: str) -> Any:
 
 
 def _entered(value: Any) -> Any:
-    """What a sheet makes of a text that is typed into it."""
+    """Return the cell that a sheet makes of a typed text."""
     if not isinstance(value, str):
         return value
     if value.startswith("="):

@@ -4,13 +4,13 @@ Where the distribution is installed, naming the plugin in `context.configure` is
 
     context.configure(..., autogenerate_plugins=["alembic.autogenerate.*", "qts_data.timescale"])
 
-In a source tree that is not installed, Alembic sees no entry point; then env.py imports this module, too. Both at
-once do no harm.
+In a source tree that is not installed, Alembic sees no entry point. Then env.py must import this module, too. Doing
+both is harmless.
 
-What an edition does not have compares as what stands in for it there: a continuous aggregate as its plain view, the
-rest not at all. A new table gets its operations on every edition, because the migration will run on others, too.
+If the edition lacks a feature, its stand-in is compared: a continuous aggregate as its plain view. Other missing
+features are not compared. A new table gets its operations on every edition, because the migration runs on others, too.
 
-Filters: `include_name` and `include_object` are asked with the type names "hypertable" and "continuous_aggregate" and
+Filters: `include_name` and `include_object` are called with the type names "hypertable" and "continuous_aggregate" and
 the declaration as the object.
 """
 
@@ -28,7 +28,10 @@ __all__ = ["PLUGIN_NAME", "compare", "hide_internal_schemas"]
 
 
 def hide_internal_schemas(name: str | None, kind: str, _parents: object) -> bool:
-    """An `include_name` for `include_schemas=True`, which else proposes to drop the extension's own tables."""
+    """Exclude the extension's own schemas, as `include_name` for `include_schemas=True`.
+
+    Without it, autogenerate proposes to drop the extension's own tables.
+    """
     return not (kind == "schema" and name is not None and name.startswith(("_timescaledb_", "timescaledb_")))
 
 

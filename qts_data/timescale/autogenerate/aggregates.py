@@ -1,4 +1,4 @@
-"""Continuous aggregates: what differs, what can change in place, and rebuilds of all that stands on what cannot."""
+"""Comparison of continuous aggregates: changes in place, and rebuilds of the others with all aggregates on them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _log = logging.getLogger("alembic.autogenerate.timescaledb")
 
 
 def compare_aggregates(run: Run, declared: Declarations, schemas: Collection[str | None]) -> None:
-    """Drop what changed or goes, with all that stands on it, children first; build again what stays, parents first."""
+    """Drop changed and removed aggregates with all that read them, children first. Rebuild the changed ones."""
     known: list[ContinuousAggregate | DroppedAggregate] = []
     known += [item for item in declared.continuous_aggregates.values() if item.schema in schemas]
     known += [item for item in declared.dropped_aggregates.values() if item.schema in schemas]
@@ -87,7 +87,7 @@ def _exists(run: Run, item: ContinuousAggregate | DroppedAggregate) -> bool:
 
 
 def _let_through(run: Run, item: ContinuousAggregate | DroppedAggregate) -> bool:
-    """Whether the filters let it through, and the table at the bottom of it."""
+    """Return whether the filters let an aggregate and its underlying table through."""
     table_wanted = isinstance(item, DroppedAggregate) or run.table_wanted(item.table)
     return table_wanted and run.wanted(item, "continuous_aggregate", exists=_exists(run, item))
 
@@ -110,7 +110,7 @@ def _changed(run: Run, wanted: Iterable[ContinuousAggregate]) -> list[Continuous
         if existing is None:
             continue
         source = item.source
-        # Made before the server's edition changed; or the migration changes what it reads.
+        # It was made before the server's edition changed, or the migration changes the table that it reads.
         other_kind = isinstance(existing, ReflectedView) == run.edition.has(Feature.CONTINUOUS_AGGREGATES)
         if other_kind or (isinstance(source, Hypertable) and (source.schema, source.name) in run.changed_tables):
             changed.append(item)
@@ -118,7 +118,7 @@ def _changed(run: Run, wanted: Iterable[ContinuousAggregate]) -> list[Continuous
             unsure.append((item, existing.definition))
     has_time_bucket = run.edition is not Edition.POSTGRESQL
     selects = [ddl.render_select(item.select, has_time_bucket=has_time_bucket) for item, _ in unsure]
-    # No normal form: it reads a column that this migration has yet to make.
+    # Without a normal form, it reads a column that this migration has yet to make.
     for (item, definition), form in zip(unsure, normal_forms(run.connection, selects), strict=True):
         if form != definition:
             changed.append(item)
@@ -126,7 +126,7 @@ def _changed(run: Run, wanted: Iterable[ContinuousAggregate]) -> list[Continuous
 
 
 def _on_tables(run: Run, tables: Sequence[Key]) -> Iterator[Key]:
-    """Continuous aggregates that read these tables, and those that read those; none can stay without its source."""
+    """Yield the aggregates that read these tables, directly or through others. None can stay without its source."""
     waiting, seen = list(tables), set()
     while waiting and run.edition.has(Feature.CONTINUOUS_AGGREGATES):
         schema, name = waiting.pop()
@@ -141,7 +141,7 @@ def _on_tables(run: Run, tables: Sequence[Key]) -> Iterator[Key]:
 
 
 def _drop_all(run: Run, *, gone: Iterable[Key], rebuilt: Iterable[ContinuousAggregate]) -> Iterator[MigrateOperation]:
-    """Children first, as the database has them: a declaration may stand on something else by now."""
+    """Drop aggregates, children first. The order is the database's, as a declaration may have a new source."""
     default = run.connection.dialect.default_schema_name
     all_of_them: dict[Key, ContinuousAggregate | None] = {(schema or default, name): None for schema, name in gone}
     all_of_them |= {(item.schema or default, item.name): item for item in rebuilt}
@@ -170,7 +170,7 @@ def _drop_all(run: Run, *, gone: Iterable[Key], rebuilt: Iterable[ContinuousAggr
 def _appended(
     run: Run, item: ContinuousAggregate, existing: ReflectedAggregate | ReflectedView
 ) -> tso.AppendAggregateColumnsOp | None:
-    """The change, if all of it is more aggregates at the end; the server can do that in place, but not undo it."""
+    """Return the change if it only adds columns at the end. The server can do that in place, but not undo it."""
     columns, there = list(item.select.selected_columns), len(existing.column_comments)
     if not run.appends or isinstance(existing, ReflectedView) or not 0 < there < len(columns):
         return None
@@ -192,9 +192,9 @@ def _appended(
 
 
 def _undo_of(run: Run, item: ContinuousAggregate, kept: Iterable[ContinuousAggregate]) -> list[MigrateOperation]:
-    """Drop an aggregate with all that stands on it, and build them as they are now.
+    """Drop an aggregate with all aggregates on it, and build them as they are now.
 
-    `kept` leaves out what the migration builds again by itself: the way back has dropped that by then.
+    `kept` leaves out aggregates that the migration rebuilds: the downgrade has already dropped those.
     """
     subtree = [item]
     for other in kept:
@@ -205,7 +205,7 @@ def _undo_of(run: Run, item: ContinuousAggregate, kept: Iterable[ContinuousAggre
 
 
 def _settings_ops(item: ContinuousAggregate, found: ReflectedAggregate | ReflectedView) -> Iterator[MigrateOperation]:
-    """What changes in place."""
+    """Yield the changes in place."""
     yield from _comment_ops(item, found)
     if isinstance(found, ReflectedAggregate):
         _refuse_other_indexes(item.name, found)
@@ -267,7 +267,7 @@ def _alter_ops(item: ContinuousAggregate, found: ReflectedAggregate) -> Iterator
 def _drop_op(
     run: Run, schema: str | None, name: str, *, rebuilt_as: ContinuousAggregate | None, readers: Sequence[str]
 ) -> MigrateOperation:
-    """The drop, which knows all that it takes with it."""
+    """Return the operation that drops an aggregate and remembers everything that it removes."""
     found = run.existing(name, schema)
     if found is None:
         raise LookupError(name)
@@ -277,7 +277,7 @@ def _drop_op(
         return tso.DropContinuousAggregateOp(name, schema=schema, was=[], for_good=True, readers=readers)
     if aggregate is not None:
         _refuse_other_indexes(name, aggregate)
-    # A plain view has no chunks; where it becomes an aggregate on the way back, it gets the declared ones.
+    # A plain view has no chunks. If a downgrade makes it an aggregate, it gets the declared chunk length.
     chunk = (aggregate and aggregate.chunk_interval) or (rebuilt_as.chunk_interval if rebuilt_as else "1 day")
     was: list[MigrateOperation] = [
         tso.CreateContinuousAggregateOp(

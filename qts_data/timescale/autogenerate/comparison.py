@@ -1,4 +1,4 @@
-"""From a MetaData and a database to the operations that lead from one to the other."""
+"""Comparison of a MetaData with a database, as operations that lead from one to the other."""
 
 from __future__ import annotations
 

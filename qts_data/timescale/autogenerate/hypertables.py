@@ -1,4 +1,4 @@
-"""Hypertables: what differs in chunks, columnstore and policies; and those whose table goes."""
+"""Comparison of hypertables: chunks, columnstore and policies, and hypertables whose table is dropped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = logging.getLogger("alembic.autogenerate.timescaledb")
 
 
 def compare_hypertable(run: Run, wanted: Hypertable) -> None:
-    """A declared table; one that the migration makes gets everything, on every edition."""
+    """Compare a declared table. A table that the migration makes gets all operations, on every edition."""
     new = (wanted.schema, wanted.name) in run.new_tables
     found = None if new else run.reflected(wanted.schema).hypertables.get(wanted.name)
     if not (run.table_wanted(wanted.table) and run.wanted(wanted, "hypertable", exists=found is not None)):
@@ -68,13 +68,13 @@ def _reorder_ops(wanted: Hypertable, found: ReflectedHypertable | None) -> Itera
 
 
 def release_hypertable(run: Run, name: str, schema: str | None) -> None:
-    """A hypertable whose table is dropped: the way back makes it one again, with all that it has now."""
+    """Release a hypertable whose table is dropped. The downgrade makes it one again, with its present settings."""
     found = run.reflected(schema).hypertables.get(name)
     if found is None:
         return
     if found.chunk_interval is None:
         _log.warning("%s is divided by numbers: the downgrade makes it an ordinary table", name)
-        # Nothing to make again, but its rows are guarded all the same.
+        # The downgrade makes nothing, but the operation still guards its rows.
         run.first.append(tso.ReleaseHypertableOp(name, schema=schema, was=[]))
         return
     if found.dimensions > 1:

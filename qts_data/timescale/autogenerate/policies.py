@@ -1,4 +1,4 @@
-"""Columnstores and policies, which tables and aggregates have alike."""
+"""Columnstores and policies, which both tables and aggregates can have."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["age_of", "columnstore_ops", "refresh_ops", "retention_ops", "retention_pace", "window"]
 
 _RETENTION_PACE: Final = Interval.parse("1 day")
-"""How often the server lets a retention policy run that does not say it."""
+"""The server's default time between two runs of a retention policy."""
 
 
 def columnstore_ops(
     wanted: Hypertable | ContinuousAggregate, found: ReflectedHypertable | ReflectedAggregate | None
 ) -> Iterator[MigrateOperation]:
-    """Orders and policy of a columnstore; the policy goes before it and comes after it."""
+    """Yield changes of a columnstore and its policy. The policy is removed before it and added after it."""
     name, schema, aggregate = wanted.name, wanted.schema, isinstance(wanted, ContinuousAggregate)
     new, old = wanted.columnstore, found.columnstore if found else None
     policy = found.convert if found else None
@@ -76,7 +76,7 @@ def retention_ops(
     *,
     new: bool,
 ) -> Iterator[MigrateOperation]:
-    """The policy that drops old chunks; what the migration makes is `new`, and has none yet."""
+    """Yield changes of the retention policy. An object that the migration makes is `new`, and has none yet."""
     name, schema, policy = wanted.name, wanted.schema, found.retention if found else None
     if policy is None:
         if wanted.retention is not None:
@@ -92,12 +92,12 @@ def retention_ops(
 
 
 def retention_pace(policy: AgePolicy) -> Interval | None:
-    """How often it runs, where that is not what the server does by itself."""
+    """Return the time between two runs; None for the server's default."""
     return None if policy.every.same_length(_RETENTION_PACE) else policy.every
 
 
 def refresh_ops(item: ContinuousAggregate, found: Iterable[ReflectedRefresh]) -> Iterator[MigrateOperation]:
-    """The windows that are refreshed; one that changes stays the same job."""
+    """Yield changes of the refresh policies. A single changed policy stays the same job."""
     name, schema = item.name, item.schema
     missing = sorted(item.refresh, key=lambda policy: policy.start.longest)
     extra: list[ReflectedRefresh] = []
@@ -108,7 +108,7 @@ def refresh_ops(item: ContinuousAggregate, found: Iterable[ReflectedRefresh]) ->
         else:
             extra.append(existing)
     if len(missing) == len(extra) == 1:
-        # The same job with another window. With more of them, one's new window can be another's old one.
+        # Change the window of the same job. With several jobs, one job's new window can be another job's old one.
         yield tso.AlterRefreshPolicyOp(
             name,
             start=missing[0].start,
@@ -125,10 +125,10 @@ def refresh_ops(item: ContinuousAggregate, found: Iterable[ReflectedRefresh]) ->
 
 
 def window(name: str, policy: ReflectedRefresh) -> dict[str, Interval]:
-    """As arguments.
+    """Return a refresh policy as arguments.
 
     Raises:
-        CommandError: It is open at an end.
+        CommandError: Its window is open at an end.
     """
     if policy.start is None or policy.end is None:
         raise CommandError(
@@ -140,10 +140,10 @@ def window(name: str, policy: ReflectedRefresh) -> dict[str, Interval]:
 
 
 def age_of(name: str, policy: AgePolicy) -> Interval:
-    """Its age.
+    """Return the age of a policy.
 
     Raises:
-        CommandError: It goes by something else.
+        CommandError: The policy does not go by an age.
     """
     if policy.age is None:
         raise CommandError(

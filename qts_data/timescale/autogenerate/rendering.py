@@ -1,4 +1,4 @@
-"""How an operation stands in a migration: a comment with what it costs, and the call."""
+"""Rendering of operations in a migration: a comment with the cost, and the call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__: list[str] = []
 _DEFINITIONS: Final = ("select", "fallback_select")
 
 _QUOTED: Final = re.compile(r"""'[^']*'|"[^"]*\"""")
-"""A literal or a quoted name; a doubled quote makes two of them, one after the other."""
+"""A literal or a quoted name. A text with a doubled quote matches as two of them, one after the other."""
 
 
 @renderers.dispatch_for(Group)
@@ -28,7 +28,7 @@ def _render_group(context: AutogenContext, group: Group) -> list[str]:
 
 @renderers.dispatch_for(TimescaleOp)
 def _render(context: AutogenContext, op: TimescaleOp) -> list[str]:
-    """A comment with the cost, and the call."""
+    """Render a comment with the cost, and the call."""
     prefix = context.opts["alembic_module_prefix"] or ""
     arguments = [repr(op.name)]
     arguments += [f"{key}={_python(key, value)}" for key, value in op.arguments().items()]
@@ -42,7 +42,7 @@ def _render(context: AutogenContext, op: TimescaleOp) -> list[str]:
 
 
 def _python(key: str, value: object) -> str:
-    # No other text may change, be it only in its blanks: a comment can begin like a definition.
+    # No other text may change, not even in its blanks. A comment can begin like a definition.
     wide = key in _DEFINITIONS and isinstance(value, str) and value.startswith("SELECT ")
     if wide and isinstance(value, str) and _fits_several_lines(value):
         return f'"""\n{_one_column_a_line(value)}\n"""'
@@ -50,13 +50,13 @@ def _python(key: str, value: object) -> str:
 
 
 def _fits_several_lines(select: str) -> bool:
-    # Alembic indents what it writes, inside of quotes as well: a literal with a line break stays in one line.
+    # Alembic indents all lines, even inside quotes. So a text with a line break in a literal stays on one line.
     broken = any("\n" in quoted[0] for quoted in _QUOTED.finditer(select))
     return not broken and '"""' not in select and "\\" not in select
 
 
 def _one_column_a_line(select: str) -> str:
-    """The same SELECT with a line for each column, so that a review sees what changed; quotes stay as they are."""
+    """Write a SELECT with a line for each column, so that a review shows changed columns. Quoted text is unchanged."""
     text, depth, quote = "", 0, ""
     for character in select:
         if quote:

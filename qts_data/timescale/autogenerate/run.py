@@ -1,4 +1,4 @@
-"""What one run of the comparison knows and has found so far."""
+"""The state of one run of the comparison."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Run:
     """One run of autogenerate.
 
     Attributes:
-        context: Alembic's.
+        context: Alembic's context.
         connection: The database.
         server: Its edition and versions.
         new_tables: Tables that the migration makes.
         dropped_tables: Tables that it drops.
-        changed_tables: Tables with a column of another type or less: the server refuses both under an aggregate.
-        first: Operations before those on tables: an aggregate blocks changes of the columns that it reads.
+        changed_tables: Tables with a dropped column or a changed type. The server refuses both under an aggregate.
+        first: Operations before those on tables, because an aggregate blocks changes of the columns that it reads.
         last: Operations after those on tables.
     """
 
@@ -51,7 +51,7 @@ class Run:
 
     @property
     def edition(self) -> Edition:
-        """Which one it is."""
+        """The server's edition."""
         return self.server.edition
 
     @property
@@ -60,11 +60,11 @@ class Run:
         return self.edition.has(Feature.CONTINUOUS_AGGREGATES) and (self.server.timescaledb or ()) >= (2, 28)
 
     def plain(self, schema: str | None) -> str | None:
-        """A schema as Alembic writes it: None for the default one."""
+        """Return a schema as Alembic writes it: None for the default one."""
         return None if schema == self.connection.dialect.default_schema_name else schema
 
     def reflected(self, schema: str | None) -> Reflected:
-        """What there is of TimescaleDB in a schema."""
+        """Return the TimescaleDB objects of a schema."""
         schema = self.plain(schema)
         if schema not in self._found:
             self._found[schema] = reflect(self.connection, self.edition, schema=schema)
@@ -77,16 +77,16 @@ class Run:
         self._views.setdefault(schema, {}).update(read_views(self.connection, missing, schema=schema))
 
     def existing(self, name: str, schema: str | None) -> ReflectedAggregate | ReflectedView | None:
-        """The aggregate, or the plain view of that name that was looked for."""
+        """Return the aggregate of that name, or the plain view if `look_for_views` has read it."""
         found = self.reflected(schema).aggregates.get(name)
         return found or self._views.get(self.plain(schema), {}).get(name)
 
     def table_wanted(self, table: sa.Table) -> bool:
-        """Tell whether the environment's filters let a declared table through; others have no settings."""
+        """Return whether the environment's filters let a declared table through; others have no settings."""
         return self.context.run_object_filters(table, table.name, "table", False, None)
 
     def wanted(self, item: Hypertable | ContinuousAggregate | DroppedAggregate, kind: str, *, exists: bool) -> bool:
-        """Whether the environment's filters let it through."""
+        """Return whether the environment's filters let an object through."""
         return self.named(item.name, kind, item.schema, exists=exists) and self.context.run_object_filters(
             item,  # type: ignore[arg-type] # Alembic knows only objects of SQLAlchemy
             item.name,
@@ -96,5 +96,5 @@ class Run:
         )
 
     def named(self, name: str, kind: str, schema: str | None, *, exists: bool) -> bool:
-        """Whether the filter by name, which is about what exists, lets it through."""
+        """Return whether the filter by name lets an object through. It applies to existing objects only."""
         return not exists or self.context.run_name_filters(name, kind, {"schema_name": schema})  # type: ignore[arg-type]

@@ -1,14 +1,14 @@
 """TimescaleDB operations for Alembic migrations.
 
-Importing this module gives `op` the operations below, in every migration of the process. Each one does what
-the server's edition has and says what it leaves out: a line in Alembic's log, and a comment in offline SQL.
+Importing this module adds the operations below to `op`, in every migration of the process. Each operation does the
+part that the server's edition supports. It reports the rest by a line in Alembic's log, and a comment in offline SQL.
 Offline (`alembic upgrade --sql`) the edition comes from `context.configure(timescale_edition=...)`.
 
-The interval arguments are texts such as `"7 days"`; a table's schema is the keyword `schema`. What an argument
-`existing...` says is only for the way back.
+The interval arguments are texts such as `"7 days"`; a table's schema is the keyword `schema`. Arguments `existing...`
+are used only by the downgrade.
 
 An operation that would destroy data raises, unless the migration passes `allow_data_loss=True` or the whole run is
-configured with `timescale_allow_data_loss=True`. Offline mode cannot look, so nothing raises there.
+configured with `timescale_allow_data_loss=True`. Offline mode cannot check, so nothing raises there.
 """
 
 from qts_data.timescale.operations.age_policies import (

@@ -1,4 +1,4 @@
-"""Policies with one age: convert chunks into columns, drop them."""
+"""Policies with one age: they convert chunks into columns, or drop them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class _AgePolicyOp(TimescaleOp):
-    """A policy with one age: which procedure it is, and what its age is called."""
+    """A policy with one age: its procedure, and the names of its age."""
 
     feature = Feature.POLICIES
     procedure: str
@@ -59,7 +59,7 @@ class _Retention:
 
 
 def _refuse_to_drop_chunks(operations: Operations, operation: TimescaleOp, age: Interval, *, allowed: bool) -> None:
-    """A retention policy drops older chunks at its next run."""
+    """Refuse a retention policy that would drop existing chunks at its next run."""
     if may_lose_data(operations, allowed=allowed):
         return
     if not migration_server(operations).edition.has(Feature.POLICIES):
@@ -80,7 +80,7 @@ class _AddOp(_AgePolicyOp):
         self.age = Interval.offset(age)
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return {self.keyword: self.age.text}
 
 
@@ -91,11 +91,11 @@ class _AlterOp(_AgePolicyOp):
         self.existing = None if existing is None else Interval.offset(existing)
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return {self.keyword: self.age.text} | texts(existing=self.existing)
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One change of the job, which stays the same job."""
+        """Yield one change of the job, which stays the same job."""
         yield ddl.alter_age_policy(self.procedure, self.key, self.name, self.age, schema=self.schema)
 
 
@@ -113,7 +113,7 @@ class _RemoveOp(_AgePolicyOp):
         self.existing_every = None if existing_every is None else Interval.parse(existing_every)
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return texts(existing=self.existing, existing_every=self.existing_every)
 
 
@@ -135,15 +135,15 @@ class AddColumnstorePolicyOp(_Columnstore, _AddOp):
         self.every = None if every is None else Interval.parse(every)
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return super().arguments() | texts(every=self.every)
 
     def summary(self) -> str:
-        """Name what an edition without the feature leaves out."""
+        """Name the policy or setting that an edition without the feature leaves out."""
         return f"columnstore policy of {ddl.qualified(self.name, self.schema)} after {self.age}"
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One call."""
+        """Yield the one call."""
         yield ddl.add_columnstore_policy(self.name, self.age, every=self.every, schema=self.schema)
 
     def reverse(self) -> RemoveColumnstorePolicyOp:
@@ -169,7 +169,7 @@ class AlterColumnstorePolicyOp(_Columnstore, _AlterOp):
         super().__init__(name, after, existing=existing, schema=schema)
 
     def reverse(self) -> AlterColumnstorePolicyOp:
-        """Back to the existing age."""
+        """Return to the existing age."""
         return AlterColumnstorePolicyOp(self.name, known(self.existing, self), existing=self.age, schema=self.schema)
 
 
@@ -180,7 +180,7 @@ class RemoveColumnstorePolicyOp(_Columnstore, _RemoveOp):
     function = "remove_columnstore_policy"
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One call."""
+        """Yield the one call."""
         yield ddl.remove_columnstore_policy(self.name, schema=self.schema)
 
     def reverse(self) -> AddColumnstorePolicyOp:
@@ -190,13 +190,13 @@ class RemoveColumnstorePolicyOp(_Columnstore, _RemoveOp):
 
 
 class _DropsChunks(TimescaleOp):
-    """What the two operations that can make a retention shorter share."""
+    """Common part of the two operations that can shorten a retention."""
 
     age: Interval
     allow_data_loss: bool
 
     def costs(self, *, older: bool, why: str) -> None:
-        """Whether there can be chunks of that age; if not, why."""
+        """Set the safety class: whether chunks of that age can exist; if not, why."""
         self.safety = Safety.DESTROYS_DATA if older else Safety.ONLINE
         self.reason = (
             f"chunks older than {self.age}, at the policy's next run; it raises here if there are any" if older else why
@@ -208,7 +208,7 @@ class _DropsChunks(TimescaleOp):
         super().run(operations)
 
     def summary(self) -> str:
-        """Name what an edition without the feature leaves out."""
+        """Name the policy or setting that an edition without the feature leaves out."""
         return f"retention policy of {ddl.qualified(self.name, self.schema)} after {self.age}"
 
 
@@ -235,11 +235,11 @@ class AddRetentionPolicyOp(_Retention, _DropsChunks, _AddOp):
         self.costs(older=not new_object, why="nothing is there yet")
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return super().arguments() | texts(every=self.every)
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One call."""
+        """Yield the one call."""
         yield ddl.add_retention_policy(self.name, self.age, every=self.every, schema=self.schema)
 
     def reverse(self) -> RemoveRetentionPolicyOp:
@@ -279,7 +279,7 @@ class AlterRetentionPolicyOp(_Retention, _DropsChunks, _AlterOp):
         self.costs(older=paused or not longer, why="more is kept")
 
     def reverse(self) -> AlterRetentionPolicyOp:
-        """Back to the existing age."""
+        """Return to the existing age."""
         return AlterRetentionPolicyOp(self.name, known(self.existing, self), existing=self.age, schema=self.schema)
 
 
@@ -302,7 +302,7 @@ class RemoveRetentionPolicyOp(_Retention, _RemoveOp):
         self.object_goes = object_goes
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One call."""
+        """Yield the one call."""
         yield ddl.remove_retention_policy(self.name, schema=self.schema)
 
     def reverse(self) -> AddRetentionPolicyOp:

@@ -1,4 +1,4 @@
-"""Continuous aggregates: made, changed, dropped; on an edition without them, the plain views that stand for them."""
+"""Operations on continuous aggregates. On an edition without them, they work on the plain views in their place."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def _key(connection: Connection, name: str, schema: str | None) -> tuple[str | N
 
 @on_op
 class CreateContinuousAggregateOp(TimescaleOp):
-    """A continuous aggregate, or a plain view with the same columns where the edition has none.
+    """A continuous aggregate, or a plain view with the same columns if the edition has no aggregates.
 
     `select` is the definition; `fallback_select` replaces it on plain PostgreSQL, which has no `time_bucket`.
-    `grants` are privileges by role, such as `"SELECT"`, `"SELECT (minute)"` or `"SELECT WITH GRANT OPTION"`, given
-    where the role exists. Where the same run has dropped the aggregate, the privileges are those that it had in this
-    database, and of `grants` only those on columns that it did not have; offline mode cannot look.
+    `grants` are privileges by role, such as `"SELECT"`, `"SELECT (minute)"` or `"SELECT WITH GRANT OPTION"`. They are
+    granted if the role exists. If the same run has dropped the aggregate, it gets the privileges that it had in this
+    database, and of `grants` only those on new columns. Offline mode cannot check this.
     `group_indexes=True` lets the server make its own indexes for the grouping columns.
     """
 
@@ -95,7 +95,7 @@ class CreateContinuousAggregateOp(TimescaleOp):
         self.grants = {role: list(privileges) for role, privileges in (grants or {}).items()}
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         given: dict[str, Any] = {"select": self.select}
         if self.fallback_select is not None:
             given["fallback_select"] = self.fallback_select
@@ -113,7 +113,7 @@ class CreateContinuousAggregateOp(TimescaleOp):
         return given
 
     def run(self, operations: Operations) -> None:
-        """As the base, and say when it is only a view; with the privileges that the one before it had."""
+        """Create the aggregate, report if it is only a view, and restore the privileges of a dropped predecessor."""
         edition = migration_server(operations).edition
         name = ddl.qualified(self.name, self.schema)
         if edition is Edition.POSTGRESQL and not self.fallback_select and _TIME_BUCKET.search(self.select):
@@ -131,7 +131,7 @@ class CreateContinuousAggregateOp(TimescaleOp):
                 self._give_back(operations, before)
 
     def _give_back(self, operations: Operations, before: DroppedView) -> None:
-        """The privileges of the one that was dropped, no more and no less, whatever the default privileges say."""
+        """Grant exactly the privileges of the dropped aggregate, independent of default privileges."""
         connection = operations.get_bind()
         columns = catalog.view_columns(connection, self.name, schema=self.schema)
         wanted = {
@@ -149,13 +149,13 @@ class CreateContinuousAggregateOp(TimescaleOp):
         }
         for role, privilege in sorted(given - wanted):
             operations.execute(ddl.verbatim(ddl.revoke_on_view(self.name, role, privilege, schema=self.schema)))
-        # All of them: to take a privilege on the view takes those on its columns, too.
+        # Grant all of them, because revoking a privilege on the view revokes those on its columns, too.
         for role, privilege in sorted(wanted if given != wanted else ()):
             for statement in ddl.grant_on_view(self.name, role, [privilege], schema=self.schema):
                 operations.execute(ddl.verbatim(statement))
 
     def statements(self, edition: Edition, /) -> Iterable[str]:
-        """The view, its indexes, its comments, its grants."""
+        """Yield the statements for the view, its indexes, its comments and its grants."""
         plain = edition is Edition.POSTGRESQL
         yield from ddl.create_continuous_aggregate(
             self.name,
@@ -174,16 +174,16 @@ class CreateContinuousAggregateOp(TimescaleOp):
             yield from ddl.grant_on_view(self.name, role, privileges, schema=self.schema)
 
     def reverse(self) -> DropContinuousAggregateOp:
-        """Drop it, remembering it."""
+        """Drop it, and remember it."""
         return DropContinuousAggregateOp(self.name, schema=self.schema, was=[self])
 
 
 @on_op
 class AlterContinuousAggregateOp(TimescaleOp):
-    """What of an aggregate changes in place: real-time or not, the length of its chunks, its indexes.
+    """A change of an aggregate in place: real-time or not, the length of its chunks, its indexes.
 
     `op.alter_continuous_aggregate("ohlcv_1m", materialized_only=True, existing_materialized_only=False)`; indexes
-    are given as in `create_continuous_aggregate`, those to drop with their expressions, for the way back.
+    are given as in `create_continuous_aggregate`. Those to drop need their expressions for the downgrade.
     """
 
     function = "alter_continuous_aggregate"
@@ -215,7 +215,7 @@ class AlterContinuousAggregateOp(TimescaleOp):
             self.reason = "chunks that are there keep their length"
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         given: dict[str, Any] = {
             "materialized_only": self.materialized_only,
             "existing_materialized_only": self.existing_materialized_only,
@@ -226,7 +226,7 @@ class AlterContinuousAggregateOp(TimescaleOp):
         return {key: value for key, value in given.items() if value is not None}
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One statement for each change."""
+        """Return one statement for each change."""
         return ddl.alter_continuous_aggregate(
             self.name,
             materialized_only=self.materialized_only,
@@ -237,7 +237,7 @@ class AlterContinuousAggregateOp(TimescaleOp):
         )
 
     def reverse(self) -> AlterContinuousAggregateOp:
-        """The other way round."""
+        """Return the opposite change."""
         return AlterContinuousAggregateOp(
             self.name,
             materialized_only=self.existing_materialized_only,
@@ -254,7 +254,7 @@ class AlterContinuousAggregateOp(TimescaleOp):
 class CommentOnAggregateOp(TimescaleOp):
     """`op.comment_on_aggregate("ohlcv_1m", comment="Bars", columns={"open": "First price"}, existing_...)`.
 
-    On the view itself, so also where it is a plain one. An empty text removes the comment.
+    The comment is on the view itself, so it works on a plain view, too. An empty text removes the comment.
     """
 
     function = "comment_on_aggregate"
@@ -274,7 +274,7 @@ class CommentOnAggregateOp(TimescaleOp):
         self.columns, self.existing_columns = dict(columns or {}), dict(existing_columns or {})
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         given: dict[str, Any] = {
             "comment": self.comment,
             "columns": self.columns or None,
@@ -284,11 +284,11 @@ class CommentOnAggregateOp(TimescaleOp):
         return {key: value for key, value in given.items() if value is not None}
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One statement for each text."""
+        """Return one statement for each text."""
         return ddl.comment_on_view(self.name, comment=self.comment, columns=self.columns, schema=self.schema)
 
     def reverse(self) -> CommentOnAggregateOp:
-        """The other way round."""
+        """Return the opposite change."""
         return CommentOnAggregateOp(
             self.name,
             comment=self.existing_comment,
@@ -304,8 +304,8 @@ class AppendAggregateColumnsOp(TimescaleOp):
     """More aggregates at the end, in place: `op.append_aggregate_columns("per_minute", columns={"mean": [...]})`.
 
     Each column is a type and an expression. Rows that are materialized already hold NULL in it until they are
-    refreshed; nothing of them is lost. Needs TimescaleDB 2.28 or newer. The server cannot take a column away again,
-    so the way back builds the aggregate anew.
+    refreshed; none of them is lost. It needs TimescaleDB 2.28 or newer. The server cannot remove a column, so the
+    downgrade rebuilds the aggregate.
     """
 
     function = "append_aggregate_columns"
@@ -327,27 +327,27 @@ class AppendAggregateColumnsOp(TimescaleOp):
         self.undo = list(undo)
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return {"columns": self.columns} | ({"comments": self.comments} if self.comments else {})
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One ALTER for each column, and its comment."""
+        """Yield one ALTER for each column, and its comment."""
         for column, (kind, expression) in self.columns.items():
             yield ddl.append_aggregate_column(self.name, column, kind, expression, schema=self.schema)
         yield from ddl.comment_on_columns(self.name, self.comments, schema=self.schema)
 
     def reverse(self) -> Group:
-        """Drop the aggregate with all that stands on it, and build them as they were."""
+        """Drop the aggregate with all aggregates on it, and build them as they were."""
         return Group(known(self.undo or None, self))
 
 
 @on_op
 class DropContinuousAggregateOp(TimescaleOp):
-    """`op.drop_continuous_aggregate("ohlcv_1m")`: its policies, indexes and materialized rows go with it.
+    """`op.drop_continuous_aggregate("ohlcv_1m")`: removes its policies, indexes and materialized rows, too.
 
-    Raises where it has buckets whose rows its source does not have any more, and where a view reads it. With
-    `allow_data_loss=True` on this one only, it raises as well where an aggregate that stood on it, and was dropped
-    before without that word, had such buckets.
+    It raises if the aggregate has buckets whose rows its source no longer has, or if a view reads it. With
+    `allow_data_loss=True` on this operation only, it also raises if an aggregate that read it had such buckets and was
+    dropped before without that argument.
     """
 
     function = "drop_continuous_aggregate"
@@ -372,7 +372,7 @@ class DropContinuousAggregateOp(TimescaleOp):
             self.reason += f"\n{', '.join(readers)} must be dropped before and made again after: it raises until then"
 
     def run(self, operations: Operations) -> None:
-        """Drop the existing object; offline, the object that the edition has."""
+        """Drop the existing object; offline, the kind of object that the edition has."""
         if operations.get_context().as_sql:
             continuous = migration_server(operations).edition.has(Feature.CONTINUOUS_AGGREGATES)
         else:
@@ -400,7 +400,7 @@ class DropContinuousAggregateOp(TimescaleOp):
         memory = memory_of(operations).stood_on
         stood_on_it = memory.pop(_key(connection, self.name, self.schema), {})
         if not self.allow_data_loss:
-            # Measured against its parent, which may be dropped next: it is asked then for those that stood on it.
+            # Its parent may be dropped next. The check of the parent then also covers the aggregates that read it.
             first = catalog.first_bucket(connection, self.name, schema=self.schema)
             for parent in catalog.parents_of(connection, self.name, schema=self.schema) if first is not None else ():
                 memory.setdefault(parent, {})[name] = first
@@ -423,5 +423,5 @@ class DropContinuousAggregateOp(TimescaleOp):
             )
 
     def reverse(self) -> Group:
-        """Create it again with all that it had, where that is known."""
+        """Create it again with everything that it had, if that is known."""
         return Group(known(self.was, self))

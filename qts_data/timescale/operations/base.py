@@ -1,4 +1,4 @@
-"""What every operation is: what it needs, what it sends, what it costs, how it goes back."""
+"""The base of every operation: its needs, its statements, its cost, its reverse."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ log = logging.getLogger("alembic.runtime.migration")
 
 
 def migration_server(operations: Operations) -> Server:
-    """The server that the running migration works on.
+    """Return the server that the running migration works on.
 
     Raises:
         CommandError: Offline, and the script's edition was not given.
@@ -61,17 +61,17 @@ def migration_server(operations: Operations) -> Server:
         return offline_server(Edition(edition))
     except ValueError as error:
         raise CommandError(
-            f"there is no edition {edition!r}: it is one of {', '.join(edition.value for edition in Edition)}"
+            f"{edition!r} is not an edition; it must be one of {', '.join(edition.value for edition in Edition)}"
         ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class DroppedView:
-    """What an aggregate had that was dropped in this run, for the one that is made in its place.
+    """The properties of an aggregate that was dropped in this run, for the one that is made in its place.
 
     Attributes:
         columns: Names of its columns.
-        grants: Privileges on it and on them.
+        grants: Privileges on it and on its columns.
     """
 
     columns: frozenset[str]
@@ -80,12 +80,12 @@ class DroppedView:
 
 @dataclass(slots=True)
 class Memory:
-    """What operations of one run remember for later ones of it.
+    """Notes of the operations of one run for its later operations.
 
     Attributes:
         dropped: Views that are gone, by schema and name.
-        stood_on: By an aggregate's schema and name, those on top of it that were dropped before without a word about
-            their data: name, and the oldest bucket that it had.
+        stood_on: By an aggregate's schema and name, aggregates on top of it that were dropped before without
+            `allow_data_loss`: name, and the oldest bucket that it had.
     """
 
     dropped: dict[tuple[str | None, str], DroppedView] = field(default_factory=dict)
@@ -96,12 +96,12 @@ _MEMORIES: Final[WeakKeyDictionary[MigrationContext, Memory]] = WeakKeyDictionar
 
 
 def memory_of(operations: Operations) -> Memory:
-    """The memory of the run that these operations belong to."""
+    """Return the memory of the run that these operations belong to."""
     return _MEMORIES.setdefault(operations.get_context(), Memory())
 
 
 class Safety(enum.StrEnum):
-    """What running an operation on a database in use costs."""
+    """The cost of running an operation on a database in use."""
 
     ONLINE = "online"
     FUTURE_CHUNKS_ONLY = "future chunks only"
@@ -111,40 +111,40 @@ class Safety(enum.StrEnum):
 
 
 class TimescaleOp(MigrateOperation):
-    """Base of the operations: what they need, what they send, what they cost, how they are written."""
+    """Base of the operations: their needs, their statements, their cost, their arguments."""
 
     feature: Feature | None = None
     function: str = ""
     """Name on `op`."""
     safety: Safety = Safety.ONLINE
     reason: str = ""
-    """Why it is of that class; stands above it in a migration."""
+    """Why the operation is of that class; written above it in a migration."""
     alters: str = ""
-    """What each statement must find and give back a row for, such as a policy; empty where nothing is looked for."""
+    """The object, such as a policy, for which each statement must return a row; empty if none is needed."""
 
     def __init__(self, name: str, *, schema: str | None = None) -> None:
         self.name = name
         self.schema = schema
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments of the call on `op` as plain values, without the schema."""
+        """Return the keyword arguments of the call on `op` as plain values, without the schema."""
         return {}
 
     def statements(self, edition: Edition, /) -> Iterable[str]:
-        """SQL for this edition, in order; nothing for an operation with a `run` of its own."""
+        """Return the SQL for this edition, in order; nothing for an operation with its own `run`."""
         del edition
         return ()
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
-        """For `alembic check` and `compare_metadata`."""
+        """Return the operation as a tuple for `alembic check` and `compare_metadata`."""
         return (self.function, self.schema, self.name, self.arguments())
 
     def summary(self) -> str:
-        """Name what an edition without the feature leaves out."""
+        """Name the policy or setting that an edition without the feature leaves out."""
         return f"{self.feature} of {ddl.qualified(self.name, self.schema)}"
 
     def run(self, operations: Operations) -> None:
-        """Send the statements, or say why not."""
+        """Send the statements, or report why not."""
         server = migration_server(operations)
         if self.feature is not None and not server.edition.has(self.feature):
             say(operations, f"{self.summary()}: not on the {server.edition} edition, left out")
@@ -164,7 +164,7 @@ class TimescaleOp(MigrateOperation):
 
     @classmethod
     def invoke(cls, operations: Operations, *args: Any, **kw: Any) -> None:
-        """Called through `op`."""
+        """Run the operation, called through `op`."""
         operations.invoke(cls(*args, **kw))
 
 
@@ -178,7 +178,7 @@ def on_op(operation: _OpType) -> _OpType:
 
 
 def say(operations: Operations, message: str) -> None:
-    """A line in Alembic's log, and a comment in offline SQL."""
+    """Write a line in Alembic's log, and a comment in offline SQL."""
     context = operations.get_context()
     if context.as_sql and context.impl.output_buffer is not None:
         context.impl.static_output(f"-- {message}")
@@ -186,13 +186,13 @@ def say(operations: Operations, message: str) -> None:
 
 
 def may_lose_data(operations: Operations, *, allowed: bool) -> bool:
-    """Tell whether the caller allowed it; offline mode cannot look."""
+    """Return whether the caller allowed it, or the mode is offline, which cannot check."""
     context = operations.get_context()
     return allowed or context.as_sql or bool(context.opts.get("timescale_allow_data_loss"))
 
 
 def texts(**intervals: Interval | None) -> dict[str, Any]:
-    """The intervals that are given, as arguments."""
+    """Return the given intervals as arguments."""
     return {name: interval.text for name, interval in intervals.items() if interval is not None}
 
 
@@ -200,10 +200,10 @@ _Known = TypeVar("_Known")
 
 
 def known(existing: _Known | None, operation: TimescaleOp) -> _Known:
-    """How it was.
+    """Return the former value.
 
     Raises:
-        ValueError: It was not given, so a reverse is impossible.
+        ValueError: It was not given, so the operation cannot be reversed.
     """
     if existing is None:
         raise ValueError(f"{operation.function}({operation.name!r}): not known how it was, cannot be reversed")
@@ -211,13 +211,13 @@ def known(existing: _Known | None, operation: TimescaleOp) -> _Known:
 
 
 class Group(MigrateOperation):
-    """Several operations in order, where Alembic wants one: a reverse that is more than one step."""
+    """Several operations in order, in place of the one that Alembic expects: a reverse of more than one step."""
 
     def __init__(self, operations: Sequence[MigrateOperation]) -> None:
         self.ops = list(operations)
 
     def reverse(self) -> Group:
-        """Each one, the last one first."""
+        """Reverse each operation, the last one first."""
         return Group([operation.reverse() for operation in reversed(self.ops)])
 
 
@@ -234,7 +234,7 @@ def _run_group(operations: Operations, group: Group) -> None:
 
 @on_op
 class CreateExtensionOp(TimescaleOp):
-    """Install the extension where the server offers it; plain PostgreSQL stays plain.
+    """Install the extension if the server offers it; plain PostgreSQL stays plain.
 
     It cannot be reversed: the extension may serve other schemas of the database.
     """

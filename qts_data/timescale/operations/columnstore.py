@@ -1,4 +1,4 @@
-"""The columnstore of a hypertable or of a continuous aggregate: on, off, other orders."""
+"""Operations on the columnstore of a hypertable or a continuous aggregate: enable, disable, alter."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _columnstore(segment_by: Sequence[str], order_by: Sequence[str]) -> Columnst
 
 
 class _ColumnstoreOp(TimescaleOp):
-    """`aggregate=True` for a continuous aggregate, whose settings need another statement than a table's."""
+    """Base with `aggregate=True` for a continuous aggregate, whose settings need another statement than a table's."""
 
     feature = Feature.COLUMNSTORE
 
@@ -37,7 +37,7 @@ class _ColumnstoreOp(TimescaleOp):
         self.aggregate = aggregate
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return {"aggregate": True} if self.aggregate else {}
 
 
@@ -60,15 +60,15 @@ class EnableColumnstoreOp(_ColumnstoreOp):
         self.columnstore = _columnstore(segment_by, order_by)
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return _orders(self.columnstore) | super().arguments()
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One ALTER TABLE."""
+        """Yield one ALTER TABLE."""
         yield ddl.enable_columnstore(self.name, self.columnstore, aggregate=self.aggregate, schema=self.schema)
 
     def reverse(self) -> DisableColumnstoreOp:
-        """Back to rows, remembering the orders."""
+        """Return to rows, and remember the orders."""
         return DisableColumnstoreOp(
             self.name,
             existing_segment_by=self.columnstore.segment_by,
@@ -101,15 +101,15 @@ class DisableColumnstoreOp(_ColumnstoreOp):
         )
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return ({} if self.existing is None else _orders(self.existing, "existing_")) | super().arguments()
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """Convert, then switch off."""
+        """Convert, then disable."""
         return ddl.disable_columnstore(self.name, aggregate=self.aggregate, schema=self.schema)
 
     def reverse(self) -> EnableColumnstoreOp:
-        """Only where it is known how it was."""
+        """Enable it again, if its former orders are known."""
         existing = known(self.existing, self)
         return EnableColumnstoreOp(
             self.name,
@@ -144,15 +144,15 @@ class AlterColumnstoreOp(_ColumnstoreOp):
         self.existing = _columnstore(existing_segment_by, existing_order_by)
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return _orders(self.columnstore) | _orders(self.existing, "existing_") | super().arguments()
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One ALTER TABLE."""
+        """Yield one ALTER TABLE."""
         yield ddl.enable_columnstore(self.name, self.columnstore, aggregate=self.aggregate, schema=self.schema)
 
     def reverse(self) -> AlterColumnstoreOp:
-        """The other way round."""
+        """Return the opposite change."""
         return AlterColumnstoreOp(
             self.name,
             **_orders(self.existing),

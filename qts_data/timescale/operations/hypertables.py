@@ -1,4 +1,4 @@
-"""Tables that are divided by time: made, changed, let go."""
+"""Operations on tables that are divided by time: create, change, release."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ __all__ = ["CreateHypertableOp", "ReleaseHypertableOp", "RevertHypertableOp", "S
 class CreateHypertableOp(TimescaleOp):
     """`op.create_hypertable("tick_data", time="time", chunk_interval="1 day")`.
 
-    The table must be empty unless `migrate_data` is set; then its rows move into chunks while the table is locked
-    against everybody.
+    The table must be empty unless `migrate_data` is set. Then its rows move into chunks, and the table is locked
+    against all access meanwhile.
     """
 
     function = "create_hypertable"
@@ -62,12 +62,12 @@ class CreateHypertableOp(TimescaleOp):
             self.reason = "the table is locked while all of its rows move into chunks"
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         given: dict[str, Any] = {"time": self.time, "chunk_interval": self.chunk_interval.text}
         return given | ({"migrate_data": True} if self.migrate_data else {})
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One call."""
+        """Yield the one call."""
         yield ddl.create_hypertable(
             self.name,
             time=self.time,
@@ -77,7 +77,7 @@ class CreateHypertableOp(TimescaleOp):
         )
 
     def run(self, operations: Operations) -> None:
-        """As the base; rows that move are announced before and timed after, for they are out of reach meanwhile."""
+        """Create the hypertable. Log the size of rows that move, and how long the table was locked for it."""
         if not self.migrate_data or operations.get_context().as_sql:
             super().run(operations)
             return
@@ -91,7 +91,7 @@ class CreateHypertableOp(TimescaleOp):
         log.info("%s: locked for %.1f seconds, and until the migration commits", name, time.monotonic() - begun)
 
     def reverse(self) -> Group | RevertHypertableOp:
-        """Return nothing where the table itself is dropped; otherwise it cannot be reversed."""
+        """Return nothing if the table itself is dropped; otherwise it cannot be reversed."""
         if self.new_table:
             return Group([])
         return RevertHypertableOp(self.name, schema=self.schema)
@@ -99,7 +99,7 @@ class CreateHypertableOp(TimescaleOp):
 
 @on_op
 class RevertHypertableOp(TimescaleOp):
-    """`op.revert_hypertable("tick_data")`: raises, for the server has no way back from a hypertable to a table."""
+    """`op.revert_hypertable("tick_data")`: raises, because the server cannot turn a hypertable back into a table."""
 
     function = "revert_hypertable"
     feature = Feature.HYPERTABLES
@@ -107,7 +107,11 @@ class RevertHypertableOp(TimescaleOp):
     reason = "the server has no way back from a hypertable to a table"
 
     def run(self, operations: Operations) -> None:
-        """Say so, instead of pretending."""
+        """Raise, because it is impossible.
+
+        Raises:
+            CommandError: The edition has hypertables, so the table stays one.
+        """
         if not migration_server(operations).edition.has(Feature.HYPERTABLES):
             return
         raise CommandError(
@@ -138,15 +142,15 @@ class SetChunkIntervalOp(TimescaleOp):
         self.existing = None if existing is None else Interval.parse(existing)
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return {"chunk_interval": self.chunk_interval.text} | texts(existing=self.existing)
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One call."""
+        """Yield the one call."""
         yield ddl.set_chunk_interval(self.name, self.chunk_interval, schema=self.schema)
 
     def reverse(self) -> SetChunkIntervalOp:
-        """Back to the existing one."""
+        """Return to the existing interval."""
         existing = known(self.existing, self)
         return SetChunkIntervalOp(self.name, existing, existing=self.chunk_interval, schema=self.schema)
 
@@ -155,7 +159,7 @@ class SetChunkIntervalOp(TimescaleOp):
 class ReleaseHypertableOp(TimescaleOp):
     """`op.release_hypertable("tick_data")`, before `op.drop_table("tick_data")`: raises while the table has rows.
 
-    The way back makes the new table a hypertable again, with its columnstore and its policies.
+    The downgrade makes the new table a hypertable again, with its columnstore and its policies.
     """
 
     function = "release_hypertable"
@@ -175,7 +179,7 @@ class ReleaseHypertableOp(TimescaleOp):
         self.was = was
 
     def run(self, operations: Operations) -> None:
-        """Look whether it is empty; there is nothing to do."""
+        """Check that the table is empty; there is nothing else to do."""
         if may_lose_data(operations, allowed=self.allow_data_loss):
             return
         name = ddl.qualified(self.name, self.schema)
@@ -186,5 +190,5 @@ class ReleaseHypertableOp(TimescaleOp):
             )
 
     def reverse(self) -> Group:
-        """All that made it a hypertable."""
+        """Repeat the operations that made it a hypertable."""
         return Group(known(self.was, self))

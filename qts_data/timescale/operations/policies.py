@@ -27,7 +27,7 @@ class _ReorderPolicyOp(TimescaleOp):
     feature = Feature.POLICIES
 
     def summary(self) -> str:
-        """Name what an edition without the feature leaves out."""
+        """Name the policy or setting that an edition without the feature leaves out."""
         return f"reorder policy of {ddl.qualified(self.name, self.schema)}"
 
 
@@ -43,11 +43,11 @@ class AddReorderPolicyOp(_ReorderPolicyOp):
         self.every = None if every is None else Interval.parse(every)
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return {"index": self.index} | texts(every=self.every)
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One call."""
+        """Yield the one call."""
         yield ddl.add_reorder_policy(self.name, self.index, every=self.every, schema=self.schema)
 
     def reverse(self) -> RemoveReorderPolicyOp:
@@ -68,15 +68,15 @@ class AlterReorderPolicyOp(_ReorderPolicyOp):
         self.existing = existing
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return {"index": self.index} | ({"existing": self.existing} if self.existing else {})
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One change of the job."""
+        """Yield one change of the job."""
         yield ddl.alter_reorder_policy(self.name, self.index, schema=self.schema)
 
     def reverse(self) -> AlterReorderPolicyOp:
-        """Back to the existing index."""
+        """Return to the existing index."""
         return AlterReorderPolicyOp(self.name, known(self.existing, self), existing=self.index, schema=self.schema)
 
 
@@ -99,12 +99,12 @@ class RemoveReorderPolicyOp(_ReorderPolicyOp):
         self.existing_every = None if existing_every is None else Interval.parse(existing_every)
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         given = {"existing": self.existing} if self.existing else {}
         return given | texts(existing_every=self.existing_every)
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One call."""
+        """Yield the one call."""
         yield ddl.remove_reorder_policy(self.name, schema=self.schema)
 
     def reverse(self) -> AddReorderPolicyOp:
@@ -129,11 +129,11 @@ class _RefreshPolicyOp(TimescaleOp):
         self.policy = RefreshPolicy.of(start=start, end=end, every=every)
 
     def summary(self) -> str:
-        """Name what an edition without the feature leaves out."""
+        """Name the policy or setting that an edition without the feature leaves out."""
         return f"refresh policy of {ddl.qualified(self.name, self.schema)} every {self.policy.every}"
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         return texts(start=self.policy.start, end=self.policy.end, every=self.policy.every)
 
 
@@ -144,7 +144,7 @@ class AddRefreshPolicyOp(_RefreshPolicyOp):
     function = "add_refresh_policy"
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One call."""
+        """Yield the one call."""
         yield ddl.add_refresh_policy(self.name, self.policy, schema=self.schema)
 
     def reverse(self) -> RemoveRefreshPolicyOp:
@@ -154,7 +154,7 @@ class AddRefreshPolicyOp(_RefreshPolicyOp):
 
 @on_op
 class AlterRefreshPolicyOp(_RefreshPolicyOp):
-    """Another window or pace for the policy with the existing window; the job stays the same one."""
+    """Another window or pace for the policy with the existing window. The job stays the same."""
 
     function = "alter_refresh_policy"
     alters = "refresh policy with the existing window"
@@ -175,16 +175,16 @@ class AlterRefreshPolicyOp(_RefreshPolicyOp):
         self.existing = RefreshPolicy.of(start=existing_start, end=existing_end, every=existing_every)
 
     def arguments(self) -> dict[str, Any]:
-        """As given."""
+        """Return the arguments of the call."""
         old = self.existing
         return super().arguments() | texts(existing_start=old.start, existing_end=old.end, existing_every=old.every)
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One change of the job."""
+        """Yield one change of the job."""
         yield ddl.alter_refresh_policy(self.name, self.policy, was=self.existing, schema=self.schema)
 
     def reverse(self) -> AlterRefreshPolicyOp:
-        """The other way round."""
+        """Return the opposite change."""
         new, old = self.policy, self.existing
         return AlterRefreshPolicyOp(
             self.name,
@@ -202,13 +202,13 @@ class AlterRefreshPolicyOp(_RefreshPolicyOp):
 class RemoveRefreshPolicyOp(_RefreshPolicyOp):
     """`op.remove_refresh_policy("ohlcv_1m", start="6 days", end="1 hour", every="1 hour")`.
 
-    The window says which one, for an aggregate can have several.
+    The window identifies the policy, because an aggregate can have several.
     """
 
     function = "remove_refresh_policy"
 
     def statements(self, _edition: Edition, /) -> Iterable[str]:
-        """One call."""
+        """Yield the one call."""
         yield ddl.remove_refresh_policy(self.name, self.policy, schema=self.schema)
 
     def reverse(self) -> AddRefreshPolicyOp:

@@ -20,10 +20,10 @@ _MOST_REASONS_BYTES: Final = 16 << 20
 
 
 def keep(path: Path, directory: Path, reasons: Sequence[str]) -> Path:
-    """Set a damaged file aside, with the reasons beside it; it stays where it is, too.
+    """Keep a copy of a damaged file aside, with the reasons beside it. The file itself stays in its place, too.
 
     Returns:
-        Where it is kept.
+        Path of the copy.
     """
     _make(directory)
     kept = _free(path, directory)
@@ -37,7 +37,7 @@ def keep(path: Path, directory: Path, reasons: Sequence[str]) -> Path:
 
 
 def move(path: Path, directory: Path, reasons: Sequence[str]) -> Path:
-    """Move aside a path that no spool has, unread, with the reasons beside it; returns where it is then."""
+    """Move a path that is not a spool's file aside, unread, with the reasons beside it. Return its new path."""
     _make(directory)
     names = (directory / (f"{path.name}.{number}" if number else path.name) for number in itertools.count())
     moved = next(name for name in names if not os.path.lexists(name))
@@ -60,7 +60,7 @@ def note(directory: Path, reasons: Sequence[str]) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Wait until the names of its files are on the disk."""
+    """Wait until the directory's entries are on the disk."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -75,12 +75,12 @@ def _make(directory: Path) -> None:
 
 
 def _free(path: Path, directory: Path) -> Path:
-    """Find a name under which the file is kept already, or a free one."""
+    """Return a name under which the same file is kept already, or a free one."""
     for number in itertools.count():
         kept = directory / (f"{path.name}.{number}" if number else path.name)
         if not os.path.lexists(kept) or _is_same(path, kept):
             return kept
-    raise AssertionError  # pragma: no cover - the count has no end
+    raise AssertionError  # pragma: no cover - the count never ends
 
 
 def _is_same(path: Path, kept: Path) -> bool:
@@ -94,7 +94,7 @@ def _is_same(path: Path, kept: Path) -> bool:
 
 
 def _reasons(directory: Path) -> tuple[Path, set[str]]:
-    """Find the list of reasons, and its lines; the name of a pipe, a link or a huge file is not used."""
+    """Return the list of reasons and its lines. A name that a pipe, a link or a huge file has is not used."""
     for number in itertools.count():
         path = directory / (f"reasons.{number}.txt" if number else "reasons.txt")
         try:
@@ -103,4 +103,4 @@ def _reasons(directory: Path) -> tuple[Path, set[str]]:
             return path, set()
         except Unreadable:
             continue
-    raise AssertionError  # pragma: no cover - the count has no end
+    raise AssertionError  # pragma: no cover - the count never ends

@@ -1,4 +1,4 @@
-"""Removing what the table has from a spool, also where the disk has no room left for a new list of files."""
+"""Removal of spool files whose ticks are stored, even if the disk is too full for a new list of files."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""After these the disk has not taken a byte that counts, and may take the next one."""
+"""After these errors the disk has stored nothing of the block, and may accept the next one."""
 
 
 def remove_drained(head: Path, table: str, rest: Sequence[Listed], files: Sequence[Path]) -> None:
     """Remove the files of a stream whose ticks are stored, and take it out of the list.
 
-    The list first: a file that it does not know is read all the same. On a full disk the files before the last one go
-    first, which a later writer knows to be stored; then the last one. A crash between that and the list makes the later
-    writer report a missing file; no tick is missing.
+    The list is written first: a file that it does not name is read all the same. On a full disk the files before the
+    last one are removed first, because a later writer can see that they are stored; then the last one. After a crash
+    between that and the list, the later writer reports a missing file; no tick is missing.
 
     Raises:
         OSError: The disk refused, for another reason than a lack of room.
@@ -59,7 +59,7 @@ def remove_drained(head: Path, table: str, rest: Sequence[Listed], files: Sequen
 
 
 def write_if_room(head: Path, table: str, rest: Sequence[Listed]) -> bool:
-    """Write the list of files; returns False where the disk has no room."""
+    """Write the list of files. Return False if the disk has no room."""
     try:
         write_list(head, table, rest)
     except OSError as error:
@@ -73,7 +73,7 @@ def remove_stored(full: list[tuple[int, Path]], stored: int) -> None:
     """Remove full files whose ticks are all stored, the oldest first.
 
     Args:
-        full: Files, each with the number behind its ticks; those removed are taken out.
+        full: Files, each with the number after its last tick. Removed files are taken out of the list.
         stored: Ticks of their stream in the table.
     """
     path: Path | None = None
@@ -84,14 +84,14 @@ def remove_stored(full: list[tuple[int, Path]], stored: int) -> None:
         except OSError as error:
             _log.warning("%s is not needed any more and cannot be removed: %s", path, error)
             return
-        # Not before: a file that stays while the next one goes would look like a damaged spool.
+        # Only after the removal: a file that stays while the next one is removed would look like a damaged spool.
         full.pop(0)
     if path is not None:
         sync_directory(path.parent)
 
 
 def refusal(error: OSError, directory: Path) -> SpoolRefused:
-    """Make our error of the disk's."""
+    """Make a `SpoolRefused` from an error of the disk."""
     return SpoolRefused(f"the disk of the spool {directory} refused: {error}", errno=error.errno)
 
 
@@ -116,7 +116,7 @@ def keep_damaged(left: Left, missing: Sequence[Damage], aside: Path) -> None:
 
 
 def set_foreign_aside(found: Scan, head: Path, aside: Path) -> None:
-    """Set aside what belongs to no stream: files with damages are kept, and other things than files moved."""
+    """Set aside paths that belong to no stream. Damaged files are kept, and other things than files are moved."""
     for path, damage in found.damages:
         kept = keep(path, aside, [str(damage)])
         _log.error("%s; it is kept as %s", damage, kept)

@@ -1,4 +1,4 @@
-"""The files of a spool on the disk: one that is written, and the list of all."""
+"""The files of a spool on the disk: the file that is being written, and the list of all files."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ __all__ = ["Listed", "Segment", "file_name", "read_list", "write_list"]
 
 FORMAT: Final = 3
 STREAM: Final = re.compile(r"[0-9A-Za-z._-]{1,64}/[0-9A-Za-z-]{1,64}")
-"""Name of a stream: that of its feed, and its own."""
+"""Name of a stream: the name of its feed, and its own."""
 _SEGMENT_BYTES: Final = 2 << 20
 _SEAL_BYTES: Final = 100
-# A flush without a second call, and so without a second wait for the interpreter's lock.
+# Flushes with the write itself, which saves a second call and a second wait for the interpreter's lock.
 _AT_ONCE: Final = getattr(os, "O_DSYNC", 0)
 
 
 class Segment:
-    """A file that takes records; its place on the disk is taken in the constructor.
+    """A file that takes records. The constructor allocates its space on the disk.
 
-    It is locked while it is open, so that no other writer gets in, even where the lock of the spool was removed.
+    It is locked while it is open. So another writer stays out even if the lock of the spool was removed.
 
     Args:
-        directory: Where.
+        directory: Directory of the file.
         name: Name of the feed.
-        head: What the file begins with.
+        head: First record of the file.
 
     Raises:
-        FileExistsError: A file of that name is there; it is left alone.
+        FileExistsError: A file of that name exists; it is left unchanged.
         OSError: The disk refused; nothing is left of the file.
     """
 
@@ -51,7 +51,7 @@ class Segment:
         self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | _AT_ONCE, 0o644)
         close_in_forks(self)
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX)  # a writer that looks for held files lets it go at once
+            fcntl.flock(self._handle, fcntl.LOCK_EX)  # waits at most for a writer that checks for held files
             first = head_record(head)
             self._write(first + bytes(max(0, _SEGMENT_BYTES - len(first))), 0)
             os.fsync(self._handle)
@@ -65,21 +65,21 @@ class Segment:
 
     @property
     def room(self) -> int:
-        """Bytes that fit."""
+        """Bytes that still fit."""
         return _SEGMENT_BYTES - self._offset - _SEAL_BYTES
 
     def append(self, block: bytes) -> None:
         """Write records, and wait until they are on the disk.
 
         Raises:
-            OSError: The disk refused, or the file was removed or replaced; it holds none of them.
+            OSError: The disk refused, or the file was removed or replaced. The file holds none of the records.
         """
         try:
             self._write(block, self._offset)
-            # Afterwards: a later writer reads this file under this name.
+            # Checked after the write: a later writer reads this file under this name.
             self._prove_name()
         except OSError as error:
-            # They are not accepted: a later writer must not find them.
+            # The records are not accepted, so a later writer must not find them.
             try:
                 self._write(bytes(len(block)), self._offset)
             except OSError as again:
@@ -89,7 +89,7 @@ class Segment:
         self._checksum = zlib.crc32(block, self._checksum)
 
     def seal(self, number: int) -> None:
-        """Write length and checksum of the file, give back the place that is left, and close it."""
+        """Write the length and checksum of the file, free the rest of its space, and close it."""
         try:
             last = seal_record(number, self._offset, self._checksum, seed_of(self.head.stream))
             self._write(last, self._offset)
@@ -99,7 +99,7 @@ class Segment:
             self.close()
 
     def close(self) -> None:
-        """Let the file go; a second call does nothing."""
+        """Close the file. A second call does nothing."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)
@@ -123,8 +123,8 @@ class Listed(NamedTuple):
 
     Attributes:
         stream: Its name.
-        files: Files that were begun; those at the front may be removed.
-        position: Ticks that the spool had taken before it.
+        files: Number of files that were begun. The oldest ones may be removed already.
+        position: Ticks that the spool had taken before the stream.
     """
 
     stream: str
@@ -133,19 +133,19 @@ class Listed(NamedTuple):
 
 
 def file_name(name: str, head: Head) -> str:
-    """Name of a file, from which stream and order can be read when its head is damaged."""
+    """Return the name of a file. Stream and order can be read from it if its head is damaged."""
     return f"{name}.{head.stream.rpartition('/')[2]}.{head.ordinal:06}.{head.first:020}.spool"
 
 
 def write_list(path: Path, table: str, streams: Sequence[Listed]) -> None:
-    """Write which files there are, so that one that is removed is missed."""
+    """Write the list of files, so that a missing file is noticed."""
     body = json.dumps({"format": FORMAT, "table": table, "streams": streams})
     replace_file(path, f"{body}\n{zlib.crc32(body.encode())}".encode())
     sync_directory(path.parent)
 
 
 def read_list(path: Path) -> tuple[str, list[Listed]] | None:
-    """Read the table and the streams; None if the file has another format, or is damaged."""
+    """Read the table and the streams. None if the file has another format or is damaged."""
     try:
         body, checksum = read_regular(path, MOST_LIST_BYTES).decode().split("\n")
         if int(checksum) != zlib.crc32(body.encode()):

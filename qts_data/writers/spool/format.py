@@ -1,11 +1,11 @@
-"""The bytes of a spool: records with length, number and checksum, and how to find the whole ones in a damaged file.
+"""The bytes of a spool: records with length, number and checksum, and the search for whole ones in a damaged file.
 
-A file is a record HEAD, records TICK, and at its end a record SEAL with the length and checksum of all before it. While
-a file is being written there are zeros behind its last record: its place on the disk is taken beforehand, so that a
-flush moves data only, and a full disk is noticed before a tick is accepted.
+A file is a record HEAD, records TICK, and at its end a record SEAL with the length and checksum of everything before
+it. While a file is being written, zeros follow its last record, because its space on the disk is allocated in
+advance. So a flush writes data only, and a full disk is noticed before a tick is accepted.
 
 A record is `marker, kind, length, number, checksum`, then its payload: fields of text, divided by U+001F. The checksum
-covers the stream's name, so that a record of another stream is a damaged one here. The number of a tick is its place
+covers the stream's name, so that a record of another stream counts as damaged here. The number of a tick is its place
 in the stream, across files.
 """
 
@@ -37,14 +37,14 @@ __all__ = [
     "seed_of",
 ]
 
-_MARKER: Final = b"\xfe\xfftk"  # bytes that no text in UTF-8 has
+_MARKER: Final = b"\xfe\xfftk"  # bytes that never occur in UTF-8
 _RECORD: Final = struct.Struct("<4sBIQI")
 _MOST_BYTES: Final = 4_096
 _LOW_NUMBERS: Final = 1 << 32
 _SEPARATOR: Final = "\x1f"
 _VERSION: Final = "3"
 MOST_NUMBER: Final = 1 << 60
-"""Of ticks and files: a larger number was not given by a writer."""
+"""Of ticks and files. No writer gives a larger number."""
 _UTC: Final = dt.UTC
 
 
@@ -62,12 +62,12 @@ class Head(NamedTuple):
     """The first record of a file.
 
     Attributes:
-        stream: Name of the ticks in `ingest_batches`.
-        table: Where they go.
+        stream: Name of the stream in `ingest_batches`.
+        table: Target table of the ticks.
         ordinal: Number of the file in its stream, from 0.
         first: Number of its first tick.
         position: Ticks that the spool had taken before this stream, since it was last empty.
-        size: Bytes that the file has while it is written; without a seal and shorter, it was cut.
+        size: Bytes of the file while it is written. A shorter file without a seal was cut.
     """
 
     stream: str
@@ -82,10 +82,10 @@ class Damage(NamedTuple):
     """A part of a spool that cannot be read, or is missing.
 
     Attributes:
-        file: The file, or the one that should be there.
-        record: Place of the first record concerned in its file, counted from 1; 0 where no record is known.
+        file: The file, or the missing one.
+        record: Place of the first record concerned in its file, counted from 1; 0 if no record is known.
         first: Number of the first tick of the stream that is concerned.
-        end: Number after the last one; None where that is not known.
+        end: Number after the last tick concerned; None if it is not known.
         reason: The fault, for a person.
     """
 
@@ -96,13 +96,13 @@ class Damage(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        """A sentence that names file, record and ticks."""
+        """Return a sentence that names file, record and ticks."""
         until = "and those behind it" if self.end is None else f"to {self.end - 1:,}" if self.end > self.first else ""
         return f"{self.file}: record {self.record}: {self.reason}; ticks {self.first:,} {until}".rstrip()
 
 
 class Placed(NamedTuple):
-    """A tick, and where it stands."""
+    """A tick and its place."""
 
     number: int
     tick: TickData
@@ -112,16 +112,16 @@ class Placed(NamedTuple):
 
 @dataclass(slots=True)
 class FileContent:
-    """A file as it was read.
+    """The content of a file.
 
     Attributes:
         head: Its first record; None if that is damaged.
         ticks: Records that are whole, in the order of the file.
         aside: Numbers that were set aside by hand.
-        damages: By the place of a record, counted from 1, the fault there; 0 is the head.
-        sealed_at: Number behind its last tick, by its seal; None without one.
+        damages: The faults, each with the place of its record, counted from 1; 0 is the head.
+        sealed_at: Number after its last tick, by its seal; None without one.
         sealed_from: Bytes before its seal.
-        torn: Whether records may be missing behind the last whole one, so that their number is not known.
+        torn: Whether an unknown number of records may be missing after the last whole one.
         end: Bytes up to the end of the last whole record.
     """
 
@@ -164,7 +164,7 @@ def _decoded_tick(payload: bytes) -> TickData:
 
 
 def seed_of(stream: str) -> int:
-    """Compute the checksum from which those of a stream's records go on."""
+    """Return the checksum with which the checksums of a stream's records begin."""
     return zlib.crc32(stream.encode())
 
 
@@ -173,14 +173,14 @@ def record(kind: int, number: int, payload: bytes, seed: int) -> bytes:
     size = len(payload)
     head = number * 31 + size * 7 + kind & 0xFFFFFFFF
     if number >= _LOW_NUMBERS:
-        # An odd factor: every change of the upper half changes the checksum.
+        # The factor is odd, so every change of the upper half changes the checksum.
         head ^= (number >> 32) * 0x9E3779B1 & 0xFFFFFFFF
     checksum = zlib.crc32(payload, seed ^ head)
     return _RECORD.pack(_MARKER, kind, size, number, checksum) + payload
 
 
 def head_record(head: Head) -> bytes:
-    """Frame the head of a file; its checksum stands for itself, since it is read before the stream is known."""
+    """Frame the head of a file. Its checksum has no seed, because it is read before the stream is known."""
     payload = _SEPARATOR.join([_VERSION, head.stream, head.table, *map(str, head[2:])]).encode()
     return record(Kind.HEAD, head.ordinal, payload, 0)
 
@@ -195,13 +195,13 @@ def read(data: bytes, stream: str | None = None) -> FileContent:
 
     Args:
         data: The whole file.
-        stream: Name of the stream by the name of the file, for one whose head is damaged.
+        stream: Name of the stream by the name of the file, used if the head is damaged.
     """
     found = FileContent()
     _read_head(data, found)
     name = found.head.stream if found.head is not None else stream or ""
     seed = seed_of(name)
-    end = len(data.rstrip(b"\0"))  # no record ends with a zero; these are the place that was taken beforehand
+    end = len(data.rstrip(b"\0"))  # no record ends with a zero; these are the space allocated in advance
     place, offset = 0, found.end
     before = _Checksum(data)
     in_ruins = False
@@ -209,7 +209,7 @@ def read(data: bytes, stream: str | None = None) -> FileContent:
         kind, number, payload = _record_at(data, offset, seed)
         if kind is None or kind == Kind.HEAD:
             place += 1
-            if not in_ruins:  # one damage for all of them up to the next whole record
+            if not in_ruins:  # count one damage for all bytes up to the next whole record
                 found.damages.append((place, "its length or checksum does not fit"))
             found.torn = in_ruins = True
             offset = _next_marker(data, offset + 1)
@@ -253,7 +253,7 @@ def _read_head(data: bytes, found: FileContent) -> None:
         if kind == Kind.HEAD and version == _VERSION and int(again) == ordinal:
             numbers = [int(first), int(position), int(size)]
             if not all(0 <= one <= MOST_NUMBER for one in [ordinal, *numbers]):
-                raise ValueError("a number that no writer gives")  # noqa: TRY301 - as for one that is no number
+                raise ValueError("a number that no writer gives")  # noqa: TRY301 - handled like a non-number
             found.head = Head(stream, table, ordinal, *numbers)
             found.end = _RECORD.size + len(payload)
             return
@@ -267,7 +267,7 @@ def _read_head(data: bytes, found: FileContent) -> None:
 
 
 class _Checksum:
-    """The checksum of a file's beginning, of which each byte is read once however often it is asked for."""
+    """The checksum of a file's beginning. Each byte is read once, however often it is computed."""
 
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
@@ -275,7 +275,7 @@ class _Checksum:
         self._end = 0
 
     def up_to(self, end: int) -> int:
-        """Compute it for the bytes before a place, which is never before the last one."""
+        """Compute it for the bytes before a place. Places never decrease from call to call."""
         self._known = zlib.crc32(self._data[self._end : end], self._known)
         self._end = end
         return self._known
@@ -302,7 +302,7 @@ def _check_seal(  # noqa: PLR0917
 
 
 def _record_at(data: bytes, offset: int, seed: int) -> tuple[int | None, int, bytes]:
-    """Kind, number and payload of the record at a place; None as kind where no whole one is."""
+    """Return kind, number and payload of the record at a place. The kind is None if no whole record is there."""
     if len(data) - offset < _RECORD.size:
         return None, 0, b""
     marker, kind, size, number, _ = _RECORD.unpack_from(data, offset)

@@ -1,4 +1,4 @@
-"""What an earlier writer left in a spool."""
+"""The ticks that an earlier writer left in a spool."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Left:
     Attributes:
         stream: Its name in `ingest_batches`.
         position: Ticks that the spool had taken before it.
-        ticks: By number, in order.
-        places: By number, file and record for a person.
+        ticks: Ticks by number, in order.
+        places: File and record of each tick by number, for a person.
         damages: Parts that are missing or cannot be read.
-        files: Its files, and of each the damages in it.
-        end: Number behind the last tick that is known.
-        listed: Files that were begun.
+        files: Its files.
+        end: Number after the last tick that is known.
+        listed: Number of files that were begun.
     """
 
     stream: str
@@ -42,7 +42,7 @@ class Left:
     listed: int = 0
 
     def stretches(self, stored: int, size: int) -> Iterator[tuple[int, list[TickData]]]:
-        """Yield ticks that are not stored, with the number of the first, in groups without a hole."""
+        """Yield groups of consecutive ticks that are not stored, each with the number of its first tick."""
         numbers = [number for number in self.ticks if number >= stored]
         for _, some in itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
             run = [number for _, number in some]
@@ -51,5 +51,5 @@ class Left:
                 yield part[0], [self.ticks[number] for number in part]
 
     def missing(self, stored: int) -> list[Damage]:
-        """List damages that the table does not make good."""
+        """Return the damages that the table does not make good."""
         return [one for one in self.damages if one.end is None or one.end > stored or one.first == one.end]

@@ -1,4 +1,4 @@
-"""Spools of the first two formats: lines of JSON, and a head that names the stream. They are read, and not written."""
+"""Spools of the first two formats: lines of JSON, and a head that names the stream. They are read, never written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONGEST_HEAD: Final = 65_536
 
 
 def old_head(path: Path, name: str) -> tuple[str, str | None, str] | None:
-    """Read the stream, its table and why it was refused; None if this is not a head of the old formats."""
+    """Read the stream, its table and why it was refused. None if this is not a head of the old formats."""
     try:
         text = read_regular(path, _LONGEST_HEAD).decode()
         if re.fullmatch(re.escape(name) + "/[0-9a-f-]+", text):
@@ -62,7 +62,8 @@ def read_lines(left: Left, files: list[Path]) -> None:
                 left.damages.append(Damage(str(path), record, number, number + 1, f"holds no tick ({error})"))
         expected = first + len(lines)
         if torn:
-            # A crash cut it off while it was written, so that its `write` had not returned; or the file was cut.
+            # A crash may have cut the line while it was written, so that its `write` had not returned. Or the file was
+            # cut.
             left.damages.append(Damage(str(path), len(lines) + 1, expected, None, "is torn"))
         left.files.append(path)
     left.end = max(left.end, expected)
@@ -73,7 +74,7 @@ def _tick(line: bytes) -> TickData:
     if len(line) > _LONGEST_LINE:
         raise ValueError(f"a line of {len(line):,} bytes")
     time, symbol, price, volume, source, seq, bid, ask = json.loads(line)
-    # As in the format of today: the tick was accepted.
+    # As in the present format: the tick was accepted.
     with as_stored():
         return TickData(
             time=dt.datetime.fromisoformat(time),

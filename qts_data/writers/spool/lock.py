@@ -1,10 +1,10 @@
 """The lock of a spool: one writer at a time, for the writer's whole life.
 
-A lock of the system (`flock`) on a file, so that it ends with its process, also after kill -9. The file names its
-holder for the message of the writer that is refused. The last holder removes the file; a writer that waited for a file
+The lock is a lock of the system (`flock`) on a file, so it ends with its process, even after kill -9. The file names
+its holder, for the message of a refused writer. The last holder removes the file. A writer that waited for a file
 that was removed meanwhile opens the new one.
 
-A person can remove the file. Therefore the holder locks the file that it writes, too, and `refuse_held` looks at those.
+A person can remove the file. Therefore the holder locks the file that it writes, too, and `refuse_held` checks those.
 A holder whose lock was removed makes it anew.
 """
 
@@ -45,12 +45,13 @@ _held: weakref.WeakSet[_Held] = weakref.WeakSet()
 
 
 class SpoolLock:
-    """Hold a file's lock from the constructor to `release`.
+    """A file's lock, held from the constructor to `release`.
 
     Args:
-        path: The file; it is made if it is not there.
+        path: The file; it is made if it does not exist.
 
     Raises:
+        SpoolInUse: Another writer holds it; the message names its process, host and start.
         SpoolInUse: Another writer holds it; the message names its process, host and start.
         OSError: The file cannot be made.
     """
@@ -61,7 +62,7 @@ class SpoolLock:
         close_in_forks(self)
 
     def prove(self) -> None:
-        """Prove that the file is still this holder's.
+        """Prove that the path still names this holder's file.
 
         Raises:
             OSError: It was removed or replaced.
@@ -82,21 +83,21 @@ class SpoolLock:
         os.close(old)
 
     def release(self) -> None:
-        """Remove the file and let the next writer in; a second call does nothing."""
+        """Remove the file and let the next writer in. A second call does nothing."""
         if self._handle >= 0 and is_at(self._handle, self._path):  # that of another writer stays
             with contextlib.suppress(OSError):
                 self._path.unlink()
         self.close()
 
     def close(self) -> None:
-        """Close this process's handle only; for the child of a fork, which is not the writer."""
+        """Close this process's handle only. For the child of a fork, which is not the writer."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)
 
 
 def is_at(handle: int, path: Path) -> bool:
-    """Tell whether a path still names an open file."""
+    """Return whether a path still names an open file."""
     try:
         return os.path.samestat(os.fstat(handle), path.lstat())
     except (FileNotFoundError, NotADirectoryError):
@@ -104,13 +105,13 @@ def is_at(handle: int, path: Path) -> bool:
 
 
 def refuse_held(directory: Path, name: str) -> None:
-    """Refuse to go on while a writer has a file of the spool open, whether the lock is there or not.
+    """Refuse to go on while a writer has a file of the spool open, even if the lock was removed.
 
-    The caller holds the lock. A writer makes its next file before it lets the last one go, and both are looked at in
-    this order, until no file is new.
+    The caller holds the lock. A writer makes its next file before it closes the last one. The files are checked in this
+    order, until no new file appears.
 
     Raises:
-        SpoolInUse: A writer has.
+        SpoolInUse: A writer has a file open.
         OSError: The disk refused.
     """
     pattern = re.compile(re.escape(name) + r"\.[0-9a-f-]+\.\d{6,}\.\d{20}\.spool")
@@ -142,7 +143,7 @@ def _refuse_held(path: Path, spool: Path) -> None:
 
 
 def _locked(path: Path) -> int:
-    """Open, lock and sign a file; one that is removed meanwhile is opened again."""
+    """Open, lock and sign a file. If it is removed meanwhile, open it again."""
     while True:
         handle = os.open(path, _LOCK_FLAGS, 0o644)
         try:
@@ -178,7 +179,7 @@ def _sign(handle: int) -> None:
     }
     signature = json.dumps(holder).encode()
     try:
-        # Over the former holder's, which takes no room of a full disk.
+        # Overwrites the former holder's signature, which needs no room on a full disk.
         os.ftruncate(handle, os.pwrite(handle, signature, 0))
     except OSError as error:
         if error.errno not in _FULL:
@@ -197,7 +198,7 @@ def _sentence(path: Path, handle: int) -> str:
 
 
 def close_in_forks(held: _Held) -> None:
-    """Let the child of a fork close its copy of a handle, which would hold the lock for as long as it lives."""
+    """Let the child of a fork close its copy of a handle, which would otherwise hold the lock."""
     _held.add(held)
 
 

@@ -1,6 +1,6 @@
-"""Touching files of a spool's directory: regular ones of a bounded size, and never through a symbolic link.
+"""Access to files of a spool's directory: regular ones of a bounded size, and never through a symbolic link.
 
-A pipe would hold the reader for ever, a huge file would fill its memory, and a link would lead a write elsewhere.
+A pipe would block the reader for ever, a huge file would fill its memory, and a link would lead a write elsewhere.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = [
 ]
 
 MOST_SEGMENT_BYTES: Final = 16 << 20
-"""Of a file of records; a writer makes files of 2 MiB."""
+"""Most bytes of a file of records. A writer makes files of 2 MiB."""
 MOST_LINES_BYTES: Final = 256 << 20
-"""Of a file of the first two formats."""
+"""Most bytes of a file of the first two formats."""
 MOST_LIST_BYTES: Final = 1 << 20
-"""Of the list of files."""
-# A pipe opens at once, and is refused by its kind.
+"""Most bytes of the list of files."""
+# With these flags a pipe opens at once, and is then refused by its kind.
 _PLAIN: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -42,11 +42,11 @@ def read_regular(path: Path, most: int) -> bytes:
 
     Args:
         path: The file.
-        most: Bytes that it may have.
+        most: Most bytes that it may have.
 
     Raises:
-        Unreadable: It is a link, a pipe, a directory or another special file, or has more bytes.
-        FileNotFoundError: It is not there.
+        Unreadable: The path is a link, a pipe, a directory or another special file, or the file is larger.
+        FileNotFoundError: The file does not exist.
         OSError: The disk refused.
     """
     refuse_special(path.lstat())
@@ -59,10 +59,10 @@ def read_regular(path: Path, most: int) -> bytes:
 
 
 def refuse_special(found: os.stat_result) -> None:
-    """Refuse whatever is not a regular file.
+    """Refuse anything but a regular file.
 
     Raises:
-        Unreadable: It is not.
+        Unreadable: The path is not a regular file.
     """
     if not stat.S_ISREG(found.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else f"of the kind {stat.filemode(found.st_mode)[0]!r}"
@@ -70,24 +70,24 @@ def refuse_special(found: os.stat_result) -> None:
 
 
 def refuse_large(found: os.stat_result, most: int) -> None:
-    """Refuse a file of more bytes than its kind has.
+    """Refuse a file that is larger than any file of its kind.
 
     Raises:
-        Unreadable: It has more.
+        Unreadable: It is larger.
     """
     if found.st_size > most:
         raise Unreadable(f"has {found.st_size:,} bytes, and no such file has more than {most:,}; it was not read")
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put new content under a name, all of it or nothing; the directory is to be flushed by the caller.
+    """Put new content under a name, completely or not at all. The caller must flush the directory.
 
     Raises:
-        OSError: The disk refused; the former content stays, and nothing else.
+        OSError: The disk refused. The former content stays, and no other file is left.
     """
     new = path.with_suffix(".new")
     with contextlib.suppress(FileNotFoundError):
-        new.unlink()  # of a writer that was killed, or a link that leads elsewhere
+        new.unlink()  # left by a writer that was killed, or a link that leads elsewhere
     handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _PLAIN, 0o644)
     try:
         with os.fdopen(handle, "wb") as file:

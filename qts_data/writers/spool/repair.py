@@ -1,4 +1,4 @@
-"""Taking a tick out of a spool by hand: one that the table refuses, and that would stop each writer anew."""
+"""Removal of a tick from a spool by hand, if the table refuses it and so stops every writer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["set_aside"]
 
 
 def set_aside(file: Path, number: int, *, reason: str) -> TickData:
-    """Mark a record as one that is not sent; its file as it was is kept in `NAME.damaged`, with the reason.
+    """Mark a record as not to be sent. The original file is kept in `NAME.damaged`, with the reason.
 
     Args:
         file: A file of a spool, as the message of a writer names it.
@@ -32,7 +32,7 @@ def set_aside(file: Path, number: int, *, reason: str) -> TickData:
 
     Raises:
         SpoolInUse: A writer holds the spool; end it first.
-        NotFound: The file has no such record, or is no file of a spool.
+        NotFound: The file has no such record, or is not a file of a spool.
     """
     name = file.name.rsplit(".", 4)[0]
     lock = SpoolLock(file.parent / f"{name}.lock")

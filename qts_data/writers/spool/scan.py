@@ -1,7 +1,7 @@
-"""Reading a spool after its writer: which ticks are whole, and which are missing.
+"""Reading of a spool after its writer ended: which ticks are whole, and which are missing.
 
-Nothing is changed here. The files of a stream are put in order by their heads, their ticks by number. A number without
-a tick is a hole. Whether a hole matters is for the table to say: ticks whose number is below that of the stream in
+Nothing is changed here. The files of a stream are put in order by their heads, their ticks by number. A number
+without a tick is a hole. The table decides whether a hole matters: ticks whose number is below that of the stream in
 `ingest_batches` are stored, and their files were removed for that reason.
 """
 
@@ -39,8 +39,8 @@ class Scan:
 
     Attributes:
         left: Streams, the oldest first.
-        damages: What belongs to no stream, with its file.
-        unread: Paths that are no regular files, or too large, with the fault.
+        damages: Damages that belong to no stream, each with its file.
+        unread: Paths that are not regular files, or too large, with the fault.
     """
 
     left: list[Left] = field(default_factory=list)
@@ -49,11 +49,11 @@ class Scan:
 
 
 def scan(directory: Path, name: str, table: str) -> Scan:
-    """Read everything of a feed.
+    """Read all files of a feed.
 
     Raises:
-        ConfigurationError: It belongs to a writer into another table.
-        OSError: The disk refused to be read.
+        ConfigurationError: The spool belongs to a writer into another table.
+        OSError: The disk could not be read.
     """
     found = Scan()
     streams: dict[str, Left] = {}
@@ -61,7 +61,7 @@ def scan(directory: Path, name: str, table: str) -> Scan:
     if not _skipped(head, found, MOST_LINES_BYTES):
         _take_list(head, name, table, streams, found)
     contents = _contents(directory, name, found)
-    for stream in contents.keys() | streams.keys():  # also those of the list whose files are all gone
+    for stream in contents.keys() | streams.keys():  # includes listed streams whose files are all gone
         _refuse_other_tables(contents.get(stream, []), table)
         _put_in_order(streams.setdefault(stream, Left(stream)), contents.get(stream, []))
     for stream, files in _old_files(directory, name, found).items():
@@ -79,7 +79,7 @@ def _take_list(head: Path, name: str, table: str, streams: dict[str, Left], foun
             raise ConfigurationError(f"{head} says: {broken}")
         streams[stream] = Left(stream)
     elif listed is None:
-        sentence = "is damaged, or no file of ours; the files of the spool were read without it"
+        sentence = "is damaged, or not a file of qts-data; the files of the spool were read without it"
         found.damages.append((head, Damage(str(head), 0, 0, 0, sentence)))
     else:
         _refuse(head, listed[0], table)
@@ -102,7 +102,7 @@ def _refuse(path: Path, its_table: str, table: str) -> None:
 
 
 def _contents(directory: Path, name: str, found: Scan) -> dict[str, list[tuple[Path, FileContent]]]:
-    """Read the files; one belongs to the stream that its head names, and by its name where that is damaged."""
+    """Read the files. A file belongs to the stream in its head, or if that is damaged, to the one in its name."""
     pattern = re.compile(re.escape(name) + r"\.([0-9a-f-]+)\.\d{6,}\.\d{20}\.spool")
     contents: dict[str, list[tuple[Path, FileContent]]] = {}
     for by_name, files in _by_stream(directory, name, pattern, found, MOST_SEGMENT_BYTES).items():
@@ -132,7 +132,7 @@ def _by_stream(directory: Path, name: str, pattern: re.Pattern[str], found: Scan
 
 
 def _skipped(path: Path, found: Scan, most: int, *numbers: int) -> bool:
-    """Note a path that is not to be read; one that is not there is skipped, too."""
+    """Return whether a path is not to be read, and note the reason. A missing path is skipped without one."""
     try:
         status = path.lstat()
         refuse_special(status)
@@ -180,14 +180,14 @@ def _put_in_order(left: Left, contents: list[tuple[Path, FileContent]]) -> None:
 def _head_by_name(left: Left, path: Path, content: FileContent) -> Head:
     _, ordinal, first, _ = path.name.rsplit(".", 3)
     known = [one.number for one in content.ticks]
-    # A number that no writer gives says nothing about the stream.
+    # A number that no writer gives proves nothing about the stream's numbers.
     if int(first) <= MOST_NUMBER:
         known.append(int(first))
     return Head(left.stream, "", min(int(ordinal), MOST_NUMBER - 1), min(known, default=0), left.position)
 
 
 def _take_file(left: Left, head: Head, path: Path, content: FileContent) -> int:
-    """Take the ticks of a file, and name the missing ones; returns the number behind its last one."""
+    """Add the ticks of a file, and note the missing ones. Return the number after its last tick."""
     known = {one.number for one in content.ticks} | content.aside
     reasons = list(content.damages)
     for before, one in zip([None, *content.ticks], content.ticks, strict=False):
@@ -205,14 +205,14 @@ def _take_file(left: Left, head: Head, path: Path, content: FileContent) -> int:
     left.damages += _holes(path, head.first, end, known, content)
     torn = content.torn and content.sealed_at is None
     for place, reason in reasons:
-        # Behind the last whole record of a file without a seal, it is not known how many there were.
+        # After the last whole record of a file without a seal, the number of lost records is unknown.
         is_last = torn and (place, reason) == content.damages[-1]
         left.damages.append(Damage(str(path), place, end, None if is_last else end, reason))
     return end
 
 
 def _holes(path: Path, first: int, end: int, known: set[int], content: FileContent) -> Iterator[Damage]:
-    """Name the numbers of a file that no record has."""
+    """Yield a damage for each run of numbers that no record has."""
     places = {one.number: one.record for one in content.ticks}
     before = first - 1
     for number in [*sorted(one for one in known if first <= one < end), end]:

@@ -1,11 +1,11 @@
 """Ticks on the local disk until they are in the database.
 
-A writer's own stream is new at each start, and its numbers begin at 0. What earlier writers left keeps its stream, so
-that `ingest_batches` says how much of it is stored; the numbers of a damaged file are never given to other ticks.
+A writer's own stream is new at each start, and its numbers begin at 0. Ticks of earlier writers keep their stream, so
+`ingest_batches` shows how many of them are stored. The numbers of a damaged file are never given to other ticks.
 
-    append ... append -> one block -> pwrite (O_DSYNC) in a thread -> `on_disk`, and every caller that waits goes on
+    append ... append -> one block -> pwrite (O_DSYNC) in a thread -> `on_disk`, and every waiting caller goes on
 
-All ticks that arrive while a block is on its way make the next one: many writers share one flush.
+All ticks that arrive while a block is being written make the next one: many callers share one flush.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ _NAME: Final = re.compile(r"[0-9A-Za-z._-]{1,64}")
 
 
 class Spool:
-    """Files of ticks; a file is removed when the database has all of its ticks.
+    """Files of ticks. A file is removed when the database has all of its ticks.
 
     Args:
-        directory: Where; it is made if it is not there.
+        directory: Directory of the files; it is made if it does not exist.
         name: Name of the feed, part of the files' names.
-        table: Where the ticks are to go; a spool of another table is refused.
-        on_disk: Called with ticks that have just come to the disk, in their order, before their `append` returns.
+        table: Target table of the ticks. A spool of another table is refused.
+        on_disk: Called with ticks that have just been written to the disk, in order, before their `append` returns.
 
     Raises:
-        ConfigurationError: The name cannot be part of a file's name.
+        ConfigurationError: The name cannot be part of a file name.
     """
 
     def __init__(
@@ -86,17 +86,17 @@ class Spool:
         self._left: list[Left] = []
         self._stream = Listed("", 0, 0)
         self._seed = 0
-        self._next = 0  # number of the next tick that is given to the disk
+        self._next = 0  # number of the next tick that is written to the disk
         self._segment: Segment | None = None
-        self._full: list[tuple[int, Path]] = []  # files before the current one, with the number behind their ticks
+        self._full: list[tuple[int, Path]] = []  # files before the current one, with the number after their ticks
         self._waiting: list[_Waiting] = []
         self._outstanding = 0
         self._has_taken = False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._refused: OSError | None = None  # of a flush that no caller waited for; the next one is given it
+        self._refused: OSError | None = None  # of a flush that no caller waited for; the next call raises it
         self._failure: OSError | None = None
-        self.unread: list[Damage] = []  # paths that no spool has, moved aside at the start
+        self.unread: list[Damage] = []  # paths that are not a spool's files, moved aside at the start
 
     async def open(self, stream: str) -> list[Left]:
         """Take the lock, read what earlier writers left, and begin the files of a stream.
@@ -109,7 +109,7 @@ class Spool:
 
         Raises:
             SpoolInUse: Another writer holds the spool.
-            ConfigurationError: It belongs to a writer into another table.
+            ConfigurationError: The spool belongs to a writer into another table.
             SpoolRefused: The disk refused.
         """
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"spool {self._name}")
@@ -130,7 +130,7 @@ class Spool:
     async def learn(self, left: Left, stored: int) -> None:
         """Correct `position` by the number of a stream's ticks in the table, which its damaged files do not show.
 
-        Once this writer has taken a tick, its place in the source is fixed.
+        Once this writer has accepted a tick, its position is fixed.
         """
         position = left.position + stored
         if not self._has_taken and position > self._stream.position:
@@ -145,20 +145,20 @@ class Spool:
         return self._outstanding
 
     def append(self, tick: TickData) -> asyncio.Future[None]:
-        """Give a tick to the next block; the future ends when it is on the disk.
+        """Add a tick to the next block. The future is done when the tick is on the disk.
 
         Raises:
-            SpoolRefused: The disk has failed; nothing more is taken.
+            SpoolRefused: The disk has failed; no further tick is accepted.
         """
         written = asyncio.get_running_loop().create_future()
         self._append(tick, written)
         return written
 
     def follow(self, tick: TickData) -> None:
-        """Give a tick to the next block, and wait for nothing.
+        """Add a tick to the next block, without waiting.
 
         Raises:
-            SpoolRefused: The disk refused an earlier one; this one is not taken.
+            SpoolRefused: The disk refused an earlier tick; this one is not accepted.
         """
         refused, self._refused = self._refused, None
         if refused is not None:
@@ -175,11 +175,11 @@ class Spool:
         self._has_taken = True
         if self._idle.is_set():
             self._idle.clear()
-            # After the other tasks of this turn, so that their ticks come into the same block.
+            # Runs after the other tasks of this turn, so that their ticks are in the same block.
             asyncio.get_running_loop().call_soon(self._begin)
 
     def place(self, number: int) -> str:
-        """File and record of a tick of the own stream, counted from 1, for a person."""
+        """Return file and record of a tick of the own stream, counted from 1, for a person."""
         for end, path in self._full:
             if number < end:
                 return f"{path}:{number - int(path.name.rsplit('.', 2)[1]) + 1}"
@@ -187,7 +187,7 @@ class Spool:
         return str(self._directory) if segment is None else f"{segment.path}:{number - segment.head.first + 1}"
 
     async def drained(self, left: Left, missing: Sequence[Damage]) -> None:
-        """Remove the files of a stream, whose ticks are stored or set aside.
+        """Remove the files of a stream whose ticks are stored or set aside.
 
         Raises:
             SpoolRefused: The disk refused to set a damaged file aside; nothing was removed.
@@ -196,7 +196,7 @@ class Spool:
             await self._in_thread(lambda: self._remove_left(left, missing))
 
     async def set_aside(self, left: Left, missing: Sequence[Damage]) -> None:
-        """Keep the damaged files of a stream, with the reasons, before their whole records are sent.
+        """Keep the damaged files of a stream, with the reasons, before its whole records are sent.
 
         Raises:
             SpoolRefused: The disk refused.
@@ -207,7 +207,7 @@ class Spool:
     async def forget(self, stored: int) -> None:
         """Remove full files of the own stream whose ticks are all stored.
 
-        What the disk refuses to remove is tried again the next time.
+        A file that the disk refuses to remove is tried again the next time.
         """
         if self._full and self._full[0][0] <= stored:
             await self._in_thread(lambda: remove_stored(self._full, stored))
@@ -217,10 +217,10 @@ class Spool:
         await self._idle.wait()
 
     async def close(self, *, empty: bool) -> None:
-        """Flush, close the files and let the next writer in; a second call does nothing.
+        """Flush, close the files and let the next writer in. A second call does nothing.
 
         Args:
-            empty: The table has every tick, so that no file is needed any more.
+            empty: The table has every tick, so the files are not needed any more.
         """
         if self._thread is None:
             return
@@ -233,11 +233,11 @@ class Spool:
         finally:
             thread.shutdown(wait=False)
 
-    # Callbacks and no task: while groups are prepared each turn of the loop takes milliseconds, and a block is to
-    # come to the disk and back in as few of them as possible.
+    # Callbacks, not a task: while groups are prepared, each turn of the loop takes milliseconds. A block should
+    # be written and confirmed in as few turns as possible.
 
     def _begin(self) -> None:
-        """Give all ticks that wait to the thread as one block."""
+        """Submit all waiting ticks to the thread as one block."""
         some, self._waiting = self._waiting, []
         if not some or self._thread is None:
             self._idle.set()
@@ -250,15 +250,15 @@ class Spool:
             refused: OSError | None = None
             try:
                 self._write_block(block, first)
-            except Exception as error:  # noqa: BLE001 - whatever it is, every caller that waits has to get it
+            except Exception as error:  # noqa: BLE001 - every waiting caller has to get any error
                 refused = error if isinstance(error, OSError) else OSError(errno.EIO, repr(error))
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop may be closed meanwhile
                 loop.call_soon_threadsafe(self._end, some, self._next - first, refused)
 
         self._thread.submit(work)
 
     def _end(self, some: list[_Waiting], written: int, refused: OSError | None) -> None:
-        """Let the callers of a block go on, and begin the next one."""
+        """Complete the futures of a block, and begin the next block."""
         self._outstanding -= len(some)
         on_disk, rest = some[:written], some[written:]
         if self._on_disk is not None and on_disk:
@@ -267,24 +267,24 @@ class Spool:
             if future is not None and not future.done():
                 future.set_result(None)
         if refused is not None:
-            if refused.errno not in FULL:  # otherwise it is asked again
+            if refused.errno not in FULL:  # a full disk is tried again
                 self._failure = refused
             self._refuse(rest, refused)
-        # Behind the callers, whose next ticks come into the same block.
+        # Runs after the callers, so that their next ticks are in the same block.
         asyncio.get_running_loop().call_soon(self._begin)
 
     def _refuse(self, rest: list[_Waiting], error: OSError) -> None:
         _log.error("the disk refused %d ticks of the spool %s of %s: %s", len(rest), self._directory, self._name, error)
         for _, _, future in rest:
             if future is None:
-                # It is in memory and will be stored; only its place in the files stays free.
+                # The tick is in memory and will be stored. Only its place in the files stays free.
                 self._next += 1
                 self._refused = error
             elif not future.done():
                 future.set_exception(refusal(error, self._directory))
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:
-        """Run in the spool's thread, to its end, also when the caller is cancelled."""
+        """Run work in the spool's thread, to its end even if the caller is cancelled."""
         if self._thread is None:
             raise WriterClosed(f"the spool {self._directory} of {self._name} is closed")
         running = asyncio.wrap_future(self._thread.submit(work))
@@ -298,7 +298,7 @@ class Spool:
             raise cancelled
         return running.result()
 
-    # From here on everything runs in the thread.
+    # All methods below run in the thread.
 
     def _open(self, stream: str) -> list[Left]:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -316,7 +316,7 @@ class Spool:
         except OSError as error:
             if error.errno not in FULL or not any(left.files for left in found.left):
                 raise
-            # Sending them makes room; a tick that comes before is refused.
+            # Sending the files makes room. Until then ticks are refused.
             _log.warning("the disk of %s has no room for a new file until others are drained: %s", self._head, error)
         return list(found.left)
 
@@ -330,7 +330,7 @@ class Spool:
             self._lock.release()
 
     def _unlist(self) -> None:
-        """Take the own stream, which has no tick, out of the list of files."""
+        """Remove the own stream, which has no tick, from the list of files."""
         with contextlib.suppress(OSError):
             if self._left:
                 write_list(self._head, self._table, listed(self._left))
@@ -349,7 +349,7 @@ class Spool:
         self._stream = self._stream._replace(files=head.ordinal + 1)
         old, self._segment = self._segment, new
         if old is None:
-            if self._lock is not None:  # until now it alone kept other writers out
+            if self._lock is not None:  # until now only the lock kept other writers out
                 self._lock.prove()
         else:
             self._full.append((self._next, old.path))
@@ -357,7 +357,7 @@ class Spool:
         return new
 
     def _write_block(self, block: list[bytes], first: int) -> int:
-        """Write records in as few flushes as the files allow; returns how many."""
+        """Write records in as few flushes as the files allow. Return their number."""
         if self._failure is not None:
             raise self._failure
         if self._lock is not None and self._segment is not None:
