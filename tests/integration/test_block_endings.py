@@ -90,7 +90,7 @@ class Told:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_an_end_sent_as_sql_raises_and_tells_nothing(book: Database, way: str) -> None:
+async def test_end_sent_as_sql_raises_and_notifies_nothing(book: Database, way: str) -> None:
     told = Told(book)
     for sql in (*UNDONE, *STORED):
         for after in (False, True):
@@ -111,7 +111,7 @@ async def test_an_end_sent_as_sql_raises_and_tells_nothing(book: Database, way: 
 
 
 @pytest.mark.parametrize("way", ["rollback", "commit", "transaction", "outer", "pgconn", "stream"])
-async def test_an_end_by_the_driver_raises_and_tells_nothing(book: Database, way: str) -> None:
+async def test_end_by_the_driver_raises_and_notifies_nothing(book: Database, way: str) -> None:
     told, prefix = Told(book), f"d{next(_numbers)}"
     with pytest.raises(DatabaseError) as caught:
         async with book.transaction() as uow:
@@ -139,7 +139,7 @@ async def test_an_end_by_the_driver_raises_and_tells_nothing(book: Database, way
 
 
 @pytest.mark.parametrize("error", [ValueError, TransactionConflict])
-async def test_a_block_that_fails_after_its_commit_says_so(book: Database, error: type[Exception]) -> None:
+async def test_block_that_fails_after_its_commit_names_it(book: Database, error: type[Exception]) -> None:
     told, prefix, runs = Told(book), f"f{next(_numbers)}", 0
 
     async def work(uow: UnitOfWork) -> None:
@@ -156,7 +156,7 @@ async def test_a_block_that_fails_after_its_commit_says_so(book: Database, error
     assert await stored(book, prefix) == {f"{prefix}.1"}
 
 
-async def test_an_end_inside_a_savepoint_is_said_there(book: Database) -> None:
+async def test_end_inside_a_savepoint_raises_there(book: Database) -> None:
     prefix = f"s{next(_numbers)}"
     for sql in ("ROLLBACK; BEGIN; SAVEPOINT sa_savepoint_1", "COMMIT AND CHAIN"):
         with pytest.raises(DatabaseError) as caught:
@@ -189,7 +189,7 @@ STEPS: Final = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(steps=STEPS, upper=st.booleans())
-async def test_a_program_of_endings_tells_what_the_table_holds(
+async def test_any_program_of_endings_notifies_the_stored_rows(
     book: Database, steps: list[tuple[str, str]], upper: bool
 ) -> None:
     told, prefix, places = Told(book), f"p{next(_numbers)}", itertools.count()

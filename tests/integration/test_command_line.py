@@ -76,7 +76,7 @@ def test_upgrade_status_and_downgrade(qts_data: Run, empty_database: URL, editio
     assert qts_data("db", "current", **environment).returncode == 1
 
 
-def test_another_trading_zone_is_said_and_set(qts_data: Run, database_url: URL) -> None:
+def test_other_trading_zone_is_named_and_set(qts_data: Run, database_url: URL) -> None:
     environment = {"QTS_DATABASE_URL": text(database_url), "QTS_TRADING_TIME_ZONE": "America/New_York"}
     assert "run qts-data db trading-zone" in qts_data("status", **environment).stderr
     assert qts_data("db", "trading-zone", **environment).returncode == 0
@@ -113,7 +113,7 @@ def test_import_and_bars(qts_data: Run, database_url: URL, lean_day: LeanDay) ->
 
 
 @pytest.mark.edition("community")
-def test_import_says_what_retention_will_drop(qts_data: Run, database_url: URL, lean_day: LeanDay) -> None:
+def test_import_names_ticks_that_retention_will_drop(qts_data: Run, database_url: URL, lean_day: LeanDay) -> None:
     count = f"{lean_day.facts.ibm_trades:,}"
     arguments = [
         "import",
@@ -278,7 +278,8 @@ def test_a_wrong_setting(qts_data: Run, variables: dict[str, str], words: list[s
     assert "secret" not in run.stderr
 
 
-def test_a_migration_waits_for_another_and_says_so_when_it_gives_up(qts_data: Run, empty_database: URL) -> None:
+def test_migration_that_waits_too_long_gives_up_with_a_reason(qts_data: Run, empty_database: URL) -> None:
+    """Another process holds the lock of migrations for longer than this one may wait."""
     with engine(empty_database).connect() as connection:
         connection.exec_driver_sql(f"SELECT pg_advisory_lock({migrations.MIGRATION_LOCK_KEY})")
         run = qts_data("db", "upgrade", QTS_DATABASE_URL=text(empty_database), QTS_MIGRATION_WAIT_SECONDS="1")

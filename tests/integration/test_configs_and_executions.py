@@ -91,7 +91,7 @@ async def test_a_wrong_parameter_sets_none(book: Database) -> None:
         assert await reader.risk_configs.list_limits() == []
 
 
-async def test_json_keeps_what_text_could_not_hold(book: Database) -> None:
+async def test_json_keeps_values_that_text_could_not_hold(book: Database) -> None:
     given: dict[str, ParameterValue] = {"escaped": {"a\0b": ["\0"]}}
     async with book.transaction() as uow:
         await uow.strategies.upsert_parameters("s", given | {"pair": [("x", 1)]})
@@ -120,7 +120,7 @@ def test_every_value_survives_its_text(value: Any) -> None:
     assert type(again) is type(value)
 
 
-async def test_a_value_that_is_not_of_its_type_is_named(book: Database) -> None:
+async def test_value_of_another_type_is_named(book: Database) -> None:
     async with book.transaction() as uow:
         await uow.connection.exec_driver_sql(
             "INSERT INTO strategies (strategy_id, param_name, value, value_type) VALUES ('s', 'size', 'ten', 'int')"
@@ -130,7 +130,7 @@ async def test_a_value_that_is_not_of_its_type_is_named(book: Database) -> None:
             await reader.strategies.get_parameters("s")
 
 
-async def test_limits_have_a_history_whoever_changes_them(book: Database) -> None:
+async def test_limits_have_a_history_of_every_writer(book: Database) -> None:
     async with book.transaction() as uow:
         await uow.risk_configs.upsert_limit("max_loss", Decimal(5), "KRW million a day")
     async with book.transaction() as uow:

@@ -135,7 +135,7 @@ async def test_each_kind_of_difference_is_found_and_nothing_else(
     assert (await moved.verify()).consistent
 
 
-async def test_what_means_the_same_is_the_same(moved: Move, workbook: Workbook) -> None:
+async def test_values_of_equal_meaning_are_the_same(moved: Move, workbook: Workbook) -> None:
     cells = workbook.sheets["T_Ledger"].cells
     for row in cells[1:]:
         row[4] = f"{float(row[4]):.2f}" if isinstance(row[4], int) else row[4]  # 1.1 and 1.10

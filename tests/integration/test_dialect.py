@@ -87,9 +87,8 @@ def test_an_extension_that_is_too_old_is_refused(database_url: URL, monkeypatch:
         require_supported(server)
 
 
-def test_an_extension_on_disk_that_the_server_has_not_loaded_is_an_error(
-    empty_database: URL, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_extension_on_disk_but_not_loaded_is_an_error(empty_database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says which setting loads the extension."""
     found = edition_module.Server(Edition.POSTGRESQL, "17.1", 17, None, available="2.29.2", preloaded=False)
     monkeypatch.setattr(edition_module, "probe", lambda _connection: found)
     with (

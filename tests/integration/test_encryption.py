@@ -136,7 +136,7 @@ async def test_redis_is_spoken_to_under_tls(
 
 
 @pytest.mark.parametrize(("host", "known"), [("127.0.0.1", True), ("localhost", False)])
-async def test_a_redis_that_cannot_prove_its_name_is_told_nothing(
+async def test_redis_that_cannot_prove_its_name_gets_nothing(
     front: Front, authority: trustme.CA, tmp_path: Path, host: str, *, known: bool
 ) -> None:
     signer = authority if known else trustme.CA()
@@ -197,7 +197,7 @@ async def test_the_database_is_spoken_to_under_tls(
 
 
 @pytest.mark.parametrize(("host", "known"), [("127.0.0.1", True), ("localhost", False)])
-async def test_a_database_that_cannot_prove_its_name_is_told_nothing(
+async def test_database_that_cannot_prove_its_name_gets_nothing(
     database_front: Front, database_url: URL, authority: trustme.CA, tmp_path: Path, host: str, *, known: bool
 ) -> None:
     signer = authority if known else trustme.CA()
@@ -209,7 +209,8 @@ async def test_a_database_that_cannot_prove_its_name_is_told_nothing(
     assert database_front.spoken == 0
 
 
-async def test_a_server_without_encryption_is_not_used_where_it_is_wanted(proxy: Proxy) -> None:
+async def test_server_without_tls_is_refused_where_tls_is_required(proxy: Proxy) -> None:
+    """With `tls_mode="require"` no statement goes to a server without TLS."""
     url = proxy.url.set(query={})
     async with Database(url, DatabaseConfig(tls_mode="require")) as database:
         with pytest.raises(ConfigurationError, match="server does not support SSL, but SSL was required"):

@@ -88,7 +88,8 @@ async def test_feeds_are_looked_at_together_or_by_themselves(market: Database) -
     assert (of_a.source, of_a.start, of_a.end) == ("a", seoul(16, 12), seoul(16, 15, 30))
 
 
-async def test_a_gap_that_is_signed_off_is_not_reported_and_keeps_its_reason(market: Database) -> None:
+async def test_signed_off_gap_keeps_its_reason_and_is_not_reported(market: Database) -> None:
+    """A sign-off of one source does not hide the gaps of the others."""
     day = (seoul(16), seoul(17))
     await keep(market, each_minute(seoul(16, 9), seoul(16, 12)), "a")
     async with market.transaction() as uow:
@@ -108,7 +109,8 @@ async def test_a_gap_that_is_signed_off_is_not_reported_and_keeps_its_reason(mar
     assert await gaps(market, *day) == []
 
 
-async def test_breaks_holidays_and_changing_clocks_are_those_of_the_exchange(market: Database) -> None:
+async def test_sessions_follow_the_calendar_of_the_exchange(market: Database) -> None:
+    """Lunch breaks and changes of the clocks are those of the exchange."""
     tokyo = zoneinfo.ZoneInfo("Asia/Tokyo")
     start = dt.datetime(2024, 10, 15, tzinfo=tokyo)
     (day,) = await gaps(market, start, start + dt.timedelta(days=1), calendar="XTKS")
@@ -128,9 +130,8 @@ async def test_the_minute_under_way_is_not_missing(market: Database) -> None:
     assert sum(gap.minutes for gap in found) >= 58
 
 
-async def test_minutes_of_bars_count_and_what_retention_dropped_is_not_guessed(
-    market: Database, edition: Edition
-) -> None:
+async def test_gaps_count_minutes_and_refuse_dropped_ranges(market: Database, edition: Edition) -> None:
+    """A range that retention has dropped is refused: its gaps cannot be known."""
     now = dt.datetime.now(dt.UTC).replace(second=0, microsecond=0)
     hour = now - dt.timedelta(hours=2)
     async with market.transaction() as uow:
@@ -160,7 +161,7 @@ async def test_a_feed_is_stale_by_the_time_that_its_exchange_traded(market: Data
         assert await stale(seoul(12, 15, 10), 0) == []
 
 
-async def test_what_no_calendar_can_be_is_said(market: Database) -> None:
+async def test_impossible_calendar_or_range_is_refused(market: Database) -> None:
     with pytest.raises(ConfigurationError, match="no calendar 'KRX'"):
         await gaps(market, seoul(1), seoul(2), calendar="KRX")
     with pytest.raises(InvalidRecord, match=r"start: .* is not before"):

@@ -157,7 +157,7 @@ class Opaque:
     """A value that nothing can copy."""
 
 
-async def test_no_two_callers_share_what_the_codec_refuses(access: CacheAccess) -> None:
+async def test_value_refused_by_the_codec_is_never_shared(access: CacheAccess) -> None:
     class Repository:
         cache = access
         hold = asyncio.Event()
@@ -582,7 +582,7 @@ wrong_numbers = st.sampled_from([1.5, True, "5", None, float("nan"), float("inf"
 
 
 @given(wholes | st.just("defensive_position_ttl_ms"), wrong_numbers.filter(lambda value: value is not None))
-def test_a_whole_number_that_is_none_is_refused(name: str, value: Any) -> None:
+def test_value_that_is_not_a_whole_number_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match="whole number"):
         CacheConfig(**{name: value})
 
@@ -594,7 +594,7 @@ def test_seconds_that_are_no_duration_are_refused(name: str, value: Any) -> None
 
 
 @given(st.sampled_from([*CacheType]), wrong_numbers)
-def test_a_ttl_that_is_no_whole_number_is_refused(kind: CacheType, value: Any) -> None:
+def test_ttl_that_is_not_a_whole_number_is_refused(kind: CacheType, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"the TTL of {kind.name} must be a whole number"):
         CacheConfig(ttl_ms={kind: value})
 

@@ -145,7 +145,7 @@ async def test_two_loads_of_one_batch_at_the_same_time_load_it_once(database_: D
     assert sum(report.inserted for report in reports) == 500
 
 
-async def test_a_file_is_known_by_its_content_and_what_is_made_of_it(tmp_path: Path) -> None:
+async def test_file_is_known_by_its_content_and_options(tmp_path: Path) -> None:
     for name, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
         (tmp_path / name).write_bytes(content)
     a, b, c = (BatchId.of_file(tmp_path / name, "lean-trade", "SPY") for name in "abc")
@@ -154,7 +154,7 @@ async def test_a_file_is_known_by_its_content_and_what_is_made_of_it(tmp_path: P
 
 
 @pytest.mark.usefixtures("as_columns")
-async def test_pieces_of_a_feed_go_on_from_what_is_stored(database_: Database) -> None:
+async def test_pieces_of_a_feed_go_on_from_the_stored_ticks(database_: Database) -> None:
     for part, prices in enumerate([(1, 2), (3,), (4, 5, 6)]):
         for _ in range(2):  # each is sent twice
             report = await ingest(
@@ -196,9 +196,9 @@ async def test_a_source_in_parts_shares_its_numbering(database_: Database) -> No
     assert [int(tick.price) for tick in await stored(database_, "005930")] == list(range(10))
 
 
-async def test_a_known_batch_is_counted_where_others_of_its_source_follow(
-    database_: Database, as_columns: bool
-) -> None:
+async def test_loaded_batch_counts_for_batches_that_follow(database_: Database, as_columns: bool) -> None:
+    """A batch that is already loaded still counts in the numbering of its source after a restart."""
+
     def part(*prices: int) -> Any:
         ticks = [at(0, price) for price in prices]
         return as_table(ticks) if as_columns else ticks
@@ -222,7 +222,8 @@ async def test_loads_of_one_source_at_the_same_time_lose_nothing(database_: Data
     assert [tick.seq for tick in await stored(database_, "005930")] == list(range(40))
 
 
-async def test_parts_of_an_attempt_overtaken_by_another_are_numbered_on(database_: Database) -> None:
+async def test_attempt_overtaken_by_another_is_numbered_on(database_: Database) -> None:
+    """Another attempt loads parts of the same batch after this one has looked for them."""
     ticks = [at(0, price) for price in range(20)]
 
     def overtaken() -> Iterator[TickData]:
@@ -248,7 +249,7 @@ async def test_parts_of_an_attempt_overtaken_by_another_are_numbered_on(database
     assert [int(tick.price) for tick in await stored(database_, "005930")] == list(range(20))
 
 
-async def test_a_load_that_goes_on_names_the_bars_of_what_is_in(database_: Database) -> None:
+async def test_resumed_load_names_bars_of_ticks_loaded_before(database_: Database) -> None:
     ticks = [at(hour * 3600, 1) for hour in (0, 1, 5)]
 
     def killed() -> Iterator[TickData]:
@@ -377,7 +378,9 @@ async def test_the_last_instants_that_there_are_can_be_loaded(database_: Databas
 
 
 @pytest.mark.usefixtures("as_columns")
-async def test_both_passes_of_an_ambiguous_hour_are_instants_of_their_own(database_: Database) -> None:
+async def test_both_passes_of_a_repeated_hour_are_own_instants(database_: Database) -> None:
+    """The hour that a change of the clocks repeats gives two instants for one local time."""
+
     def times(second: int) -> list[dt.datetime]:
         zone = zoneinfo.ZoneInfo("America/New_York")
         return [dt.datetime(2025, 11, 2, 1, 30, second, fold=fold, tzinfo=zone) for fold in (1, 0)]
@@ -401,7 +404,8 @@ async def test_zeros_beyond_the_places_of_a_column_are_no_digits(database_: Data
     assert (found.volume, found.bid, found.ask) == (Decimal("1.5"), None, Decimal(101))
 
 
-def test_a_refused_symbol_does_not_make_all_rows_as_long_as_it_is() -> None:
+def test_refused_long_symbol_does_not_widen_all_rows() -> None:
+    """The array of symbols is as wide as the longest symbol that was accepted."""
     table = as_table([at(0, 1), at(1, 1)]).set_column(1, "symbol", pa.array(["A", "x" * 100_000]))
     complaints: list[InvalidRecord] = []
     columns, rejected = read_columns(table.combine_chunks().to_batches()[0], reject=complaints.append)
@@ -426,7 +430,7 @@ async def test_categories_of_polars_go_in(database_: Database) -> None:
                     assert [tick.price for tick in ticks] == prices
 
 
-async def test_the_report_says_what_retention_will_drop(database_: Database, edition: Edition) -> None:
+async def test_report_counts_ticks_that_retention_will_drop(database_: Database, edition: Edition) -> None:
     now = dt.datetime.now(dt.UTC)
     old = TickFactory.build(time=now - dt.timedelta(days=30))
     report = await ingest(database_, [old, TickFactory.build(time=now)])
@@ -441,7 +445,9 @@ async def test_the_report_says_what_retention_will_drop(database_: Database, edi
     assert (kept.inserted, kept.cutoff, kept.doomed) == (1, None, 0)
 
 
-async def test_the_overview_is_exact_under_concurrent_loads_duplicates_and_rollbacks(database_: Database) -> None:
+async def test_overview_is_exact_under_concurrent_loads(database_: Database) -> None:
+    """The loads have duplicates, and some are rolled back."""
+
     def load(seed: int) -> list[TickData]:
         chance = random.Random(seed)
         return [
@@ -483,7 +489,8 @@ async def test_the_overview_is_exact_under_concurrent_loads_duplicates_and_rollb
 
 
 @pytest.mark.edition("community", "apache")
-async def test_the_overview_forgets_what_retention_drops_and_counts_a_day_that_comes_back(database_: Database) -> None:
+async def test_overview_follows_dropped_and_reloaded_days(database_: Database) -> None:
+    """Retention drops a day, and the day is then loaded again."""
     day = dt.timedelta(days=1)
     await ingest(database_, [at(0, 1), at(1, 1), at(day.total_seconds(), 1)])
     async with database_.transaction() as uow:
@@ -519,10 +526,11 @@ def place(tick: TickData) -> tuple[dt.datetime, bytes, int | None]:
 
 @settings(max_examples=amount(15, 40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(rows, min_size=1, max_size=30), batch_size=st.integers(1, 40))
-async def test_every_digit_goes_in_as_columns_and_comes_out_as_columns_and_records(
+async def test_columns_keep_every_digit_on_their_way(
     database_: Database, values: list[tuple[Any, ...]], batch_size: int
 ) -> None:
     # What is stored may be older than the rules for names.
+    """Ticks loaded as columns are read back exactly, as columns and as records."""
     with any_text():
         await _goes_in_and_comes_out(database_, values, batch_size)
 
@@ -575,7 +583,8 @@ async def test_columns_that_are_not_exact_are_refused(
     assert str(caught.value).startswith(message)
 
 
-async def test_bad_rows_of_columns_name_themselves_and_the_good_ones_go_in(database_: Database) -> None:
+async def test_bad_rows_of_columns_are_named_and_good_ones_stored(database_: Database) -> None:
+    """Each bad row is named by its number and field."""
     good = as_table([at(second, 1, source="", seq=second) for second in range(8)]).to_pylist()
     wide = pa.decimal128(38, 10)
     kinds = {"time": pa.timestamp("ns", "UTC"), "price": wide, "volume": wide, "bid": wide, "ask": wide}
@@ -606,7 +615,7 @@ async def test_nanoseconds_are_refused_where_they_would_be_lost(database_: Datab
         await ingest(database_, table.set_column(0, "time", nanos))
 
 
-async def test_a_tick_whose_instant_was_forgotten_is_refused(database_: Database, as_columns: bool) -> None:
+async def test_tick_of_an_evicted_instant_is_refused(database_: Database, as_columns: bool) -> None:
     from qts_data.repositories.market.ticks.copy.column_batch import ColumnOrdinals
     from qts_data.repositories.market.ticks.ordinals import Ordinals
 
@@ -617,7 +626,8 @@ async def test_a_tick_whose_instant_was_forgotten_is_refused(database_: Database
         await ingest(database_, as_table(ticks) if as_columns else ticks, numbering=numbering, batch_size=2)
 
 
-async def test_a_cut_wire_during_a_load_leaves_nothing_and_the_next_try_everything(proxy: Proxy) -> None:
+async def test_load_with_a_lost_connection_is_all_or_nothing(proxy: Proxy) -> None:
+    """The connection is lost in the middle of a load. The next attempt loads everything."""
     ticks = TickFactory.build_batch(3_000)
     async with Database(proxy.url) as database:
         proxy.cut_at(b"COPY tick_data", when="after")

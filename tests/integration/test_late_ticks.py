@@ -50,7 +50,8 @@ def minute() -> dt.datetime:
 
 
 @pytest.mark.edition("community")
-def test_a_tick_three_hours_late_is_in_its_bars_after_the_policies_ran(database: Engine, minute: dt.datetime) -> None:
+def test_tick_three_hours_late_is_in_its_bars_after_policies(database: Engine, minute: dt.datetime) -> None:
+    """Its bars were materialized before the tick came."""
     hour = minute.replace(minute=0)
     add_tick(database, minute + dt.timedelta(seconds=1), 100)
     # A newer tick, so that the first run materializes the minute and real-time queries begin after it.
@@ -79,7 +80,8 @@ def test_a_late_tick_is_in_its_bars_at_once_where_bars_are_views(database: Engin
 
 
 @pytest.mark.edition("community")
-def test_every_job_runs_and_old_ticks_turn_into_columns_and_then_go(database: Engine) -> None:
+def test_every_job_runs_on_ticks_of_its_age(database: Engine) -> None:
+    """Old ticks become columns, and older ones are dropped by retention."""
     now = dt.datetime.now(dt.UTC)
     for days, price in ((0, 100), (3, 97), (20, 80)):
         add_tick(database, now - dt.timedelta(days=days), price)
@@ -102,7 +104,8 @@ def test_every_job_runs_and_old_ticks_turn_into_columns_and_then_go(database: En
     assert bar(database, OHLCV_1M.view, (now - dt.timedelta(days=3)).replace(second=0, microsecond=0)) is not None
 
 
-def test_status_finds_every_declared_feature_active_or_says_what_stands_in(database: Engine, edition: Edition) -> None:
+def test_status_finds_declared_features_active_or_degraded(database: Engine, edition: Edition) -> None:
+    """A degraded feature has a reason."""
     with database.connect() as connection:
         states = feature_states(connection, Base.metadata)
     found = {state.state for state in states}
@@ -118,7 +121,7 @@ def test_status_finds_every_declared_feature_active_or_says_what_stands_in(datab
 
 
 @pytest.mark.edition("community")
-def test_status_finds_a_policy_that_somebody_removed(database: Engine) -> None:
+def test_status_finds_a_removed_policy(database: Engine) -> None:
     with database.begin() as connection:
         connection.exec_driver_sql("SELECT remove_retention_policy('tick_data')")
     with database.connect() as connection:

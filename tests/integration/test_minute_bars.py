@@ -79,9 +79,10 @@ async def test_minute_bars_are_inserted_corrected_or_left_alone(market: Database
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_comes_in_whatever_pieces_the_last_word_of_each_vendor_stands(
+async def test_bars_in_any_pieces_keep_the_last_of_each_vendor(
     market: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
+    """A model counts inserted, updated and unchanged bars over random pieces."""
     monkeypatch.setattr(bar_upsert, "_BARS_OF_A_STATEMENT", 7)
     chance = random.Random(seed)
     wanted: dict[tuple[dt.datetime, str, str], OHLCV] = {}
@@ -176,7 +177,7 @@ async def test_two_writers_of_one_bar_wait_for_each_other(market: Database, clos
         ({}, "pk_ohlcv_1m_vendor"),
     ],
 )
-def test_the_table_itself_refuses_what_is_no_bar(database: Engine, change: dict[str, Any], constraint: str) -> None:
+def test_table_refuses_rows_that_are_not_bars(database: Engine, change: dict[str, Any], constraint: str) -> None:
     row: dict[str, Any] = {
         "symbol": "005930", "time": START, "open": 10, "high": 12, "low": 9, "close": 11, "volume": 5,
     }  # fmt: skip
@@ -198,7 +199,7 @@ INSTANTS = st.one_of(
 )
 
 
-def test_the_check_refuses_what_the_table_refuses(database: Engine) -> None:
+def test_check_refuses_the_rows_that_the_table_refuses(database: Engine) -> None:
     asked = sa.text("SELECT mod(EXTRACT(epoch FROM CAST(:time AS timestamptz)), 60) = 0")
     with database.connect() as connection:
         found: Counter[bool] = Counter()
@@ -307,9 +308,8 @@ def around(now: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
 
 
 @pytest.mark.parametrize("interval", list(BAR_INTERVALS))
-async def test_bars_of_every_length_equal_those_of_the_ticks_behind_the_minutes(
-    wandering: Database, interval: BarInterval
-) -> None:
+async def test_bars_of_every_length_equal_those_of_their_ticks(wandering: Database, interval: BarInterval) -> None:
+    """Bars made of stored minutes equal the bars made of the ticks behind them."""
     now = dt.datetime.now(dt.UTC)
     asked: list[dict[str, Any]] = [
         {},
@@ -335,7 +335,7 @@ async def test_bars_of_every_length_equal_those_of_the_ticks_behind_the_minutes(
         assert found == [one for one in every if one.time == middle]
 
 
-async def test_what_cannot_be_asked_is_said(market: Database) -> None:
+async def test_impossible_questions_are_refused(market: Database) -> None:
     async with market.reader() as reader:
         with pytest.raises(InvalidRecord, match="interval: '2h' is none of 1m, 5m"):
             await reader.minute_bars.bars("A", START, START, "2h")  # type: ignore[arg-type]

@@ -259,7 +259,7 @@ async def market(database_url: URL) -> AsyncIterator[Market]:
         yield Market(database, database_url)
 
 
-async def test_instants_of_a_zone_ask_what_those_of_utc_ask(market: Market) -> None:
+async def test_instants_of_a_zone_ask_the_same_as_those_of_utc(market: Market) -> None:
     """Of each signature, in each zone; a range by the wall clock would be empty, turned round or an hour off."""
     for zone in REPEATED:
         first, second = twice(zone)

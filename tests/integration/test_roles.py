@@ -95,7 +95,8 @@ def test_each_role_can_do_its_work_and_no_more(prepared: URL) -> None:
         refused(prepared, ENGINE_ROLE, statement)
 
 
-def test_the_readonly_role_reads_everything_also_what_comes_later_and_writes_nothing(prepared: URL) -> None:
+def test_readonly_role_reads_all_tables_and_writes_none(prepared: URL) -> None:
+    """Tables and views that are made later are readable too."""
     run_as(prepared, migrations.OWNER_ROLE, "CREATE TABLE later (id bigint GENERATED ALWAYS AS IDENTITY, x int)")
     run_as(prepared, migrations.OWNER_ROLE, "CREATE VIEW later_view AS SELECT x FROM later")
     for name in [*RELATIONS, "alembic_version", "later", "later_view"]:
@@ -109,7 +110,8 @@ def test_the_readonly_role_reads_everything_also_what_comes_later_and_writes_not
     run_as(prepared, ENGINE_ROLE, "INSERT INTO later (x) VALUES (1)")
 
 
-def test_everything_belongs_to_the_owner_and_its_policies_run_as_it(prepared: URL, edition: Edition) -> None:
+def test_objects_and_policies_belong_to_the_owner_role(prepared: URL, edition: Edition) -> None:
+    """Jobs of TimescaleDB run as the owner role."""
     with engine(prepared).connect() as connection:
         owners = connection.execute(
             sa.text(
@@ -169,7 +171,7 @@ def test_a_password_logs_in_and_is_never_in_the_statement(empty_database: URL) -
     assert not any("secret" in statement for statement in statements)
 
 
-def test_the_administrators_script_is_what_the_command_prints(
+def test_administrators_script_equals_the_commands_output(
     qts_data: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     printed = qts_data("db", "roles", "--sql")

@@ -192,7 +192,7 @@ async def test_a_table_can_be_changed_after_a_stream_was_dropped(market: Databas
         await uow.connection.exec_driver_sql("ALTER TABLE positions ADD COLUMN extra integer")
 
 
-async def test_a_stream_of_an_ended_transaction_says_so(market: Database) -> None:
+async def test_stream_of_an_ended_transaction_names_its_end(market: Database) -> None:
     await add_ticks(market, 2_100)
     async with market.reader() as reader:
         stream: Stream[Any] = reader.ticks.stream_ticks("T", START, END)
@@ -204,7 +204,7 @@ async def test_a_stream_of_an_ended_transaction_says_so(market: Database) -> Non
         assert len(await reader.ticks.ticks("T", START, END)) == 2_100
 
 
-async def test_a_stream_of_a_savepoint_rolled_back_says_so(market: Database) -> None:
+async def test_stream_of_a_savepoint_rolled_back_names_its_end(market: Database) -> None:
     """To close such a stream is harmless; to read on is an error of the server, and nothing is committed."""
     await add_ticks(market, 2_100)
     for reads_on in (False, True):

@@ -57,9 +57,10 @@ async def refresh(database: AsyncEngine, start: dt.datetime, end: dt.datetime) -
         return (await TickRepository(connection).refresh_bars(start, end)).refreshed
 
 
-async def test_a_day_loads_whole_twice_and_its_minutes_are_the_published(
+async def test_day_loaded_twice_gives_the_published_minutes(
     async_database: AsyncEngine, edition: Edition, lean_day: LeanDay
 ) -> None:
+    """The second load finds duplicates only, although some trades of the day are equal."""
     path, count = lean_day.spy_trades, lean_day.facts.spy_trades
     first = await ingest(async_database, read_ticks(path, "SPY", DAY))
     assert (first.received, first.inserted, first.duplicate) == (count, count, 0)
@@ -122,7 +123,8 @@ def at(second: float, price: int, **values: object) -> TickData:
     return TickFactory.build(time=time, price=Decimal(price), volume=Decimal(1), **values)
 
 
-async def test_open_and_close_of_one_millisecond_follow_the_order_of_the_source(async_database: AsyncEngine) -> None:
+async def test_ticks_of_one_millisecond_keep_the_source_order(async_database: AsyncEngine) -> None:
+    """Open and close are the first and last tick as the source gave them."""
     await ingest(async_database, [at(0, 30), at(0, 10), at(5, 40), at(5, 20)])
     (bar,) = await bars(async_database, "005930")
     assert [int(price) for price in (bar.open, bar.high, bar.low, bar.close)] == [30, 40, 10, 20]
@@ -135,7 +137,8 @@ async def test_two_feeds_of_one_symbol_never_share_a_bar(async_database: AsyncEn
     assert [(bar.source, bar.tick_count) for bar in found] == [("a", 2), ("b", 1)]
 
 
-async def test_batches_that_cut_through_a_millisecond_do_not_start_the_count_again(async_database: AsyncEngine) -> None:
+async def test_batches_that_cut_a_millisecond_go_on_counting(async_database: AsyncEngine) -> None:
+    """Equal ticks of one millisecond are numbered across batches of any size."""
     ticks = [at(0, 30)] * 7
     report = await ingest(async_database, ticks, batch_size=2)
     assert report.inserted == 7
@@ -143,14 +146,15 @@ async def test_batches_that_cut_through_a_millisecond_do_not_start_the_count_aga
     assert (again.inserted, again.duplicate) == (0, 7)
 
 
-async def test_a_source_that_grew_adds_only_what_is_new(async_database: AsyncEngine) -> None:
+async def test_source_that_grew_adds_its_new_ticks_only(async_database: AsyncEngine) -> None:
     ticks = TickFactory.build_batch(1_000)
     await ingest(async_database, ticks[:600])
     report = await ingest(async_database, ticks, batch_size=128)
     assert (report.inserted, report.duplicate) == (400, 600)
 
 
-async def test_another_tick_under_a_known_key_is_refused_and_nothing_is_lost(async_database: AsyncEngine) -> None:
+async def test_other_tick_under_a_stored_key_is_refused(async_database: AsyncEngine) -> None:
+    """The load raises and stores nothing. The stored tick stays."""
     await ingest(async_database, [at(0, 30)])
     with pytest.raises(InvalidRecord, match=r"already holds another tick .* stored 30.* given 31"):
         await ingest(async_database, [at(60, 50), at(0, 31)])
@@ -216,9 +220,8 @@ async def refresh_stale(database: AsyncEngine, loaded: IngestReport) -> RefreshR
 
 @pytest.mark.edition("community")
 @pytest.mark.parametrize("dropped", [("tick_data",), ("tick_data", "ohlcv_1m")])
-async def test_bars_whose_ticks_were_dropped_outlive_the_ticks_that_come_late(
-    async_database: AsyncEngine, dropped: tuple[str, ...]
-) -> None:
+async def test_bars_of_dropped_ticks_outlive_late_ticks(async_database: AsyncEngine, dropped: tuple[str, ...]) -> None:
+    """A refresh after late ticks keeps the bars whose ticks were dropped by retention."""
     await refresh_stale(async_database, await ingest(async_database, [at(second, 30 + second) for second in range(50)]))
     await drop(async_database, *dropped)
     whole = ("1m", "1h") if dropped == ("tick_data",) else ("1h",)

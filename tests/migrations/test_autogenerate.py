@@ -296,7 +296,7 @@ def test_a_shorter_retention_raises_where_it_would_drop_data(empty_database: URL
 
 
 @pytest.mark.edition("community")
-def test_a_retention_says_what_it_could_destroy(empty_database: URL) -> None:
+def test_new_retention_names_the_rows_it_could_destroy(empty_database: URL) -> None:
     build(empty_database, schema(retention=None, minute_retention="60 days"), data=False)
     with engine(empty_database).connect() as connection:
         added = code(generate(connection, schema(minute_retention="60 days")).upgrade_ops)
@@ -331,9 +331,8 @@ def test_an_aggregate_whose_ticks_are_gone_is_not_dropped(empty_database: URL) -
 
 
 @pytest.mark.edition("community", "apache")
-def test_a_table_with_rows_becomes_a_hypertable_and_says_that_there_is_no_way_back(
-    empty_database: URL, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_table_with_rows_becomes_a_hypertable_for_good(empty_database: URL, caplog: pytest.LogCaptureFixture) -> None:
+    """The migration moves the rows, logs the lock, and its downgrade says that there is no way back."""
     build(empty_database, schema(metrics_is_hypertable=False))
     with engine(empty_database).connect() as connection:
         script = generate(connection, schema())
@@ -369,7 +368,7 @@ def test_a_changed_definition_is_found_on_every_edition(empty_database: URL) -> 
     assert "op.drop_continuous_aggregate('per_minute')" in down
 
 
-def test_a_definition_that_comes_back_says_where_it_runs(empty_database: URL, edition: Edition) -> None:
+def test_restored_definition_names_its_edition(empty_database: URL, edition: Edition) -> None:
     build(empty_database, schema(average=True), data=False)
     with engine(empty_database).connect() as connection:
         down = code(generate(connection, schema()).downgrade_ops)
@@ -393,7 +392,7 @@ def test_filters_are_asked_with_type_names_of_their_own(empty_database: URL) -> 
     assert script.upgrade_ops.as_diffs() == []
 
 
-def test_a_project_of_somebody_else_in_a_schema_of_its_own(empty_database: URL) -> None:
+def test_foreign_project_in_a_schema_of_its_own(empty_database: URL) -> None:
     with_extension(empty_database)
     with engine(empty_database).begin() as connection:
         metadata = somebody_else(connection)
@@ -429,9 +428,8 @@ def test_a_project_of_somebody_else_in_a_schema_of_its_own(empty_database: URL) 
 
 
 @pytest.mark.usefixtures("roles")
-def test_the_generated_migration_of_the_whole_schema_equals_the_reviewed_ones(
-    database_url: URL, empty_database: URL
-) -> None:
+def test_generated_schema_equals_the_reviewed_migrations(database_url: URL, empty_database: URL) -> None:
+    """Objects that are written by hand are left out of the comparison."""
     reviewed, generated = database_url, empty_database
     with_extension(generated)
     with engine(generated).connect() as connection:

@@ -47,19 +47,20 @@ def catalog_of(url: URL, edition: Edition) -> Catalog:
         return read_catalog(connection, edition)
 
 
-def test_upgrade_makes_what_alembic_check_finds_complete(database_url: URL) -> None:
+def test_upgrade_passes_alembic_check(database_url: URL) -> None:
     # Raises when autogenerate would write anything.
     command.check(migrations.alembic_config(database_url))
 
 
-def test_alembic_check_finds_a_column_that_somebody_dropped(database_url: URL) -> None:
+def test_alembic_check_finds_a_dropped_column(database_url: URL) -> None:
     with engine(database_url).begin() as connection:
         connection.exec_driver_sql("ALTER TABLE risk_configs DROP COLUMN description")
     with pytest.raises(Exception, match="New upgrade operations detected"):
         command.check(migrations.alembic_config(database_url))
 
 
-def test_downgrade_to_base_leaves_nothing_and_upgrade_brings_the_same_back(database_url: URL, edition: Edition) -> None:
+def test_downgrade_to_base_and_upgrade_give_the_same_catalog(database_url: URL, edition: Edition) -> None:
+    """After the downgrade the catalog is empty."""
     first = catalog_of(database_url, edition)
     migrations.downgrade(database_url, "base")
     after = catalog_of(database_url, edition)
@@ -152,7 +153,8 @@ def test_the_catalog_comparison_sees_a_timescaledb_change(database_url: URL, edi
     test_the_catalog_comparison_sees_a_change(database_url, edition, statement)
 
 
-def test_two_processes_that_upgrade_at_once_both_succeed_and_migrate_once(empty_database: URL) -> None:
+def test_two_concurrent_upgrades_succeed_and_migrate_once(empty_database: URL) -> None:
+    """Both processes succeed. One of them finds nothing to do."""
     url = empty_database.render_as_string(hide_password=False)
     command_line = [str(Path(sys.executable).parent / "alembic"), "upgrade", "head"]
     processes = [
@@ -250,13 +252,14 @@ def rows_of(url: URL) -> dict[str, list[sa.Row[tuple[object, ...]]]]:
 
 @pytest.mark.edition("community")
 @pytest.mark.parametrize("before", ["apache", "postgresql"])
-def test_a_database_with_data_adopts_what_its_server_can_do_by_now(
+def test_database_with_data_adopts_newer_features(
     database_url: URL,
     empty_database: URL,
     edition: Edition,
     alembic: Callable[..., subprocess.CompletedProcess[str]],
     before: str,
 ) -> None:
+    """Its schema was made for an edition with fewer features. `adopt` adds the missing ones and keeps the rows."""
     wanted, moved = database_url, empty_database
     if before == "apache":
         with engine(moved).begin() as connection:
@@ -297,9 +300,10 @@ def test_a_database_with_data_adopts_what_its_server_can_do_by_now(
 
 
 @pytest.mark.edition("community")
-def test_adopting_does_not_drop_old_ticks_unasked_and_keeps_their_bars(
+def test_adopting_drops_no_old_ticks_unasked(
     new_database: Callable[[], URL], edition: Edition, alembic: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
+    """`adopt` refuses to drop ticks without `allow_data_loss`. Their bars stay."""
     moved = new_database()
     with engine(moved).begin() as connection:
         create_extension(connection)
@@ -334,7 +338,9 @@ def test_a_database_that_has_everything_has_nothing_to_adopt(
     assert difference(before, catalog_of(database_url, edition)) == {}
 
 
-def test_offline_sql_says_what_an_edition_leaves_out(alembic: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_offline_sql_names_features_an_edition_leaves_out(
+    alembic: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     made = alembic("-x", "edition=postgresql", "upgrade", "head", "--sql")
     assert "-- retention policy of tick_data after 7 days: not on the postgresql edition, left out" in made.stdout
     assert "-- continuous aggregate ohlcv_1m: a plain view on the postgresql edition" in made.stdout

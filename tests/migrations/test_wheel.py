@@ -45,7 +45,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_contains_each_migration_and_nothing_of_the_tests(wheel: Path) -> None:
+def test_wheel_has_every_migration_and_no_tests(wheel: Path) -> None:
+    """The wheel carries its own copy of the migrations."""
     names = zipfile.ZipFile(wheel).namelist()
     for path in (ROOT / "alembic" / "versions").glob("*.py"):
         assert f"qts_data/migrations/versions/{path.name}" in names
@@ -159,7 +160,7 @@ def test_a_project_that_only_names_the_plugin_gets_it(
         "qts_data.timescale.autogenerate",
     ],
 )
-def test_the_plugin_is_there_once_whatever_is_imported_first(environment: Path, tmp_path: Path, first: str) -> None:
+def test_plugin_is_there_once_after_any_order_of_imports(environment: Path, tmp_path: Path, first: str) -> None:
     program = (
         f"import {first}, alembic, qts_data.timescale.autogenerate\n"
         "from alembic import op\n"

@@ -668,7 +668,8 @@ def test_a_broken_variant_is_noticed_by_the_rule_that(rule: Rule, change: Break)
     assert list(rule(files)) != []
 
 
-def test_every_rule_in_this_file_is_applied_and_has_broken_variants() -> None:
+def test_every_rule_is_applied_and_has_broken_variants() -> None:
+    """A rule without a broken variant might never refuse anything."""
     applied = {rule.__name__ for rule, changes in BROKEN if changes}
     rules = {
         name
@@ -692,7 +693,8 @@ def test_a_size_without_a_unit_is_refused_rather_than_guessed(size: str) -> None
     "command",
     [["postgres", "-c"], ["postgres", "--work_mem", "4MB"], ["sh", "-c", "postgres"], ["-c", "work_mem=4MB"]],
 )
-def test_a_command_of_postgresql_in_another_form_is_refused_rather_than_guessed(command: list[str]) -> None:
+def test_postgresql_command_of_another_form_is_refused(command: list[str]) -> None:
+    """The rules read pairs of `-c` only and do not guess other forms."""
     files = read()
     files.postgres["command"] = command
     with pytest.raises(ValueError, match="pairs of -c"):
@@ -700,7 +702,8 @@ def test_a_command_of_postgresql_in_another_form_is_refused_rather_than_guessed(
 
 
 @pytest.mark.parametrize("command", [["--save"], ["redis-server", "redis.conf"]])
-def test_a_command_of_redis_in_another_form_is_refused_rather_than_guessed(command: list[str]) -> None:
+def test_redis_command_of_another_form_is_refused(command: list[str]) -> None:
+    """The rules read pairs of `--name` only and do not guess other forms."""
     files = read()
     files.redis["command"] = command
     with pytest.raises(ValueError, match="pairs of --name"):

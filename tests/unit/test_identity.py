@@ -137,7 +137,7 @@ def test_a_code_is_a_currency(code: str) -> None:
     "text", ["krw", "ＫＲＷ", "원", "₩", "달러", "$", "K", "KRW ", "US$", "KRW\n", "K" * 13, "КRW"]
 )
 @pytest.mark.parametrize("field", ["currency", "fee_currency"])
-def test_what_is_no_code_is_refused_by_records(field: str, text: str) -> None:
+def test_text_that_is_not_a_currency_code_is_refused(field: str, text: str) -> None:
     with pytest.raises(InvalidRecord, match=f"^{field}: "):
         LedgerEntry(**_FILL | {field: text})
 

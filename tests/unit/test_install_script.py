@@ -43,7 +43,7 @@ def test_an_output_of_pip_becomes_one_sentence(tmp_path: Path, output: str, sent
     assert "\n" not in found
 
 
-def test_an_environment_that_is_whole_is_kept(tmp_path: Path) -> None:
+def test_complete_environment_is_kept(tmp_path: Path) -> None:
     assert not works(tmp_path / "none")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "half"], check=True)
     assert not works(tmp_path / "half")

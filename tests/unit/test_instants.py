@@ -225,7 +225,7 @@ def test_any_time_ends_with_its_block() -> None:
         plausible("time", old)
 
 
-def test_what_was_made_of_a_stored_fill_needs_no_permission() -> None:
+def test_record_made_of_a_stored_fill_needs_no_permission() -> None:
     with any_time():
         fill: LedgerEntry = FillFactory.build(timestamp=dt.datetime(1970, 1, 20, tzinfo=dt.UTC))
     bust = Reversal(timestamp=NOW, broker="test", execution_id="R", reverses=fill.stored_execution_id)

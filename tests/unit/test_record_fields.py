@@ -193,7 +193,7 @@ def test_settings_stand_for_fields_that_have_a_default() -> None:
     assert LEDGER.fields == (*sheet_columns(LedgerEntry), "reverses")
 
 
-def test_every_content_of_a_fill_tells_two_fills_apart() -> None:
+def test_every_content_of_a_fill_distinguishes_two_fills() -> None:
     """A fill that differs in one field alone is another fill; only its time and the form of its id may differ."""
     others: dict[str, Any] = {
         "account": "third", "symbol": "000660", "market": "NXT", "side": "BUY", "qty": Decimal(4),
@@ -208,7 +208,7 @@ def test_every_content_of_a_fill_tells_two_fills_apart() -> None:
     assert FillIdentity().is_redelivery(FILL, LedgerEntry(**given))
 
 
-def test_a_conflict_of_two_reports_names_what_differs() -> None:
+def test_conflict_of_two_reports_names_the_differing_fields() -> None:
     def refused(first: Reversal | Correction, second: Reversal | Correction) -> str:
         with pytest.raises(LedgerConflict) as caught:
             FillIdentity().require_same_report(first, second)

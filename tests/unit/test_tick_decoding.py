@@ -105,7 +105,7 @@ def test_rows_of_any_numbers_are_read_to_the_last_digit(values: list[tuple[int, 
         ]  # fmt: skip
 
 
-def test_what_only_looks_like_the_beginning_of_a_row_is_none() -> None:
+def test_bytes_that_resemble_the_start_of_a_row_are_not_one() -> None:
     rows = [(n, n, 1, LIKE_A_BEGINNING) for n in range(3)]
     data = b"".join(row(*one) for one in rows)
     words = Words(data)
