@@ -1,4 +1,4 @@
-"""What every data source promises, whichever it is."""
+"""The promises of every data source, tried on each of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DAY = dt.timedelta(days=1)
 
 
 class Source:
-    """An adapter, and a way to fill what it only reads."""
+    """An adapter, and a way to store the records that it can only read."""
 
     def __init__(self, adapter: DataSourceAdapter, database: Database | None, workbook: Workbook | None) -> None:
         self.adapter = adapter
@@ -217,7 +217,7 @@ async def test_health_of_a_working_source_is_good(source: Source) -> None:
 
 @pytest.mark.parametrize("zone", REPEATED)
 async def test_a_range_in_the_repeated_hour_is_that_of_utc(source: Source, zone: str) -> None:
-    """By the wall clock of the zone, such a range is empty or turned round."""
+    """Compared by the wall clock of the zone, such a range would be empty or reversed."""
     first, second = twice(zone)
     early, late = (moment.astimezone(dt.UTC) for moment in (first, second))
     for moment in (first, second):

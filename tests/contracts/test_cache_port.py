@@ -1,4 +1,4 @@
-"""What every cache does, in memory, on Redis and on a Redis Cluster: one suite for all."""
+"""The promises of every cache: one suite in memory, on Redis and on a Redis Cluster."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_a_value_ends_with_its_ttl_to_the_millisecond(cache: Cache) -> Non
     after = time.monotonic()
     entry = await cache.lookup("k")
     assert isinstance(entry, Entry)
-    # It may end a millisecond early, for Redis counts in whole ones, and by the width of the clock's bounds.
+    # Redis counts whole milliseconds, and the clock has bounds: the value may end earlier by both.
     assert before + LONG / 1000 - 0.0015 - (after - before) <= entry.expires_at <= after + LONG / 1000
     assert entry.expires_at - entry.read_at == pytest.approx(LONG / 1000, abs=1e-5)
     await cache.set("k", {"a": "1"}, ttl_ms=80)
@@ -95,7 +95,7 @@ async def test_a_ttl_below_a_millisecond_is_refused(cache: Cache) -> None:
 
 
 async def test_an_older_version_never_replaces_a_newer_one(cache: Cache) -> None:
-    # 2^53 + 1 and above: where a double would take two versions for one.
+    # From 2^53 + 1 on, two versions would be equal as doubles.
     old, new = version_text(2**53), version_text(2**53 + 1)
     assert await cache.set("k", {"a": "new"}, ttl_ms=LONG, version=new)
     assert not await cache.set("k", {"a": "old"}, ttl_ms=LONG, version=old)
@@ -133,7 +133,7 @@ async def test_invalidation_up_to_a_version_takes_that_version(cache: Cache) -> 
 
 
 async def test_a_versioned_row_read_after_an_invalidation_is_taken(cache: Cache) -> None:
-    """Its version is of another scale than the invalidation's time."""
+    """The version of the row and the time of the invalidation are not comparable."""
     for _ in range(2):
         read_at = time.monotonic()
         await cache.invalidate("k", ttl_ms=LONG)

@@ -1,4 +1,4 @@
-"""The book on a real server: worked examples, duplicates, reports, refusals, proof."""
+"""The book on a real server: worked examples, duplicates, reports, refusals and verification."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def record(book: Database, *entries: LedgerEntry) -> list[BookedFill]:
 
 
 async def verified(book: Database) -> int:
-    """The number of ledger entries, if everything that is stored follows from them."""
+    """The number of ledger entries, after a check that everything stored follows from them."""
     async with book.reader(snapshot=True) as reader:
         found = await reader.positions.verify_positions()
     assert found.mismatches == ()
@@ -483,7 +483,7 @@ async def test_report_whose_id_is_taken_does_not_stop_its_fill(
     ]  # fmt: skip
     for report in early:
         assert await reverse(book, report) is None
-    # A history that knows of no reports calls them fills.
+    # A history without reports has them as fills.
     await record(book, fill("BUY", "1", "1", execution_id="x"), fill("BUY", "1", "1", execution_id="c"))
     booked = await record(book, fill("BUY", "1", "1", execution_id="a"), fill("BUY", "1", "1", execution_id="b"))
     assert [one.applied for one in booked] == [(), ()]
@@ -494,7 +494,7 @@ async def test_report_whose_id_is_taken_does_not_stop_its_fill(
     assert [one.duplicate for one in found] == [False, True, False]
     with pytest.raises(LedgerConflict, match="its execution id is that of another entry"):
         await reverse(book, bust("x", "b"))
-    # What a correction calls its reversal may be the id of a bust.
+    # A bust may have the id that a correction gives to its reversal.
     await reverse(book, bust("d/reversal", "b"))
     with pytest.raises(LedgerConflict, match="a reversal took this fill back"):
         await reverse(book, Correction(entry=fill("BUY", "2", "1", execution_id="d"), corrects="b"))
@@ -528,18 +528,18 @@ async def test_tasks_of_one_transaction_book_one_after_another(book: Database) -
 
 
 async def test_positions_changed_by_no_booking_are_notified(book: Database) -> None:
-    told: list[tuple[str, str]] = []
-    book.on_changed(lambda account, symbol: told.append((account, symbol)))
+    notified: list[tuple[str, str]] = []
+    book.on_changed(lambda account, symbol: notified.append((account, symbol)))
     await record(book, fill("BUY", "1", "100", symbol="A"), fill("BUY", "1", "100", symbol="B"))
-    assert told == []
+    assert notified == []
     async with book.transaction() as uow:
         await uow.positions.mark("A", Decimal(1), MORNING)
         await uow.connection.execute(sa.text("UPDATE positions SET qty = 7 WHERE symbol = 'B'"))
-        assert told == []
-    assert told == [("main", "A")]
+        assert notified == []
+    assert notified == [("main", "A")]
     async with book.transaction() as uow:
         await uow.positions.restore_positions()
-    assert told == [("main", "A"), ("main", "B")]
+    assert notified == [("main", "A"), ("main", "B")]
 
 
 @pytest.mark.parametrize("change", [{"execution_id": "same"}, {"execution_id": "key:1"}, {"reverses": ""}])
@@ -595,7 +595,7 @@ async def test_positions_are_valued_at_a_price_that_is_not_older(book: Database)
     assert (long.exposure_value, long.unrealized_pnl) == (Decimal("331.5"), Decimal("31.5"))
     assert these(short.exposure_value, short.unrealized_pnl) == (-221, -21)
     assert these(alone.exposure_value, alone.unrealized_pnl, alone.exposure_pct) == (-180, 20, None)
-    # A fill changes the quantity; the valuation follows at the price it had.
+    # A fill changes the quantity, and the valuation follows at the last price.
     (more,) = await record(book, fill("BUY", "1", "120"))
     assert these(more.position.exposure_value, more.position.unrealized_pnl, more.position.marked_at) == (442, 22, noon)
 
@@ -609,14 +609,14 @@ async def test_a_valuation_rounds_as_the_book_does(book: Database) -> None:
 
 
 async def test_a_valuation_is_exact_for_large_values(book: Database) -> None:
-    """Half a unit of the last place is a tie, behind thirteen digits, too."""
+    """Half a unit of the last place is a tie, also after thirteen digits."""
     worth = Decimal("3000001500000.03000002")
     await record(book, fill("BUY", "1000000.5", "1"))
     async with book.transaction() as uow:
         (marked,) = await uow.positions.mark("005930", Decimal("3000000.00000003"), MORNING)
     assert (marked.exposure_value, marked.unrealized_pnl) == (worth, worth - Decimal("1000000.5"))
     async with FillWriter(book) as writer:
-        for count in (1, 2, 3):  # the last ones in one round trip each, past the statement of the first
+        for count in (1, 2, 3):  # each of the last ones takes one round trip, by another statement than the first
             booked = await writer.record_fill(fill("BUY", "2", "0"))
             value = worth + count * 2 * Decimal("3000000.00000003")
             assert booked.position.exposure_value == value
@@ -631,7 +631,7 @@ async def test_server_rounds_as_the_book_does_at_any_size(book: Database) -> Non
         return exact.scaleb(Decimal(random.randrange(10**digits)), -8)
 
     pairs = [(number(18), number(random.randrange(1, 19))) for _ in range(500)]
-    # Half a share, at a price that ends in an odd digit, is a tie.
+    # Half a share at a price that ends in an odd digit is a tie.
     pairs += [(number(random.randrange(19)).to_integral_value() + Decimal("0.5"), number(18)) for _ in range(500)]
     pairs += [(-qty, price) for qty, price in pairs]
     statement = sa.text(f"SELECT {half_even('(q * p)')} FROM unnest(:q ::numeric[], :p ::numeric[]) AS u(q, p)")
@@ -706,7 +706,7 @@ async def test_no_valuation_stops_a_fill(book: Database) -> None:
         assert (position.exposure_value, position.unrealized_pnl) == (None, None)
     async with book.reader() as reader:
         assert await reader.positions.get_position("005930") == alone[-1].position
-    # Once it fits again, it is there again.
+    # A valuation that fits again is stored again.
     (back,) = await record(book, fill("SELL", "4998888893.88888889", "0.01"))
     assert back.position.exposure_value == Decimal("1111110.11111111") * price
     assert await verified(book) == 6
@@ -776,7 +776,7 @@ async def test_entries_are_listed_by_range_and_page(book: Database) -> None:
         assert await ask.list_entries(after_id=everything[1].id, limit=1) == everything[2:3]
         assert await ask.list_entries(start=minutes[1], end=minutes[3]) == everything[1:3]
         assert await ask.list_entries(symbol="S1", account="main", strategy_tag="x") == everything[1::2]
-        assert await ask.list_entries(account="nobody") == []
+        assert await ask.list_entries(account="absent") == []
         with pytest.raises(InvalidRecord, match="start"):
             await ask.list_entries(start=dt.datetime(2026, 1, 1))  # noqa: DTZ001
         with pytest.raises(NotFound, match="no entry 0"):
@@ -812,7 +812,7 @@ async def test_a_past_instant_between_corrections_counts_a_trade_once(book: Data
     await record(book, fill("BUY", "10", "100", execution_id="a", timestamp=at(1)))
     await reverse(book, Correction(entry=fill("BUY", "11", "100", execution_id="b", timestamp=at(8)), corrects="a"))
     await reverse(book, Correction(entry=fill("BUY", "12", "100", execution_id="c", timestamp=at(1)), corrects="b"))
-    # A trade whose time was wrong: at 4 it had not been.
+    # A trade whose time was corrected twice.
     await record(book, fill("BUY", "1", "5", symbol="late", execution_id="d", timestamp=at(9)))
     for name, corrects, hour in (("e", "d", 8), ("f", "e", 2)):
         right = fill("BUY", "2", "5", symbol="late", execution_id=name, timestamp=at(hour))

@@ -1,4 +1,4 @@
-"""`qts-data book`: what it prints, and the three exit codes."""
+"""`qts-data book`: its output and its three exit codes."""
 
 from __future__ import annotations
 

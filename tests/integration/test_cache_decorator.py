@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Repository:
-    """Reads what `row` says, and counts."""
+    """Returns `row` and counts its reads."""
 
     def __init__(self, cache: CacheAccess | None) -> None:
         self.cache = cache
@@ -187,18 +187,18 @@ async def test_a_stale_value_from_before_a_change_is_not_served(repository: Repo
         await repository.find_limit("a")
 
 
-# Changes that the cache is not told of
+# Changes that do not reach the cache
 
 
 class Deaf(MemoryCache):
-    """A cache that cannot be reached while it is invalidated."""
+    """A cache that cannot be reached during an invalidation."""
 
     async def invalidate(self, key: str, *, ttl_ms: int, version: str | None = None) -> bool:  # noqa: ARG002
         raise CacheUnavailable("not now")
 
 
 class Instruments:
-    """Reads values that live longer than what the cache was made for."""
+    """Reads values whose TTL is longer than the one that the cache was made for."""
 
     def __init__(self, cache: CacheAccess) -> None:
         self.cache = cache
@@ -210,10 +210,10 @@ class Instruments:
         return self.row
 
 
-@pytest.mark.parametrize("told", [None, 60_000, 600_000])
+@pytest.mark.parametrize("given_ttl", [None, 60_000, 600_000])
 @pytest.mark.parametrize("known", [False, True], ids=["not read before", "read before"])
-async def test_change_is_remembered_while_an_old_value_may_live(*, known: bool, told: int | None) -> None:
-    """A process keeps the fence of a change for as long as a value of before may be served anywhere."""
+async def test_change_is_remembered_while_an_old_value_may_live(*, known: bool, given_ttl: int | None) -> None:
+    """A process keeps the fence of a change for as long as an older value may be served anywhere."""
     server, time_over = Deaf(), 0.05
     one, other = (CacheAccess(CacheAside(server, Breaker(5, 60), keep_seconds=time_over)) for _ in range(2))
     here, elsewhere = Instruments(one), Instruments(other)
@@ -222,12 +222,12 @@ async def test_change_is_remembered_while_an_old_value_may_live(*, known: bool, 
     if known:
         assert await here.find("a") == "old"
     here.row = "new"
-    if told is None:
+    if given_ttl is None:
         one.aside.changed(one.keys.key(CacheType.STRATEGY, "a", "long"))
     else:
-        await one.invalidate(CacheType.STRATEGY, "a", "long", ttl_ms=told)
+        await one.invalidate(CacheType.STRATEGY, "a", "long", ttl_ms=given_ttl)
     await asyncio.sleep(2 * time_over)
-    one.aside.changed("another key")  # which lets go of what has had its time
+    one.aside.changed("another key")  # a change drops expired fences
     assert await here.find("a") == "new"
 
 
@@ -250,7 +250,7 @@ async def test_value_read_before_a_change_is_not_kept_near_after_it() -> None:
 
 
 class Near:
-    """Wants its values near."""
+    """Keeps its values in the near cache."""
 
     def __init__(self, cache: CacheAccess) -> None:
         self.cache = cache
@@ -343,7 +343,7 @@ def test_impossible_duration_is_refused_at_decoration(values: dict[str, int]) ->
 
 @dataclasses.dataclass(frozen=True)
 class Lots:
-    """A record that can be changed all the same."""
+    """A record that can be changed nevertheless."""
 
     sizes: list[int]
 
@@ -351,7 +351,7 @@ class Lots:
 @pytest.mark.parametrize("own_copy", [False, True])
 async def test_near_values_are_each_callers_own(redis_url: str, *, own_copy: bool) -> None:
     class LotsCodec:
-        """A codec of somebody else's, with no word about copies."""
+        """A codec of a user that does not declare whether it copies."""
 
         def encode(self, value: Lots) -> dict[str, str]:
             return {"sizes": ",".join(map(str, value.sizes))}
@@ -381,7 +381,7 @@ async def test_near_values_are_each_callers_own(redis_url: str, *, own_copy: boo
 
 
 async def signatures(repository: Repository) -> None:
-    """Never called: mypy checks it, and would complain of an ignored error that is none."""
+    """Never called. mypy checks it, and reports an ignore that is not needed."""
     assert_type(await repository.find_position("S", account="main"), Position | None)
     assert_type(await repository.find_limit(name="a"), list[int] | None)
     await repository.find_position(1)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The connection under cancellation, silence, loss and forgetfulness: nobody gets the answer of somebody else."""
+"""Cancelled, silent, lost and emptied connections: no caller gets the answer of another one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LONG = 600_000
 PATIENCE = 1.0
-"""Seconds for an answer: no machine is as busy as that, and a test can wait for it to pass."""
+"""Seconds for an answer: longer than a busy machine takes, and short enough for a test to wait."""
 
 
 def made(server: RedisProcess, **values: Any) -> RedisCache:
@@ -52,7 +52,7 @@ async def test_hundreds_of_reads_of_one_turn_travel_as_one_write(cache: RedisCac
         before = client.info("stats")["total_reads_processed"]
         await asyncio.gather(*(cache.get("k1") for _ in range(200)))
         after = client.info("stats")["total_reads_processed"]
-    # One of them is this question itself; 200 reads come in a handful of packets.
+    # This question is one of them. 200 reads come in a handful of packets.
     assert after - before <= 6
 
 
@@ -100,7 +100,7 @@ async def test_call_to_a_silent_server_raises_within_the_timeout(own_redis: Redi
     own_redis.pause()
     try:
         for _ in range(3):
-            # It would be ten minutes if the connecting counted by itself.
+            # With a separate timeout for connecting it would take ten minutes.
             async with asyncio.timeout(60):
                 with pytest.raises(CacheTimeout):
                     await cache.get("k")
@@ -127,11 +127,11 @@ async def test_a_loop_that_is_late_is_not_taken_for_a_silent_server(own_redis: R
     cache = made(own_redis)
     await fill(cache, 10)
     for turns in (1, 2):
-        # Blocked before the questions are sent, and after.
+        # The loop is blocked before the questions are sent, and after.
         tasks = [asyncio.ensure_future(cache.get(f"k{n % 10}")) for n in range(500)]
         for _ in range(turns):
             await asyncio.sleep(0)
-        time.sleep(1.5 * PATIENCE)  # noqa: ASYNC251 - somebody's code that does not let the loop run
+        time.sleep(1.5 * PATIENCE)  # noqa: ASYNC251 - user code that blocks the loop
         assert await asyncio.gather(*tasks) == [{"n": str(n % 10)} for n in range(500)]
     await cache.close()
 

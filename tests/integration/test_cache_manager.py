@@ -1,4 +1,4 @@
-"""The hot tier as an engine uses it: what it may serve, when it asks the database, and what a dead cache costs."""
+"""The hot tier as an engine uses it: allowed values, reads of the database, and a dead cache."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_a_position_is_read_once_and_then_served_exactly(manager: CacheMan
 
 
 async def test_absent_position_is_cached_until_a_fill(manager: CacheManager, source: Source) -> None:
-    """The answer that there is no position is cached too. A fill replaces it."""
+    """The absence of a position is cached too. A fill replaces it."""
     assert await settled(manager, manager.get_position(S)) is None
     assert await manager.get_position(S) is None
     assert source.reads == 1
@@ -213,7 +213,7 @@ async def test_an_old_row_written_back_by_another_process_is_refused(redis_url: 
     await other_source.asked(1)
     await ours.update_position_on_fill(FillFactory.build(symbol=S))
     other_source.hold.set()
-    assert await settled(theirs, slow) == position(1)  # it began before the fill, and is another process
+    assert await settled(theirs, slow) == position(1)  # another process, which began before the fill
     assert theirs.get_stats().refused == 1
     assert await theirs.get_position(S) == position(2)
     assert await ours.get_position(S) == position(2)
@@ -222,7 +222,7 @@ async def test_an_old_row_written_back_by_another_process_is_refused(redis_url: 
 
 
 async def test_without_the_fence_that_race_leaves_the_old_row(redis_url: str) -> None:
-    """What the plain way does: the same interleaving with SET and DEL, to know that the test above can fail."""
+    """The same interleaving with plain SET and DEL serves the old row: the test above can fail."""
     async with redis.asyncio.Redis.from_url(redis_url, legacy_responses=False) as client:
         row = "version 1"
         await client.delete(KEY)  # the fill commits version 2 and invalidates
@@ -350,7 +350,7 @@ async def test_a_silent_cache_is_given_up_and_found_again(own_redis: RedisProces
         await settled(manager, manager.get_position(S))
         own_redis.pause()
         await asyncio.gather(*(manager.get_position(S) for _ in range(300)))
-        # 300 who waited on one connection are no five failures.
+        # 300 calls that wait on one connection do not count as five failures.
         assert manager.breaker.failures <= 2
         while not manager.is_circuit_open():
             await manager.get_position(S)
@@ -456,7 +456,7 @@ async def test_changed_limits_are_served_and_old_ones_not_cached(manager: CacheM
     await settled(manager, manager.get_risk("main"))
     source.hold = asyncio.Event()
     await manager.risk_changed("main")
-    slow = asyncio.ensure_future(manager.get_risk("main"))  # has read the old ones when they change once more
+    slow = asyncio.ensure_future(manager.get_risk("main"))  # it has read the old limits when they change again
     await source.asked(2)
     source.limits = {"max_qty": Decimal(7)}
     await manager.risk_changed("main")
@@ -491,7 +491,7 @@ async def test_a_precheck_is_one_round_trip(own_redis: RedisProcess, source: Sou
             before = client.info("stats")["total_reads_processed"]
             for _ in range(10):
                 await manager.precheck(S, "main", "s1")
-            # One of them is this question itself.
+            # This question is one of them.
             assert client.info("stats")["total_reads_processed"] - before == 11
 
 
@@ -503,7 +503,7 @@ async def test_ttls_of_limits_are_shortened_by_up_to_a_tenth(manager: CacheManag
         entry = await manager.cache.lookup(f"risk:{{a{account}}}")
         assert isinstance(entry, Entry)
         ends.add(round((entry.expires_at - entry.read_at) * 1000))
-    assert source.other_reads == 31  # and once those of all accounts
+    assert source.other_reads == 31  # and one read of the limits of all accounts
     assert len(ends) > 5
     assert 540_000 <= min(ends) < max(ends) <= 600_000
 
@@ -659,7 +659,7 @@ async def test_own_bookings_are_never_followed_by_older_positions(database_url: 
 
 @pytest.mark.parametrize("way", ["transaction", "group", "alone"])
 async def test_commit_of_unknown_outcome_fences_older_positions(proxy: Proxy, redis_url: str, way: str) -> None:
-    """The answer to a COMMIT is lost. Afterwards no position of before is served, for every way of booking."""
+    """The answer to a COMMIT is lost. Afterwards no older position is served, for every way of booking."""
     async with (
         Database(proxy.url) as book_,
         bootstrap.cache_manager(patient(url=redis_url), book_) as manager,
@@ -695,7 +695,7 @@ async def test_position_changed_by_no_booking_is_read_by_everyone(database_url: 
         bootstrap.cache_manager(patient(url=redis_url), elsewhere) as other,
     ):
         await manager.update_position_on_fill(FillFactory.build(symbol=S))
-        async with elsewhere.transaction() as uow:  # which nobody is told of
+        async with elsewhere.transaction() as uow:  # no cache is notified of it
             await uow.connection.exec_driver_sql("UPDATE positions SET qty = 77, updated_at = clock_timestamp()")
         manager.position_changed("main", S)
         await manager.aside.settle()
@@ -761,7 +761,7 @@ async def test_in_fail_and_lockdown_the_database_is_read_only_too(
         with pytest.raises(WritesRefused, match=state):
             async with book_.transaction() as uow:
                 await uow.ledger.record_fill(FillFactory.build(symbol=S))
-                # What is under way is not committed any more.
+                # The transaction under way is not committed any more.
                 await manager.set_safety(state)
         with pytest.raises(WritesRefused, match="read-only"):
             await writer.record_fill(FillFactory.build(symbol=S))

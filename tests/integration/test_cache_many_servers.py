@@ -135,7 +135,7 @@ async def test_a_slot_that_moved_is_followed(cache: RedisCache, redis_cluster: R
         try:
             at_new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[old])
             at_old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[new])
-            # What the old owner has not, the new one is asked for: ASK.
+            # For a key that the old owner lacks, the client asks the new one (ASK).
             await cache.set("k2{moved}", {"a": "2"}, ttl_ms=LONG)
             assert _keys_in(at_new, slot) == 1
             assert await cache.get("k2{moved}") == {"a": "2"}

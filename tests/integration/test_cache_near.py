@@ -68,7 +68,7 @@ async def is_near(manager: CacheManager) -> bool:
 
 
 async def stale_reads(url: str, manager: CacheManager, rounds: int) -> int:
-    """How many of 200 values, read while somebody else wrote them, were old 20 ms later, with nobody writing any more.
+    """Count values that are old 20 ms after the last write, of 200 read while another process wrote them.
 
     Each round is 1,000 reads.
     """
@@ -103,7 +103,7 @@ def racing(url: str, source: Source) -> CacheManager:
 
 
 async def test_no_read_is_stale_in_a_race_with_another_process(redis_url: str, source: Source) -> None:
-    """20,000 reads race with a writer in another process. The near cache gives no value of before."""
+    """20,000 reads race with a writer in another process. The near cache gives no outdated value."""
     async with racing(redis_url, source) as manager:
         assert await stale_reads(redis_url, manager, 20) == 0
         stats = manager.get_stats()
@@ -116,7 +116,7 @@ async def test_no_read_is_stale_in_a_race_with_another_process(redis_url: str, s
 async def test_near_cache_not_notified_is_stale_in_that_race(
     redis_url: str, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To know that the test above can fail."""
+    """Without notifications the same race gives stale values: the test above can fail."""
     monkeypatch.setattr(NearCache, "invalidated", lambda *_: None)
     async with racing(redis_url, source) as manager:
         assert await stale_reads(redis_url, manager, 5) > 0
@@ -202,7 +202,7 @@ async def test_with_the_connection_everything_near_is_forgotten(own_redis: Redis
         await eventually(lambda: is_near(manager))
         source.elsewhere(2)
         own_redis.cut()
-        # Nobody would have told us of this.
+        # The connection is cut, so no notification comes for this change.
         with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
             client.flushall()
         await eventually(lambda: is_now(manager, position(2)))

@@ -50,8 +50,8 @@ async def test_parameters_come_back_in_their_types(book: Database) -> None:
         step = await reader.strategies.find_parameter("grid", "step")
         assert await reader.strategies.find_parameter("grid", "nothing") is None
         assert [one.strategy_id for one in await reader.strategies.list_parameters()] == ["grid"] * 5 + ["other"]
-        with pytest.raises(NotFound, match="'nobody' has no parameters"):
-            await reader.strategies.get_parameters("nobody")
+        with pytest.raises(NotFound, match="'absent' has no parameters"):
+            await reader.strategies.get_parameters("absent")
     assert found == given | {"step": Decimal("0.01"), "live": False}
     assert {name: type(value) for name, value in found.items()} == {name: type(value) for name, value in given.items()}
     assert step is not None
@@ -135,13 +135,13 @@ async def test_limits_have_a_history_of_every_writer(book: Database) -> None:
         await uow.risk_configs.upsert_limit("max_loss", Decimal(5), "KRW million a day")
     async with book.transaction() as uow:
         await uow.risk_configs.upsert_limit("max_loss", Decimal("7.5"))
-        await uow.risk_configs.upsert_limit("max_loss", Decimal("7.5"), "the same value is no change")
-    async with book.transaction() as uow:  # somebody in Adminer, at 3 a.m.
+        await uow.risk_configs.upsert_limit("max_loss", Decimal("7.5"), "the same value again")
+    async with book.transaction() as uow:  # by hand, in Adminer, at 3 a.m.
         await uow.connection.exec_driver_sql("UPDATE risk_configs SET value = 999")
     async with book.reader() as reader:
         limit = await reader.risk_configs.get_limit("max_loss")
         changes = await reader.risk_configs.list_changes("max_loss")
-    assert (limit.value, limit.description) == (Decimal(999), "the same value is no change")
+    assert (limit.value, limit.description) == (Decimal(999), "the same value again")
     assert [(one.old_value, one.new_value) for one in changes] == [
         ("7.50000000", "999.00000000"),
         ("5.00000000", "7.50000000"),

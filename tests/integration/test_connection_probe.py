@@ -1,4 +1,4 @@
-"""Connections that fail: which error says why, and the event loop that goes on meanwhile."""
+"""Failing connections raise an error with the reason, and the event loop goes on meanwhile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refusal(sqlstate: str, words: str) -> bytes:
 
 
 class Listener:
-    """Answers the beginning of each login by some bytes; None closes the first connection and then says nothing."""
+    """A server that answers each login with some bytes. With None it closes the first connection, then stays silent."""
 
     def __init__(self, made: socket.socket, answer: bytes | None) -> None:
         self._made, self._answer, self.held = made, answer, list[socket.socket]()

@@ -1,4 +1,4 @@
-"""The comparison finds what differs, where, and only that."""
+"""The comparison finds each difference with its place, and reports nothing else."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def last_digit(cells: list[list[Any]]) -> None:
 
 
 def another_day(cells: list[list[Any]]) -> None:
-    cells[4][0] -= 9 / 24  # somebody pasted times in UTC
+    cells[4][0] -= 9 / 24  # times in UTC, pasted by a user
 
 
 DIFFERENCES: list[tuple[str, Change, set[tuple[str, str, str | None]]]] = [

@@ -1,4 +1,4 @@
-"""Transactions on a real server: what commits, what rolls back, what is known when the wire is cut."""
+"""Transactions on a real server: commits, rollbacks, and the outcome after a lost connection."""
 
 from __future__ import annotations
 
@@ -133,12 +133,12 @@ async def test_a_hook_may_take_the_only_connection_and_is_not_given_up(database_
 @pytest.mark.parametrize("way", ["statement", "session", "conflict"])
 async def test_failed_statement_in_a_going_block_raises_at_its_end(book: Database, way: str) -> None:
     """The block suppresses the error of a statement. Its end raises, and no hook runs."""
-    told: list[object] = []
+    notified: list[object] = []
     async with book.transaction() as uow:
         await insert(uow, "there")
     with pytest.raises(DatabaseError, match="a statement of the transaction failed") as caught:
         async with book.transaction() as uow:
-            uow.after_commit(lambda: told.append("committed"))
+            uow.after_commit(lambda: notified.append("committed"))
             await insert(uow, "lost")
             with contextlib.suppress(DatabaseError, sa.exc.DBAPIError):
                 if way == "statement":
@@ -149,14 +149,14 @@ async def test_failed_statement_in_a_going_block_raises_at_its_end(book: Databas
                     await uow.positions.mark("S", Decimal(1), dt.datetime(2026, 11, 20, tzinfo=dt.UTC))
                     await uow.connection.exec_driver_sql("SELECT 1 / 0")
     assert caught.value.sqlstate == "25P02"
-    assert told == []
+    assert notified == []
     assert await count(book) == 1
 
 
 @pytest.mark.parametrize("way", ["commit", "rollback", "session"])
 async def test_block_that_ends_its_own_transaction_raises(book: Database, way: str) -> None:
-    told: list[object] = []
-    book.on_booked(lambda booked, _: told.append(booked))
+    notified: list[object] = []
+    book.on_booked(lambda booked, _: notified.append(booked))
     with pytest.raises(DatabaseError, match="ended inside its block") as caught:
         async with book.transaction() as uow:
             await insert(uow, "first")
@@ -167,7 +167,7 @@ async def test_block_that_ends_its_own_transaction_raises(book: Database, way: s
                 await getattr(uow.connection, way)()
             await uow.ledger.record_fill(FillFactory.build())
     assert caught.value.sqlstate == "25P01"
-    assert told == []
+    assert notified == []
     assert await count(book) == (1 if way == "commit" else 0)
     async with book.reader() as reader:
         assert await reader.ledger.list_entries() == []
@@ -187,8 +187,8 @@ async def test_connection_lost_in_a_going_block_commits_nothing(proxy: Proxy) ->
 
 @pytest.mark.parametrize("way", ["ours", "connection", "session"])
 async def test_fills_of_a_savepoint_rolled_back_are_not_notified(book: Database, way: str) -> None:
-    told: list[int] = []
-    book.on_booked(lambda booked, _: told.append(booked.ledger_id))
+    notified: list[int] = []
+    book.on_booked(lambda booked, _: notified.append(booked.ledger_id))
     async with book.transaction() as uow:
         kept = await uow.ledger.record_fill(FillFactory.build())
         ways: dict[str, Any] = {
@@ -207,9 +207,9 @@ async def test_fills_of_a_savepoint_rolled_back_are_not_notified(book: Database,
                 await insert(uow, "a")
         async with uow.savepoint():
             also = await uow.ledger.record_fill(FillFactory.build())
-    assert told == [kept.ledger_id, also.ledger_id]
+    assert notified == [kept.ledger_id, also.ledger_id]
     async with book.reader() as reader:
-        assert [one.id for one in await reader.ledger.list_entries()] == told
+        assert [one.id for one in await reader.ledger.list_entries()] == notified
         assert (await reader.positions.verify_positions()).mismatches == ()
 
 
@@ -354,7 +354,7 @@ async def test_task_cancelled_at_a_checkout_leaks_no_connection(proxy: Proxy) ->
                 await task
             # Whatever was under way ends by itself.
             async with asyncio.timeout(60):
-                while "Checked out connections: 0" not in database.engine.pool.status():  # noqa: ASYNC110 - nobody tells
+                while "Checked out connections: 0" not in database.engine.pool.status():  # noqa: ASYNC110 - the pool has no event
                     await asyncio.sleep(0.001)
         assert await count(database) == 0
 

@@ -1,4 +1,4 @@
-"""`qts-data db check` finds what somebody changed, and leaves alone what nobody declared."""
+"""`qts-data db check` finds changes of declared objects, and leaves undeclared objects alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qts_data.timescale import Edition
 from qts_data.timescale.drift import find_drift
 from qts_data.timescale.edition import create_extension
 from tests.fixtures.fix_cli import HEAD
-from tests.fixtures.somebody_else import somebody_else
+from tests.fixtures.foreign_schema import foreign_schema
 
 if TYPE_CHECKING:
     import subprocess
@@ -149,7 +149,7 @@ def test_a_change_at_three_in_the_morning_is_found(qts_data: Run, database: Engi
     assert run.returncode == 1, run.stdout + run.stderr
     differences = [tuple(item.values()) for item in json.loads(run.stdout)["differences"]]
     wanted = CHANGES_ON_COMMUNITY[statement]
-    if wanted is None:  # another pace is another policy: one is missing, one is too many
+    if wanted is None:  # a policy with another interval is another policy: one is missing, one is undeclared
         assert [(what, declared == "-", found == "-") for _, what, declared, found in differences] == [
             ("refresh policy", False, True),
             ("refresh policy", True, False),
@@ -207,11 +207,11 @@ def test_a_check_leaves_nothing_behind(database: Engine) -> None:
 def test_foreign_schema_is_built_and_compares_clean(empty_database: URL, edition: Edition) -> None:
     with engine(empty_database).begin() as connection:
         create_extension(connection)
-        metadata = somebody_else(connection)
+        metadata = foreign_schema(connection)
         metadata.create_all(connection)
         assert find_drift(connection, metadata) == []
         if edition is Edition.COMMUNITY:
-            (difference,) = find_drift(connection, somebody_else(connection, retention="60 days"))
+            (difference,) = find_drift(connection, foreign_schema(connection, retention="60 days"))
             assert (difference.name, difference.what) == ("Readings", "retention policy")
             assert (difference.declared, difference.found) == ("60 days", "30 days")
         metadata.drop_all(connection)

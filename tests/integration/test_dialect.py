@@ -28,7 +28,7 @@ def test_the_sync_url_keeps_the_name_that_everything_is_keyed_on(database_url: U
         assert connection.scalar(sa.text("SELECT 1")) == 1
         context = MigrationContext.configure(connection)
         assert isinstance(context.impl, PostgresqlImpl)
-        # What a dialect of another name breaks in Alembic.
+        # A dialect of another name would break this in Alembic.
         Operations(context).alter_column("risk_configs", "description", type_=sa.String(100))
         columns = {column["name"]: column for column in sa.inspect(connection).get_columns("risk_configs")}
         assert str(columns["description"]["type"]) == "VARCHAR(100)"

@@ -42,7 +42,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """A server for tests that leave its data alone; each of them starts it."""
+    """A server for tests that do not change its data. Each of them starts it."""
     server = EmbeddedServer(tmp_path_factory.mktemp("shared") / "postgres", settings=FAST)
     yield server
     server.delete()
@@ -64,7 +64,7 @@ def make_server() -> Iterator[Callable[..., EmbeddedServer]]:
 
 @pytest.fixture
 def public_path() -> Iterator[Path]:
-    """Like tmp_path, which for root lies in a directory that no other account may enter."""
+    """Like tmp_path, but in a directory that other accounts may enter, also for root."""
     path = Path(tempfile.mkdtemp(prefix="qts-test-")).resolve()
     path.chmod(0o755)
     yield path
@@ -72,7 +72,7 @@ def public_path() -> Iterator[Path]:
 
 
 def connect(server: ServerInfo, database: str = "postgres") -> psycopg.Connection:
-    """Connects with what SQLAlchemy understands of the URL."""
+    """Connect with the arguments that SQLAlchemy makes of the URL."""
     url = make_url(server.url(database))
     options = {name: str(value) for name, value in url.query.items()}
     conninfo = make_conninfo(user=url.username, dbname=url.database, **options)
@@ -105,7 +105,7 @@ def is_postgres(pid: int) -> bool:
 
 
 def command_line(process: psutil.Process) -> str:
-    """Of a process, which may be gone by now."""
+    """Command line of a process, which may have ended."""
     with contextlib.suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""
@@ -120,7 +120,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 @contextlib.contextmanager
 def stranger(data: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is no PostgreSQL, but works in the data directory under the owner's account."""
+    """A process other than PostgreSQL that works in the data directory under the owner's account."""
     owner = data.stat()
     switch: dict[str, Any] = {}
     if os.geteuid() == 0:
@@ -128,7 +128,7 @@ def stranger(data: Path) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["sleep", "600"], cwd=data, **switch) as process:
         try:
             yield process
-            assert process.poll() is None, "a process that is no server was signalled"
+            assert process.poll() is None, "a process other than the server was signalled"
         finally:
             process.kill()
 
@@ -276,7 +276,7 @@ def test_server_starts_after_the_backends_of_a_killed_one_end(
     server = shared.start()
     with contextlib.closing(connect(server)) as client:
         backend = client.info.backend_pid
-        # Busy with no wait in which it would notice that the postmaster is dead.
+        # This query never waits, so the backend does not notice the death of the postmaster.
         client.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 1000000000000)")
         psutil.Process(server.pid).kill()
         time.sleep(0.2)
@@ -372,7 +372,7 @@ def test_a_lock_on_a_file_that_delete_removed_does_not_count(
     def flock(handle: IO[str], operation: int, take: Callable[[IO[str], int], None] = fcntl.flock) -> None:
         take(handle, operation)
         locks.append(Path(handle.name))
-        if len(locks) == 1:  # what another process does that held the lock until now
+        if len(locks) == 1:  # as another process that held the lock until now
             locks[0].unlink()
 
     monkeypatch.setattr(fcntl, "flock", flock)

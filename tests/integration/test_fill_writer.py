@@ -1,4 +1,4 @@
-"""Fills of many tasks booked together: order, what they share, and what one of them cannot do to the others."""
+"""Fills of many tasks booked together: their order, shared transactions, and independent failures."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ async def test_refused_fill_spares_its_group(book: Database) -> None:
         assert [type(one).__name__ for one in results] == [
             "BookedFill", "LedgerConflict", "BookedFill", "InvalidRecord", "BookedFill",
         ]  # fmt: skip
-        # Alone, too, when the writer remembers the position.
+        # Also alone, when the writer remembers the position.
         with pytest.raises(LedgerConflict, match="another fill has this execution id"):
             await writer.record_fill(other)
         with pytest.raises(InvalidRecord, match="currency"):
@@ -146,14 +146,14 @@ async def test_a_position_that_was_put_right_meanwhile_stays_right(book: Databas
         async with book.transaction() as uow:
             await uow.connection.execute(sa.text("UPDATE positions SET cost_basis = 1"))
         await writer.record_fill(buy(1))
-        # The writer has read what is wrong, and remembers it.
+        # The writer has read the wrong position and remembers it.
         async with book.transaction() as uow:
             assert await uow.positions.restore_positions()
         booked = await writer.record_fill(buy(1))
     assert [booked.position.qty, booked.position.cost_basis] == [7, 700]
     async with book.reader() as reader:
         mismatches = (await reader.positions.verify_positions()).mismatches
-    # The entry that was computed from what was wrong stays as it was booked.
+    # The entry computed from the wrong position stays as booked.
     assert {one.ledger_id for one in mismatches} == {2}
 
 
@@ -211,9 +211,9 @@ async def test_refused_lone_fill_raises_and_the_next_is_booked(book: Database) -
 
 async def test_lone_fill_of_a_cancelled_task_is_booked(proxy: Proxy) -> None:
     """The cancelled call has sent its fill. Listeners are called, and the connection stays in use."""
-    told: list[BookedFill] = []
+    notified: list[BookedFill] = []
     async with Database(proxy.url) as book:
-        book.on_booked(lambda booked, _: told.append(booked))
+        book.on_booked(lambda booked, _: notified.append(booked))
         async with FillWriter(book) as writer:
             for _ in range(3):
                 await writer.record_fill(buy())
@@ -226,7 +226,7 @@ async def test_lone_fill_of_a_cancelled_task_is_booked(proxy: Proxy) -> None:
                     await task
                 await writer.record_fill(buy())
             assert proxy.connections == connections
-        assert [one.position.qty for one in told] == list(range(1, 14))
+        assert [one.position.qty for one in notified] == list(range(1, 14))
         assert await quantity(book) == 13
 
 

@@ -1,4 +1,4 @@
-"""Gaps: sessions of exchanges against what is stored, and the reasons that people give."""
+"""Gaps: sessions of exchanges compared with stored ticks, and the reasons that users give."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_missing_days_and_minutes_of_sessions_and_nothing_else(market: Dat
     ]
     long = await gaps(market, seoul(11), seoul(12), at_least=2 * MINUTE)
     assert [gap.minutes for gap in long] == [2]
-    # Half a session that is asked for is no day.
+    # A range of half a session gives no gap of kind day.
     (half,) = await gaps(market, seoul(16, 10, 0, 30), seoul(16, 11))
     assert (half.kind, half.start, half.end) == ("minutes", seoul(16, 10, 1), seoul(16, 11))
     assert await gaps(market, seoul(13), seoul(15)) == []
@@ -99,7 +99,7 @@ async def test_signed_off_gap_keeps_its_reason_and_is_not_reported(market: Datab
             await uow.ticks.sign_off_gap("005930", *day, " ")
         with pytest.raises(InvalidRecord, match="is not before"):
             await uow.ticks.sign_off_gap("005930", day[1], day[0], "x")
-    # What is known of one feed says nothing of the others.
+    # A sign-off of one feed does not hold for the others.
     assert [gap.start for gap in await gaps(market, *day)] == [seoul(16, 14)]
     assert [gap.start for gap in await gaps(market, *day, source="a")] == [seoul(16, 15)]
     async with market.transaction() as uow:
@@ -148,14 +148,14 @@ async def test_gaps_count_minutes_and_refuse_dropped_ranges(market: Database, ed
 
 async def test_a_feed_is_stale_by_the_time_that_its_exchange_traded(market: Database) -> None:
     async with market.transaction() as uow:
-        # Friday before the close, and a feed that ended long ago.
+        # Friday before the close: one feed ended long ago.
         await uow.tick_history.ingest([tick(seoul(12, 15, 20)), tick(seoul(1, 9) - dt.timedelta(days=90), "old")])
 
         async def stale(as_of: dt.datetime, minutes: int = 15) -> list[tuple[str, int]]:
             found = await uow.tick_history.stale_feeds(silent_for=minutes * MINUTE, as_of=as_of)
             return [(feed.source, feed.silent // MINUTE) for feed in found]
 
-        assert await stale(seoul(14, 23)) == []  # the weekend is no silence
+        assert await stale(seoul(14, 23)) == []  # a weekend does not make a feed stale
         assert await stale(seoul(15, 9, 5)) == []
         assert await stale(seoul(15, 9, 6, 30)) == [("krx", 16)]
         assert await stale(seoul(12, 15, 10), 0) == []

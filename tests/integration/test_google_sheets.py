@@ -1,4 +1,4 @@
-"""The real gspread client against the stand-in: what hurts in a sheet, what fails on the way."""
+"""The real gspread client against the stand-in: odd sheets and failing requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 SHORT_SECONDS = 1.5
-"""How long a client waits for an answer that does not come: a busy machine's answers come before."""
+"""Seconds that a client waits for an answer that does not come. Answers of a busy machine come before."""
 
 
 @pytest_asyncio.fixture
@@ -319,7 +319,7 @@ async def test_after_as_many_attempts_as_allowed_it_is_unavailable(
 def test_gspread_itself_works_with_the_stand_in(
     standin: SheetsStandIn, workbook: Workbook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not our subclass: worksheets, values, appends and errors by gspread's own methods."""
+    """Worksheets, values, appends and errors by gspread's own methods, without our subclass."""
     credentials = Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
         standin.credentials(), scopes=["https://www.googleapis.com/auth/spreadsheets"]
     )

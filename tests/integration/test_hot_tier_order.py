@@ -1,4 +1,4 @@
-"""The hot tier in unusual order: loads that ask for themselves, states as text, closed managers, edited keys."""
+"""Unusual orders of calls: loads that ask for themselves, states as text, closed managers, edited keys."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def access(manager: CacheManager) -> CacheAccess:
 
 
 class Graph:
-    """Values that are made of others: each load asks for the names that `edges` gives it, down to a depth."""
+    """Values made of other values: each load asks for the names of `edges`, down to a depth."""
 
     def __init__(self, cache: CacheAccess | None, edges: dict[str, tuple[str, ...]]) -> None:
         self.cache = cache
@@ -81,7 +81,7 @@ asked = st.lists(st.tuples(names, st.none() | st.integers(0, 5)), min_size=1, ma
 def test_loads_that_ask_for_each_other_always_end(
     edges: dict[str, tuple[str, ...]], asks: list[tuple[str, int | None]]
 ) -> None:
-    """Also crosswise, from several tasks, and when some of them are cancelled; the values are those without a cache."""
+    """Loads of several tasks ask for each other crosswise. Values are as without a cache, also after cancellations."""
 
     async def ask(graph: Graph, name: str, cancel_after: int | None) -> None:
         task = asyncio.ensure_future(graph.find(name))
@@ -150,7 +150,7 @@ async def test_a_key_of_the_manager_too_does_not_wait_for_itself(source: Source,
             assert await manager.get_position(S) == position(1)
 
 
-# What the codec refuses, and the key function
+# Values that the codec refuses, and the key function
 
 
 class Opaque:
@@ -419,7 +419,7 @@ async def test_a_price_lives_from_its_source_and_its_age_is_given(source: Source
 
 
 async def test_records_stamped_far_ahead_displace_nothing(source: Source, redis_url: str) -> None:
-    """Also one that a process with a wider bound has published is not served."""
+    """A price published by a process with a wider bound is not served either."""
     ttls = {CacheType.PRICE: 60_000, CacheType.ORDERBOOK: 60_000}
     async with (
         CacheManager(patient(url=redis_url, ttl_ms=ttls), source.loaders) as manager,
@@ -460,7 +460,7 @@ async def test_record_pushed_again_does_not_become_younger(source: Source, redis
             assert two is not None
             assert two.age_seconds >= one.age_seconds
         assert manager.get_stats().refused == 2
-        # Another record with the same stamp is news.
+        # Another record with the same stamp is new.
         assert await manager.push_price(quote("7", at=ahead))
 
 

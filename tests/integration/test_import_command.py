@@ -66,7 +66,7 @@ BAD: list[Callable[[list[str]], list[str]]] = [
 
 
 def made_file(path: Path, rows: int) -> set[int]:
-    """A CSV with one bad row in a thousand, of every kind in turn; returns their numbers."""
+    """Write a CSV with one bad row in a thousand, of every kind in turn, and return their numbers."""
     chance = random.Random(5)
     bad: set[int] = set()
     lines = [",".join(COLUMNS)]
@@ -115,7 +115,7 @@ def test_good_rows_are_loaded_and_bad_rows_are_rejects(qts_data: Run, database_u
 
 
 def test_one_bound_rules_reading_and_storing_ticks_ahead(qts_data: Run, database_url: URL, tmp_path: Path) -> None:
-    """A file that was read under another bound is read again, and `--any-time` lifts the bound of the server, too."""
+    """A file is read again under another bound. `--any-time` also lifts the bound of the server."""
     now = dt.datetime.now(dt.UTC)
     times = [now - dt.timedelta(hours=1), now + dt.timedelta(minutes=30), now + dt.timedelta(hours=3)]
     rows = [f"{time.isoformat()},A,{price},1" for price, time in enumerate(times, start=1)]
@@ -150,7 +150,7 @@ def test_file_under_another_name_is_already_loaded(
         assert (run.returncode, run.stdout.strip()) == (0, f"received {trades}, inserted 0, duplicate {trades}")
         assert ("is in already" in run.stderr) == (not more)
     assert count(database_url) == total
-    # Without its quotes it is another load, and says other things about the same ticks.
+    # Without its quotes it is another load, with other values of the same ticks.
     plain = qts_data("import", "ticks", "other.zip", *options, **environment)
     assert plain.returncode == 1
     assert "already holds another tick" in plain.stderr
@@ -162,7 +162,7 @@ def test_file_under_another_name_is_already_loaded(
 
 @pytest.fixture
 def interrupted(database_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of six ticks in three hours, of which the first four are in, in parts of two; nobody refreshed bars."""
+    """A file of six ticks in three hours. Its first four are loaded, in parts of two, and no bars are refreshed."""
     path = tmp_path / "ticks.csv"
     rows = [f"2026-11-20T0{second // 2}:00:0{second}Z,X,{second + 1},1" for second in range(6)]
     path.write_text("\n".join(["time,symbol,price,volume", *rows]))
@@ -214,7 +214,7 @@ def test_interrupted_import_goes_on_strict_or_not(database_url: URL, interrupted
 
 @pytest.mark.edition("community")
 def test_resumed_import_refreshes_bars_of_all_its_ticks(database_url: URL, interrupted: Path) -> None:
-    # The server has made bars of later minutes: those of the file are made by a refresh, or not at all.
+    # Bars of later minutes are materialized, so only a refresh makes the bars of the file.
     """The bars of the part that was loaded before the interruption are refreshed too."""
     with engine(database_url).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("INSERT INTO tick_data VALUES ('LATER', '2026-11-21Z', '', 0, 1, 1, NULL, NULL)"))
@@ -275,7 +275,7 @@ def test_minute_bars_are_inserted_and_corrected(
     for outcome in (f"inserted {minutes}, updated 0, unchanged 0", f"inserted 0, updated 0, unchanged {minutes}"):
         run = qts_data(*arguments, **environment)
         assert (run.returncode, run.stdout.strip()) == (0, f"received {minutes}, {outcome}"), run.stderr
-    # The same day with a correction, a row that is none, and a minute more; and what another vendor says.
+    # The same day with a correction, a bad row and one more minute, and the bars of another vendor.
     (tmp_path / "c.csv").write_text(
         "34200000,1674100,1674500,1673900,1674200,1\n34260000,1,2\n86340000,1674100,1674500,1673900,1674200,3\n",
         encoding="utf-8",

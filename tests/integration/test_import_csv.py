@@ -1,4 +1,4 @@
-"""CSV files into the book: what is read, what is refused with its line, and that a fill goes through the book."""
+"""CSV files into the book: rows that are read, rows that are refused with their line, fills that are booked."""
 
 from __future__ import annotations
 

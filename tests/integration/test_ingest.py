@@ -1,4 +1,4 @@
-"""Ticks in as columns and records: exactly once, to the last digit, whatever happens on the way."""
+"""Ticks loaded as columns and records: exactly once and to the last digit, also after faults."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ FOR_EVER = (dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinf
 
 @pytest_asyncio.fixture
 async def database_(database_url: URL) -> AsyncIterator[Database]:
-    # Loads that wait for each other do so as long as a busy machine takes.
+    # Loads wait for each other for as long as a busy machine takes.
     async with Database(database_url, DatabaseConfig(statement_timeout_seconds=0, lock_timeout_seconds=0)) as made:
         yield made
 
@@ -89,7 +89,7 @@ async def test_a_day_as_columns_in_any_batches_is_the_day_as_records(database_: 
 
 @pytest.fixture(params=["columns", "records", "records without NumPy"])
 def as_columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """The ways in: one for those who have Arrow, two for records."""
+    """The ways to load: one for Arrow, two for records."""
     if request.param == "records without NumPy":
         monkeypatch.setattr("qts_data.repositories.market.ticks.sources.is_installed", lambda _: False)
     return bool(request.param == "columns")
@@ -204,7 +204,7 @@ async def test_loaded_batch_counts_for_batches_that_follow(database_: Database, 
         return as_table(ticks) if as_columns else ticks
 
     await ingest(database_, part(1, 2), batch=BatchId("source", 0), numbering=Numbering())
-    numbering = Numbering()  # of a process that was started again
+    numbering = Numbering()  # of a restarted process
     assert (await ingest(database_, part(1, 2), batch=BatchId("source", 0), numbering=numbering)).known
     assert (await ingest(database_, part(2, 3), batch=BatchId("source", 2), numbering=numbering)).inserted == 2
     assert [(int(tick.price), tick.seq) for tick in await stored(database_, "005930")] == [
@@ -256,7 +256,7 @@ async def test_resumed_load_names_bars_of_ticks_loaded_before(database_: Databas
         yield from ticks[:2]
         raise KeyboardInterrupt
 
-    # Killed before anybody could refresh the bars.
+    # Killed before the refresh of the bars.
     with pytest.raises(KeyboardInterrupt):
         await load_in_parts(database_, killed(), stream="source", part_size=1)
     stale = (
@@ -284,7 +284,7 @@ async def test_late_ticks_are_named_with_the_bars_they_change(database_: Databas
     report = await ingest(
         database_, [at(600, 1), at(601, 2), at(61, 1), at(125, 1), at(300, 1), at(0, 1, symbol="000660")]
     )
-    # The minute of the last tick is over, too: its bar may have been seen as closed.
+    # The minute of the last tick is over too, so its bar may have been given as closed.
     assert (report.inserted, report.duplicate, report.late) == (5, 1, 4)
 
     def minutes(start: int, end: int) -> BarRange:
@@ -421,7 +421,7 @@ async def test_categories_of_polars_go_in(database_: Database) -> None:
     enums = frame.with_columns(symbol=frame["symbol"].cast(pl.Enum(["unused", "B", "A"])))
     for taken in (frame, enums, enums.slice(2, 3)):
         for batch_size in (2, 100):
-            async with database_.engine.connect() as connection:  # which nobody commits
+            async with database_.engine.connect() as connection:  # never committed
                 history = TickRepository(connection, "tick_history")
                 await history.ingest(taken, batch_size=batch_size)
                 for symbol in "AB":
@@ -529,7 +529,7 @@ def place(tick: TickData) -> tuple[dt.datetime, bytes, int | None]:
 async def test_columns_keep_every_digit_on_their_way(
     database_: Database, values: list[tuple[Any, ...]], batch_size: int
 ) -> None:
-    # What is stored may be older than the rules for names.
+    # Stored ticks may be older than the rules for names.
     """Ticks loaded as columns are read back exactly, as columns and as records."""
     with any_text():
         await _goes_in_and_comes_out(database_, values, batch_size)
@@ -556,7 +556,7 @@ async def _goes_in_and_comes_out(database_: Database, values: list[tuple[Any, ..
             assert sorted((TickData(**row) for row in table.to_pylist()), key=place) == mine
         again = await repository.ingest(ticks)
         assert again.duplicate == len(ticks)
-        # As text, what NumPy has encoded meets itself.
+        # Loaded again as text, without NumPy, the ticks equal those that NumPy encoded.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("qts_data.repositories.market.ticks.sources.is_installed", lambda _: False)
             again = await repository.ingest(ticks)

@@ -1,4 +1,4 @@
-"""A tick that arrives late is in its bar: after the policies ran, or at once where bars are views."""
+"""A late tick is in its bar after the policies ran, or at once where bars are views."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bar(database: Engine, aggregate: sa.TableClause, bucket: dt.datetime) -> Row
 
 
 def run_policies(database: Engine, procedure: str) -> None:
-    """Each job once, in the order they were made, as the scheduler would."""
+    """Run each job once, in the order of their creation, as the scheduler would."""
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         jobs = connection.scalars(
             sa.text("SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = :name ORDER BY job_id"),
@@ -45,7 +45,7 @@ def run_policies(database: Engine, procedure: str) -> None:
 
 @pytest.fixture
 def minute() -> dt.datetime:
-    """Three hours ago, far enough from the border of an hour."""
+    """A minute three hours ago, far enough from the border of an hour."""
     return (dt.datetime.now(dt.UTC) - dt.timedelta(hours=3)).replace(minute=30, second=0, microsecond=0)
 
 
@@ -99,7 +99,7 @@ def test_every_job_runs_on_ticks_of_its_age(database: Engine) -> None:
     with database.connect() as connection:
         prices = connection.scalars(sa.select(Tick.price).order_by(Tick.time)).all()
     assert prices == [Decimal(97), Decimal(100)]
-    # The bars of what retention dropped stay, and the policies may run again without harm to those in reach.
+    # Bars of dropped ticks stay. The policies may run again without harm to the bars in their windows.
     run_policies(database, "policy_refresh_continuous_aggregate")
     assert bar(database, OHLCV_1M.view, (now - dt.timedelta(days=3)).replace(second=0, microsecond=0)) is not None
 

@@ -1,4 +1,4 @@
-"""What the database itself refuses in the ledger and the other tables, whoever asks."""
+"""Rows and statements that the database itself refuses, for every role."""
 
 from __future__ import annotations
 

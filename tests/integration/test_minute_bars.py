@@ -1,4 +1,4 @@
-"""Minute bars of vendors: corrections really correct, longer bars are those of the ticks."""
+"""Minute bars of vendors: corrections replace stored bars, and longer bars equal those of the ticks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def market(database_url: URL) -> AsyncIterator[Database]:
 
 
 async def stored(database: Database) -> list[OHLCV]:
-    """Whatever is there, in the order of time, symbol and source."""
+    """All stored bars, in the order of time, symbol and source."""
     statement = sa.select(MinuteBar).order_by(MinuteBar.time, MinuteBar.symbol, MinuteBar.source)
     async with database.reader() as reader:
         rows = (await reader.connection.execute(statement)).mappings()
@@ -71,7 +71,7 @@ async def upsert(database: Database, bars: Sequence[OHLCV]) -> UpsertReport:
 async def test_minute_bars_are_inserted_corrected_or_left_alone(market: Database) -> None:
     bars = [bar(minute, 100 + minute) for minute in range(10)]
     assert await upsert(market, bars) == UpsertReport(10, 10, 0, 0)
-    # Another vendor's bars of the same minutes are others, and the number of trades is a figure, too.
+    # Another vendor's bars of the same minutes are other bars. The number of trades counts as a value too.
     corrected = [replace(bars[3], volume=Decimal(999)), replace(bars[4], tick_count=7), *bars[5:], bars[9]]
     assert await upsert(market, [*corrected, bar(3, 1, source=""), bar(10, 1)]) == UpsertReport(10, 2, 2, 6)
     assert await stored(market) == [*bars[:3], bar(3, 1, source=""), *corrected[:-1], bar(10, 1)]
@@ -144,7 +144,7 @@ async def test_bars_are_taken_from_their_source_a_statement_at_a_time(
 
 @pytest.mark.parametrize(("close", "outcome"), [(100, UpsertReport(1, 0, 0, 1)), (101, UpsertReport(1, 0, 1, 0))])
 async def test_two_writers_of_one_bar_wait_for_each_other(market: Database, close: int, outcome: UpsertReport) -> None:
-    # The chunk is there already: its making is another thing to wait for.
+    # The chunk exists: otherwise the writers would wait for its creation.
     await upsert(market, [bar(1, 100)])
     async with market.transaction() as first:
         await first.minute_bars.upsert([bar(0, 100)])
@@ -235,7 +235,7 @@ async def test_old_minutes_are_columns_and_a_correction_still_corrects(market: D
 
     assert chunks
     assert await rows() == 0
-    # What is in already leaves the columns alone.
+    # Bars that are already stored leave the columnstore unchanged.
     assert await upsert(market, bars) == UpsertReport(4_000, 0, 0, 4_000)
     assert await rows() == 0
     corrected = replace(bars[7], volume=Decimal(999))
@@ -282,7 +282,7 @@ def test_minutes_become_columns_after_sixty_days_and_never_go(database: Engine) 
 
 @pytest_asyncio.fixture
 async def wandering(market: Database, implausible_times: None) -> Database:  # noqa: ARG001
-    """Ticks around now and, as a vendor's, the minutes that are made of them."""
+    """Ticks around now, and the minutes made of them as bars of a vendor."""
     chance = random.Random(11)
     now = dt.datetime.now(dt.UTC)
     span = int(dt.timedelta(days=5) / dt.timedelta(milliseconds=1))

@@ -156,7 +156,7 @@ async def test_fills_after_an_opening_are_copied_without_a_second(
     await move.copy()
     assert await quantity(database) == 15
     assert (await move.verify()).consistent
-    # Somebody enters the opening by hand, and the database has it already.
+    # A user enters the opening by hand, and the database has it already.
     cells = workbook.sheets["T_Ledger"].cells
     given = TRADE | {"timestamp": "2026-11-19 09:00:00", "execution_id": "OPEN"}
     cells.append([given.get(name) for name in LAYOUTS["ledger"].fields])
@@ -291,7 +291,7 @@ async def test_a_copy_that_is_killed_goes_on_and_both_sides_agree(
     command = [str(Path(sys.executable).parent / "qts-data"), "migrate", "copy", "--chunk", "5"]
     seen = []
     for lines in (7, 25):
-        # A page of lines is as far as it can get ahead of who reads them, however late that one is.
+        # The command gets at most a page of output ahead of its reader, however slow the reader is.
         reading, writing = os.pipe()
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
         process = await asyncio.create_subprocess_exec(*command, env=clean_environment(**environment), stderr=writing)
@@ -532,7 +532,7 @@ async def test_a_rollback_that_fails_half_way_strands_nothing(
         standin.faults = lambda _method: None
         status = await move.status()
         assert (status.phase, status.outbox.pending, status.outbox.active) == ("shadow", 1, False)
-        await book()  # of which the outbox does not hear
+        await book()  # the outbox is inactive and gets no message of it
         assert await move.rollback() == 2
         assert (await move.status()).phase == "rolled_back"
         assert (await move.verify()).consistent

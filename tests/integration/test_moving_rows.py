@@ -1,5 +1,5 @@
-# ruff: noqa: RUF001 - full-width characters are what one of these is about
-"""Single rows of a sheet on their way into the book: what is named, and what keeps its key."""
+# ruff: noqa: RUF001 - full-width characters are the subject of one test
+"""Single rows of a sheet copied into the book: named bad rows, and keys that stay."""
 
 from __future__ import annotations
 

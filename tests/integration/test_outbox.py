@@ -1,4 +1,4 @@
-"""The outbox and its worker: nothing lost, nothing doubled, whatever the other side does."""
+"""The outbox and its worker: no message is lost or doubled, however the sheet behaves."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 FILLS = amount(100, 200, "QTS_TEST_HYBRID_FILLS")
 FAST = DeliveryConfig(idle_seconds=0.01, first_pause_seconds=0.01, longest_pause_seconds=0.02, settle_seconds=0.0)
 SUSPICIOUS = dataclasses.replace(FAST, settle_seconds=3600.0)
-"""What an unanswered request wrote stays suspect for as long as a test takes."""
+"""Cells of an unanswered request stay suspect for longer than a test takes."""
 SHORT_SECONDS = 1.5
-"""How long a client waits for an answer that does not come: a busy machine's answers come before."""
+"""Seconds that a client waits for an answer that does not come. Answers of a busy machine come before."""
 
 
 @pytest_asyncio.fixture
@@ -245,7 +245,7 @@ async def test_late_request_meets_its_own_rows(
             standin.faults = faults_in_order([Fault.LATE], method="POST")
             with pytest.raises(SourceUnavailable):
                 await worker.drain()
-        assert await worker.drain() == 2  # the fill with the lower id, which was not there yet, and the other one again
+        assert await worker.drain() == 2  # the fill with the lower id, which is committed now, and the other one again
         await eventually(lambda: not standin.in_flight)
         await worker.settle()
         assert len(workbook.sheets["T_Ledger"].cells) == 3

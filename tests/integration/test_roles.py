@@ -1,4 +1,4 @@
-"""What each role may do, tried as that role."""
+"""The rights of each role, tried as that role."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_readonly_role_reads_all_tables_and_writes_none(prepared: URL) -> None:
         refused(prepared, READONLY_ROLE, f"DELETE FROM {name}")
         refused(prepared, READONLY_ROLE, f"TRUNCATE {name}")
     refused(prepared, READONLY_ROLE, "CREATE TABLE mine (x int)")
-    # The engine may use what comes later, too, its sequences included.
+    # The engine may use later tables too, with their sequences.
     run_as(prepared, ENGINE_ROLE, "INSERT INTO later (x) VALUES (1)")
 
 
@@ -144,7 +144,7 @@ def test_both_orders_make_the_same_privileges(empty_database: URL, database_url:
         with engine(url).connect() as connection:
             catalogs.append(read_catalog(connection, edition))
     left, right = catalogs
-    # Whoever migrated before the roles were there left default privileges of its own.
+    # A migration before the roles existed left default privileges of its own.
     for catalog in catalogs:
         del catalog["default privileges"]
     assert difference(left, right) == {}

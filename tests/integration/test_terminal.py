@@ -1,4 +1,4 @@
-"""What the command line prints: whole cells, every encoding, Ctrl-C, missing extras, versions."""
+"""Output of the command line: whole cells, every encoding, Ctrl-C, missing extras, versions."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 def test_help_shows_every_text_literally(qts_data: Run) -> None:
-    """Markup would leave out what stands in brackets."""
+    """With markup enabled, text in brackets would be missing."""
     for path, command in commands(typer.main.get_command(app)):
         words = " ".join(str(getattr(one, "help", "") or "") for one in command.params).split()
         if any("[" in word for word in words) or not path:

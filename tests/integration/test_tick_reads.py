@@ -1,4 +1,4 @@
-"""Ticks and bars out: every form, every length of a bar, every clock."""
+"""Reads of ticks and bars: every form, every length of a bar, every zone."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def walk(start: dt.datetime, end: dt.datetime, *, symbol: str, source: str, coun
 
 
 def bars_of(ticks: list[TickData], interval: str, zone: str) -> list[OHLCV]:
-    """The same by Polars."""
+    """Compute the same bars with Polars."""
     frame = pl.from_arrow(as_table(ticks))
     assert isinstance(frame, pl.DataFrame)
     time = pl.col("time")
@@ -233,7 +233,7 @@ async def test_no_closed_bar_can_still_be_changed_by_time(market: Database, inte
         for grace in (dt.timedelta(0), dt.timedelta(minutes=3)):
             seen = await reader.ticks.bars("A", *days, interval, closed_only=True, as_of=then, grace=grace)
             assert seen == [bar for bar in every if end_of(bar) + grace <= then]
-        # Looking from the future does not help.
+        # An instant in the future does not close more bars.
         ahead = await reader.ticks.bars("A", *days, interval, closed_only=True, as_of=now + dt.timedelta(days=1))
         assert all(end_of(bar) <= dt.datetime.now(dt.UTC) for bar in ahead)
 
@@ -283,7 +283,7 @@ async def test_ticks_come_in_order_in_every_form(market: Database) -> None:
         assert (await reader.ticks.ticks("NONE", start, end).as_arrow()).num_rows == 0
         with pytest.raises(InvalidRecord, match=r"start: .* has no time zone"):
             reader.ticks.ticks("A", start.replace(tzinfo=None), end)
-        # Given up early, the transaction goes on.
+        # After an early end of the stream the transaction goes on.
         stream: Any = reader.ticks.stream_ticks("A", start, end)
         assert await anext(stream) == records[0]
         await stream.aclose()

@@ -1,4 +1,4 @@
-"""A live feed: groups, bounds, a database that goes away, processes that die."""
+"""A live feed: groups, bounds, a database that goes away, killed processes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def test_a_tick_does_not_wait_longer_than_its_group(market: Database) -> N
     async with TickWriter(market, group_size=1_000, group_seconds=0.01) as writer:
         await writer.write(at(0, 1))
         async with asyncio.timeout(120):
-            while not await prices(market):  # noqa: ASYNC110 - asked of the database, which wakes nobody
+            while not await prices(market):  # noqa: ASYNC110 - the database has no event
                 await asyncio.sleep(0.01)
 
 
@@ -104,7 +104,7 @@ async def test_restarted_writer_goes_on_from_the_stored_ticks(market: Database) 
             for number in range(5):
                 await writer.write(at(0, 5 * run + number))
     assert await prices(market) == list(range(15))
-    # With the feed's own numbers, what comes again is a duplicate.
+    # With the feed's own numbers, a tick that comes again is a duplicate.
     async with TickWriter(market) as writer:
         for seq in (7, 8, 7, 9):
             await writer.write(at(5, seq, seq=seq, symbol="A"))
@@ -204,7 +204,7 @@ async def test_a_server_that_takes_no_writes_for_a_while_costs_nothing(market: D
     engine = sa.create_engine(database_url, isolation_level="AUTOCOMMIT")
 
     def read_only(*, on: bool) -> None:
-        # For sessions that begin after this; the writer has to begin one.
+        # It holds for sessions that begin later, so the writer must begin one.
         setting = "SET default_transaction_read_only = on" if on else "RESET default_transaction_read_only"
         with engine.connect() as connection:
             connection.execute(sa.text("SET default_transaction_read_only = off"))
@@ -338,7 +338,7 @@ async def test_settings_that_cannot_be_are_refused(market: Database, tmp_path: P
 
 
 def cut_short(spool: Path) -> None:
-    """As if the power had gone while a line was written."""
+    """The power fails while a record is written."""
     file = only_file(spool)
     file.write_bytes(file.read_bytes() + b"\xfe\xfftk\x02\x10")
 
@@ -406,14 +406,14 @@ async def test_disk_that_refuses_the_spool_keeps_ticks_exact(
     async with TickWriter(market, spool=tmp_path, durability=durability, group_seconds=0.001) as writer:
         await writer.write(at(0, 1))
         assert writer._spool is not None  # noqa: SLF001
-        await writer._spool.flush()  # noqa: SLF001 - QUEUED does not wait for the disk, which is to take this one
+        await writer._spool.flush()  # noqa: SLF001 - QUEUED does not wait for the disk
         monkeypatch.setattr(os, "pwrite", full)
         ends = {}
         for price in (2, 3, 4):
             (ends[price],) = await asyncio.gather(writer.write(at(0, price)), return_exceptions=True)
             await eventually(lambda: "the disk refused" in caplog.text)
         monkeypatch.undo()
-    # A QUEUED tick is taken before the disk is asked, and stored all the same; the next write gets the error.
+    # A QUEUED tick is accepted before it is on disk, and stored nevertheless. The next write raises the error.
     taken = [price for price, end in ends.items() if end is None]
     assert taken == ([] if durability is Durability.SPOOLED else [2, 4])
     assert all("No space left" in str(end) for end in ends.values() if end is not None)
@@ -434,7 +434,7 @@ async def test_ticks_spooled_by_the_way_survive_up_to_their_end(
         await writer.start()
         writes = [asyncio.create_task(writer.write(at(0, number))) for number in range(25)]
         await eventually(lambda: len(list(tmp_path.glob("*.spool"))) > 2)
-        # As a crash leaves it: the end of the last file is nowhere but in memory.
+        # As after a crash: the end of the last file was in memory only.
         copy = shutil.copytree(tmp_path, tmp_path / "crashed")
         await writer.abandon()
         await asyncio.gather(*writes, return_exceptions=True)
@@ -448,7 +448,7 @@ async def test_ticks_spooled_by_the_way_survive_up_to_their_end(
 async def test_crash_after_a_commit_keeps_later_ticks_apart(
     market: Database, tmp_path: Path, durability: Durability
 ) -> None:
-    """The spool of before the crash holds ticks that are committed. Later ticks are not taken for those."""
+    """The spool still holds committed ticks after the crash. Later ticks are not mistaken for them."""
     writer = TickWriter(market, spool=tmp_path / "spool", durability=durability, group_seconds=0.001)
     await writer.start()
     for number in range(5):
@@ -463,7 +463,7 @@ async def test_crash_after_a_commit_keeps_later_ticks_apart(
 
 
 async def test_a_spool_cut_short_gives_its_numbers_to_no_tick(market: Database, tmp_path: Path) -> None:
-    """The stored ticks behind the cut are proven by the table; the next writer counts in a stream of its own."""
+    """The table proves the stored ticks behind the cut. The next writer counts in a stream of its own."""
     writer = TickWriter(market, spool=tmp_path)
     await writer.start()
     for number in range(5):

@@ -1,4 +1,4 @@
-"""Ticks in, bars out: real days, duplicates, restarts, bad rows."""
+"""Loads of ticks and reads of bars: real days, duplicates, restarts, bad rows."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_day_loaded_twice_gives_the_published_minutes(
         )
         == lean_day.facts.same_prices
     )
-    # An hour is made of its minutes, whoever computed them.
+    # An hour is made of its minutes, materialized or not.
     hours = await bars(async_database, "SPY", interval="1h")
     assert hours == hours_of(list(ours.values()))
 
@@ -195,7 +195,7 @@ async def test_a_refresh_never_deletes_bars_whose_ticks_were_dropped(async_datab
     await refresh(async_database, old[0].time, old[-1].time)
     async with async_database.begin() as connection:
         await connection.execute(sa.text("SELECT drop_chunks('tick_data', TIMESTAMPTZ '2014-01-01')"))
-    # Another symbol's late file opens the day again; a plain refresh would make the first one's bars from nothing.
+    # A late file of another symbol makes a refresh necessary. A plain refresh would delete the bars.
     await ingest(async_database, [at(0, 99, symbol="000660")])
     autocommit = async_database.execution_options(isolation_level="AUTOCOMMIT")
     async with autocommit.connect() as connection:
@@ -206,7 +206,7 @@ async def test_a_refresh_never_deletes_bars_whose_ticks_were_dropped(async_datab
 
 
 async def drop(database: AsyncEngine, *relations: str) -> None:
-    """What retention would drop one day."""
+    """Drop chunks as retention would."""
     async with database.begin() as connection:
         for relation in relations:
             await connection.execute(sa.text(f"SELECT drop_chunks('{relation}', TIMESTAMPTZ '2014-01-01')"))
@@ -227,8 +227,8 @@ async def test_bars_of_dropped_ticks_outlive_late_ticks(async_database: AsyncEng
     whole = ("1m", "1h") if dropped == ("tick_data",) else ("1h",)
     before = [await bars(async_database, "005930", interval=interval) for interval in whole]
     assert [bar.tick_count for found in before for bar in found] == [50] * len(whole)
-    # More than there were: their number does not make up for what was dropped. The second refresh finds what the
-    # first has left.
+    # More ticks than before: their number does not replace the dropped ones. The second refresh meets the state
+    # that the first has left.
     late = await ingest(async_database, [at(second, 40) for second in range(60)])
     kept = {"ohlcv_1m": 1} if dropped == ("tick_data",) else {"ohlcv_1h": 1}
     for _ in range(2):
@@ -261,7 +261,7 @@ async def test_only_the_hours_of_endangered_bars_are_left_alone(async_database: 
     assert (report.refreshed, report.kept) == (("ohlcv_1m", "ohlcv_1h"), {"ohlcv_1m": 1})
     assert [bar.time for bar in await bars(async_database, "000660", interval="1h")] == [hours[0], hours[2]]
     assert [bar.open for bar in await bars(async_database, "005930", interval="1h")] == [30]
-    # The end of a range is not in it: the hour before is not held back by the endangered one.
+    # A range does not contain its end: the endangered hour does not hold back the hour before it.
     neighbour = await ingest(async_database, [TickFactory.build(symbol="035420", time=late[0].time)])
     assert (await refresh_stale(async_database, neighbour)).kept == {}
     assert len(await bars(async_database, "035420")) == 1
@@ -298,7 +298,7 @@ numbers = st.decimals(allow_nan=False, allow_infinity=False, min_value=-99999999
 async def test_every_digit_and_character_comes_back_as_it_was(
     async_database: AsyncEngine, values: list[tuple[Decimal, Decimal, Decimal | None, str]]
 ) -> None:
-    # What is stored may be older than the rules for names.
+    # Stored ticks may be older than the rules for names.
     with any_text():
         ticks = [
             TickFactory.build(price=price, volume=volume, bid=bid, source=source, symbol="S\\'\"" + source[:5])

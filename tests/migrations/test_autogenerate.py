@@ -22,6 +22,7 @@ from qts_data.timescale import (
 )
 from qts_data.timescale.drift import find_drift
 from tests.fixtures.catalog import difference
+from tests.fixtures.foreign_schema import foreign_schema
 from tests.fixtures.metrics import (
     build,
     catalog_of,
@@ -33,7 +34,6 @@ from tests.fixtures.metrics import (
     schema,
     with_extension,
 )
-from tests.fixtures.somebody_else import somebody_else
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
@@ -199,7 +199,7 @@ def test_a_column_appended_in_place_loses_no_history(empty_database: URL) -> Non
     clean(empty_database, schema(average=True))
     with engine(empty_database).connect() as connection:
         assert connection.scalar(sa.text("SELECT count(*) FROM per_minute")) == before
-    # The way back would have to compute what is gone.
+    # The downgrade would have to compute bars of dropped rows.
     with pytest.raises(CommandError, match=r"per_minute holds history .* that its source cannot give again"):
         run(empty_database, code(script.downgrade_ops))
 
@@ -305,7 +305,7 @@ def test_new_retention_names_the_rows_it_could_destroy(empty_database: URL) -> N
     older = "# destroys data: chunks older than {}, at the policy's next run; it raises here if there are any"
     assert older.format("20 days") in added
     assert older.format("60 days") in code(script.downgrade_ops)
-    # What the migration itself makes has no old chunks.
+    # An object that the migration itself makes has no old chunks.
     assert "# online: nothing is there yet\n    op.add_retention_policy('per_minute', drop_after='60 days')" in whole
 
 
@@ -319,10 +319,10 @@ def test_an_aggregate_whose_ticks_are_gone_is_not_dropped(empty_database: URL) -
         connection.exec_driver_sql("SELECT decompress_chunk(chunk, true) FROM show_chunks('metrics') AS chunk")
     with engine(empty_database).connect() as connection:
         up = code(generate(connection, wanted).upgrade_ops)
-    # The hours stand on the minutes, which are whole; the minutes stand on what is gone.
+    # The hours are made of the minutes, which are whole. The minutes are made of rows that are dropped.
     with pytest.raises(CommandError, match=r"per_minute holds history .* that its source cannot give again"):
         run(empty_database, up)
-    # Who gives the minutes up gives the hours up that stood on them: they could not be computed again, either.
+    # Dropping the minutes also loses the hours made of them: they could not be computed again.
     minutes = "op.drop_continuous_aggregate('per_minute'"
     with pytest.raises(CommandError, match="per_hour held history that only per_minute could give again"):
         run(empty_database, up.replace(minutes, f"{minutes}, allow_data_loss=True"))
@@ -332,7 +332,7 @@ def test_an_aggregate_whose_ticks_are_gone_is_not_dropped(empty_database: URL) -
 
 @pytest.mark.edition("community", "apache")
 def test_table_with_rows_becomes_a_hypertable_for_good(empty_database: URL, caplog: pytest.LogCaptureFixture) -> None:
-    """The migration moves the rows, logs the lock, and its downgrade says that there is no way back."""
+    """The migration moves the rows, logs the lock, and its downgrade raises."""
     build(empty_database, schema(metrics_is_hypertable=False))
     with engine(empty_database).connect() as connection:
         script = generate(connection, schema())
@@ -395,7 +395,7 @@ def test_filters_are_asked_with_type_names_of_their_own(empty_database: URL) -> 
 def test_foreign_project_in_a_schema_of_its_own(empty_database: URL) -> None:
     with_extension(empty_database)
     with engine(empty_database).begin() as connection:
-        metadata = somebody_else(connection)
+        metadata = foreign_schema(connection)
     options = {
         "include_schemas": True,
         "include_name": qts_data.timescale.autogenerate.hide_internal_schemas,
@@ -436,7 +436,7 @@ def test_generated_schema_equals_the_reviewed_migrations(database_url: URL, empt
         up = code(generate(connection, Base.metadata).upgrade_ops)
     run(generated, up)
     left, right = catalog_of(reviewed), catalog_of(generated)
-    # What is no table and no TimescaleDB object is written by hand: ledger views, functions, triggers, privileges.
+    # Ledger views, functions, triggers and privileges are written by hand in the migrations.
     by_hand = {"daily_pnl", "hourly_pnl", "strategy_performance", "daily_metrics"}
     for catalog in (left, right):
         for kind in ("triggers", "functions", "privileges", "column privileges", "default privileges"):

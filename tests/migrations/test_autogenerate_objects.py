@@ -1,4 +1,4 @@
-"""Objects that come, go, are renamed or are built again: nothing that they had is lost, or it raises."""
+"""Objects that are created, dropped, renamed or rebuilt keep everything that they had, or the migration raises."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = Columnstore.of(segment_by=["device"], order_by=["minute DESC"], after=
 
 
 def nothing() -> sa.MetaData:
-    """No table any more, and no aggregate."""
+    """Declarations without tables, whose aggregates are dropped."""
     metadata = sa.MetaData()
     for name in ("per_hour", "per_minute"):
         dropped_continuous_aggregate(metadata, name)
@@ -162,7 +162,7 @@ def test_a_rebuild_gives_back_grants_with_their_options(empty_database: URL) -> 
     run(empty_database, up)
     after = catalog_of(empty_database)
     assert after["privileges"] == before["privileges"]
-    # The column is gone; the privilege on the other one is not.
+    # The column is dropped. The privilege on the other one stays.
     assert [row for row in before["column privileges"] if row[1] != "mean"] == after["column privileges"]
     assert after["column privileges"]
 
@@ -195,7 +195,7 @@ def test_a_connection_in_autocommit_mode_compares_as_well(empty_database: URL) -
     with engine(empty_database).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         assert find_drift(connection, schema()) == []
         assert "\n    pass\n" in code(generate(connection, schema()).upgrade_ops)
-        # A definition that reads a column that is not there yet fails on the way, and nothing of it stays.
+        # A definition that reads a column that does not exist yet fails, and leaves nothing behind.
         up = code(generate(connection, schema(extra_column=True, extra_in_minute=True)).upgrade_ops)
         assert "'per_minute'" in up
         assert connection.scalar(sa.text("SELECT to_regclass('pg_temp.qts_normal_form_1')")) is None

@@ -1,4 +1,4 @@
-"""Rows that only an aggregate has left: nothing deletes them unless somebody says that it may."""
+"""Rows that only an aggregate still has are deleted only with an explicit permission."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rebuild, a comparison or a change in place must say, keep or refuse."""
+"""Rebuilds, comparisons and changes in place: their output, the objects that they keep, and refusals."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_models_and_migrations_make_the_same_database(database_url: URL, empty_d
         Base.metadata.create_all(connection)
     left, right = catalog_of(from_migrations, edition), catalog_of(from_models, edition)
     assert difference(left, right) == {}
-    # The comparison saw something of each kind, so that an empty difference means something.
+    # The comparison has rows of each kind, so an empty difference is meaningful.
     for kind in ("relations", "columns", "constraints", "indexes", "views", "triggers", "functions", "privileges"):
         assert left[kind], kind
 
@@ -98,7 +98,7 @@ def test_models_and_migrations_make_the_same_database(database_url: URL, empty_d
 def test_a_column_in_the_middle_of_a_model_is_migrated(
     database_url: URL, empty_database: URL, edition: Edition, tmp_path: Path
 ) -> None:
-    """ADD COLUMN puts it last, a model wherever it reads best: both are the same schema, up, down and up again."""
+    """ADD COLUMN appends the column, and the model has it in the middle: both count as the same schema."""
     copy_with_revision(tmp_path, REVISIONS[-1])
     said = run_copy(tmp_path, "added_column", database_url, empty_database)
     assert said.splitlines()[-1] == f"{edition} {tmp_path}"
@@ -110,7 +110,7 @@ def test_drop_all_leaves_nothing_behind(empty_database: URL, edition: Edition) -
         Base.metadata.create_all(connection)
         Base.metadata.drop_all(connection)
     catalog = catalog_of(empty_database, edition)
-    # Default privileges are about tables that come later; dropping tables does not touch them.
+    # Default privileges are for later tables, and dropping tables does not change them.
     del catalog["default privileges"]
     assert is_empty(catalog), catalog
 
@@ -281,7 +281,7 @@ def test_database_with_data_adopts_newer_features(
     assert ("create_continuous_aggregate", "ohlcv_1h") in done
     assert rows_of(moved) == rows
     with engine(moved).begin() as connection:
-        # What the views had is there; and buckets are stored, or a policy's first run would hide the older ones.
+        # Privileges of the views are kept. Buckets are stored: a policy's first run would hide older ones otherwise.
         assert connection.scalar(sa.text("SELECT has_table_privilege('qts_readonly', 'ohlcv_1m', 'SELECT')"))
         connection.exec_driver_sql("REVOKE SELECT ON ohlcv_1m FROM PUBLIC")
         for aggregate in ("ohlcv_1m", "ohlcv_1h", "hourly_execution_metrics"):

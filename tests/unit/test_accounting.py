@@ -101,7 +101,7 @@ def test_busts_and_corrections_equal_the_right_history(
             if not book.report(name, target, trade):
                 continue
             gone.add(target)
-            opposite = Trade(Decimal(1), Decimal(0), Decimal(0))  # what a reversal says of itself is not looked at
+            opposite = Trade(Decimal(1), Decimal(0), Decimal(0))  # the contents of a reversal are not used
             fold.add(1000 + number, opposite, reverses_id=ids[target])
             if trade is not None:
                 fold.add(number, made(trade), corrects_id=ids[target])

@@ -1,5 +1,5 @@
-# ruff: noqa: RUF001, PT017 - full-width digits are what some of these are about; an error is one of two right answers
-"""Cells, rows and headers of books that people keep: what is understood, and how the rest is refused."""
+# ruff: noqa: RUF001, PT017 - full-width digits are a subject here, and an error is one of two right answers
+"""Cells, rows and headers of books that people keep: readable ones, and refusals of the rest."""
 
 from __future__ import annotations
 

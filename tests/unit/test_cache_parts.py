@@ -161,7 +161,7 @@ def test_floor_never_falls_and_ends_with_its_values() -> None:
 
 
 def test_more_floors_than_kept_distrust_their_kind_only() -> None:
-    """Values of that kind that were read before the newest evicted floor; later ones, and other kinds, are trusted."""
+    """Values of the kind read before the newest evicted floor are distrusted. Later ones and other kinds are not."""
     clock, events = Clock(), []
     made = Committed(10, most=3, clock=clock, on_crowded=lambda *event: events.append(event))
     made.note("pos:{other}", "1")
@@ -220,7 +220,7 @@ def test_longer_ttl_lengthens_floors_and_notes_evicted_ones() -> None:
 
 
 async def test_reads_under_a_longer_plan_lengthen_floors_each_time() -> None:
-    """A key that was read is remembered with its plan, and not as done: the next plan may serve values for longer."""
+    """A key that was read is remembered with its plan, since a later plan may serve its values for longer."""
     aside = CacheAside(MemoryCache(), Breaker(5, 60), keep_seconds=1)
     found = []
     for ttl_ms in (1_000, 60_000, 30_000, 90_000):

@@ -40,7 +40,7 @@ class Files:
 
 
 def read() -> Files:
-    """Reads the two files, with the variables of the compose file still in it."""
+    """Read the two files, without replacing the variables of the compose file."""
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     return Files(
         compose=yaml.safe_load((ROOT / "docker-compose.dev.yml").read_text(encoding="utf-8")),
@@ -62,7 +62,7 @@ def strings(node: object) -> Iterator[str]:
 
 
 def megabytes(size: object) -> float:
-    """Of a size as PostgreSQL (128MB), Redis (150mb) or Compose (512m) writes it; all of them mean powers of two."""
+    """Bytes of a size as PostgreSQL (128MB), Redis (150mb) or Compose (512m) writes it, in powers of two."""
     found = re.fullmatch(r"(\d+)([kmg])b?", str(size).lower())
     if found is None:
         raise ValueError(f"{size!r} is not a size with a unit")
@@ -105,7 +105,7 @@ def timescaledb_has_the_security_fixes_and_runs_on_postgresql_17(files: Files) -
 
 # --- Health and lifetime ------------------------------------------------------------------------------------------
 
-# What a health check may call: the images promise no more than these.
+# Programs that a health check may call: the images promise only these.
 TOOLS = {
     "timescaledb": {"pg_isready"},
     "redis": {"redis-cli", "grep"},
@@ -159,7 +159,7 @@ def data_live_in_named_volumes(files: Files) -> Iterator[str]:
             yield f"{mounted[home]} is not a named volume"
 
 
-# --- Who can get in -----------------------------------------------------------------------------------------------
+# --- Access -------------------------------------------------------------------------------------------------------
 
 PORTS = {"timescaledb": 5432, "redis": 6379, "adminer": 8080, "redis-commander": 8081}
 
@@ -664,7 +664,7 @@ def test_a_broken_variant_is_noticed_by_the_rule_that(rule: Rule, change: Break)
     files = read()
     before = copy.deepcopy(files)
     change(files)
-    assert files != before, "the variant is no variant"
+    assert files != before, "the variant changes nothing"
     assert list(rule(files)) != []
 
 

@@ -1,4 +1,4 @@
-"""What the records accept is what the tables hold to the last digit, and nothing else."""
+"""The records accept exactly the values that the tables hold to the last digit."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def refusal(field: str, value: object) -> InvalidRecord:
 
 
 def holds(value: Decimal, *, integer_digits: int, places: int) -> bool:
-    """Whether NUMERIC(integer_digits + places, places) holds the number, said in fractions."""
+    """Whether NUMERIC(integer_digits + places, places) holds the number, computed with fractions."""
     exact = Fraction(value)
     return bool(abs(exact) < 10**integer_digits and exact * 10**places % 1 == 0)
 

@@ -84,7 +84,7 @@ def test_lost_connection_is_named_until_its_transaction_ends(empty_database: URL
             connection.exec_driver_sql("SELECT 1")
         with pytest.raises(sa.exc.PendingRollbackError) as caught:
             connection.commit()
-        # Nothing was sent: there is no doubt about what became of it.
+        # Nothing was sent, so the outcome is known.
         assert type(translate_commit(caught.value)) is DatabaseUnavailable
         connection.rollback()
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1

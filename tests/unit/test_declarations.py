@@ -1,4 +1,4 @@
-"""Declarations are checked when they are made, and say what contradicts what."""
+"""Declarations are checked when they are made, and the error names both sides of a contradiction."""
 
 from __future__ import annotations
 
@@ -417,7 +417,7 @@ def test_names_and_literals_are_quoted(text: str) -> None:
     if "\\" not in text:
         assert quoted[1:-1].replace("''", "") == text.replace("'", "")
     assert qualified(text or "x", "a b").startswith('"a b".')
-    # What goes in comes out of SQLAlchemy's text unchanged, colons and all.
+    # SQLAlchemy's text keeps the names and literals unchanged, also their colons.
     compiled = verbatim(f"SELECT {quoted}").compile(dialect=NAMED)
     assert str(compiled) == f"SELECT {quoted}"
 

@@ -1,4 +1,4 @@
-"""File layouts of other vendors: the real columns, and every kind of bad row."""
+"""File layouts of other vendors: their real columns, and every kind of bad row."""
 
 from __future__ import annotations
 

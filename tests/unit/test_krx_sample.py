@@ -1,4 +1,4 @@
-"""The made-up trading day keeps the exchange's rules, and is the same for everybody."""
+"""The made-up trading day keeps the exchange's rules, and is the same on every machine."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def fingerprint(ticks: Iterable[TickData]) -> str:
 
 
 def broken_rules(ticks: list[TickData], base_price: Decimal, opening: dt.datetime = OPENING) -> Iterator[str]:
-    """What is wrong with a symbol's day, in words."""
+    """Describe the violations of the rules in a symbol's day."""
     lower, upper = price_limits(base_price)
     end = opening + UNTIL_END_OF_CONTINUOUS_TRADING
     if [tick.time for tick in ticks if not opening < tick.time < end] != [opening, opening + UNTIL_CLOSING]:
@@ -264,7 +264,7 @@ def test_no_symbols_make_no_ticks() -> None:
     assert list(generate_day(DAY, symbols=[])) == []
 
 
-# The same for everybody ---------------------------------------------------------------------------------
+# The same on every machine ------------------------------------------------------------------------------
 
 SMALL_DAY = "e74c7c2dca9cf04ed2e11952399f4f94c24a0c40ebcb6fe0ec548f25c2b783af"
 

@@ -1,4 +1,4 @@
-"""The generated day of market data has what makes a real one difficult, and is the same on every machine."""
+"""The generated day has the difficulties of a real one, and is the same on every machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files in LEAN's layouts: real ones come through whole, broken ones are refused with the row and the column."""
+"""Files in LEAN's layouts: real ones are read whole, broken ones are refused with row and column."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_rows_of_any_exchange_or_condition_are_read(
 )
 def test_any_numbers_of_a_file_come_back_exactly(rows: list[tuple[int, int, int]], zipped: bool) -> None:
     content = "\n".join(f"{time_ms},{price},{volume},P,0,0" for time_ms, price, volume in rows).encode()
-    # The least helpful caller: a context that would round every price to three digits.
+    # A decimal context of the caller that would round every price to three digits.
     with TemporaryDirectory() as folder, localcontext(prec=3):
         path = zip_file(Path(folder), {"day.csv": content}) if zipped else csv_file(Path(folder), content)
         ticks = ticks_of(path)
@@ -235,7 +235,7 @@ def test_rows_across_two_blocks_stay_whole(tmp_path: Path) -> None:
 
 
 def test_a_line_end_of_two_bytes_may_lie_across_two_blocks(tmp_path: Path) -> None:
-    # The row that makes up for what is left of the first block has 50 bytes, all others 33.
+    # The row that fills the rest of the first block has 50 bytes, all others 33.
     rows = [b"34200123,1674100,100,PPPPPPPPPPPPPPPP,2000200020,0", *[GOOD_ROW] * 4_000]
     content = b"\r\n".join(rows)
     assert content[65_535:65_537] == b"\r\n"
@@ -355,7 +355,7 @@ NO_NUMBERS = [
     "\u0661\u0660\u0660",  # Arabic-Indic digits, likewise
     "\u00b2",  # superscript two, a digit to str.isdigit()
     "1 000",
-    "\u22125",  # a minus sign that is no hyphen
+    "\u22125",  # a minus sign other than the hyphen
     "1" * 20,
     "1" * 5_000,
 ]

@@ -65,7 +65,7 @@ def test_feed_in_small_groups_needs_little_memory() -> None:
         assert number(ordinals, [tick("A", group), tick("A", group + 1), tick("B", group)]) == [int(group > 0), 0, 0]
         assert ordinals.instants <= 300
         assert ordinals.generations < 60
-    # Where the table knows better, what is forgotten is counted from the beginning.
+    # Without `strict`, evicted instants are counted from the beginning.
     assert number(ordinals, [tick("A", 0), tick("A", 0)]) == [0, 1]
     strict = ColumnOrdinals(300)
     for group in range(400):

@@ -1,4 +1,4 @@
-"""The Redis server of the tests: from the PATH, else from a wheel, else the way to get one."""
+"""The Redis server of the tests: from the PATH, else from a wheel, else an error with the ways to get one."""
 
 from __future__ import annotations
 
