@@ -41,6 +41,11 @@ FILLS = amount(100, 200, "QTS_TEST_HYBRID_FILLS")
 FAST = DeliveryConfig(idle_seconds=0.01, first_pause_seconds=0.01, longest_pause_seconds=0.02, settle_seconds=0.0)
 SUSPICIOUS = dataclasses.replace(FAST, settle_seconds=3600.0)
 """Cells of an unanswered request stay suspect for longer than a test takes."""
+TERMINATE_LOCK_HOLDERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks
+     WHERE classid = :one AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""Only of this test's database: other processes test workers on the same server."""
 SHORT_SECONDS = 1.5
 """Seconds that a client waits for an answer that does not come. Answers of a busy machine come before."""
 
@@ -375,9 +380,7 @@ async def test_worker_that_lost_its_lock_leaves_the_sheet(
             assert not await alone()
         async with first._database.transaction() as uow:  # noqa: SLF001
             holders = await uow.connection.scalars(
-                sa.text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = :one"
-                ),
+                sa.text(f"{TERMINATE_LOCK_HOLDERS} AND locktype = 'advisory'"),
                 {"one": 0x515455},
             )
             assert holders.all() == [True]
@@ -407,9 +410,7 @@ async def test_worker_without_its_lock_raises_and_sends_nothing(
         async with worker._alone() as alone:  # noqa: SLF001 - a worker between two batches
             assert await alone()
             async with hybrid.primary.database.transaction() as uow:
-                await uow.connection.execute(
-                    sa.text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE classid = :one"), {"one": 0x515455}
-                )
+                await uow.connection.execute(sa.text(TERMINATE_LOCK_HOLDERS), {"one": 0x515455})
             await alone()
     assert await worker.drain() == 0
 
