@@ -1,4 +1,4 @@
-"""Fixtures live in tests/fixtures/fix_*.py; the test modules import nothing from here."""
+"""Fixtures live in tests/fixtures/fix_*.py. The test modules import nothing from here."""
 
 import os
 

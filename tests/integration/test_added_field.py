@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def test_a_declared_field_travels_everywhere(database_url: URL, tmp_path: Path) -> None:
     """The copy has the field in the record and the models only, and in no statement, layout or list.
 
-    The field still arrives everywhere: in the ledger (alone, by COPY, in a group, by the remembered position), in a
+    The field still arrives in the ledger: alone, by COPY, in a group, by the remembered position. It also arrives in a
     report that waits, in a sheet's row and in a CSV file. The comparison, the rule of redelivery and the codec use it.
     """
     copy_with_field(tmp_path)

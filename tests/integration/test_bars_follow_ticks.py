@@ -372,7 +372,7 @@ def world(database_url: URL, edition: Edition) -> Iterator[World]:
 
 
 def test_bars_equal_the_ticks_and_closed_bars_stay(world: World) -> None:
-    """Ticks in order, late, ahead and corrected; imports, refreshes, adopt and policies; in any order."""
+    """Ticks in order, late, ahead and corrected, with imports, refreshes, adopt and policies in any order."""
 
     class Machine(BarsFollowTicks):
         pass

@@ -202,7 +202,7 @@ async def test_call_after_a_fill_does_not_join_an_earlier_read(manager: CacheMan
 
 
 async def test_an_old_row_written_back_by_another_process_is_refused(redis_url: str, source: Source) -> None:
-    """A reader of another process has read version 1; we commit 2; then it writes 1 back."""
+    """A reader of another process has read version 1. We commit 2, then it writes 1 back."""
     ours = CacheManager(patient(url=redis_url), source.loaders)
     other_source = Source()
     theirs = CacheManager(patient(url=redis_url), other_source.loaders)

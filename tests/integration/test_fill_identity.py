@@ -357,7 +357,7 @@ async def test_a_bust_finds_its_fill_by_the_stored_id(database_url: URL) -> None
 async def test_report_sent_again_after_midnight_is_the_same(
     database_url: URL, scope: str | None, *, corrects: bool, fill_first: bool
 ) -> None:
-    """One second before midnight, then one after it; None: before and after the scope was declared."""
+    """One second before midnight, then one after it. With None: before and after the scope was declared."""
     before = FillIdentity(id_scopes={"test": scope} if scope else {})
     original = fill(timestamp=MIDNIGHT - 60 * SECOND, order_id="7")
     name = before.scoped(original).stored_execution_id

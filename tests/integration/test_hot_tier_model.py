@@ -1,7 +1,7 @@
 """Random programs of the hot tier's public calls, against a model of its promises.
 
-Each program runs batches of calls at once, some of them cancelled half way, while Redis is emptied, cut off, killed,
-made to forget its scripts and edited by hand. Every call ends. No position is older than the commits of its own
+Each program runs batches of calls at once, some of them cancelled half way. Meanwhile Redis is emptied, cut off,
+killed, made to forget its scripts and edited by hand. Every call ends. No position is older than the commits of its own
 process, or than one TTL; no price is older than its life; no value is of another key; a wrong use raises one of our
 errors. `QTS_TEST_PROGRAMS` sets the number of programs.
 """
@@ -129,7 +129,7 @@ class Book(Source):
 
 
 class Machine:
-    """Two processes with one Redis and one database; the first keeps values near."""
+    """Two processes with one Redis and one database. The first keeps values near."""
 
     def __init__(self, server: RedisProcess) -> None:
         self.server = server

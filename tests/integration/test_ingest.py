@@ -341,7 +341,7 @@ async def test_a_first_import_in_parts_has_no_late_ticks(database_: Database) ->
 
 @pytest.mark.parametrize(("seconds", "late"), [(3_599, 1), (3_600, 1), (14_400, 1), (15 * 3600 - 1, 1), (15 * 3600, 0)])
 async def test_a_new_minute_of_a_closed_longer_bar_is_late(database_: Database, seconds: int, late: int) -> None:
-    """The minute had no tick and comes after all that had one; the trading day in Seoul ends at 15:00 UTC."""
+    """The minute had no tick and comes after all that had one. The trading day in Seoul ends at 15:00 UTC."""
     await ingest(database_, [at(0, 1)])
     report = await ingest(database_, [at(seconds, 1)])
     minute = START + dt.timedelta(seconds=seconds // 60 * 60)
