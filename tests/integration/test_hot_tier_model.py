@@ -2,8 +2,8 @@
 
 Each program runs batches of calls at once, some of them cancelled half way. Meanwhile Redis is emptied, cut off,
 killed, made to forget its scripts and edited by hand. Every call ends. No position is older than the commits of its own
-process, or than one TTL; no price is older than its life; no value is of another key; a wrong use raises one of our
-errors. `QTS_TEST_PROGRAMS` sets the number of programs.
+process, or than one TTL. No price is older than its life, and no value is of another key. A wrong use raises one of
+our errors. `QTS_TEST_PROGRAMS` sets the number of programs.
 """
 
 # ruff: noqa: SLF001, C901 - the test looks for leftovers inside, and a program has many steps

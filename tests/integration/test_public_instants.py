@@ -205,7 +205,7 @@ EXCEPTIONS = {
 
 
 def signatures() -> Iterator[str]:
-    """Every public function and method, by its full name, that takes an instant; records are left out."""
+    """Every public function and method, by its full name, that takes an instant. Records are left out."""
     for found in pkgutil.walk_packages(qts_data.__path__, "qts_data."):
         module = importlib.import_module(found.name)
         for name in getattr(module, "__all__", ()):

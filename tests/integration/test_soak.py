@@ -1,4 +1,4 @@
-"""Short runs of the soak scripts; `scripts/soak/` has the long ones."""
+"""Short runs of the soak scripts. The long ones are in `scripts/soak/`."""
 
 from __future__ import annotations
 

@@ -382,7 +382,7 @@ Break = Callable[[Files], object]
 
 
 def service(name: str, **changes: object) -> Break:
-    """Changes keys of a service; None removes one."""
+    """Change keys of a service. None removes one."""
 
     def apply(files: Files) -> None:
         for key, value in changes.items():

@@ -89,7 +89,7 @@ def test_an_odd_name_is_refused_by_its_field_in_every_record(text: str, reason: 
 
 @pytest.mark.parametrize(("text", "reason"), [("\uff21\uff22", r"U\+FF21; write A"), ("5\uff0eK", r"write \.")])
 def test_full_width_ascii_is_refused_in_codes_only(text: str, reason: str) -> None:
-    """A code is ASCII everywhere else; an account or an id is a text of its owner."""
+    """Codes refuse full-width ASCII. An account or an id is any text of its owner."""
     for record, values, names in NAMED:
         for name in names:
             if name in {"symbol", "market", "broker", "source"}:
