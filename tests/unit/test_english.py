@@ -196,6 +196,6 @@ def test_ruff_checks_the_mood_of_docstrings() -> None:
 
 
 def test_no_comment_or_docstring_switches_the_mood_check_off() -> None:
-    """An exception would be a sentence that nobody rewrites."""
+    """An exception would keep a sentence from being rewritten."""
     wrong = [name for name in python_files() if re.search(r"noqa:.*\bD401\b", comments(read(name)))]
     assert not wrong, wrong
