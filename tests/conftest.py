@@ -1,4 +1,4 @@
-"""Fixtures live in tests/fixtures/fix_*.py; the test modules import nothing from here."""
+"""Fixtures live in tests/fixtures/fix_*.py. The test modules import nothing from here."""
 
 import os
 
@@ -19,12 +19,12 @@ pytest_plugins = [
     "tests.fixtures.fix_times",
 ]
 
-# A test that asserts on wall time fails on a machine that is busy with something else.
+# A test that asserts on wall time fails on a busy machine.
 settings.register_profile("untimed", settings(), deadline=None, max_examples=amount(50, 100))
 settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuse what two processes cannot share."""
+    """Refuse a server or directory that two processes cannot share."""
     if os.environ.get("QTS_TEST_REDIS_URL") and (getattr(config.option, "numprocesses", None) or 0) > 1:
         raise pytest.UsageError("QTS_TEST_REDIS_URL names one database, and each process would empty it: set N=0")

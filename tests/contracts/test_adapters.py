@@ -1,4 +1,4 @@
-"""What every data source promises, whichever it is."""
+"""The promises of every data source, tried on each of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DAY = dt.timedelta(days=1)
 
 
 class Source:
-    """An adapter, and a way to fill what it only reads."""
+    """An adapter, and a way to store the records that it can only read."""
 
     def __init__(self, adapter: DataSourceAdapter, database: Database | None, workbook: Workbook | None) -> None:
         self.adapter = adapter
@@ -96,7 +96,7 @@ async def test_a_fill_is_booked_and_the_position_moves_with_it(source: Source) -
     assert await source.adapter.fetch_position("000660") is None
 
 
-async def test_a_fill_sent_again_changes_nothing_and_says_so(source: Source) -> None:
+async def test_fill_sent_again_changes_nothing_and_is_a_duplicate(source: Source) -> None:
     entry = fill("BUY", "10", "100", fee=Decimal("0.00000123"))
     first = await source.adapter.append_ledger(entry)
     await source.adapter.append_ledger(fill("BUY", "1", "100"))
@@ -117,7 +117,8 @@ async def test_a_fill_in_another_currency_than_its_position_is_refused(source: S
     assert len(await source.adapter.fetch_ledger()) == 1
 
 
-async def test_the_ledger_comes_back_to_the_last_digit_in_the_order_of_booking(source: Source) -> None:
+async def test_ledger_read_back_is_exact_and_in_booking_order(source: Source) -> None:
+    """`fetch_ledger` returns every digit and text that was booked, in the order of booking."""
     entries = [
         fill("BUY", "0.00000001", "99999999.99999999", fee=Decimal("-0.00000007"), strategy_tag="=1+1", order_id="007"),
         fill(
@@ -146,7 +147,8 @@ async def test_the_ledger_comes_back_to_the_last_digit_in_the_order_of_booking(s
         await source.adapter.fetch_ledger(start=dt.datetime(2026, 1, 1))  # noqa: DTZ001
 
 
-async def test_positions_come_in_order_of_account_and_symbol_closed_ones_too(source: Source) -> None:
+async def test_positions_come_in_order_with_the_closed_ones(source: Source) -> None:
+    """Positions are sorted by account and symbol. Closed positions are among them."""
     for symbol, account in (("000660", "b"), ("005930", "a"), ("000270", "b")):
         await source.adapter.append_ledger(fill("BUY", "1", "10", symbol=symbol, account=account))
     await source.adapter.append_ledger(fill("SELL", "1", "12", symbol="000660", account="b"))
@@ -207,7 +209,7 @@ async def test_ticks_of_a_range_come_in_order_or_are_not_supported(source: Sourc
     assert list(await source.adapter.fetch_tick_data("005930", start, end)) == ticks[1:4]
 
 
-async def test_health_says_that_all_is_well(source: Source) -> None:
+async def test_health_of_a_working_source_is_good(source: Source) -> None:
     status = await source.adapter.health_check()
     assert status.healthy, status.detail
     assert status.latency_seconds is not None
@@ -215,7 +217,7 @@ async def test_health_says_that_all_is_well(source: Source) -> None:
 
 @pytest.mark.parametrize("zone", REPEATED)
 async def test_a_range_in_the_repeated_hour_is_that_of_utc(source: Source, zone: str) -> None:
-    """By the wall clock of the zone, such a range is empty or turned round."""
+    """Compared by the wall clock of the zone, such a range would be empty or reversed."""
     first, second = twice(zone)
     early, late = (moment.astimezone(dt.UTC) for moment in (first, second))
     for moment in (first, second):

@@ -1,4 +1,4 @@
-"""What every cache does, in memory, on Redis and on a Redis Cluster: one suite for all."""
+"""The promises of every cache: one suite in memory, on Redis and on a Redis Cluster."""
 
 from __future__ import annotations
 
@@ -44,12 +44,13 @@ async def read_book(cache: Cache, levels: int = 10) -> BookSides:
     return found
 
 
-async def test_what_was_set_is_read_back(cache: Cache) -> None:
+async def test_value_that_was_set_is_read_back(cache: Cache) -> None:
     assert await cache.set("k", {"a": "1", "b": "한글 \n\r\n text"}, ttl_ms=LONG)
     assert await cache.get("k") == {"a": "1", "b": "한글 \n\r\n text"}
 
 
-async def test_what_was_never_set_is_missing_and_missing_is_not_a_cached_none(cache: Cache) -> None:
+async def test_key_never_set_is_missing_and_not_a_cached_none(cache: Cache) -> None:
+    """A miss gives `MISSING`. A cached None gives None."""
     assert await cache.get("k") is MISSING
     assert not MISSING
     assert await cache.set("k", None, ttl_ms=LONG)
@@ -69,7 +70,7 @@ async def test_a_value_ends_with_its_ttl_to_the_millisecond(cache: Cache) -> Non
     after = time.monotonic()
     entry = await cache.lookup("k")
     assert isinstance(entry, Entry)
-    # It may end a millisecond early, for Redis counts in whole ones, and by the width of the clock's bounds.
+    # Redis counts whole milliseconds, and the clock has bounds: the value may end earlier by both.
     assert before + LONG / 1000 - 0.0015 - (after - before) <= entry.expires_at <= after + LONG / 1000
     assert entry.expires_at - entry.read_at == pytest.approx(LONG / 1000, abs=1e-5)
     await cache.set("k", {"a": "1"}, ttl_ms=80)
@@ -77,7 +78,8 @@ async def test_a_value_ends_with_its_ttl_to_the_millisecond(cache: Cache) -> Non
     assert await cache.get("k") is MISSING
 
 
-async def test_a_ttl_counts_from_the_reading_of_the_source_not_from_the_writing(cache: Cache) -> None:
+async def test_ttl_counts_from_the_read_of_the_source(cache: Cache) -> None:
+    """The TTL of a value begins when its source was read, however late the value is written."""
     assert await cache.set("warm", {"a": "1"}, ttl_ms=LONG)
     assert not await cache.set("late", {"a": "1"}, ttl_ms=100, read_at=time.monotonic() - 0.2)
     assert await cache.get("late") is MISSING
@@ -93,7 +95,7 @@ async def test_a_ttl_below_a_millisecond_is_refused(cache: Cache) -> None:
 
 
 async def test_an_older_version_never_replaces_a_newer_one(cache: Cache) -> None:
-    # 2^53 + 1 and above: where a double would take two versions for one.
+    # From 2^53 + 1 on, two versions would be equal as doubles.
     old, new = version_text(2**53), version_text(2**53 + 1)
     assert await cache.set("k", {"a": "new"}, ttl_ms=LONG, version=new)
     assert not await cache.set("k", {"a": "old"}, ttl_ms=LONG, version=old)
@@ -103,14 +105,15 @@ async def test_an_older_version_never_replaces_a_newer_one(cache: Cache) -> None
     assert await cache.get("k") == {"a": "again"}
 
 
-async def test_a_newer_value_whose_time_is_over_removes_the_older_one(cache: Cache) -> None:
+async def test_expired_newer_value_removes_the_older_one(cache: Cache) -> None:
     await cache.set("k", {"a": "1"}, ttl_ms=LONG, version=version_text(1))
     late = time.monotonic() - 1
     assert not await cache.set("k", {"a": "2"}, ttl_ms=100, version=version_text(2), read_at=late)
     assert await cache.get("k") is MISSING
 
 
-async def test_after_an_invalidation_what_was_read_before_it_is_refused(cache: Cache) -> None:
+async def test_value_read_before_an_invalidation_is_refused(cache: Cache) -> None:
+    """A value read before the invalidation is not written. A value read after it is."""
     await cache.set("k", {"a": "0"}, ttl_ms=LONG)
     read_at = time.monotonic()
     await cache.invalidate("k", ttl_ms=LONG)
@@ -122,14 +125,15 @@ async def test_after_an_invalidation_what_was_read_before_it_is_refused(cache: C
     assert await cache.get("k") == {"a": "new"}
 
 
-async def test_an_invalidation_up_to_a_version_refuses_older_rows_and_takes_that_one(cache: Cache) -> None:
+async def test_invalidation_up_to_a_version_takes_that_version(cache: Cache) -> None:
+    """An invalidation with a version refuses older rows and accepts a row of that version."""
     await cache.invalidate("k", ttl_ms=LONG, version=version_text(5))
     assert not await cache.set("k", {"a": "4"}, ttl_ms=LONG, version=version_text(4))
     assert await cache.set("k", {"a": "5"}, ttl_ms=LONG, version=version_text(5))
 
 
 async def test_a_versioned_row_read_after_an_invalidation_is_taken(cache: Cache) -> None:
-    """Its version is of another scale than the invalidation's time."""
+    """The version of the row and the time of the invalidation are not comparable."""
     for _ in range(2):
         read_at = time.monotonic()
         await cache.invalidate("k", ttl_ms=LONG)
@@ -143,7 +147,7 @@ async def test_a_versioned_row_read_after_an_invalidation_is_taken(cache: Cache)
     assert not await cache.get("k")
 
 
-async def test_a_stale_value_is_returned_only_to_who_asks_for_it(cache: Cache) -> None:
+async def test_expired_value_is_returned_on_request_only(cache: Cache) -> None:
     assert await cache.set_many([Write("k", {"a": "1"}, 20, stale_ms=LONG)]) == [True]
     await asyncio.sleep(0.025)
     assert await cache.get("k") is MISSING
@@ -170,7 +174,7 @@ async def test_a_value_of_thousands_of_fields_fits(cache: Cache) -> None:
     assert await cache.get("k") == value
 
 
-async def test_deleting_counts_what_was_there(cache: Cache) -> None:
+async def test_delete_counts_the_keys_that_existed(cache: Cache) -> None:
     await cache.set("a", {"a": "1"}, ttl_ms=LONG)
     assert await cache.delete("a", "b") == 1
     assert await cache.get("a") is MISSING
@@ -186,7 +190,7 @@ async def test_a_book_is_sorted_by_price_and_cut_at_the_depth(cache: Cache) -> N
     assert found.meta.value == {"n": "1"}
 
 
-async def test_prices_that_no_double_tells_apart_stay_apart_and_sorted(cache: Cache) -> None:
+async def test_prices_equal_as_doubles_stay_apart_and_sorted(cache: Cache) -> None:
     low, high = "9999999999.00000001", "9999999999.00000002"
     assert float(low) == float(high)
     await cache.set_book(book([(low, "1"), (high, "2")], [(high, "3"), (low, "4")]))
@@ -210,7 +214,7 @@ async def test_a_book_ends_with_its_ttl(cache: Cache) -> None:
     assert await cache.get_book("book:{S}:bid", "book:{S}:ask", "book:{S}", levels=1) is MISSING
 
 
-async def test_dropping_takes_what_begins_so_and_nothing_else(cache: Cache) -> None:
+async def test_drop_removes_the_keys_of_its_prefix_only(cache: Cache) -> None:
     await cache.set_many([Write(f"mine:pos:{{{n}}}", {"a": "1"}, LONG) for n in range(700)])
     await cache.set("other:pos:{1}", {"a": "1"}, ttl_ms=LONG)
     assert await cache.drop_all(["mine:pos:{", "mine:price:{"]) == 700
@@ -218,7 +222,7 @@ async def test_dropping_takes_what_begins_so_and_nothing_else(cache: Cache) -> N
     assert await cache.get("other:pos:{1}") == {"a": "1"}
 
 
-async def test_the_health_is_told_with_its_latency(cache: Cache) -> None:
+async def test_health_check_reports_its_latency(cache: Cache) -> None:
     health = await cache.health_check()
     assert health.healthy
     assert health.latency_seconds is not None

@@ -1,4 +1,4 @@
-"""README's program runs as it stands."""
+"""The program of the README runs as printed."""
 
 from __future__ import annotations
 

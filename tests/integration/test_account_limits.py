@@ -1,4 +1,4 @@
-"""Limits of an account, limits of all accounts, and what every process is served after a change."""
+"""Limits of an account and of all accounts, and the values that every process gets after a change."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def serves(manager: CacheManager, account: str, wanted: dict[str, Decimal]
 
 @pytest.mark.parametrize("near", [0, 100])
 async def test_a_change_reaches_every_account_in_every_process(database_url: URL, redis_url: str, near: int) -> None:
-    """Any order of changes of defaults and own limits: each process soon serves what the table says."""
+    """After any order of changes of defaults and own limits, each process soon serves the limits of the table."""
     chance = random.Random(near)
     config = patient(url=redis_url, near_entries=near)
     async with (

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def test_a_declared_field_travels_everywhere(database_url: URL, tmp_path: Path) -> None:
-    """The copy has the field in the record and in the models, and nothing else: no statement, layout or list.
+    """The copy has the field in the record and the models only, and in no statement, layout or list.
 
-    In the ledger (alone, by COPY, in a group, by the remembered position), in a report that waits, in a sheet's row,
-    in a CSV file, in the comparison, in the rule of redelivery and in the codec it is there all the same.
+    The field still arrives in the ledger: alone, by COPY, in a group, by the remembered position. It also arrives in a
+    report that waits, in a sheet's row and in a CSV file. The comparison, the rule of redelivery and the codec use it.
     """
     copy_with_field(tmp_path)
     with engine(database_url).begin() as connection:

@@ -1,4 +1,4 @@
-"""A unit of work or a reader that is used after its block answers by an error of the package."""
+"""A unit of work or a reader that is used after its block raises an error of the package."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A model of ticks and bars: after each step, bars of every length are those of the stored ticks.
 
 The clock is the test's own (`tests/fixtures/clock.py`), and crosses minutes, hours and days. `QTS_MODEL_EXAMPLES`
-says how many histories are tried; a few always are.
+sets the number of histories; a few are always tried.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Bar(NamedTuple):
 
 
 class World:
-    """One database for all histories; its watermarks only move on, as they do in life."""
+    """One database for all histories, so that its watermarks only move forward, as in production."""
 
     def __init__(self, url: URL, edition: Edition) -> None:
         self.clock = ServerClock(url)
@@ -185,7 +185,10 @@ class BarsFollowTicks(RuleBasedStateMachine):
     @precondition(lambda self: self.ticks)
     @rule(data=st.data())
     def the_owner_corrects_a_tick(self, data: st.DataObject) -> None:
-        """By hand, which no report names: its bars are not held against the closed ones, and a refresh follows."""
+        """Store ticks by hand, without a report.
+
+        Their bars are not compared with the closed ones, and a refresh follows.
+        """
         index = data.draw(st.integers(0, len(self.ticks) - 1))
         old = self.ticks[index]
         self.ticks[index] = TickData(
@@ -225,7 +228,7 @@ class BarsFollowTicks(RuleBasedStateMachine):
     @rule()
     def the_policies_run(self) -> None:
         self.world.clock.run_refresh_policies()
-        # What all windows hold for certain, whatever part of a bucket their ends cut off.
+        # The part that every window holds, however its ends cut through buckets.
         self.refreshed([TimeRange(self.now - 5 * DAY, self.now - 2 * HOUR)])
 
     @precondition(lambda self: self.world.continuous)
@@ -235,7 +238,7 @@ class BarsFollowTicks(RuleBasedStateMachine):
         self.refreshed([TimeRange(self.now - 10 * DAY, self.now)])
         migrations.adopt(self.world.clock.url, Base.metadata)
 
-    # What holds after each step
+    # Invariants after each step
 
     @invariant()
     def nothing_is_materialized_that_is_not_over(self) -> None:
@@ -260,7 +263,7 @@ class BarsFollowTicks(RuleBasedStateMachine):
                 self.check_closed(length, closed, sure)
 
     def check_closed(self, length: BarInterval, closed: Bars, sure: set[tuple[str, dt.datetime]]) -> None:
-        """A closed bar stays as it was given, unless a report named it since."""
+        """A closed bar stays as it was given, unless a later report named it."""
         bars = {key_of(one): bar_of(one) for one in closed}
         for (symbol, time), bar in bars.items():
             assert end_of(length, time) <= self.now
@@ -304,7 +307,7 @@ class BarsFollowTicks(RuleBasedStateMachine):
             self.forget(changed.symbol, changed.start, changed.end - dt.timedelta(microseconds=1))
 
     def forget(self, symbol: str, first: dt.datetime, last: dt.datetime) -> None:
-        """Bars with any instant of that time may be others than were given."""
+        """Allow bars that cover an instant of that time to differ from the ones that were given."""
         for key in [
             (length, name, time)
             for length, name, time in self.given
@@ -313,7 +316,7 @@ class BarsFollowTicks(RuleBasedStateMachine):
             del self.given[key]
 
     def note_pending(self, ticks: list[TickData]) -> None:
-        """Below a watermark a query does not see the tick before a refresh."""
+        """Note that a query does not see a tick below a watermark before a refresh."""
         for tick in ticks:
             if any(tick.time < self.marks[name] for name in self.marks if name.startswith("ohlcv")):
                 self.pending.add(tick.time.replace(minute=0, second=0, microsecond=0))
@@ -369,7 +372,7 @@ def world(database_url: URL, edition: Edition) -> Iterator[World]:
 
 
 def test_bars_equal_the_ticks_and_closed_bars_stay(world: World) -> None:
-    """Ticks in order, late, ahead and corrected; imports, refreshes, adopt and policies; in any order."""
+    """Ticks in order, late, ahead and corrected, with imports, refreshes, adopt and policies in any order."""
 
     class Machine(BarsFollowTicks):
         pass
@@ -381,7 +384,7 @@ def test_bars_equal_the_ticks_and_closed_bars_stay(world: World) -> None:
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
             deadline=None,
-            # To shrink takes minutes; the steps that failed are printed anyway.
+            # Shrinking takes minutes, and the steps that failed are printed anyway.
             phases=[Phase.explicit, Phase.generate],
             suppress_health_check=list(HealthCheck),
             print_blob=True,

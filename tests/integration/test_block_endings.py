@@ -1,4 +1,4 @@
-"""Blocks that end their own transaction: the outcome is the table's, and hooks are called for nothing else."""
+"""Blocks that end their own transaction: hooks are called for rows of the table only."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ async def stored(book: Database, prefix: str) -> set[str]:
         return set(found)
 
 
-class Told:
-    """Executions of which a hook, a listener, or a listener in doubt was called."""
+class Notified:
+    """Executions for which a hook, a listener, or a listener for doubtful changes was called."""
 
     def __init__(self, book: Database) -> None:
         self.hooks: list[str] = []
@@ -90,73 +90,73 @@ class Told:
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_an_end_sent_as_sql_raises_and_tells_nothing(book: Database, way: str) -> None:
-    told = Told(book)
+async def test_end_sent_as_sql_raises_and_notifies_nothing(book: Database, way: str) -> None:
+    notified = Notified(book)
     for sql in (*UNDONE, *STORED):
         for after in (False, True):
             prefix = f"e{next(_numbers)}"
             with pytest.raises(DatabaseError) as caught:
                 async with book.transaction() as uow:
-                    await told.fill(uow, f"{prefix}.a")
+                    await notified.fill(uow, f"{prefix}.a")
                     with contextlib.suppress(sa.exc.DBAPIError, Exception):
                         await send(uow, way, sql)
                     if after and "1 / 0" not in sql:
-                        await told.fill(uow, f"{prefix}.b")
+                        await notified.fill(uow, f"{prefix}.b")
             assert caught.value.sqlstate == "25P01", sql
             assert await stored(book, prefix) == ({f"{prefix}.a"} if sql in STORED else set()), sql
             assert ("everything before it is stored" in str(caught.value)) == (sql in STORED), sql
-            assert bool(told.changed) == (sql in STORED), sql
-            told.changed.clear()
-    assert (told.hooks, told.booked) == ([], [])
+            assert bool(notified.changed) == (sql in STORED), sql
+            notified.changed.clear()
+    assert (notified.hooks, notified.booked) == ([], [])
 
 
 @pytest.mark.parametrize("way", ["rollback", "commit", "transaction", "outer", "pgconn", "stream"])
-async def test_an_end_by_the_driver_raises_and_tells_nothing(book: Database, way: str) -> None:
-    told, prefix = Told(book), f"d{next(_numbers)}"
+async def test_end_by_the_driver_raises_and_notifies_nothing(book: Database, way: str) -> None:
+    notified, prefix = Notified(book), f"d{next(_numbers)}"
     with pytest.raises(DatabaseError) as caught:
         async with book.transaction() as uow:
             driver = await driver_connection(uow.connection)
             if way == "outer":
                 async with driver.transaction():
-                    await told.fill(uow, f"{prefix}.a")
+                    await notified.fill(uow, f"{prefix}.a")
             else:
-                await told.fill(uow, f"{prefix}.a")
+                await notified.fill(uow, f"{prefix}.a")
             if way in ("rollback", "commit"):
                 await getattr(driver, way)()
             elif way == "transaction":
                 async with driver.transaction(force_rollback=True):
-                    await told.fill(uow, f"{prefix}.b")
+                    await notified.fill(uow, f"{prefix}.b")
             elif way == "pgconn":
                 driver.pgconn.exec_(b"ROLLBACK")
-                await told.fill(uow, f"{prefix}.b")
+                await notified.fill(uow, f"{prefix}.b")
             elif way == "stream":
                 with contextlib.suppress(Exception):
                     async for _ in driver.cursor().stream("ROLLBACK AND CHAIN"):
                         pass
     assert caught.value.sqlstate == "25P01"
     assert await stored(book, prefix) == ({f"{prefix}.a"} if way in ("commit", "outer") else set())
-    assert (told.hooks, told.booked) == ([], [])
+    assert (notified.hooks, notified.booked) == ([], [])
 
 
 @pytest.mark.parametrize("error", [ValueError, TransactionConflict])
-async def test_a_block_that_fails_after_its_commit_says_so(book: Database, error: type[Exception]) -> None:
-    told, prefix, runs = Told(book), f"f{next(_numbers)}", 0
+async def test_block_that_fails_after_its_commit_names_it(book: Database, error: type[Exception]) -> None:
+    notified, prefix, runs = Notified(book), f"f{next(_numbers)}", 0
 
     async def work(uow: UnitOfWork) -> None:
         nonlocal runs
         runs += 1
-        await told.fill(uow, f"{prefix}.{runs}")
+        await notified.fill(uow, f"{prefix}.{runs}")
         await send(uow, "text", "COMMIT")
         raise error("mine")
 
     with pytest.raises(DatabaseError, match="everything before it is stored") as caught:
         await book.run(work)
     assert isinstance(caught.value.__cause__, error)
-    assert (runs, told.hooks, told.booked, told.changed) == (1, [], [], ["S"])
+    assert (runs, notified.hooks, notified.booked, notified.changed) == (1, [], [], ["S"])
     assert await stored(book, prefix) == {f"{prefix}.1"}
 
 
-async def test_an_end_inside_a_savepoint_is_said_there(book: Database) -> None:
+async def test_end_inside_a_savepoint_raises_there(book: Database) -> None:
     prefix = f"s{next(_numbers)}"
     for sql in ("ROLLBACK; BEGIN; SAVEPOINT sa_savepoint_1", "COMMIT AND CHAIN"):
         with pytest.raises(DatabaseError) as caught:
@@ -189,21 +189,21 @@ STEPS: Final = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(steps=STEPS, upper=st.booleans())
-async def test_a_program_of_endings_tells_what_the_table_holds(
+async def test_any_program_of_endings_notifies_the_stored_rows(
     book: Database, steps: list[tuple[str, str]], upper: bool
 ) -> None:
-    told, prefix, places = Told(book), f"p{next(_numbers)}", itertools.count()
+    notified, prefix, places = Notified(book), f"p{next(_numbers)}", itertools.count()
     outcome: Exception | None = None
     try:
         async with book.transaction() as uow:
             for step, sql in steps:
                 with contextlib.suppress(sa.exc.SQLAlchemyError, DatabaseError):
                     if step == "fill":
-                        await told.fill(uow, f"{prefix}.{next(places)}")
+                        await notified.fill(uow, f"{prefix}.{next(places)}")
                     elif step.endswith("savepoint"):
                         with contextlib.suppress(KeyError):
                             async with uow.savepoint():
-                                await told.fill(uow, f"{prefix}.{next(places)}")
+                                await notified.fill(uow, f"{prefix}.{next(places)}")
                                 if step != "savepoint":
                                     raise KeyError
                     else:
@@ -215,13 +215,13 @@ async def test_a_program_of_endings_tells_what_the_table_holds(
     except DatabaseError as error:
         outcome = error
     finally:
-        told.stop()
+        notified.stop()
     found = await stored(book, prefix)
     if not any(sql in ENDINGS for _, sql in steps):
         assert outcome is None
     if outcome is None:
-        assert found == set(told.hooks)
-        assert len(told.booked) == len(found)
+        assert found == set(notified.hooks)
+        assert len(notified.booked) == len(found)
     else:
-        assert (told.hooks, told.booked) == ([], [])
+        assert (notified.hooks, notified.booked) == ([], [])
         assert not found or "everything before it is stored" in str(outcome)

@@ -1,4 +1,4 @@
-"""The book on a real server: worked examples, duplicates, reports, refusals, proof."""
+"""The book on a real server: worked examples, duplicates, reports, refusals and verification."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def record(book: Database, *entries: LedgerEntry) -> list[BookedFill]:
 
 
 async def verified(book: Database) -> int:
-    """The number of ledger entries, if everything that is stored follows from them."""
+    """The number of ledger entries, after a check that everything stored follows from them."""
     async with book.reader(snapshot=True) as reader:
         found = await reader.positions.verify_positions()
     assert found.mismatches == ()
@@ -69,7 +69,8 @@ def held(position: Position) -> tuple[object, ...]:
     return position.qty, position.avg_price, position.realized_pnl
 
 
-async def test_a_reduction_realizes_profit_at_average_cost_and_fees_stay_apart(book: Database) -> None:
+async def test_reduction_realizes_profit_at_average_cost(book: Database) -> None:
+    """A sale realizes profit at the average cost. Fees are not part of it: they appear in the daily P&L only."""
     bought, sold = await record(
         book, fill("BUY", "10", "100", fee=Decimal(1)), fill("SELL", "4", "110", fee=Decimal("0.5"))
     )
@@ -97,7 +98,11 @@ async def test_a_short_is_covered_in_two_parts(book: Database) -> None:
     assert second.position.cost_basis == 0
 
 
-async def test_adds_move_the_average_and_a_closed_position_leaves_not_a_cent(book: Database) -> None:
+async def test_closed_position_after_adds_leaves_no_remainder(book: Database) -> None:
+    """Adds move the average price.
+
+    The closed position has a cost of exactly zero, and its profit is the cash flow.
+    """
     results = await record(
         book,
         fill("BUY", "3", "0.33333333"),
@@ -132,7 +137,8 @@ async def test_won_and_tether_stand_side_by_side(book: Database) -> None:
     assert (btc.qty, btc.avg_price, btc.currency) == (Decimal("0.3"), Decimal("60000.01"), "USDT")
 
 
-async def test_the_same_fill_again_changes_nothing_and_returns_the_first_result(book: Database) -> None:
+async def test_redelivered_fill_changes_nothing_and_is_a_duplicate(book: Database) -> None:
+    """A redelivery returns the result of the first booking, also with a fill time that differs by microseconds."""
     first = fill("BUY", "10", "100")
     (booked,) = await record(book, first)
     await record(book, fill("BUY", "1", "90"))
@@ -195,7 +201,8 @@ async def test_a_position_has_one_currency_and_one_market(book: Database) -> Non
     assert await verified(book) == 1
 
 
-async def test_a_first_fill_in_a_wrong_currency_is_booked_anew_under_another_symbol(book: Database) -> None:
+async def test_first_fill_in_a_wrong_currency_needs_another_symbol(book: Database) -> None:
+    """A reversed first fill leaves its currency to the position. The right fill is booked under another symbol."""
     right = fill("BUY", "1", "1", execution_id="right")
     await record(book, fill("BUY", "1", "1", currency="USD", execution_id="wrong"))
     await reverse(book, bust("x", "wrong"))
@@ -241,9 +248,8 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("field", "change", "reason"), BAD, ids=[f"{name}-{n}" for n, (name, *_) in enumerate(BAD)])
-def test_a_fill_that_cannot_be_booked_to_the_last_digit_is_not_made(
-    field: str, change: dict[str, Any], reason: str
-) -> None:
+def test_fill_beyond_the_digits_of_a_column_is_refused(field: str, change: dict[str, Any], reason: str) -> None:
+    """A fill that the ledger cannot hold exactly is refused when the record is made, with its field."""
     with pytest.raises(InvalidRecord, match=reason) as caught:
         FillFactory.build(**change)
     assert caught.value.field == field
@@ -373,7 +379,7 @@ async def test_the_fee_of_a_busted_fill_comes_back(book: Database) -> None:
     assert these(day.fees, day.net_cash_flow, day.trade_count, day.net_pnl) == (0, 0, 0, 0)
 
 
-async def test_a_fill_is_taken_back_once(book: Database) -> None:
+async def test_fill_is_reversed_once(book: Database) -> None:
     await record(book, fill("BUY", "10", "100", execution_id="a"))
     await reverse(book, bust("x", "a"))
     refused: list[tuple[Reversal | Correction, str]] = [
@@ -454,9 +460,11 @@ async def test_a_report_that_overtook_another_report_waits_for_it(book: Database
     assert await verified(book) == 4
 
 
-async def test_a_report_that_does_not_go_with_its_fill_does_not_stop_it(
-    book: Database, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_report_that_contradicts_its_fill_stays_pending(book: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """An early correction in another currency cannot be booked.
+
+    Its fill is booked, and the report stays pending.
+    """
     usd = Correction(entry=fill("BUY", "10", "120", execution_id="a2", currency="USD"), corrects="a")
     assert await reverse(book, usd) is None
     (booked,) = await record(book, fill("BUY", "10", "100", execution_id="a"))
@@ -466,15 +474,16 @@ async def test_a_report_that_does_not_go_with_its_fill_does_not_stop_it(
         assert await reader.ledger.list_pending_reports() == [usd]
 
 
-async def test_a_report_whose_id_is_taken_is_refused_and_does_not_stop_its_fill(
+async def test_report_whose_id_is_taken_does_not_stop_its_fill(
     book: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """An early report whose execution id another entry took is logged and not applied. Its fill is booked."""
     early: list[Reversal | Correction] = [
         bust("x", "a"), Correction(entry=fill("BUY", "1", "1", execution_id="c"), corrects="b"),
     ]  # fmt: skip
     for report in early:
         assert await reverse(book, report) is None
-    # A history that knows of no reports calls them fills.
+    # A history without reports has them as fills.
     await record(book, fill("BUY", "1", "1", execution_id="x"), fill("BUY", "1", "1", execution_id="c"))
     booked = await record(book, fill("BUY", "1", "1", execution_id="a"), fill("BUY", "1", "1", execution_id="b"))
     assert [one.applied for one in booked] == [(), ()]
@@ -485,14 +494,16 @@ async def test_a_report_whose_id_is_taken_is_refused_and_does_not_stop_its_fill(
     assert [one.duplicate for one in found] == [False, True, False]
     with pytest.raises(LedgerConflict, match="its execution id is that of another entry"):
         await reverse(book, bust("x", "b"))
-    # What a correction calls its reversal may be the id of a bust.
+    # A bust may have the id that a correction gives to its reversal.
     await reverse(book, bust("d/reversal", "b"))
     with pytest.raises(LedgerConflict, match="a reversal took this fill back"):
         await reverse(book, Correction(entry=fill("BUY", "2", "1", execution_id="d"), corrects="b"))
     assert await verified(book) == 7
 
 
-async def test_an_id_that_another_books_at_this_moment_is_a_conflict_to_run_again(book: Database) -> None:
+async def test_id_booked_by_a_concurrent_transaction_conflicts(book: Database) -> None:
+    """Another transaction books the same execution id between our lookup and our insert."""
+
     async def second() -> BookedFill:
         return await book.run(lambda uow: uow.ledger.record_fill(fill("BUY", "1", "1", symbol="B", execution_id="x")))
 
@@ -516,19 +527,19 @@ async def test_tasks_of_one_transaction_book_one_after_another(book: Database) -
     assert await verified(book) == 6
 
 
-async def test_positions_that_change_by_no_booking_are_told(book: Database) -> None:
-    told: list[tuple[str, str]] = []
-    book.on_changed(lambda account, symbol: told.append((account, symbol)))
+async def test_positions_changed_by_no_booking_are_notified(book: Database) -> None:
+    notified: list[tuple[str, str]] = []
+    book.on_changed(lambda account, symbol: notified.append((account, symbol)))
     await record(book, fill("BUY", "1", "100", symbol="A"), fill("BUY", "1", "100", symbol="B"))
-    assert told == []
+    assert notified == []
     async with book.transaction() as uow:
         await uow.positions.mark("A", Decimal(1), MORNING)
         await uow.connection.execute(sa.text("UPDATE positions SET qty = 7 WHERE symbol = 'B'"))
-        assert told == []
-    assert told == [("main", "A")]
+        assert notified == []
+    assert notified == [("main", "A")]
     async with book.transaction() as uow:
         await uow.positions.restore_positions()
-    assert told == [("main", "A"), ("main", "B")]
+    assert notified == [("main", "A"), ("main", "B")]
 
 
 @pytest.mark.parametrize("change", [{"execution_id": "same"}, {"execution_id": "key:1"}, {"reverses": ""}])
@@ -538,7 +549,8 @@ def test_a_bust_that_cannot_be_is_not_made(change: dict[str, str]) -> None:
         Reversal(timestamp=MORNING, broker="test", **fields | change)
 
 
-async def test_ids_of_any_length_are_taken_back_and_corrected_or_refused_at_once(book: Database) -> None:
+async def test_ids_of_the_greatest_length_can_be_reversed(book: Database) -> None:
+    """A reversal and a correction find fills whose ids and keys have the greatest length that a fill accepts."""
     longest, key = "e" * 256, "k" * 256
     await record(
         book, fill("BUY", "1", "1", execution_id=longest), fill("BUY", "1", "1", execution_id=None, idempotency_key=key)
@@ -583,7 +595,7 @@ async def test_positions_are_valued_at_a_price_that_is_not_older(book: Database)
     assert (long.exposure_value, long.unrealized_pnl) == (Decimal("331.5"), Decimal("31.5"))
     assert these(short.exposure_value, short.unrealized_pnl) == (-221, -21)
     assert these(alone.exposure_value, alone.unrealized_pnl, alone.exposure_pct) == (-180, 20, None)
-    # A fill changes the quantity; the valuation follows at the price it had.
+    # A fill changes the quantity, and the valuation follows at the last price.
     (more,) = await record(book, fill("BUY", "1", "120"))
     assert these(more.position.exposure_value, more.position.unrealized_pnl, more.position.marked_at) == (442, 22, noon)
 
@@ -597,21 +609,21 @@ async def test_a_valuation_rounds_as_the_book_does(book: Database) -> None:
 
 
 async def test_a_valuation_is_exact_for_large_values(book: Database) -> None:
-    """Half a unit of the last place is a tie, behind thirteen digits, too."""
+    """Half a unit of the last place is a tie, also after thirteen digits."""
     worth = Decimal("3000001500000.03000002")
     await record(book, fill("BUY", "1000000.5", "1"))
     async with book.transaction() as uow:
         (marked,) = await uow.positions.mark("005930", Decimal("3000000.00000003"), MORNING)
     assert (marked.exposure_value, marked.unrealized_pnl) == (worth, worth - Decimal("1000000.5"))
     async with FillWriter(book) as writer:
-        for count in (1, 2, 3):  # the last ones in one round trip each, past the statement of the first
+        for count in (1, 2, 3):  # each of the last ones takes one round trip, by another statement than the first
             booked = await writer.record_fill(fill("BUY", "2", "0"))
             value = worth + count * 2 * Decimal("3000000.00000003")
             assert booked.position.exposure_value == value
             assert booked.position.unrealized_pnl == value - Decimal("1000000.5")
 
 
-async def test_the_server_rounds_as_the_book_does_whatever_the_size(book: Database) -> None:
+async def test_server_rounds_as_the_book_does_at_any_size(book: Database) -> None:
     random = Random(20261120)
     exact = Context(prec=60)
 
@@ -619,7 +631,7 @@ async def test_the_server_rounds_as_the_book_does_whatever_the_size(book: Databa
         return exact.scaleb(Decimal(random.randrange(10**digits)), -8)
 
     pairs = [(number(18), number(random.randrange(1, 19))) for _ in range(500)]
-    # Half a share, at a price that ends in an odd digit, is a tie.
+    # Half a share at a price that ends in an odd digit is a tie.
     pairs += [(number(random.randrange(19)).to_integral_value() + Decimal("0.5"), number(18)) for _ in range(500)]
     pairs += [(-qty, price) for qty, price in pairs]
     statement = sa.text(f"SELECT {half_even('(q * p)')} FROM unnest(:q ::numeric[], :p ::numeric[]) AS u(q, p)")
@@ -648,7 +660,11 @@ async def test_a_valuation_is_left_out_exactly_where_it_does_not_fit(
     assert [value is not None for value in found] == [fits, fits, fits]
 
 
-async def test_a_valuation_that_would_not_fit_names_its_field_and_changes_nothing(book: Database) -> None:
+async def test_valuation_that_would_not_fit_changes_nothing(book: Database) -> None:
+    """A valuation beyond its columns is refused with its field.
+
+    The transaction goes on and no position is marked.
+    """
     await record(book, fill("BUY", "5000000000", "1"), fill("BUY", "1", "1", account="small"))
     await record(book, fill("SELL", "1", str(9 * 10**9), account="short"))
     async with book.transaction() as uow:
@@ -666,7 +682,8 @@ async def test_a_valuation_that_would_not_fit_names_its_field_and_changes_nothin
         assert [one.exposure_value for one in await reader.positions.list_positions()] == [5000000000, -1, 1]
 
 
-async def test_positions_in_several_currencies_are_not_valued_at_one_price(book: Database) -> None:
+async def test_positions_in_two_currencies_need_an_account_to_mark(book: Database) -> None:
+    """`mark` refuses one price for positions of a symbol in several currencies, and accepts it with an account."""
     await record(book, fill("BUY", "1", "1"), fill("BUY", "1", "1", account="abroad", currency="USD"))
     async with book.transaction() as uow:
         with pytest.raises(InvalidRecord, match=r"account: .* held in KRW, USD"):
@@ -689,7 +706,7 @@ async def test_no_valuation_stops_a_fill(book: Database) -> None:
         assert (position.exposure_value, position.unrealized_pnl) == (None, None)
     async with book.reader() as reader:
         assert await reader.positions.get_position("005930") == alone[-1].position
-    # Once it fits again, it is there again.
+    # A valuation that fits again is stored again.
     (back,) = await record(book, fill("SELL", "4998888893.88888889", "0.01"))
     assert back.position.exposure_value == Decimal("1111110.11111111") * price
     assert await verified(book) == 6
@@ -724,7 +741,7 @@ async def test_positions_are_found_and_listed(book: Database) -> None:
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\0b"])
-async def test_a_question_about_what_cannot_be_text_names_it(book: Database, text: str) -> None:
+async def test_question_with_impossible_text_names_its_field(book: Database, text: str) -> None:
     async with book.transaction() as uow:
         ask = uow.positions
         for field, question in (
@@ -759,7 +776,7 @@ async def test_entries_are_listed_by_range_and_page(book: Database) -> None:
         assert await ask.list_entries(after_id=everything[1].id, limit=1) == everything[2:3]
         assert await ask.list_entries(start=minutes[1], end=minutes[3]) == everything[1:3]
         assert await ask.list_entries(symbol="S1", account="main", strategy_tag="x") == everything[1::2]
-        assert await ask.list_entries(account="nobody") == []
+        assert await ask.list_entries(account="absent") == []
         with pytest.raises(InvalidRecord, match="start"):
             await ask.list_entries(start=dt.datetime(2026, 1, 1))  # noqa: DTZ001
         with pytest.raises(NotFound, match="no entry 0"):
@@ -795,7 +812,7 @@ async def test_a_past_instant_between_corrections_counts_a_trade_once(book: Data
     await record(book, fill("BUY", "10", "100", execution_id="a", timestamp=at(1)))
     await reverse(book, Correction(entry=fill("BUY", "11", "100", execution_id="b", timestamp=at(8)), corrects="a"))
     await reverse(book, Correction(entry=fill("BUY", "12", "100", execution_id="c", timestamp=at(1)), corrects="b"))
-    # A trade whose time was wrong: at 4 it had not been.
+    # A trade whose time was corrected twice.
     await record(book, fill("BUY", "1", "5", symbol="late", execution_id="d", timestamp=at(9)))
     for name, corrects, hour in (("e", "d", 8), ("f", "e", 2)):
         right = fill("BUY", "2", "5", symbol="late", execution_id=name, timestamp=at(hour))
@@ -841,7 +858,7 @@ async def test_a_book_that_was_tampered_with_is_found_and_put_right(book: Databa
         assert [one.symbol async for one in reader.positions.stream()] == list("abcd")
 
 
-async def test_an_entry_that_was_written_past_the_package_is_found(book: Database) -> None:
+async def test_entry_written_past_the_package_is_found(book: Database) -> None:
     (booked,) = await record(book, fill("BUY", "1", "100"))
     copied = (
         "INSERT INTO t_ledger (timestamp, symbol, market, side, qty, price, amount, currency, fee_currency, broker, "
@@ -891,7 +908,7 @@ async def test_days_are_days_of_the_trading_zone(book: Database) -> None:
         assert len(await uow.pnl.pnl(dt.date(2026, 11, 2))) == 1
 
 
-async def test_a_win_that_is_taken_back_counts_no_more(book: Database) -> None:
+async def test_reversed_win_counts_no_more(book: Database) -> None:
     day = {"timestamp": MORNING}
     await record(
         book,
@@ -939,9 +956,7 @@ async def test_a_fill_takes_three_round_trips(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_fill_whose_commit_got_no_answer_is_simply_sent_again(
-    proxy: Proxy, when: Literal["before", "after"]
-) -> None:
+async def test_fill_of_unknown_outcome_may_be_sent_again(proxy: Proxy, when: Literal["before", "after"]) -> None:
     entry = fill("BUY", "10", "100")
     async with Database(proxy.url) as database:
         with pytest.raises(OutcomeUnknown):

@@ -1,4 +1,4 @@
-"""`qts-data book`: what it prints, and the three exit codes."""
+"""`qts-data book`: its output and its three exit codes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,9 @@ def test_show_of_a_symbol_prints_its_last_entries(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("booked")
-def test_show_of_a_symbol_prints_entries_of_what_was_asked_for_only(command: Command, database_url: URL) -> None:
+def test_show_with_filters_prints_matching_entries_only(command: Command, database_url: URL) -> None:
+    """`book show SYMBOL` with an account, a market or a strategy prints entries of that one only."""
+
     async def book() -> None:
         async with Database(database_url) as database, database.transaction() as uow:
             for account, market, tag in (
@@ -134,7 +136,8 @@ def test_show_of_a_symbol_prints_entries_of_what_was_asked_for_only(command: Com
     assert (nowhere.returncode, nowhere.stdout, nowhere.stderr.strip()) == (1, "", "no positions")
 
 
-def test_names_are_printed_as_they_are_and_numbers_without_exponents(command: Command, database_url: URL) -> None:
+def test_names_print_literally_and_numbers_without_exponents(command: Command, database_url: URL) -> None:
+    """Names that look like markup of the terminal library are printed literally."""
     names = ["[/x]", "BTC[bold]PERP", ":btc:", "[link=x]"]
 
     async def book() -> None:
@@ -156,7 +159,8 @@ def test_names_are_printed_as_they_are_and_numbers_without_exponents(command: Co
 
 
 @pytest.mark.usefixtures("booked")
-def test_verify_names_what_does_not_follow_and_rebuild_puts_it_right(command: Command, database_url: URL) -> None:
+def test_rebuild_repairs_the_mismatches_that_verify_names(command: Command, database_url: URL) -> None:
+    """`verify` names positions that do not follow from the ledger. `rebuild --write` writes them anew."""
     assert command("verify").stdout.strip() == "5 entries, 3 positions"
     damage(database_url, "UPDATE positions SET qty = qty + 0.00000001 WHERE symbol = '005930'")
     damage(database_url, "DELETE FROM positions WHERE symbol = 'BTCUSDT'")
@@ -217,9 +221,8 @@ def test_a_date_alone_is_the_end_of_its_day(
     assert found(run) == {"as_of": instant, "positions": []}
 
 
-def test_what_cannot_be_told_is_neither_right_nor_wrong(
-    command: Command, qts_data: Command, empty_database: URL
-) -> None:
+def test_command_without_an_answer_exits_with_2(command: Command, qts_data: Command, empty_database: URL) -> None:
+    """A missing schema or an impossible date is neither a right book (exit code 0) nor a wrong one (1)."""
     for arguments in (("verify",), ("show",), ("rebuild",)):
         url = empty_database.render_as_string(hide_password=False)
         run = qts_data("book", *arguments, QTS_DATABASE_URL=url)

@@ -1,4 +1,4 @@
-"""The book with many writers, and with faults: nothing lost, nothing doubled, equal to the reference."""
+"""The book with many writers and with faults: it equals the reference, and no fill is lost or doubled."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def in_the_order_of_booking(book: Database) -> dict[str, list[LedgerEntry]
 
 
 async def assert_book_is(book: Database, fills: Sequence[LedgerEntry]) -> None:
-    """Every fill once, and every position what the reference makes of the order in which they were booked."""
+    """Assert that every fill is booked once and every position equals the reference in the order of booking."""
     booked = await in_the_order_of_booking(book)
     # Two reports of a fill may differ in their time: either may have come first.
     found = [dataclasses.replace(entry, timestamp=NOW) for entries in booked.values() for entry in entries]
@@ -105,7 +105,7 @@ async def test_sixteen_writers_on_five_symbols(book: Database) -> None:
 
         for entry in mine[2:]:
             await book.run(functools.partial(all_of, [entry]), attempts=50)
-        # Two symbols in one transaction, in whatever order, is what deadlocks are made of.
+        # Two symbols in one transaction, in either order, can deadlock.
         await book.run(functools.partial(all_of, mine[:2]), attempts=50)
 
     async with asyncio.TaskGroup() as group:
@@ -133,7 +133,7 @@ async def test_two_writers_of_the_same_fills_book_each_fill_once(book: Database)
 
 
 Event = tuple[str, str | None, reference.Trade | None, int]
-"""Its execution id, the one that it refers to, what was traded, and the number of the symbol."""
+"""Execution id, the id that it refers to, the trade, and the number of the symbol."""
 
 sizes = st.one_of(st.integers(1, 30).map(lambda n: n * 10**8), st.integers(1, 10**9))
 trades = st.builds(lambda qty, price, side: reference.Trade(qty * side, price), sizes, sizes, st.sampled_from([-1, 1]))
@@ -168,7 +168,7 @@ def entry_of(account: str, name: str, trade: reference.Trade, symbol: int) -> Le
 
 
 async def send(book: Database, account: str, event: Event) -> bool:
-    """Whether it was booked or kept."""
+    """Whether the report was booked or kept."""
     name, target, trade, symbol = event
     async with book.transaction() as uow:
         try:

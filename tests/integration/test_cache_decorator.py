@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Repository:
-    """Reads what `row` says, and counts."""
+    """Returns `row` and counts its reads."""
 
     def __init__(self, cache: CacheAccess | None) -> None:
         self.cache = cache
@@ -87,7 +87,8 @@ async def settle(repository: Repository) -> None:
     await repository.cache.aside.settle()
 
 
-async def test_a_method_is_called_once_and_keeps_its_name_and_its_documentation(repository: Repository) -> None:
+async def test_cached_method_is_called_once_and_keeps_its_docs(repository: Repository) -> None:
+    """The decorated method runs once for equal arguments. Its name and docstring stay those of the method."""
     repository.row = position(1)
     for _ in range(3):
         assert await repository.find_position("S") == position(1)
@@ -144,7 +145,7 @@ async def test_errors_of_the_method_reach_all_and_are_not_cached(repository: Rep
     assert await repository.find_strategy("a") == "x"
 
 
-async def test_an_invalidation_keeps_out_what_was_read_before_it(repository: Repository) -> None:
+async def test_invalidation_keeps_out_values_read_before_it(repository: Repository) -> None:
     assert repository.cache is not None
     repository.row = "old"
     hold = repository.hold = asyncio.Event()
@@ -159,7 +160,8 @@ async def test_an_invalidation_keeps_out_what_was_read_before_it(repository: Rep
     assert await repository.find_strategy("a") == "new"
 
 
-async def test_a_stale_value_is_served_only_while_the_database_cannot_be_reached(repository: Repository) -> None:
+async def test_expired_value_is_served_while_the_database_is_down(repository: Repository) -> None:
+    """An expired value is served after `DatabaseUnavailable`, and after no other error."""
     repository.row = [1]
     await repository.find_limit("a")
     await settle(repository)
@@ -185,18 +187,18 @@ async def test_a_stale_value_from_before_a_change_is_not_served(repository: Repo
         await repository.find_limit("a")
 
 
-# Changes that the cache is not told of
+# Changes that do not reach the cache
 
 
 class Deaf(MemoryCache):
-    """A cache that cannot be reached while it is invalidated."""
+    """A cache that cannot be reached during an invalidation."""
 
     async def invalidate(self, key: str, *, ttl_ms: int, version: str | None = None) -> bool:  # noqa: ARG002
         raise CacheUnavailable("not now")
 
 
 class Instruments:
-    """Reads values that live longer than what the cache was made for."""
+    """Reads values whose TTL is longer than the one that the cache was made for."""
 
     def __init__(self, cache: CacheAccess) -> None:
         self.cache = cache
@@ -208,9 +210,10 @@ class Instruments:
         return self.row
 
 
-@pytest.mark.parametrize("told", [None, 60_000, 600_000])
+@pytest.mark.parametrize("given_ttl", [None, 60_000, 600_000])
 @pytest.mark.parametrize("known", [False, True], ids=["not read before", "read before"])
-async def test_a_change_is_remembered_for_as_long_as_any_value_may_be_served(*, known: bool, told: int | None) -> None:
+async def test_change_is_remembered_while_an_old_value_may_live(*, known: bool, given_ttl: int | None) -> None:
+    """A process keeps the fence of a change for as long as an older value may be served anywhere."""
     server, time_over = Deaf(), 0.05
     one, other = (CacheAccess(CacheAside(server, Breaker(5, 60), keep_seconds=time_over)) for _ in range(2))
     here, elsewhere = Instruments(one), Instruments(other)
@@ -219,16 +222,16 @@ async def test_a_change_is_remembered_for_as_long_as_any_value_may_be_served(*, 
     if known:
         assert await here.find("a") == "old"
     here.row = "new"
-    if told is None:
+    if given_ttl is None:
         one.aside.changed(one.keys.key(CacheType.STRATEGY, "a", "long"))
     else:
-        await one.invalidate(CacheType.STRATEGY, "a", "long", ttl_ms=told)
+        await one.invalidate(CacheType.STRATEGY, "a", "long", ttl_ms=given_ttl)
     await asyncio.sleep(2 * time_over)
-    one.aside.changed("another key")  # which lets go of what has had its time
+    one.aside.changed("another key")  # a change drops expired fences
     assert await here.find("a") == "new"
 
 
-async def test_what_was_read_before_a_change_is_not_kept_near_after_it() -> None:
+async def test_value_read_before_a_change_is_not_kept_near_after_it() -> None:
     near = NearCache(10)
     aside = CacheAside(Deaf(), Breaker(5, 60), keep_seconds=60, near=near)
     plan: Plan[str] = Plan(codec=JsonCodec(), ttl_ms=60_000, near=True)
@@ -247,7 +250,7 @@ async def test_what_was_read_before_a_change_is_not_kept_near_after_it() -> None
 
 
 class Near:
-    """Wants its values near."""
+    """Keeps its values in the near cache."""
 
     def __init__(self, cache: CacheAccess) -> None:
         self.cache = cache
@@ -265,7 +268,7 @@ class Near:
 
 
 @pytest.mark.parametrize("prefix", ["t:", "other:"])
-async def test_only_what_the_server_tells_of_is_kept_near(redis_url: str, prefix: str) -> None:
+async def test_only_values_that_the_server_tracks_are_kept_near(redis_url: str, prefix: str) -> None:
     near = NearCache(10)
     cache = RedisCache(patient(url=redis_url, prefix="t:"), near=near)
     aside = CacheAside(cache, Breaker(5, 60), keep_seconds=60, near=near)
@@ -290,7 +293,7 @@ async def test_only_what_the_server_tells_of_is_kept_near(redis_url: str, prefix
 # Values that their holders change
 
 
-async def test_what_a_caller_does_to_its_value_nobody_else_sees(repository: Repository) -> None:
+async def test_value_changed_by_one_caller_reaches_no_other_caller(repository: Repository) -> None:
     repository.row = {"lots": [1, 2]}
     first = await repository.find_strategy("a")
     cast("Any", first)["lots"].append(999)
@@ -303,7 +306,7 @@ async def test_what_a_caller_does_to_its_value_nobody_else_sees(repository: Repo
     assert repository.reads == 1
 
 
-async def test_who_waits_together_does_not_share_one_list(repository: Repository) -> None:
+async def test_callers_that_wait_together_do_not_share_one_list(repository: Repository) -> None:
     repository.row, repository.hold = [[1], [2]], asyncio.Event()
 
     async def change() -> Any:
@@ -320,7 +323,8 @@ async def test_who_waits_together_does_not_share_one_list(repository: Repository
     assert await asyncio.gather(*tasks) == [[[1], [2]]] * 5
 
 
-async def test_a_value_that_its_codec_refuses_is_returned_and_not_cached(repository: Repository) -> None:
+async def test_value_that_its_codec_refuses_is_not_cached(repository: Repository) -> None:
+    """The caller gets the value. Each call reads it again, since it cannot be cached."""
     for value in (1.5, "half a pair \ud800"):
         repository.row = value
         before = repository.reads
@@ -331,14 +335,15 @@ async def test_a_value_that_its_codec_refuses_is_returned_and_not_cached(reposit
 
 
 @pytest.mark.parametrize("values", [{"ttl_ms": 0}, {"stale_if_error_ms": -1}])
-def test_a_time_that_cannot_be_meant_is_refused_where_it_is_written(values: dict[str, int]) -> None:
+def test_impossible_duration_is_refused_at_decoration(values: dict[str, int]) -> None:
+    """`cached` raises `ConfigurationError` for an impossible time when the decorator is applied."""
     with pytest.raises(ConfigurationError):
         cached(CacheType.RISK, key=str, **cast("dict[str, Any]", values))
 
 
 @dataclasses.dataclass(frozen=True)
 class Lots:
-    """A record that can be changed all the same."""
+    """A record that can be changed nevertheless."""
 
     sizes: list[int]
 
@@ -346,7 +351,7 @@ class Lots:
 @pytest.mark.parametrize("own_copy", [False, True])
 async def test_near_values_are_each_callers_own(redis_url: str, *, own_copy: bool) -> None:
     class LotsCodec:
-        """A codec of somebody else's, with no word about copies."""
+        """A codec of a user that does not declare whether it copies."""
 
         def encode(self, value: Lots) -> dict[str, str]:
             return {"sizes": ",".join(map(str, value.sizes))}
@@ -376,7 +381,7 @@ async def test_near_values_are_each_callers_own(redis_url: str, *, own_copy: boo
 
 
 async def signatures(repository: Repository) -> None:
-    """Never called: mypy checks it, and would complain of an ignored error that is none."""
+    """Never called. mypy checks it, and reports an ignore that is not needed."""
     assert_type(await repository.find_position("S", account="main"), Position | None)
     assert_type(await repository.find_limit(name="a"), list[int] | None)
     await repository.find_position(1)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The connection under cancellation, silence, loss and forgetfulness: nobody gets the answer of somebody else."""
+"""Cancelled, silent, lost and emptied connections: no caller gets the answer of another one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LONG = 600_000
 PATIENCE = 1.0
-"""Seconds for an answer: no machine is as busy as that, and a test can wait for it to pass."""
+"""Seconds for an answer: longer than a busy machine takes, and short enough for a test to wait."""
 
 
 def made(server: RedisProcess, **values: Any) -> RedisCache:
@@ -52,7 +52,7 @@ async def test_hundreds_of_reads_of_one_turn_travel_as_one_write(cache: RedisCac
         before = client.info("stats")["total_reads_processed"]
         await asyncio.gather(*(cache.get("k1") for _ in range(200)))
         after = client.info("stats")["total_reads_processed"]
-    # One of them is this question itself; 200 reads come in a handful of packets.
+    # This question is one of them. 200 reads come in a handful of packets.
     assert after - before <= 6
 
 
@@ -70,7 +70,7 @@ async def test_cancelled_readers_do_not_shift_the_answers_of_others(cache: Redis
             assert isinstance(item, asyncio.CancelledError) if n % 3 == 0 else item == {"n": str(n)}
 
 
-async def test_an_answer_that_comes_too_late_is_given_to_nobody(cache: RedisCache, own_redis: RedisProcess) -> None:
+async def test_answer_that_comes_too_late_is_dropped(cache: RedisCache, own_redis: RedisProcess) -> None:
     await fill(cache, 2)
     own_redis.pause()
     try:
@@ -82,7 +82,7 @@ async def test_an_answer_that_comes_too_late_is_given_to_nobody(cache: RedisCach
         assert await cache.get("k1") == {"n": "1"}
 
 
-async def test_all_who_wait_on_a_lost_connection_share_one_incident(cache: RedisCache, own_redis: RedisProcess) -> None:
+async def test_calls_on_one_lost_connection_share_one_incident(cache: RedisCache, own_redis: RedisProcess) -> None:
     await fill(cache, 1)
     own_redis.pause()
     try:
@@ -95,12 +95,12 @@ async def test_all_who_wait_on_a_lost_connection_share_one_incident(cache: Redis
     assert len({id(error) for error in errors}) == 50
 
 
-async def test_whoever_asks_a_silent_server_is_told_within_the_timeout(own_redis: RedisProcess) -> None:
+async def test_call_to_a_silent_server_raises_within_the_timeout(own_redis: RedisProcess) -> None:
     cache = made(own_redis, socket_timeout_seconds=0.1, connect_timeout_seconds=600)
     own_redis.pause()
     try:
         for _ in range(3):
-            # It would be ten minutes if the connecting counted by itself.
+            # With a separate timeout for connecting it would take ten minutes.
             async with asyncio.timeout(60):
                 with pytest.raises(CacheTimeout):
                     await cache.get("k")
@@ -109,7 +109,8 @@ async def test_whoever_asks_a_silent_server_is_told_within_the_timeout(own_redis
     await cache.close()
 
 
-async def test_a_server_that_falls_silent_after_the_handshake_costs_no_longer_timeout(own_redis: RedisProcess) -> None:
+async def test_server_silent_after_the_handshake_times_out_as_usual(own_redis: RedisProcess) -> None:
+    """The long connection timeout does not apply to a call on a connection that is already made."""
     cache = made(own_redis, connect_timeout_seconds=600)
     await cache.get("k")
     own_redis.pause()
@@ -126,11 +127,11 @@ async def test_a_loop_that_is_late_is_not_taken_for_a_silent_server(own_redis: R
     cache = made(own_redis)
     await fill(cache, 10)
     for turns in (1, 2):
-        # Blocked before the questions are sent, and after.
+        # The loop is blocked before the questions are sent, and after.
         tasks = [asyncio.ensure_future(cache.get(f"k{n % 10}")) for n in range(500)]
         for _ in range(turns):
             await asyncio.sleep(0)
-        time.sleep(1.5 * PATIENCE)  # noqa: ASYNC251 - somebody's code that does not let the loop run
+        time.sleep(1.5 * PATIENCE)  # noqa: ASYNC251 - user code that blocks the loop
         assert await asyncio.gather(*tasks) == [{"n": str(n % 10)} for n in range(500)]
     await cache.close()
 
@@ -159,9 +160,8 @@ async def test_a_cut_connection_is_made_again_by_the_next_call(cache: RedisCache
     assert await cache.get("k0") == {"n": "0"}
 
 
-async def test_a_killed_server_is_unavailable_and_after_its_restart_empty_and_useful(
-    cache: RedisCache, own_redis: RedisProcess
-) -> None:
+async def test_killed_server_is_empty_and_useful_after_its_restart(cache: RedisCache, own_redis: RedisProcess) -> None:
+    """Calls to a killed server raise `CacheUnavailable`. After its restart the cache misses and then works."""
     await fill(cache, 1)
     own_redis.kill()
     with pytest.raises(CacheUnavailable):
@@ -182,9 +182,8 @@ async def test_scripts_that_a_running_server_forgot_are_sent_again(cache: RedisC
     assert await cache.get("k0") == {"n": "again"}
 
 
-async def test_a_write_that_a_paused_server_executes_later_does_not_live_longer(
-    cache: RedisCache, own_redis: RedisProcess
-) -> None:
+async def test_write_run_late_by_a_paused_server_does_not_live_on(cache: RedisCache, own_redis: RedisProcess) -> None:
+    """A write that timed out carries its end. The server finds it expired when it runs it later."""
     await fill(cache, 1)
     own_redis.pause()
     with pytest.raises(CacheTimeout):
@@ -195,7 +194,7 @@ async def test_a_write_that_a_paused_server_executes_later_does_not_live_longer(
         assert not client.exists("late")
 
 
-async def test_what_somebody_else_wrote_is_a_miss_and_is_replaced(cache: RedisCache, own_redis: RedisProcess) -> None:
+async def test_foreign_value_is_a_miss_and_is_replaced(cache: RedisCache, own_redis: RedisProcess) -> None:
     with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
         client.set("text", "no hash")
         client.hset("hash", mapping={"a": "1"})
@@ -217,9 +216,8 @@ async def test_keys_that_are_no_text_are_dropped_too(cache: RedisCache, own_redi
         assert client.dbsize() == 0
 
 
-async def test_a_value_can_be_read_by_hand_and_has_its_end_in_redis_too(
-    cache: RedisCache, own_redis: RedisProcess
-) -> None:
+async def test_stored_value_is_a_readable_hash_with_a_ttl(cache: RedisCache, own_redis: RedisProcess) -> None:
+    """A value is a Redis hash that an operator can read, and Redis expires it."""
     await cache.set("pos:{005930}", {"qty": "-10.50000000", "symbol": "005930"}, ttl_ms=LONG)
     with redis.Redis.from_url(own_redis.url, decode_responses=True, legacy_responses=False) as client:
         found = client.hgetall("pos:{005930}")
@@ -227,7 +225,7 @@ async def test_a_value_can_be_read_by_hand_and_has_its_end_in_redis_too(
         assert LONG / 2 < client.pttl("pos:{005930}") <= LONG
 
 
-async def test_a_wrong_password_is_said_and_never_shown(own_redis: RedisProcess) -> None:
+async def test_wrong_password_is_an_error_and_never_shown(own_redis: RedisProcess) -> None:
     with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
         client.config_set("requirepass", "another")
     cache = RedisCache(patient(host="127.0.0.1", port=own_redis.port, password="hunter2"))
@@ -267,7 +265,8 @@ async def test_a_unix_socket_serves_too(tmp_path: Path, short_directory: Path, o
         server.stop()
 
 
-async def test_a_url_that_cannot_be_meant_is_refused_without_its_password() -> None:
+async def test_impossible_url_is_refused_without_its_password() -> None:
+    """The error about an impossible URL does not contain the password."""
     for url in ("http://user:hunter2@localhost", "localhost:6379", "redis://:hunter2@localhost:port/0"):
         with pytest.raises(ConfigurationError) as caught:
             RedisCache(CacheConfig(url=url))

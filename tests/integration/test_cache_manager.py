@@ -1,4 +1,4 @@
-"""The hot tier as an engine uses it: what it may serve, when it asks the database, and what a dead cache costs."""
+"""The hot tier as an engine uses it: allowed values, reads of the database, and a dead cache."""
 
 from __future__ import annotations
 
@@ -92,9 +92,8 @@ async def test_a_position_is_read_once_and_then_served_exactly(manager: CacheMan
     assert manager.get_stats().hit_rate == 0.75
 
 
-async def test_that_there_is_no_position_is_cached_too_and_ends_with_a_fill(
-    manager: CacheManager, source: Source
-) -> None:
+async def test_absent_position_is_cached_until_a_fill(manager: CacheManager, source: Source) -> None:
+    """The absence of a position is cached too. A fill replaces it."""
     assert await settled(manager, manager.get_position(S)) is None
     assert await manager.get_position(S) is None
     assert source.reads == 1
@@ -120,9 +119,8 @@ async def test_accounts_with_colons_do_not_meet(manager: CacheManager, source: S
     assert source.reads == 3
 
 
-async def test_a_name_that_no_server_takes_is_refused_before_anybody_is_asked(
-    manager: CacheManager, source: Source
-) -> None:
+async def test_name_that_no_server_takes_is_refused_at_once(manager: CacheManager, source: Source) -> None:
+    """A half surrogate pair raises `InvalidRecord` with its field before the cache or the database is asked."""
     half = "\ud800"
     for field, call in (
         ("symbol", manager.get_price(half)),
@@ -141,14 +139,14 @@ async def test_a_name_that_no_server_takes_is_refused_before_anybody_is_asked(
     assert manager.get_stats().errors == 0
 
 
-async def test_a_thousand_who_miss_at_once_ask_the_database_once(manager: CacheManager, source: Source) -> None:
+async def test_thousand_concurrent_misses_read_the_database_once(manager: CacheManager, source: Source) -> None:
     source.elsewhere(3)
     found = await asyncio.gather(*(manager.get_position(S) for _ in range(1000)))
     assert set(map(id, found)) == {id(found[0])}
     assert source.reads == 1
 
 
-async def test_when_the_one_who_asks_is_cancelled_another_asks(manager: CacheManager, source: Source) -> None:
+async def test_cancelled_reader_is_followed_by_another_reader(manager: CacheManager, source: Source) -> None:
     source.elsewhere(3)
     source.hold = asyncio.Event()
     tasks = [asyncio.ensure_future(manager.get_position(S)) for _ in range(10)]
@@ -174,9 +172,8 @@ async def test_an_error_of_the_database_reaches_all_and_is_not_cached(manager: C
 # The race: an old row written back after a newer one
 
 
-async def test_a_row_read_before_a_fill_is_neither_returned_nor_written_back(
-    manager: CacheManager, source: Source
-) -> None:
+async def test_row_read_before_a_fill_is_not_returned_or_cached(manager: CacheManager, source: Source) -> None:
+    """A fill is booked while an older read of the position is under way."""
     source.elsewhere(1)
     source.hold = asyncio.Event()
     slow = asyncio.ensure_future(manager.get_position(S))
@@ -191,7 +188,8 @@ async def test_a_row_read_before_a_fill_is_neither_returned_nor_written_back(
     assert entry.version == position_version(position(2))  # type: ignore[union-attr]
 
 
-async def test_who_asks_after_a_fill_does_not_join_a_read_from_before_it(manager: CacheManager, source: Source) -> None:
+async def test_call_after_a_fill_does_not_join_an_earlier_read(manager: CacheManager, source: Source) -> None:
+    """A read that began before the fill is under way. A caller after the fill starts a read of its own."""
     source.elsewhere(1)
     held = source.hold = asyncio.Event()
     slow = asyncio.ensure_future(manager.get_position(S))
@@ -204,7 +202,7 @@ async def test_who_asks_after_a_fill_does_not_join_a_read_from_before_it(manager
 
 
 async def test_an_old_row_written_back_by_another_process_is_refused(redis_url: str, source: Source) -> None:
-    """A reader of another process has read version 1; we commit 2; then it writes 1 back."""
+    """A reader of another process has read version 1. We commit 2, then it writes 1 back."""
     ours = CacheManager(patient(url=redis_url), source.loaders)
     other_source = Source()
     theirs = CacheManager(patient(url=redis_url), other_source.loaders)
@@ -215,7 +213,7 @@ async def test_an_old_row_written_back_by_another_process_is_refused(redis_url: 
     await other_source.asked(1)
     await ours.update_position_on_fill(FillFactory.build(symbol=S))
     other_source.hold.set()
-    assert await settled(theirs, slow) == position(1)  # it began before the fill, and is another process
+    assert await settled(theirs, slow) == position(1)  # another process, which began before the fill
     assert theirs.get_stats().refused == 1
     assert await theirs.get_position(S) == position(2)
     assert await ours.get_position(S) == position(2)
@@ -224,7 +222,7 @@ async def test_an_old_row_written_back_by_another_process_is_refused(redis_url: 
 
 
 async def test_without_the_fence_that_race_leaves_the_old_row(redis_url: str) -> None:
-    """What the plain way does: the same interleaving with SET and DEL, to know that the test above can fail."""
+    """The same interleaving with plain SET and DEL serves the old row: the test above can fail."""
     async with redis.asyncio.Redis.from_url(redis_url, legacy_responses=False) as client:
         row = "version 1"
         await client.delete(KEY)  # the fill commits version 2 and invalidates
@@ -246,9 +244,8 @@ async def test_a_duplicate_does_not_bring_the_first_booking_back(manager: CacheM
     assert await manager.get_position(S) == position(3)
 
 
-async def test_a_valuation_replaces_the_position_of_the_same_ledger_entry(
-    manager: CacheManager, source: Source
-) -> None:
+async def test_valuation_replaces_its_position_of_the_same_entry(manager: CacheManager, source: Source) -> None:
+    """A valuation has the version of the same ledger entry and is nevertheless newer."""
     await manager.update_position_on_fill(FillFactory.build(symbol=S))
     valued = marked(position(1))
     source.rows[S, "main"] = valued
@@ -257,9 +254,8 @@ async def test_a_valuation_replaces_the_position_of_the_same_ledger_entry(
     assert await manager.get_position(S) == valued
 
 
-async def test_after_a_commit_of_unknown_outcome_nothing_from_before_is_served(
-    manager: CacheManager, source: Source
-) -> None:
+async def test_loader_with_unknown_outcome_fences_older_positions(manager: CacheManager, source: Source) -> None:
+    """After `OutcomeUnknown` the position is read anew: the fill may have been booked."""
     source.elsewhere(1)
     await settled(manager, manager.get_position(S))
 
@@ -327,9 +323,8 @@ async def test_an_old_row_that_survived_an_outage_is_not_served(own_redis: Redis
             assert await manager.get_position(S) == position(2)
 
 
-async def test_a_dead_cache_costs_no_error_and_after_five_failures_no_time(
-    own_redis: RedisProcess, source: Source
-) -> None:
+async def test_dead_cache_raises_nothing_and_opens_the_breaker(own_redis: RedisProcess, source: Source) -> None:
+    """Reads go to the database without an error. After five failures the cache is not asked."""
     events: list[CacheEvent] = []
     async with on(own_redis, source, on_event=events.append) as manager:
         source.elsewhere(1)
@@ -355,7 +350,7 @@ async def test_a_silent_cache_is_given_up_and_found_again(own_redis: RedisProces
         await settled(manager, manager.get_position(S))
         own_redis.pause()
         await asyncio.gather(*(manager.get_position(S) for _ in range(300)))
-        # 300 who waited on one connection are no five failures.
+        # 300 calls that wait on one connection do not count as five failures.
         assert manager.breaker.failures <= 2
         while not manager.is_circuit_open():
             await manager.get_position(S)
@@ -373,9 +368,8 @@ async def test_a_silent_cache_is_given_up_and_found_again(own_redis: RedisProces
 # Prices, books, orders
 
 
-async def test_a_price_comes_with_its_age_and_the_database_is_never_asked(
-    manager: CacheManager, source: Source
-) -> None:
+async def test_price_comes_with_its_age_and_no_database_read(manager: CacheManager, source: Source) -> None:
+    """A price has an age. An older price is not pushed, and the database is never asked."""
     assert await manager.get_price(S) is None
     pushed = quote("71500.10")
     assert await manager.push_price(pushed)
@@ -399,7 +393,7 @@ async def test_a_price_and_a_book_end_with_their_ttls(source: Source, redis_url:
         assert await manager.get_orderbook(S) is None
 
 
-async def test_the_age_of_a_price_is_no_less_than_its_feed_says(manager: CacheManager) -> None:
+async def test_age_of_a_price_is_at_least_that_of_its_feed(manager: CacheManager) -> None:
     await manager.push_price(quote(at=dt.datetime.now(dt.UTC) - dt.timedelta(seconds=5)))
     found = await manager.get_price(S)
     assert found is not None
@@ -413,7 +407,8 @@ def book(bids: dict[str, str], asks: dict[str, str]) -> OrderBook:
     return OrderBook(symbol=S, bids=levels(bids), asks=levels(asks), quoted_at=dt.datetime.now(dt.UTC))
 
 
-async def test_a_book_is_sorted_by_price_has_best_and_depth_and_forgets_size_zero(manager: CacheManager) -> None:
+async def test_order_book_is_sorted_and_drops_levels_of_size_zero(manager: CacheManager) -> None:
+    """Levels are sorted by price and cut at the depth. A level of size zero is left out."""
     assert await manager.get_orderbook(S) is None
     await manager.push_orderbook(book({"99": "500", "100": "1", "98": "7"}, {"102": "1", "101": "0", "101.5": "3"}))
     found = await manager.get_orderbook(S, levels=2)
@@ -428,7 +423,7 @@ async def test_a_book_is_sorted_by_price_has_best_and_depth_and_forgets_size_zer
     assert (len(found.value.bids), found.value.best_ask) == (1, None)
 
 
-async def test_an_order_is_what_was_pushed_last(manager: CacheManager) -> None:
+async def test_order_is_the_one_pushed_last(manager: CacheManager) -> None:
     at = dt.datetime.now(dt.UTC)
 
     def order(filled: int, seconds: int) -> OrderState:
@@ -456,13 +451,12 @@ async def test_limits_and_parameters_keep_their_types(manager: CacheManager, sou
     assert source.other_reads == 3  # limits of the account, those of all accounts, parameters
 
 
-async def test_changed_limits_are_served_at_once_and_the_old_ones_never_written_back(
-    manager: CacheManager, source: Source
-) -> None:
+async def test_changed_limits_are_served_and_old_ones_not_cached(manager: CacheManager, source: Source) -> None:
+    """Limits change twice while a read is under way. The old limits are neither served nor written back."""
     await settled(manager, manager.get_risk("main"))
     source.hold = asyncio.Event()
     await manager.risk_changed("main")
-    slow = asyncio.ensure_future(manager.get_risk("main"))  # has read the old ones when they change once more
+    slow = asyncio.ensure_future(manager.get_risk("main"))  # it has read the old limits when they change again
     await source.asked(2)
     source.limits = {"max_qty": Decimal(7)}
     await manager.risk_changed("main")
@@ -474,7 +468,7 @@ async def test_changed_limits_are_served_at_once_and_the_old_ones_never_written_
     assert dict(found.limits) == {"max_qty": Decimal(7)}
 
 
-async def test_a_precheck_reads_all_four_and_loads_what_is_missing(manager: CacheManager, source: Source) -> None:
+async def test_precheck_reads_all_four_and_loads_missing_ones(manager: CacheManager, source: Source) -> None:
     source.elsewhere(4)
     first = await settled(manager, manager.precheck(S, "main", "s1"))
     assert (first.quote, first.position) == (None, position(4))
@@ -497,20 +491,19 @@ async def test_a_precheck_is_one_round_trip(own_redis: RedisProcess, source: Sou
             before = client.info("stats")["total_reads_processed"]
             for _ in range(10):
                 await manager.precheck(S, "main", "s1")
-            # One of them is this question itself.
+            # This question is one of them.
             assert client.info("stats")["total_reads_processed"] - before == 11
 
 
-async def test_ttls_of_what_changes_rarely_are_shortened_at_random_by_up_to_a_tenth(
-    manager: CacheManager, source: Source
-) -> None:
+async def test_ttls_of_limits_are_shortened_by_up_to_a_tenth(manager: CacheManager, source: Source) -> None:
+    """TTLs of limits vary at random between 90 % and 100 %, so that they do not all end together."""
     ends = set()
     for account in range(30):
         await settled(manager, manager.get_risk(f"a{account}"))
         entry = await manager.cache.lookup(f"risk:{{a{account}}}")
         assert isinstance(entry, Entry)
         ends.add(round((entry.expires_at - entry.read_at) * 1000))
-    assert source.other_reads == 31  # and once those of all accounts
+    assert source.other_reads == 31  # and one read of the limits of all accounts
     assert len(ends) > 5
     assert 540_000 <= min(ends) < max(ends) <= 600_000
 
@@ -575,9 +568,8 @@ async def test_aggressive_serves_no_price_above_fifty_milliseconds(manager: Cach
 
 
 @pytest.mark.parametrize(("explicit", "served"), [(None, False), (600_000, True)])
-async def test_defensive_serves_no_position_above_the_default_unless_told_to(
-    source: Source, explicit: int | None, served: bool
-) -> None:
+async def test_defensive_serves_no_position_above_its_bound(source: Source, explicit: int | None, served: bool) -> None:
+    """In DEFENSIVE a position older than the default bound is read anew. An explicit bound replaces the default."""
     config = patient(defensive_position_ttl_ms=explicit)
     time_now = time.monotonic()
     async with CacheManager(config, source.loaders, cache=MemoryCache()) as manager:
@@ -635,9 +627,8 @@ async def test_a_fill_is_booked_first_and_cached_after_its_commit(database_url: 
         assert dict(seen.strategy.parameters) == {"edge": Decimal("0.1"), "names": ["a", 1]}
 
 
-async def test_whatever_this_process_books_is_never_followed_by_an_older_position(
-    database_url: URL, redis_url: str
-) -> None:
+async def test_own_bookings_are_never_followed_by_older_positions(database_url: URL, redis_url: str) -> None:
+    """Every way of booking in this process is followed by a read of the cached position."""
     config = patient(url=redis_url)
     async with (
         Database(database_url) as book_,
@@ -667,9 +658,8 @@ async def test_whatever_this_process_books_is_never_followed_by_an_older_positio
 
 
 @pytest.mark.parametrize("way", ["transaction", "group", "alone"])
-async def test_after_a_commit_of_unknown_outcome_nothing_from_before_is_served_whoever_booked(
-    proxy: Proxy, redis_url: str, way: str
-) -> None:
+async def test_commit_of_unknown_outcome_fences_older_positions(proxy: Proxy, redis_url: str, way: str) -> None:
+    """The answer to a COMMIT is lost. Afterwards no older position is served, for every way of booking."""
     async with (
         Database(proxy.url) as book_,
         bootstrap.cache_manager(patient(url=redis_url), book_) as manager,
@@ -696,9 +686,8 @@ async def test_after_a_commit_of_unknown_outcome_nothing_from_before_is_served_w
         assert found.qty == before.qty + (20 if way == "group" else 10)
 
 
-async def test_a_position_that_changes_by_no_booking_is_read_anew_by_everybody(
-    database_url: URL, redis_url: str
-) -> None:
+async def test_position_changed_by_no_booking_is_read_by_everyone(database_url: URL, redis_url: str) -> None:
+    """A rebuild changes a position without a booking. Managers of both processes read it anew."""
     async with (
         Database(database_url) as book_,
         Database(database_url) as elsewhere,
@@ -706,7 +695,7 @@ async def test_a_position_that_changes_by_no_booking_is_read_anew_by_everybody(
         bootstrap.cache_manager(patient(url=redis_url), elsewhere) as other,
     ):
         await manager.update_position_on_fill(FillFactory.build(symbol=S))
-        async with elsewhere.transaction() as uow:  # which nobody is told of
+        async with elsewhere.transaction() as uow:  # no cache is notified of it
             await uow.connection.exec_driver_sql("UPDATE positions SET qty = 77, updated_at = clock_timestamp()")
         manager.position_changed("main", S)
         await manager.aside.settle()
@@ -729,9 +718,8 @@ async def test_a_position_that_changes_by_no_booking_is_read_anew_by_everybody(
         assert other.get_stats().hits == hits + 1
 
 
-async def test_a_bust_that_came_before_its_fill_is_in_the_position_that_is_cached(
-    database_url: URL, redis_url: str
-) -> None:
+async def test_bust_before_its_fill_is_in_the_cached_position(database_url: URL, redis_url: str) -> None:
+    """A bust that waited is applied with its fill, and the cached position includes it."""
     async with (
         Database(database_url) as book_,
         bootstrap.cache_manager(patient(url=redis_url), book_) as manager,
@@ -773,7 +761,7 @@ async def test_in_fail_and_lockdown_the_database_is_read_only_too(
         with pytest.raises(WritesRefused, match=state):
             async with book_.transaction() as uow:
                 await uow.ledger.record_fill(FillFactory.build(symbol=S))
-                # What is under way is not committed any more.
+                # The transaction under way is not committed any more.
                 await manager.set_safety(state)
         with pytest.raises(WritesRefused, match="read-only"):
             await writer.record_fill(FillFactory.build(symbol=S))

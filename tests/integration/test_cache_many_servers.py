@@ -61,7 +61,7 @@ def _keys_in(client: redis.Redis, slot: int) -> Any:
     return client.execute_command("CLUSTER", "COUNTKEYSINSLOT", slot)  # type: ignore[no-untyped-call]
 
 
-def test_what_belongs_to_a_symbol_is_in_one_slot() -> None:
+def test_keys_of_one_symbol_are_in_one_slot() -> None:
     keys = Keys("qts:")
     for symbol in ("005930", "BTC{USDT}", "%", "한글"):
         names = [
@@ -107,7 +107,7 @@ async def test_a_fill_is_fenced_on_every_master(redis_cluster: RedisCluster, sou
         assert other.get_stats().refused == len(SYMBOLS)
 
 
-async def test_a_near_cache_hears_of_changes_from_every_master(redis_cluster: RedisCluster, source: Source) -> None:
+async def test_near_cache_is_notified_by_every_master(redis_cluster: RedisCluster, source: Source) -> None:
     async with manager_on(redis_cluster, source, near=100) as manager, manager_on(redis_cluster, Source()) as other:
         for version in (1, 2):
             for symbol in SYMBOLS:
@@ -135,7 +135,7 @@ async def test_a_slot_that_moved_is_followed(cache: RedisCache, redis_cluster: R
         try:
             at_new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[old])
             at_old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[new])
-            # What the old owner has not, the new one is asked for: ASK.
+            # For a key that the old owner lacks, the client asks the new one (ASK).
             await cache.set("k2{moved}", {"a": "2"}, ttl_ms=LONG)
             assert _keys_in(at_new, slot) == 1
             assert await cache.get("k2{moved}") == {"a": "2"}
@@ -184,23 +184,23 @@ async def test_a_dead_master_costs_its_own_keys_only(redis_cluster: RedisCluster
         assert source.reads == reads
 
 
-async def test_more_masters_than_connections_are_an_error_and_not_a_surprise(redis_cluster: RedisCluster) -> None:
+async def test_more_masters_than_connections_are_an_error(redis_cluster: RedisCluster) -> None:
+    """With fewer connections than masters a read of many keys raises an error that names the setting."""
     cache = RedisCache(patient(url=redis_cluster.url, cluster=True, max_connections=1))
     with pytest.raises(CacheUnavailable, match="max_connections"):
         await cache.get_many([f"k{n}" for n in range(20)])
     await cache.close()
 
 
-async def test_a_server_that_is_no_cluster_is_said(redis_url: str) -> None:
+async def test_server_outside_a_cluster_is_named(redis_url: str) -> None:
     cache = RedisCache(patient(url=redis_url, cluster=True))
     with pytest.raises(CacheUnavailable, match="cluster"):
         await cache.get("k")
     await cache.close()
 
 
-async def test_the_master_that_a_sentinel_names_is_used_and_its_successor_after_it(
-    sentinels: SentinelSet, source: Source
-) -> None:
+async def test_sentinel_names_the_master_and_its_successor(sentinels: SentinelSet, source: Source) -> None:
+    """The cache follows a failover to the master that the Sentinel names next."""
     config = patient(
         sentinels=(("127.0.0.1", 1), ("127.0.0.1", sentinels.sentinel.port)), sentinel_master="main",
         sentinel_password=sentinels.password, breaker_recovery_seconds=0.1,
@@ -225,7 +225,8 @@ async def test_the_master_that_a_sentinel_names_is_used_and_its_successor_after_
             await asyncio.sleep(0.05)
 
 
-async def test_a_sentinel_that_asks_for_a_password_is_told_none_of_the_masters(sentinels: SentinelSet) -> None:
+async def test_sentinel_never_gets_the_password_of_the_master(sentinels: SentinelSet) -> None:
+    """A Sentinel that wants a password of its own gets an error, not the master's password."""
     where = (("127.0.0.1", sentinels.sentinel.port),)
     cache = RedisCache(patient(sentinels=where, sentinel_master="main", password=sentinels.password))
     with pytest.raises(CacheError, match=r"no Sentinel names a master main: .*[Aa]uth"):

@@ -68,7 +68,7 @@ async def is_near(manager: CacheManager) -> bool:
 
 
 async def stale_reads(url: str, manager: CacheManager, rounds: int) -> int:
-    """How many of 200 values, read while somebody else wrote them, were old 20 ms later, with nobody writing any more.
+    """Count values that are old 20 ms after the last write, of 200 read while another process wrote them.
 
     Each round is 1,000 reads.
     """
@@ -102,9 +102,8 @@ def racing(url: str, source: Source) -> CacheManager:
     return CacheManager(patient(url=url, near_entries=1000), source.loaders)
 
 
-async def test_of_twenty_thousand_reads_that_race_with_a_writer_elsewhere_none_is_stale(
-    redis_url: str, source: Source
-) -> None:
+async def test_no_read_is_stale_in_a_race_with_another_process(redis_url: str, source: Source) -> None:
+    """20,000 reads race with a writer in another process. The near cache gives no outdated value."""
     async with racing(redis_url, source) as manager:
         assert await stale_reads(redis_url, manager, 20) == 0
         stats = manager.get_stats()
@@ -114,16 +113,17 @@ async def test_of_twenty_thousand_reads_that_race_with_a_writer_elsewhere_none_i
         assert source.reads == 0
 
 
-async def test_a_near_cache_that_is_not_told_is_stale_in_that_race(
+async def test_near_cache_not_notified_is_stale_in_that_race(
     redis_url: str, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To know that the test above can fail."""
+    """Without notifications the same race gives stale values: the test above can fail."""
     monkeypatch.setattr(NearCache, "invalidated", lambda *_: None)
     async with racing(redis_url, source) as manager:
         assert await stale_reads(redis_url, manager, 5) > 0
 
 
-async def test_a_hit_does_not_leave_the_process_until_another_process_writes(redis_url: str, source: Source) -> None:
+async def test_hit_stays_in_the_process_until_another_one_writes(redis_url: str, source: Source) -> None:
+    """Hits are served from the near cache. A write of another process ends that."""
     other = remote(redis_url)
     async with near_manager(redis_url, source) as manager:
         await other.set_many([write_of(1)])
@@ -182,7 +182,7 @@ async def test_limits_that_another_process_changes_are_read_anew(redis_url: str,
     await other.close()
 
 
-async def test_over_a_cache_that_tells_nothing_nothing_is_kept_near(redis_url: str, source: Source) -> None:
+async def test_cache_without_notifications_keeps_nothing_near(redis_url: str, source: Source) -> None:
     shared = remote(redis_url)
     async with CacheManager(patient(url=redis_url, near_entries=100), source.loaders, cache=shared) as manager:
         source.elsewhere(1)
@@ -202,7 +202,7 @@ async def test_with_the_connection_everything_near_is_forgotten(own_redis: Redis
         await eventually(lambda: is_near(manager))
         source.elsewhere(2)
         own_redis.cut()
-        # Nobody would have told us of this.
+        # The connection is cut, so no notification comes for this change.
         with redis.Redis.from_url(own_redis.url, legacy_responses=False) as client:
             client.flushall()
         await eventually(lambda: is_now(manager, position(2)))
@@ -210,7 +210,7 @@ async def test_with_the_connection_everything_near_is_forgotten(own_redis: Redis
         await eventually(lambda: is_near(manager))
 
 
-async def test_a_server_that_empties_itself_says_so(own_redis: RedisProcess, source: Source) -> None:
+async def test_server_that_empties_itself_notifies_the_near_cache(own_redis: RedisProcess, source: Source) -> None:
     async with near_manager(own_redis.url, source) as manager:
         source.elsewhere(1)
         await settled(manager, manager.get_position(S))
@@ -221,7 +221,7 @@ async def test_a_server_that_empties_itself_says_so(own_redis: RedisProcess, sou
         await eventually(lambda: is_now(manager, position(2)))
 
 
-async def test_another_state_of_the_engine_forgets_what_is_near(redis_url: str, source: Source) -> None:
+async def test_other_state_of_the_engine_empties_the_near_cache(redis_url: str, source: Source) -> None:
     async with near_manager(redis_url, source) as manager:
         for change in ("operating", "safety"):
             await manager.set_safety(SafetyState.NORMAL)
@@ -237,7 +237,7 @@ async def test_another_state_of_the_engine_forgets_what_is_near(redis_url: str, 
             assert manager.get_stats().near_hits == before
 
 
-async def test_a_precheck_takes_from_near_what_it_can(redis_url: str, source: Source) -> None:
+async def test_precheck_takes_near_values_first(redis_url: str, source: Source) -> None:
     async with near_manager(redis_url, source) as manager:
         source.elsewhere(1)
         for _ in range(2):

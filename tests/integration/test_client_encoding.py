@@ -1,4 +1,4 @@
-"""Encoding and settings of sessions: the package gets its own, against environment, role, database and URL."""
+"""Encoding and settings of sessions hold against environment, role, database and URL."""
 
 from __future__ import annotations
 

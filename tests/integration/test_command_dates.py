@@ -1,4 +1,4 @@
-"""Commands with the first and the last date that a calendar has: a sentence, never a Traceback."""
+"""Commands with the first and the last date of the calendar end in a sentence, not in a traceback."""
 
 from __future__ import annotations
 

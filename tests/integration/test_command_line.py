@@ -1,4 +1,4 @@
-"""The commands as a user types them: what they print, their exit codes, one sentence for each mistake."""
+"""The commands as a user types them: output, exit codes, and one sentence for each mistake."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def text(url: URL) -> str:
 
 
 def one_sentence(run: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Not 0, no traceback, one line that says what to do."""
+    """Assert a non-zero exit code and one line with the instruction, without a traceback."""
     assert run.returncode not in {0, 2}, run.stdout + run.stderr
     assert "Traceback" not in run.stderr
     lines = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
@@ -76,7 +76,7 @@ def test_upgrade_status_and_downgrade(qts_data: Run, empty_database: URL, editio
     assert qts_data("db", "current", **environment).returncode == 1
 
 
-def test_another_trading_zone_is_said_and_set(qts_data: Run, database_url: URL) -> None:
+def test_other_trading_zone_is_named_and_set(qts_data: Run, database_url: URL) -> None:
     environment = {"QTS_DATABASE_URL": text(database_url), "QTS_TRADING_TIME_ZONE": "America/New_York"}
     assert "run qts-data db trading-zone" in qts_data("status", **environment).stderr
     assert qts_data("db", "trading-zone", **environment).returncode == 0
@@ -113,7 +113,7 @@ def test_import_and_bars(qts_data: Run, database_url: URL, lean_day: LeanDay) ->
 
 
 @pytest.mark.edition("community")
-def test_import_says_what_retention_will_drop(qts_data: Run, database_url: URL, lean_day: LeanDay) -> None:
+def test_import_names_ticks_that_retention_will_drop(qts_data: Run, database_url: URL, lean_day: LeanDay) -> None:
     count = f"{lean_day.facts.ibm_trades:,}"
     arguments = [
         "import",
@@ -186,8 +186,8 @@ def login(empty_database: URL) -> Iterator[URL]:
 
 
 def test_a_login_or_database_that_the_server_refuses(qts_data: Run, empty_database: URL) -> None:
-    nobody = empty_database.set(username="qts_nobody", password="wrong")
-    one_sentence(qts_data("status", QTS_DATABASE_URL=text(nobody)), "the server refused the connection", "qts_nobody")
+    stranger = empty_database.set(username="qts_nobody", password="wrong")
+    one_sentence(qts_data("status", QTS_DATABASE_URL=text(stranger)), "the server refused the connection", "qts_nobody")
     nowhere = empty_database.set(database="qts_nowhere")
     one_sentence(
         qts_data("status", QTS_DATABASE_URL=text(nowhere)), "the server refused the connection", '"qts_nowhere"'
@@ -214,7 +214,7 @@ def test_an_extension_that_this_role_may_not_create(qts_data: Run, login: URL, e
         connection.exec_driver_sql(f"GRANT CREATE ON SCHEMA public TO {login.username}")
     run = qts_data("db", "upgrade", QTS_DATABASE_URL=text(login))
     one_sentence(run, "is available but not installed", "ask an administrator to run CREATE EXTENSION timescaledb")
-    # It may stay plain PostgreSQL, if somebody says so.
+    # With an explicit option it stays plain PostgreSQL.
     plain = qts_data("db", "upgrade", "--without-timescaledb", QTS_DATABASE_URL=text(login))
     assert plain.returncode == 0, plain.stderr
     status = qts_data("status", QTS_DATABASE_URL=text(login))
@@ -278,7 +278,8 @@ def test_a_wrong_setting(qts_data: Run, variables: dict[str, str], words: list[s
     assert "secret" not in run.stderr
 
 
-def test_a_migration_waits_for_another_and_says_so_when_it_gives_up(qts_data: Run, empty_database: URL) -> None:
+def test_migration_that_waits_too_long_gives_up_with_a_reason(qts_data: Run, empty_database: URL) -> None:
+    """Another process holds the lock of migrations for longer than this one may wait."""
     with engine(empty_database).connect() as connection:
         connection.exec_driver_sql(f"SELECT pg_advisory_lock({migrations.MIGRATION_LOCK_KEY})")
         run = qts_data("db", "upgrade", QTS_DATABASE_URL=text(empty_database), QTS_MIGRATION_WAIT_SECONDS="1")

@@ -50,8 +50,8 @@ async def test_parameters_come_back_in_their_types(book: Database) -> None:
         step = await reader.strategies.find_parameter("grid", "step")
         assert await reader.strategies.find_parameter("grid", "nothing") is None
         assert [one.strategy_id for one in await reader.strategies.list_parameters()] == ["grid"] * 5 + ["other"]
-        with pytest.raises(NotFound, match="'nobody' has no parameters"):
-            await reader.strategies.get_parameters("nobody")
+        with pytest.raises(NotFound, match="'absent' has no parameters"):
+            await reader.strategies.get_parameters("absent")
     assert found == given | {"step": Decimal("0.01"), "live": False}
     assert {name: type(value) for name, value in found.items()} == {name: type(value) for name, value in given.items()}
     assert step is not None
@@ -91,7 +91,7 @@ async def test_a_wrong_parameter_sets_none(book: Database) -> None:
         assert await reader.risk_configs.list_limits() == []
 
 
-async def test_json_keeps_what_text_could_not_hold(book: Database) -> None:
+async def test_json_keeps_values_that_text_could_not_hold(book: Database) -> None:
     given: dict[str, ParameterValue] = {"escaped": {"a\0b": ["\0"]}}
     async with book.transaction() as uow:
         await uow.strategies.upsert_parameters("s", given | {"pair": [("x", 1)]})
@@ -120,7 +120,7 @@ def test_every_value_survives_its_text(value: Any) -> None:
     assert type(again) is type(value)
 
 
-async def test_a_value_that_is_not_of_its_type_is_named(book: Database) -> None:
+async def test_value_of_another_type_is_named(book: Database) -> None:
     async with book.transaction() as uow:
         await uow.connection.exec_driver_sql(
             "INSERT INTO strategies (strategy_id, param_name, value, value_type) VALUES ('s', 'size', 'ten', 'int')"
@@ -130,18 +130,18 @@ async def test_a_value_that_is_not_of_its_type_is_named(book: Database) -> None:
             await reader.strategies.get_parameters("s")
 
 
-async def test_limits_have_a_history_whoever_changes_them(book: Database) -> None:
+async def test_limits_have_a_history_of_every_writer(book: Database) -> None:
     async with book.transaction() as uow:
         await uow.risk_configs.upsert_limit("max_loss", Decimal(5), "KRW million a day")
     async with book.transaction() as uow:
         await uow.risk_configs.upsert_limit("max_loss", Decimal("7.5"))
-        await uow.risk_configs.upsert_limit("max_loss", Decimal("7.5"), "the same value is no change")
-    async with book.transaction() as uow:  # somebody in Adminer, at 3 a.m.
+        await uow.risk_configs.upsert_limit("max_loss", Decimal("7.5"), "the same value again")
+    async with book.transaction() as uow:  # by hand, in Adminer, at 3 a.m.
         await uow.connection.exec_driver_sql("UPDATE risk_configs SET value = 999")
     async with book.reader() as reader:
         limit = await reader.risk_configs.get_limit("max_loss")
         changes = await reader.risk_configs.list_changes("max_loss")
-    assert (limit.value, limit.description) == (Decimal(999), "the same value is no change")
+    assert (limit.value, limit.description) == (Decimal(999), "the same value again")
     assert [(one.old_value, one.new_value) for one in changes] == [
         ("7.50000000", "999.00000000"),
         ("5.00000000", "7.50000000"),

@@ -1,4 +1,4 @@
-"""Connections that fail: which error says why, and the event loop that goes on meanwhile."""
+"""Failing connections raise an error with the reason, and the event loop goes on meanwhile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refusal(sqlstate: str, words: str) -> bytes:
 
 
 class Listener:
-    """Answers the beginning of each login by some bytes; None closes the first connection and then says nothing."""
+    """A server that answers each login with some bytes. With None it closes the first connection, then stays silent."""
 
     def __init__(self, made: socket.socket, answer: bytes | None) -> None:
         self._made, self._answer, self.held = made, answer, list[socket.socket]()
@@ -95,7 +95,7 @@ async def test_a_silent_server_does_not_stop_the_event_loop(listening: Callable[
     counting.cancel()
 
 
-async def test_a_silent_server_is_said_not_to_answer(listening: Callable[[bytes | None], URL]) -> None:
+async def test_silent_server_is_reported_as_not_answering(listening: Callable[[bytes | None], URL]) -> None:
     async with Database(listening(None)) as book:
         with pytest.raises(DatabaseUnavailable, match="no PostgreSQL server answers"):
             async with book.reader():
@@ -111,7 +111,7 @@ async def test_a_refusal_that_passes_is_unavailable(listening: Callable[[bytes |
     assert caught.value.sqlstate == sqlstate
 
 
-async def test_a_server_that_ends_a_login_is_not_said_silent(proxy: Proxy) -> None:
+async def test_server_that_ends_a_login_is_not_called_silent(proxy: Proxy) -> None:
     async with Database(proxy.url) as book:
         proxy.refuse_once(b"57P03")
         with pytest.raises(DatabaseUnavailable) as caught:

@@ -1,4 +1,4 @@
-"""The comparison finds what differs, where, and only that."""
+"""The comparison finds each difference with its place, and reports nothing else."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def last_digit(cells: list[list[Any]]) -> None:
 
 
 def another_day(cells: list[list[Any]]) -> None:
-    cells[4][0] -= 9 / 24  # somebody pasted times in UTC
+    cells[4][0] -= 9 / 24  # times in UTC, pasted by a user
 
 
 DIFFERENCES: list[tuple[str, Change, set[tuple[str, str, str | None]]]] = [
@@ -135,7 +135,7 @@ async def test_each_kind_of_difference_is_found_and_nothing_else(
     assert (await moved.verify()).consistent
 
 
-async def test_what_means_the_same_is_the_same(moved: Move, workbook: Workbook) -> None:
+async def test_values_of_equal_meaning_are_the_same(moved: Move, workbook: Workbook) -> None:
     cells = workbook.sheets["T_Ledger"].cells
     for row in cells[1:]:
         row[4] = f"{float(row[4]):.2f}" if isinstance(row[4], int) else row[4]  # 1.1 and 1.10

@@ -1,4 +1,4 @@
-"""Official daily bars: corrections really correct."""
+"""Official daily bars: a corrected bar replaces the stored one."""
 
 from __future__ import annotations
 

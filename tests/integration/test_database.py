@@ -1,4 +1,4 @@
-"""Transactions on a real server: what commits, what rolls back, what is known when the wire is cut."""
+"""Transactions on a real server: commits, rollbacks, and the outcome after a lost connection."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ async def insert(uow: UnitOfWork, key: str) -> None:
     await uow.connection.exec_driver_sql(INSERT.format(key))
 
 
-async def test_a_transaction_commits_at_its_end_and_rolls_back_on_any_error(book: Database) -> None:
+async def test_transaction_commits_at_its_end_or_rolls_back(book: Database) -> None:
+    """An error of the block rolls back and reaches the caller."""
     async with book.transaction() as uow:
         await insert(uow, "a")
     with pytest.raises(ValueError, match="mine"):
@@ -66,7 +67,8 @@ async def test_a_transaction_commits_at_its_end_and_rolls_back_on_any_error(book
     assert await count(book) == 1
 
 
-async def test_the_session_of_a_transaction_is_flushed_before_it_commits(book: Database) -> None:
+async def test_session_is_flushed_before_the_commit(book: Database) -> None:
+    """A row added to the session is stored, and its violated constraint is raised at the end of the block."""
     async with book.transaction() as uow:
         uow.session.add(RiskConfig(config_key="a", value=1))
     assert await count(book) == 1
@@ -129,13 +131,14 @@ async def test_a_hook_may_take_the_only_connection_and_is_not_given_up(database_
 
 
 @pytest.mark.parametrize("way", ["statement", "session", "conflict"])
-async def test_a_statement_that_failed_in_a_block_that_goes_on_is_told_at_its_end(book: Database, way: str) -> None:
-    told: list[object] = []
+async def test_failed_statement_in_a_going_block_raises_at_its_end(book: Database, way: str) -> None:
+    """The block suppresses the error of a statement. Its end raises, and no hook runs."""
+    notified: list[object] = []
     async with book.transaction() as uow:
         await insert(uow, "there")
     with pytest.raises(DatabaseError, match="a statement of the transaction failed") as caught:
         async with book.transaction() as uow:
-            uow.after_commit(lambda: told.append("committed"))
+            uow.after_commit(lambda: notified.append("committed"))
             await insert(uow, "lost")
             with contextlib.suppress(DatabaseError, sa.exc.DBAPIError):
                 if way == "statement":
@@ -146,14 +149,14 @@ async def test_a_statement_that_failed_in_a_block_that_goes_on_is_told_at_its_en
                     await uow.positions.mark("S", Decimal(1), dt.datetime(2026, 11, 20, tzinfo=dt.UTC))
                     await uow.connection.exec_driver_sql("SELECT 1 / 0")
     assert caught.value.sqlstate == "25P02"
-    assert told == []
+    assert notified == []
     assert await count(book) == 1
 
 
 @pytest.mark.parametrize("way", ["commit", "rollback", "session"])
-async def test_a_block_that_ends_its_own_transaction_is_told_so(book: Database, way: str) -> None:
-    told: list[object] = []
-    book.on_booked(lambda booked, _: told.append(booked))
+async def test_block_that_ends_its_own_transaction_raises(book: Database, way: str) -> None:
+    notified: list[object] = []
+    book.on_booked(lambda booked, _: notified.append(booked))
     with pytest.raises(DatabaseError, match="ended inside its block") as caught:
         async with book.transaction() as uow:
             await insert(uow, "first")
@@ -164,13 +167,14 @@ async def test_a_block_that_ends_its_own_transaction_is_told_so(book: Database, 
                 await getattr(uow.connection, way)()
             await uow.ledger.record_fill(FillFactory.build())
     assert caught.value.sqlstate == "25P01"
-    assert told == []
+    assert notified == []
     assert await count(book) == (1 if way == "commit" else 0)
     async with book.reader() as reader:
         assert await reader.ledger.list_entries() == []
 
 
-async def test_a_connection_that_was_lost_in_a_block_that_goes_on_has_committed_nothing(proxy: Proxy) -> None:
+async def test_connection_lost_in_a_going_block_commits_nothing(proxy: Proxy) -> None:
+    """The block suppresses the loss of its connection. Its end says that nothing was committed."""
     async with Database(proxy.url) as book:
         with pytest.raises(DatabaseUnavailable, match="nothing was committed"):
             async with book.transaction() as uow:
@@ -182,9 +186,9 @@ async def test_a_connection_that_was_lost_in_a_block_that_goes_on_has_committed_
 
 
 @pytest.mark.parametrize("way", ["ours", "connection", "session"])
-async def test_what_a_savepoint_undoes_is_not_told(book: Database, way: str) -> None:
-    told: list[int] = []
-    book.on_booked(lambda booked, _: told.append(booked.ledger_id))
+async def test_fills_of_a_savepoint_rolled_back_are_not_notified(book: Database, way: str) -> None:
+    notified: list[int] = []
+    book.on_booked(lambda booked, _: notified.append(booked.ledger_id))
     async with book.transaction() as uow:
         kept = await uow.ledger.record_fill(FillFactory.build())
         ways: dict[str, Any] = {
@@ -203,9 +207,9 @@ async def test_what_a_savepoint_undoes_is_not_told(book: Database, way: str) -> 
                 await insert(uow, "a")
         async with uow.savepoint():
             also = await uow.ledger.record_fill(FillFactory.build())
-    assert told == [kept.ledger_id, also.ledger_id]
+    assert notified == [kept.ledger_id, also.ledger_id]
     async with book.reader() as reader:
-        assert [one.id for one in await reader.ledger.list_entries()] == told
+        assert [one.id for one in await reader.ledger.list_entries()] == notified
         assert (await reader.positions.verify_positions()).mismatches == ()
 
 
@@ -271,7 +275,7 @@ async def test_the_last_attempt_raises_the_conflict(book: Database) -> None:
 
 
 @pytest.mark.parametrize(("when", "rows"), [("before", 0), ("after", 1)])
-async def test_a_commit_whose_answer_is_lost_is_of_unknown_outcome(proxy: Proxy, when: str, rows: int) -> None:
+async def test_commit_without_an_answer_has_an_unknown_outcome(proxy: Proxy, when: str, rows: int) -> None:
     async with Database(proxy.url) as database:
         with pytest.raises(OutcomeUnknown, match="look before"):
             async with database.transaction() as uow:
@@ -280,7 +284,8 @@ async def test_a_commit_whose_answer_is_lost_is_of_unknown_outcome(proxy: Proxy,
         assert await count(database) == rows
 
 
-async def test_a_connection_that_is_lost_before_the_commit_has_changed_nothing(proxy: Proxy) -> None:
+async def test_connection_lost_before_the_commit_changes_nothing(proxy: Proxy) -> None:
+    """The loss is raised as `DatabaseUnavailable`, not as an unknown outcome."""
     async with Database(proxy.url) as database:
         with pytest.raises(DatabaseUnavailable):
             async with database.transaction() as uow:
@@ -322,7 +327,8 @@ async def test_a_server_that_was_starting_up_has_refused_nothing(proxy: Proxy) -
         assert await count(book) == 0
 
 
-async def test_a_connection_that_died_under_a_block_leaves_the_error_of_the_block(proxy: Proxy) -> None:
+async def test_connection_lost_under_a_block_keeps_the_block_error(proxy: Proxy) -> None:
+    """The block's own error is raised, not that of the rollback. The pool gets its connection back."""
     async with Database(proxy.url) as book:
         with pytest.raises(ValueError, match="mine"):
             async with book.transaction() as uow:
@@ -336,7 +342,8 @@ async def test_a_connection_that_died_under_a_block_leaves_the_error_of_the_bloc
         assert await count(book) == 0
 
 
-async def test_a_task_that_is_cancelled_while_it_gets_a_connection_takes_none_with_it(proxy: Proxy) -> None:
+async def test_task_cancelled_at_a_checkout_leaks_no_connection(proxy: Proxy) -> None:
+    """The task is cancelled at each step of getting a connection. The pool gets every connection back."""
     async with Database(proxy.url) as database:
         for turns in range(40):
             task = asyncio.create_task(count(database))
@@ -347,7 +354,7 @@ async def test_a_task_that_is_cancelled_while_it_gets_a_connection_takes_none_wi
                 await task
             # Whatever was under way ends by itself.
             async with asyncio.timeout(60):
-                while "Checked out connections: 0" not in database.engine.pool.status():  # noqa: ASYNC110 - nobody tells
+                while "Checked out connections: 0" not in database.engine.pool.status():  # noqa: ASYNC110 - the pool has no event
                     await asyncio.sleep(0.001)
         assert await count(database) == 0
 
@@ -361,7 +368,7 @@ async def test_connections_that_died_while_idle_are_replaced_unseen(proxy: Proxy
         assert await count(database) == 0
 
 
-async def test_a_pool_that_is_used_up_says_so(database_url: URL) -> None:
+async def test_exhausted_pool_is_named_in_the_error(database_url: URL) -> None:
     config = DatabaseConfig(pool_min=1, pool_max=1, pool_timeout_seconds=0.05)
     async with Database(database_url, config) as database, database.reader():
         with pytest.raises(DatabaseUnavailable, match="pool"):
@@ -376,7 +383,7 @@ async def test_sessions_have_timeouts_and_utc(book: Database) -> None:
     assert values == ["30s", "5s", "1min", "UTC"]
 
 
-async def test_what_the_url_asks_for_wins(database_url: URL) -> None:
+async def test_options_of_the_url_win(database_url: URL) -> None:
     url = database_url.update_query_dict({"options": "-c statement_timeout=7s"})
     async with Database(url) as database, database.reader() as reader:
         assert await reader.connection.scalar(sa.text("SHOW statement_timeout")) == "7s"
@@ -389,7 +396,7 @@ async def test_a_missing_table_is_a_schema_that_does_not_fit(book: Database) -> 
             await reader.connection.exec_driver_sql("SELECT * FROM nowhere")
 
 
-async def test_health_answers_whatever_happens(book: Database, database_url: URL) -> None:
+async def test_health_answers_in_every_state(book: Database, database_url: URL) -> None:
     good = await book.health()
     assert good.healthy
     assert "PostgreSQL 1" in good.detail
@@ -404,7 +411,7 @@ async def test_health_answers_whatever_happens(book: Database, database_url: URL
     assert "within 0 seconds" in slow.detail
 
 
-def test_a_pool_that_cannot_hold_what_it_keeps_is_refused() -> None:
+def test_pool_smaller_than_its_minimum_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="pool_min is 5 and pool_max is 2"):
         DatabaseConfig(pool_max=2)
 
@@ -418,7 +425,8 @@ def test_tls_reaches_the_driver() -> None:
     assert "sslmode" not in DatabaseConfig().connect_arguments()
 
 
-async def test_a_connection_that_repeats_a_question_and_rolls_back_still_books_fills(database_url: URL) -> None:
+async def test_prepared_query_rolled_back_leaves_booking_intact(database_url: URL) -> None:
+    """A prepared query of a rolled-back reader does not disturb later bookings on the same connection."""
     async with Database(database_url, DatabaseConfig(pool_min=1, pool_max=1)) as database:
         for _ in range(2):
             async with database.transaction() as uow:

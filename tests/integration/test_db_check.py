@@ -1,4 +1,4 @@
-"""`qts-data db check` finds what somebody changed, and leaves alone what nobody declared."""
+"""`qts-data db check` finds changes of declared objects, and leaves undeclared objects alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qts_data.timescale import Edition
 from qts_data.timescale.drift import find_drift
 from qts_data.timescale.edition import create_extension
 from tests.fixtures.fix_cli import HEAD
-from tests.fixtures.somebody_else import somebody_else
+from tests.fixtures.foreign_schema import foreign_schema
 
 if TYPE_CHECKING:
     import subprocess
@@ -36,9 +36,8 @@ def job(procedure: str, name: str, change: str) -> str:
     )
 
 
-def test_a_migrated_database_is_clean_and_says_what_is_not_enforced(
-    qts_data: Run, database_url: URL, edition: Edition
-) -> None:
+def test_migrated_database_is_clean_with_notes_on_retention(qts_data: Run, database_url: URL, edition: Edition) -> None:
+    """The check of a migrated database is clean. On editions without retention it notes that."""
     run = qts_data("db", "check", QTS_DATABASE_URL=text(database_url))
     assert (run.returncode, run.stdout.strip()) == (0, f"as declared, on the {edition} edition"), run.stdout
     enforced = "note: tick_data: retention 7 days is not enforced here" not in run.stderr
@@ -150,7 +149,7 @@ def test_a_change_at_three_in_the_morning_is_found(qts_data: Run, database: Engi
     assert run.returncode == 1, run.stdout + run.stderr
     differences = [tuple(item.values()) for item in json.loads(run.stdout)["differences"]]
     wanted = CHANGES_ON_COMMUNITY[statement]
-    if wanted is None:  # another pace is another policy: one is missing, one is too many
+    if wanted is None:  # a policy with another interval is another policy: one is missing, one is undeclared
         assert [(what, declared == "-", found == "-") for _, what, declared, found in differences] == [
             ("refresh policy", False, True),
             ("refresh policy", True, False),
@@ -176,7 +175,7 @@ def test_another_definition_of_an_aggregate_is_found(database: Engine) -> None:
     assert {name.partition(".")[0] for name, _ in found} == {"hourly_execution_metrics"}
 
 
-def test_what_nobody_declared_is_left_alone(qts_data: Run, database: Engine, edition: Edition) -> None:
+def test_undeclared_objects_are_left_alone(qts_data: Run, database: Engine, edition: Edition) -> None:
     with database.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE theirs (at timestamptz NOT NULL, x int)")
         connection.exec_driver_sql("CREATE INDEX theirs_x ON theirs (x)")
@@ -192,7 +191,7 @@ def test_a_schema_that_is_behind_is_drift(qts_data: Run, empty_database: URL) ->
     assert (run.returncode, run.stdout.strip()) == (1, f"revision: database empty, code {HEAD}")
 
 
-def test_what_could_not_be_told_is_no_drift(qts_data: Run, empty_database: URL) -> None:
+def test_check_without_a_connection_is_not_drift(qts_data: Run, empty_database: URL) -> None:
     run = qts_data("db", "check", QTS_DATABASE_URL=text(empty_database.set(database="qts_nowhere")))
     assert run.returncode == 2
     assert "the server refused the connection" in run.stderr
@@ -205,14 +204,14 @@ def test_a_check_leaves_nothing_behind(database: Engine) -> None:
         assert connection.scalar(sa.text("SELECT to_regclass('pg_temp.qts_normal_form')")) is None
 
 
-def test_a_schema_of_somebody_else_is_built_and_compares_clean(empty_database: URL, edition: Edition) -> None:
+def test_foreign_schema_is_built_and_compares_clean(empty_database: URL, edition: Edition) -> None:
     with engine(empty_database).begin() as connection:
         create_extension(connection)
-        metadata = somebody_else(connection)
+        metadata = foreign_schema(connection)
         metadata.create_all(connection)
         assert find_drift(connection, metadata) == []
         if edition is Edition.COMMUNITY:
-            (difference,) = find_drift(connection, somebody_else(connection, retention="60 days"))
+            (difference,) = find_drift(connection, foreign_schema(connection, retention="60 days"))
             assert (difference.name, difference.what) == ("Readings", "retention policy")
             assert (difference.declared, difference.found) == ("60 days", "30 days")
         metadata.drop_all(connection)

@@ -28,7 +28,7 @@ def test_the_sync_url_keeps_the_name_that_everything_is_keyed_on(database_url: U
         assert connection.scalar(sa.text("SELECT 1")) == 1
         context = MigrationContext.configure(connection)
         assert isinstance(context.impl, PostgresqlImpl)
-        # What a dialect of another name breaks in Alembic.
+        # A dialect of another name would break this in Alembic.
         Operations(context).alter_column("risk_configs", "description", type_=sa.String(100))
         columns = {column["name"]: column for column in sa.inspect(connection).get_columns("risk_configs")}
         assert str(columns["description"]["type"]) == "VARCHAR(100)"
@@ -87,9 +87,8 @@ def test_an_extension_that_is_too_old_is_refused(database_url: URL, monkeypatch:
         require_supported(server)
 
 
-def test_an_extension_on_disk_that_the_server_has_not_loaded_is_an_error(
-    empty_database: URL, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_extension_on_disk_but_not_loaded_is_an_error(empty_database: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says which setting loads the extension."""
     found = edition_module.Server(Edition.POSTGRESQL, "17.1", 17, None, available="2.29.2", preloaded=False)
     monkeypatch.setattr(edition_module, "probe", lambda _connection: found)
     with (

@@ -42,7 +42,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """A server for tests that leave its data alone; each of them starts it."""
+    """A server for tests that do not change its data. Each of them starts it."""
     server = EmbeddedServer(tmp_path_factory.mktemp("shared") / "postgres", settings=FAST)
     yield server
     server.delete()
@@ -64,7 +64,7 @@ def make_server() -> Iterator[Callable[..., EmbeddedServer]]:
 
 @pytest.fixture
 def public_path() -> Iterator[Path]:
-    """Like tmp_path, which for root lies in a directory that no other account may enter."""
+    """Like tmp_path, but in a directory that other accounts may enter, also for root."""
     path = Path(tempfile.mkdtemp(prefix="qts-test-")).resolve()
     path.chmod(0o755)
     yield path
@@ -72,7 +72,7 @@ def public_path() -> Iterator[Path]:
 
 
 def connect(server: ServerInfo, database: str = "postgres") -> psycopg.Connection:
-    """Connects with what SQLAlchemy understands of the URL."""
+    """Connect with the arguments that SQLAlchemy makes of the URL."""
     url = make_url(server.url(database))
     options = {name: str(value) for name, value in url.query.items()}
     conninfo = make_conninfo(user=url.username, dbname=url.database, **options)
@@ -105,7 +105,7 @@ def is_postgres(pid: int) -> bool:
 
 
 def command_line(process: psutil.Process) -> str:
-    """Of a process, which may be gone by now."""
+    """Command line of a process, which may have ended."""
     with contextlib.suppress(psutil.Error):
         return " ".join(process.cmdline())
     return ""
@@ -120,7 +120,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 @contextlib.contextmanager
 def stranger(data: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is no PostgreSQL, but works in the data directory under the owner's account."""
+    """A process other than PostgreSQL that works in the data directory under the owner's account."""
     owner = data.stat()
     switch: dict[str, Any] = {}
     if os.geteuid() == 0:
@@ -128,7 +128,7 @@ def stranger(data: Path) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(["sleep", "600"], cwd=data, **switch) as process:
         try:
             yield process
-            assert process.poll() is None, "a process that is no server was signalled"
+            assert process.poll() is None, "a process other than the server was signalled"
         finally:
             process.kill()
 
@@ -165,7 +165,7 @@ def test_data_survives_stop_and_start_and_both_may_be_repeated(shared: EmbeddedS
     assert ask(shared.start(), "SELECT answer FROM kept", "survivor") == 42
 
 
-def test_a_database_is_created_once_whatever_its_name(shared: EmbeddedServer) -> None:
+def test_database_of_any_name_is_created_once(shared: EmbeddedServer) -> None:
     name = 'a "b" %c/d?'
     server = shared.start()
 
@@ -183,12 +183,14 @@ def test_a_refused_database_is_an_error_of_the_package(shared: EmbeddedServer) -
     assert caught.value.sqlstate == "42601"
 
 
-def test_a_database_cannot_be_created_while_the_server_is_stopped(tmp_path: Path) -> None:
+def test_database_of_a_stopped_server_cannot_be_created(tmp_path: Path) -> None:
+    """The error says to start the server first."""
     with pytest.raises(DatabaseUnavailable, match="start it first"):
         EmbeddedServer(tmp_path / "postgres").ensure_database("qts")
 
 
-def test_a_server_that_was_never_started_has_nothing_to_report_stop_or_delete(tmp_path: Path) -> None:
+def test_server_never_started_has_nothing_to_stop_or_delete(tmp_path: Path) -> None:
+    """`info`, `stop` and `delete` of a server that was never started make no files."""
     server = EmbeddedServer(tmp_path / "absent" / "postgres")
 
     assert server.info() is None
@@ -197,9 +199,10 @@ def test_a_server_that_was_never_started_has_nothing_to_report_stop_or_delete(tm
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_server_outlives_its_starter_and_holds_none_of_its_pipes(
+def test_server_outlives_its_starter_and_holds_no_pipe(
     tmp_path: Path, make_server: Callable[..., EmbeddedServer]
 ) -> None:
+    """The server runs on in a session of its own after the process that started it has ended."""
     server = make_server(tmp_path / "postgres")
 
     # A pipe that the server kept open would make this wait for the server's end.
@@ -215,7 +218,8 @@ def test_the_server_outlives_its_starter_and_holds_none_of_its_pipes(
 
 
 @pytest.mark.parametrize("remains", ["untouched", "", "{pid}", "{pid}\n/elsewhere\n17", "\x00\xffgarbage", "-1\n"])
-def test_a_server_starts_after_a_crash_whatever_is_left_of_its_pid_file(shared: EmbeddedServer, remains: str) -> None:
+def test_server_starts_after_a_crash_with_any_pid_file(shared: EmbeddedServer, remains: str) -> None:
+    """A crash leaves the pid file, or any remains of it."""
     server = shared.start()
     crash(server)
     if remains != "untouched":
@@ -227,7 +231,8 @@ def test_a_server_starts_after_a_crash_whatever_is_left_of_its_pid_file(shared: 
     assert ask(shared.start(), "SELECT 1") == 1
 
 
-def test_a_process_that_got_the_number_of_a_dead_server_is_left_alone(shared: EmbeddedServer) -> None:
+def test_process_with_the_pid_of_a_dead_server_is_left_alone(shared: EmbeddedServer) -> None:
+    """A process that is not PostgreSQL has the pid of the crashed server. It is not signalled."""
     server = shared.start()
     crash(server)
     pid_file = server.data_directory / "postmaster.pid"
@@ -243,9 +248,10 @@ def test_a_process_that_got_the_number_of_a_dead_server_is_left_alone(shared: Em
         assert ask(shared.start(), "SELECT 1") == 1
 
 
-def test_another_server_with_the_number_of_a_dead_one_is_left_alone(
+def test_server_with_the_pid_of_a_dead_one_is_left_alone(
     shared: EmbeddedServer, tmp_path: Path, make_server: Callable[..., EmbeddedServer]
 ) -> None:
+    """The pid file of a crashed server names the process of another server. That server is not stopped."""
     other = shared.start()
     server = make_server(tmp_path / "postgres")
     first = server.start()
@@ -262,14 +268,15 @@ def test_another_server_with_the_number_of_a_dead_one_is_left_alone(
     assert ask(other, "SELECT 1") == 1
 
 
-def test_a_server_is_started_only_after_the_backends_of_a_killed_one_are_gone(
+def test_server_starts_after_the_backends_of_a_killed_one_end(
     shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A busy backend outlives its killed postmaster. The next start ends it first."""
     monkeypatch.setattr(constants, "GRACE_SECONDS", 0.5)
     server = shared.start()
     with contextlib.closing(connect(server)) as client:
         backend = client.info.backend_pid
-        # Busy with no wait in which it would notice that the postmaster is dead.
+        # This query never waits, so the backend does not notice the death of the postmaster.
         client.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 1000000000000)")
         psutil.Process(server.pid).kill()
         time.sleep(0.2)
@@ -281,9 +288,8 @@ def test_a_server_is_started_only_after_the_backends_of_a_killed_one_are_gone(
         assert ask(started, "SELECT 1") == 1
 
 
-def test_a_live_server_that_lost_its_pid_file_gets_no_second_beside_it(
-    shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_live_server_without_a_pid_file_gets_no_second(shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server that lost its pid file is ended before another one starts on its data."""
     monkeypatch.setattr(constants, "GRACE_SECONDS", 0.2)
     server = shared.start()
     (server.data_directory / "postmaster.pid").unlink()
@@ -295,9 +301,8 @@ def test_a_live_server_that_lost_its_pid_file_gets_no_second_beside_it(
     assert ask(started, "SELECT 1") == 1
 
 
-def test_a_server_that_is_not_ready_yet_is_waited_for_and_not_replaced(
-    shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_not_ready_yet_is_waited_for(shared: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is starting up is not replaced. After the timeout the error says that it is starting."""
     monkeypatch.setattr(constants, "GRACE_SECONDS", 0)
     server = shared.start()
     pid_file = server.data_directory / "postmaster.pid"
@@ -323,9 +328,10 @@ def test_clients_do_not_keep_a_server_from_stopping(shared: EmbeddedServer) -> N
             client.execute("SELECT 1")
 
 
-def test_a_server_that_does_not_manage_a_fast_shutdown_is_stopped_all_the_same(
+def test_server_that_fails_a_fast_shutdown_is_stopped(
     shared: EmbeddedServer,
 ) -> None:
+    """After the timeout of the fast shutdown the server gets an immediate one. Its data survive."""
     server = shared.start()
     checkpointer = next(
         process for process in psutil.Process(server.pid).children() if "checkpointer" in command_line(process)
@@ -366,7 +372,7 @@ def test_a_lock_on_a_file_that_delete_removed_does_not_count(
     def flock(handle: IO[str], operation: int, take: Callable[[IO[str], int], None] = fcntl.flock) -> None:
         take(handle, operation)
         locks.append(Path(handle.name))
-        if len(locks) == 1:  # what another process does that held the lock until now
+        if len(locks) == 1:  # as another process that held the lock until now
             locks[0].unlink()
 
     monkeypatch.setattr(fcntl, "flock", flock)
@@ -400,9 +406,10 @@ def test_a_data_directory_may_have_any_name(
     assert not running.socket_directory.exists()
 
 
-def test_a_long_path_gets_a_short_private_socket_directory_that_is_nobody_elses(
+def test_long_path_gets_a_short_private_socket_directory(
     public_path: Path, make_server: Callable[..., EmbeddedServer]
 ) -> None:
+    """The directory of the socket belongs to the server's user. A foreign link in its place is refused."""
     server = make_server(public_path / ("long" * 30) / "postgres")
     running = server.start()
     sockets = running.socket_directory
@@ -465,7 +472,8 @@ def test_data_of_another_major_version_is_refused_with_a_way_out(
 
 
 @pytest.mark.parametrize("name", ["PG_VERSION", "notes.txt"])
-def test_a_directory_of_somebody_else_is_neither_used_nor_deleted(tmp_path: Path, name: str) -> None:
+def test_foreign_directory_is_neither_used_nor_deleted(tmp_path: Path, name: str) -> None:
+    """A directory that the package did not make is left as it is."""
     (tmp_path / "postgres").mkdir()
     (tmp_path / "postgres" / name).write_text("18\n")
     server = EmbeddedServer(tmp_path / "postgres")
@@ -478,9 +486,10 @@ def test_a_directory_of_somebody_else_is_neither_used_nor_deleted(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["postgres", "long" * 25])
-def test_a_directory_removed_under_its_server_is_made_anew_and_the_old_server_does_no_harm(
+def test_removed_directory_is_made_anew_beside_its_old_server(
     public_path: Path, make_server: Callable[..., EmbeddedServer], name: str
 ) -> None:
+    """The data directory of a running server is removed. The old server does not harm the new one."""
     server = make_server(public_path / name)
     old = server.start()
     shutil.rmtree(old.data_directory)
@@ -496,7 +505,7 @@ def test_a_directory_removed_under_its_server_is_made_anew_and_the_old_server_do
     shutil.rmtree(old.socket_directory, ignore_errors=True)
 
 
-def test_what_the_system_refuses_is_a_configuration_error(tmp_path: Path) -> None:
+def test_refusal_of_the_system_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     server = EmbeddedServer(tmp_path / "file" / "postgres")
 
@@ -511,9 +520,10 @@ def test_a_line_break_in_the_path_is_refused(tmp_path: Path) -> None:
 
 
 @as_root
-def test_root_in_a_public_place_keeps_the_data_where_it_was_asked_for(
+def test_root_in_a_public_place_keeps_the_data_there(
     public_path: Path, make_server: Callable[..., EmbeddedServer]
 ) -> None:
+    """Under root the server runs as another user, in the directory that was given. Its owner does not change."""
     running = make_server(public_path / "postgres").start()
 
     assert running.data_directory == public_path / "postgres"
@@ -523,9 +533,10 @@ def test_root_in_a_public_place_keeps_the_data_where_it_was_asked_for(
 
 
 @as_root
-def test_root_in_a_closed_place_gets_programs_and_data_elsewhere_and_opens_nothing(
+def test_root_in_a_closed_place_gets_its_data_elsewhere(
     tmp_path: Path, public_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The server's user may not enter root's directory. Programs and data are elsewhere, and no mode is changed."""
     home = public_path / "home"
     monkeypatch.setattr(constants, "ROOT_HOME", home)
     closed = tmp_path / "closed"
@@ -561,9 +572,10 @@ def test_root_in_a_closed_place_gets_programs_and_data_elsewhere_and_opens_nothi
 
 
 @as_root
-def test_root_whose_data_elsewhere_was_removed_starts_with_nothing_or_deletes_the_note(
+def test_root_with_removed_data_starts_anew_or_deletes(
     tmp_path: Path, public_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The data that were kept elsewhere are gone. `start` makes a new server, `delete` removes the note."""
     home = public_path / "home"
     monkeypatch.setattr(constants, "ROOT_HOME", home)
     server = EmbeddedServer(tmp_path / "postgres", settings=FAST)
@@ -584,7 +596,7 @@ def test_root_whose_data_elsewhere_was_removed_starts_with_nothing_or_deletes_th
 
 
 @as_root
-def test_root_without_useradd_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_without_useradd_gets_an_instruction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ACCOUNT", "qts_absent")
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
 
@@ -593,7 +605,7 @@ def test_root_without_useradd_is_told_what_to_do(tmp_path: Path, monkeypatch: py
 
 
 @as_root
-def test_root_with_a_failing_useradd_is_told_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_with_a_failing_useradd_gets_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ACCOUNT", "no such:name")
 
     with pytest.raises(ConfigurationError, match="invalid user name"):

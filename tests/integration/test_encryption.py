@@ -1,4 +1,4 @@
-"""TLS to the database and to Redis: it is used, and a server that proves nothing is not talked to."""
+"""TLS to the database and to Redis: it is used, and a server without a valid certificate gets no data."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def authority() -> trustme.CA:
 
 
 async def opened(url: URL) -> Streams:
-    """A connection to a server, as libpq reads its URL."""
+    """Connect to a server as libpq reads its URL."""
     host = str(url.query.get("host") or url.host or "127.0.0.1")
     port = int(str(url.query.get("port") or url.port or 5432))
     if host.startswith("/"):
@@ -136,7 +136,7 @@ async def test_redis_is_spoken_to_under_tls(
 
 
 @pytest.mark.parametrize(("host", "known"), [("127.0.0.1", True), ("localhost", False)])
-async def test_a_redis_that_cannot_prove_its_name_is_told_nothing(
+async def test_redis_that_cannot_prove_its_name_gets_nothing(
     front: Front, authority: trustme.CA, tmp_path: Path, host: str, *, known: bool
 ) -> None:
     signer = authority if known else trustme.CA()
@@ -152,7 +152,7 @@ async def test_a_redis_that_cannot_prove_its_name_is_told_nothing(
         await cache.get("k")
     await cache.close()
     assert front.spoken == 0
-    # To a caller it is a cache that does not answer.
+    # A caller sees a cache that does not answer.
     source = Source()
     source.rows["005930", "main"] = position(1)
     async with CacheManager(config, source.loaders) as manager:
@@ -182,7 +182,7 @@ async def test_the_database_is_spoken_to_under_tls(
         async with FillWriter(database) as writer:
             for _ in range(3):
                 await writer.record_fill(FillFactory.build())
-        # What comes in long rows and many, past the ends of TLS's own records.
+        # Many long rows cross the ends of TLS's own records.
         fills = [FillFactory.build(strategy_tag="x" * (1 + number % 60)) for number in range(3_000)]
         ticks = TickFactory.build_batch(20_000)
         async with asyncio.timeout(300):  # only a stall takes so long
@@ -197,7 +197,7 @@ async def test_the_database_is_spoken_to_under_tls(
 
 
 @pytest.mark.parametrize(("host", "known"), [("127.0.0.1", True), ("localhost", False)])
-async def test_a_database_that_cannot_prove_its_name_is_told_nothing(
+async def test_database_that_cannot_prove_its_name_gets_nothing(
     database_front: Front, database_url: URL, authority: trustme.CA, tmp_path: Path, host: str, *, known: bool
 ) -> None:
     signer = authority if known else trustme.CA()
@@ -209,7 +209,8 @@ async def test_a_database_that_cannot_prove_its_name_is_told_nothing(
     assert database_front.spoken == 0
 
 
-async def test_a_server_without_encryption_is_not_used_where_it_is_wanted(proxy: Proxy) -> None:
+async def test_server_without_tls_is_refused_where_tls_is_required(proxy: Proxy) -> None:
+    """With `tls_mode="require"` no statement goes to a server without TLS."""
     url = proxy.url.set(query={})
     async with Database(url, DatabaseConfig(tls_mode="require")) as database:
         with pytest.raises(ConfigurationError, match="server does not support SSL, but SSL was required"):

@@ -1,4 +1,4 @@
-"""Which fills are one: the same answer by every way to book, and the same ledger."""
+"""Redelivered and distinct fills: every way of booking gives the same answer and the same ledger."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_only_the_fill_time_decides_between_redelivery_and_clash(
         results = await way(book, given, tmp_path)
         wanted = ["booked", "duplicate", "duplicate", *["conflict"] * 4, "booked", "duplicate", "conflict"]
         assert sorted(results) == sorted(wanted)
-        if way is not by_csv:  # which counts only
+        if way is not by_csv:  # an import only counts
             assert results == wanted
         assert [row[:2] for row in await stored(book)] == [("17", MORNING), ("18", late.timestamp)]
 
@@ -178,7 +178,7 @@ def with_scope(scope: str | None) -> FillIdentity:
 
 @every_way
 async def test_fill_booked_in_one_scope_is_booked_in_no_other(database_url: URL, tmp_path: Path, way: Book) -> None:
-    """For each ordered pair of scopes, none included: a second process books nothing twice."""
+    """Each ordered pair of scopes, also none: a second process books no fill twice."""
     for number, (first, second) in enumerate((one, two) for one in ID_SCOPES for two in ID_SCOPES):
         broker = f"kis{number}"
         given = [fill(broker=broker, account=broker, order_id="7")]
@@ -234,7 +234,7 @@ async def test_a_day_in_the_id_does_not_double_a_fill_at_midnight(database_url: 
 
 
 class Model:
-    """The rule in a few lines, apart from the code that it checks."""
+    """Decide by the rule in a few lines, independent of the code under test."""
 
     def __init__(self, scope: str) -> None:
         self._kinds = [kind for kind in scope.split(",") if kind]
@@ -273,7 +273,7 @@ def content(entry: LedgerEntry) -> tuple[object, ...]:
 
 
 def stream(chance: random.Random, length: int, account: str) -> list[LedgerEntry]:
-    """Fills whose ids restart, many of them near midnight, with redeliveries that come at any later time."""
+    """Fills whose ids restart, many near midnight, with redeliveries at any later time."""
     made: list[LedgerEntry] = []
     for _ in range(length):
         if made and chance.random() < 0.4:
@@ -357,7 +357,7 @@ async def test_a_bust_finds_its_fill_by_the_stored_id(database_url: URL) -> None
 async def test_report_sent_again_after_midnight_is_the_same(
     database_url: URL, scope: str | None, *, corrects: bool, fill_first: bool
 ) -> None:
-    """One second before midnight, then one after it; None: before and after the scope was declared."""
+    """One second before midnight, then one after it. With None: before and after the scope was declared."""
     before = FillIdentity(id_scopes={"test": scope} if scope else {})
     original = fill(timestamp=MIDNIGHT - 60 * SECOND, order_id="7")
     name = before.scoped(original).stored_execution_id
@@ -496,7 +496,7 @@ async def test_kis_load_counts_busts_and_corrections(database_url: URL) -> None:
 
 
 async def test_a_fill_moves_the_share_of_the_equity(database_url: URL) -> None:
-    """The share stays that of the last equity, by every way to book, and does not drift by rounding."""
+    """By every way of booking the share stays that of the last equity and does not drift by rounding."""
     async with Database(database_url) as book:
         await by_record_fill(book, [fill(qty=Decimal(3))], Path())
         async with book.transaction() as uow:

@@ -1,4 +1,4 @@
-"""Fills of many tasks booked together: order, what they share, and what one of them cannot do to the others."""
+"""Fills of many tasks booked together: their order, shared transactions, and independent failures."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ async def quantity(book: Database, symbol: str = "005930") -> Decimal:
         return (await reader.positions.get_position(symbol)).qty
 
 
-async def test_a_fill_of_a_position_that_the_writer_remembers_takes_one_round_trip(proxy: Proxy) -> None:
+async def test_fill_of_a_remembered_position_takes_one_round_trip(proxy: Proxy) -> None:
+    """The writer books a fill of a position that it knows in one round trip, commit included."""
     async with Database(proxy.url) as book, FillWriter(book) as writer:
         await writer.record_fill(buy())
         # Statements are prepared at their first use, in the same round trip.
@@ -62,7 +63,8 @@ async def test_a_fill_of_a_position_that_the_writer_remembers_takes_one_round_tr
         assert await quantity(book) == 3
 
 
-async def test_fills_that_come_together_share_their_transactions_and_keep_their_order(proxy: Proxy) -> None:
+async def test_concurrent_fills_share_transactions_in_order(proxy: Proxy) -> None:
+    """400 fills take fewer than 40 round trips and are booked in the order of the calls."""
     async with Database(proxy.url) as book, FillWriter(book, max_group=100) as writer:
         await writer.record_fill(buy())
         before = proxy.round_trips
@@ -74,7 +76,7 @@ async def test_fills_that_come_together_share_their_transactions_and_keep_their_
         assert await quantity(book) == 401
 
 
-async def test_a_bound_on_what_waits_delays_and_loses_nothing(book: Database) -> None:
+async def test_bound_on_waiting_fills_delays_and_loses_nothing(book: Database) -> None:
     async with FillWriter(book, max_group=2, max_waiting=3) as writer:
         results = await asyncio.gather(*(writer.record_fill(buy()) for _ in range(20)))
     assert sorted(one.position.qty for one in results) == list(range(1, 21))
@@ -91,7 +93,7 @@ async def test_a_fill_that_comes_twice_is_booked_once(book: Database) -> None:
     assert await quantity(book) == 5
 
 
-async def test_one_that_is_refused_does_no_harm_to_its_group(book: Database) -> None:
+async def test_refused_fill_spares_its_group(book: Database) -> None:
     known = buy(execution_id="known")
     async with FillWriter(book) as writer:
         await writer.record_fill(known)
@@ -103,7 +105,7 @@ async def test_one_that_is_refused_does_no_harm_to_its_group(book: Database) -> 
         assert [type(one).__name__ for one in results] == [
             "BookedFill", "LedgerConflict", "BookedFill", "InvalidRecord", "BookedFill",
         ]  # fmt: skip
-        # Alone, too, when the writer remembers the position.
+        # Also alone, when the writer remembers the position.
         with pytest.raises(LedgerConflict, match="another fill has this execution id"):
             await writer.record_fill(other)
         with pytest.raises(InvalidRecord, match="currency"):
@@ -129,7 +131,7 @@ async def test_a_report_that_waits_is_booked_with_its_fill(book: Database) -> No
     assert await quantity(book) == 2
 
 
-async def test_what_others_book_meanwhile_is_not_overwritten(book: Database, database_url: URL) -> None:
+async def test_bookings_of_others_are_not_overwritten(book: Database, database_url: URL) -> None:
     async with Database(database_url) as elsewhere, FillWriter(book) as writer:
         await writer.record_fill(buy())
         async with elsewhere.transaction() as uow:
@@ -144,14 +146,14 @@ async def test_a_position_that_was_put_right_meanwhile_stays_right(book: Databas
         async with book.transaction() as uow:
             await uow.connection.execute(sa.text("UPDATE positions SET cost_basis = 1"))
         await writer.record_fill(buy(1))
-        # The writer has read what is wrong, and remembers it.
+        # The writer has read the wrong position and remembers it.
         async with book.transaction() as uow:
             assert await uow.positions.restore_positions()
         booked = await writer.record_fill(buy(1))
     assert [booked.position.qty, booked.position.cost_basis] == [7, 700]
     async with book.reader() as reader:
         mismatches = (await reader.positions.verify_positions()).mismatches
-    # The entry that was computed from what was wrong stays as it was booked.
+    # The entry computed from the wrong position stays as booked.
     assert {one.ledger_id for one in mismatches} == {2}
 
 
@@ -173,9 +175,8 @@ async def test_a_group_whose_commit_got_no_answer_is_simply_sent_again(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_a_lone_fill_whose_commit_got_no_answer_is_simply_sent_again(
-    proxy: Proxy, when: Literal["before", "after"]
-) -> None:
+async def test_lone_fill_of_unknown_outcome_may_be_sent_again(proxy: Proxy, when: Literal["before", "after"]) -> None:
+    """The answer to its commit is lost. The same fill sent again is a duplicate if it was booked."""
     async with Database(proxy.url) as book, FillWriter(book) as writer:
         for _ in range(3):
             await writer.record_fill(buy(1))
@@ -191,7 +192,8 @@ async def test_a_lone_fill_whose_commit_got_no_answer_is_simply_sent_again(
         assert await quantity(book) == 5
 
 
-async def test_a_lone_fill_that_is_refused_is_told_why_and_the_next_one_is_booked(book: Database) -> None:
+async def test_refused_lone_fill_raises_and_the_next_is_booked(book: Database) -> None:
+    """A conflict and a wrong currency are raised to their callers only."""
     known = buy(execution_id="known")
     async with FillWriter(book) as writer:
         for entry in (known, buy(), buy()):
@@ -207,10 +209,11 @@ async def test_a_lone_fill_that_is_refused_is_told_why_and_the_next_one_is_booke
     assert await quantity(book) == 6
 
 
-async def test_a_lone_fill_whose_task_is_cancelled_is_booked_and_the_connection_stays(proxy: Proxy) -> None:
-    told: list[BookedFill] = []
+async def test_lone_fill_of_a_cancelled_task_is_booked(proxy: Proxy) -> None:
+    """The cancelled call has sent its fill. Listeners are called, and the connection stays in use."""
+    notified: list[BookedFill] = []
     async with Database(proxy.url) as book:
-        book.on_booked(lambda booked, _: told.append(booked))
+        book.on_booked(lambda booked, _: notified.append(booked))
         async with FillWriter(book) as writer:
             for _ in range(3):
                 await writer.record_fill(buy())
@@ -223,7 +226,7 @@ async def test_a_lone_fill_whose_task_is_cancelled_is_booked_and_the_connection_
                     await task
                 await writer.record_fill(buy())
             assert proxy.connections == connections
-        assert [one.position.qty for one in told] == list(range(1, 14))
+        assert [one.position.qty for one in notified] == list(range(1, 14))
         assert await quantity(book) == 13
 
 
@@ -237,7 +240,8 @@ async def test_closing_waits_for_a_lone_fill_that_is_under_way(book: Database) -
     assert (await task).position.qty == 4
 
 
-async def test_a_connection_that_died_while_nothing_was_to_do_is_replaced_unseen(proxy: Proxy) -> None:
+async def test_connection_lost_while_idle_is_replaced_unseen(proxy: Proxy) -> None:
+    """The next fills are booked without an error."""
     async with Database(proxy.url) as book, FillWriter(book) as writer:
         await writer.record_fill(buy())
         proxy.cut()
@@ -249,7 +253,8 @@ async def test_a_connection_that_died_while_nothing_was_to_do_is_replaced_unseen
         assert results[-1].position.qty == 7
 
 
-async def test_a_server_that_is_not_there_is_told_to_everybody_who_waits(proxy: Proxy) -> None:
+async def test_absent_server_raises_in_every_waiting_call(proxy: Proxy) -> None:
+    """Each waiting call raises `DatabaseUnavailable`."""
     async with Database(proxy.url) as book, FillWriter(book) as writer:
         await writer.record_fill(buy())
         await proxy.stop()
@@ -258,7 +263,8 @@ async def test_a_server_that_is_not_there_is_told_to_everybody_who_waits(proxy: 
         assert [type(one) for one in results] == [DatabaseUnavailable] * 3
 
 
-async def test_a_fill_that_the_server_refuses_does_no_harm_to_its_group(book: Database) -> None:
+async def test_fill_refused_by_the_server_spares_its_group(book: Database) -> None:
+    """The server refuses one fill by a constraint that the package does not know. The others are booked."""
     async with book.transaction() as uow:
         await uow.connection.execute(
             sa.text(
@@ -272,7 +278,8 @@ async def test_a_fill_that_the_server_refuses_does_no_harm_to_its_group(book: Da
     assert await quantity(book) == 3
 
 
-async def test_an_id_that_another_books_at_the_same_time_concerns_its_fill_only(book: Database) -> None:
+async def test_id_booked_meanwhile_fails_its_own_fill_only(book: Database) -> None:
+    """Another transaction books an execution id of the group. Only that fill raises `LedgerConflict`."""
     taken = buy(symbol="OTHER", execution_id="X")
     async with FillWriter(book) as writer:
         await writer.record_fill(buy())
@@ -295,7 +302,7 @@ async def test_a_fill_may_come_with_any_offset(book: Database) -> None:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-async def test_closing_books_also_what_waits_for_room(book: Database, *, cancelled: bool) -> None:
+async def test_closing_books_fills_that_wait_for_room(book: Database, *, cancelled: bool) -> None:
     writer = FillWriter(book, max_waiting=1)
     await writer.__aenter__()
     waiting = [asyncio.create_task(writer.record_fill(buy())) for _ in range(5)]
@@ -314,7 +321,7 @@ async def test_closing_books_also_what_waits_for_room(book: Database, *, cancell
     assert await quantity(book) == 5
 
 
-async def test_closing_books_what_waits_and_takes_nothing_more(book: Database) -> None:
+async def test_closing_books_waiting_fills_and_takes_no_more(book: Database) -> None:
     writer = FillWriter(book, max_group=3)
     async with writer:
         waiting: list[asyncio.Task[BookedFill]] = [asyncio.create_task(writer.record_fill(buy())) for _ in range(10)]
@@ -325,7 +332,8 @@ async def test_closing_books_what_waits_and_takes_nothing_more(book: Database) -
     assert await quantity(book) == 10
 
 
-async def test_a_task_that_is_cancelled_while_it_waits_takes_nobody_with_it(book: Database) -> None:
+async def test_task_cancelled_while_it_waits_spares_the_others(book: Database) -> None:
+    """The fill of the cancelled call is not booked. All others are."""
     async with FillWriter(book, max_group=1) as writer:
         tasks = [asyncio.create_task(writer.record_fill(buy())) for _ in range(5)]
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Gaps: sessions of exchanges against what is stored, and the reasons that people give."""
+"""Gaps: sessions of exchanges compared with stored ticks, and the reasons that users give."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_missing_days_and_minutes_of_sessions_and_nothing_else(market: Dat
     ]
     long = await gaps(market, seoul(11), seoul(12), at_least=2 * MINUTE)
     assert [gap.minutes for gap in long] == [2]
-    # Half a session that is asked for is no day.
+    # A range of half a session gives no gap of kind day.
     (half,) = await gaps(market, seoul(16, 10, 0, 30), seoul(16, 11))
     assert (half.kind, half.start, half.end) == ("minutes", seoul(16, 10, 1), seoul(16, 11))
     assert await gaps(market, seoul(13), seoul(15)) == []
@@ -88,7 +88,8 @@ async def test_feeds_are_looked_at_together_or_by_themselves(market: Database) -
     assert (of_a.source, of_a.start, of_a.end) == ("a", seoul(16, 12), seoul(16, 15, 30))
 
 
-async def test_a_gap_that_is_signed_off_is_not_reported_and_keeps_its_reason(market: Database) -> None:
+async def test_signed_off_gap_keeps_its_reason_and_is_not_reported(market: Database) -> None:
+    """A sign-off of one source does not hide the gaps of the others."""
     day = (seoul(16), seoul(17))
     await keep(market, each_minute(seoul(16, 9), seoul(16, 12)), "a")
     async with market.transaction() as uow:
@@ -98,7 +99,7 @@ async def test_a_gap_that_is_signed_off_is_not_reported_and_keeps_its_reason(mar
             await uow.ticks.sign_off_gap("005930", *day, " ")
         with pytest.raises(InvalidRecord, match="is not before"):
             await uow.ticks.sign_off_gap("005930", day[1], day[0], "x")
-    # What is known of one feed says nothing of the others.
+    # A sign-off of one feed does not hold for the others.
     assert [gap.start for gap in await gaps(market, *day)] == [seoul(16, 14)]
     assert [gap.start for gap in await gaps(market, *day, source="a")] == [seoul(16, 15)]
     async with market.transaction() as uow:
@@ -108,7 +109,8 @@ async def test_a_gap_that_is_signed_off_is_not_reported_and_keeps_its_reason(mar
     assert await gaps(market, *day) == []
 
 
-async def test_breaks_holidays_and_changing_clocks_are_those_of_the_exchange(market: Database) -> None:
+async def test_sessions_follow_the_calendar_of_the_exchange(market: Database) -> None:
+    """Lunch breaks and changes of the clocks are those of the exchange."""
     tokyo = zoneinfo.ZoneInfo("Asia/Tokyo")
     start = dt.datetime(2024, 10, 15, tzinfo=tokyo)
     (day,) = await gaps(market, start, start + dt.timedelta(days=1), calendar="XTKS")
@@ -128,9 +130,8 @@ async def test_the_minute_under_way_is_not_missing(market: Database) -> None:
     assert sum(gap.minutes for gap in found) >= 58
 
 
-async def test_minutes_of_bars_count_and_what_retention_dropped_is_not_guessed(
-    market: Database, edition: Edition
-) -> None:
+async def test_gaps_count_minutes_and_refuse_dropped_ranges(market: Database, edition: Edition) -> None:
+    """A range that retention has dropped is refused: its gaps cannot be known."""
     now = dt.datetime.now(dt.UTC).replace(second=0, microsecond=0)
     hour = now - dt.timedelta(hours=2)
     async with market.transaction() as uow:
@@ -147,20 +148,20 @@ async def test_minutes_of_bars_count_and_what_retention_dropped_is_not_guessed(
 
 async def test_a_feed_is_stale_by_the_time_that_its_exchange_traded(market: Database) -> None:
     async with market.transaction() as uow:
-        # Friday before the close, and a feed that ended long ago.
+        # Friday before the close: one feed ended long ago.
         await uow.tick_history.ingest([tick(seoul(12, 15, 20)), tick(seoul(1, 9) - dt.timedelta(days=90), "old")])
 
         async def stale(as_of: dt.datetime, minutes: int = 15) -> list[tuple[str, int]]:
             found = await uow.tick_history.stale_feeds(silent_for=minutes * MINUTE, as_of=as_of)
             return [(feed.source, feed.silent // MINUTE) for feed in found]
 
-        assert await stale(seoul(14, 23)) == []  # the weekend is no silence
+        assert await stale(seoul(14, 23)) == []  # a weekend does not make a feed stale
         assert await stale(seoul(15, 9, 5)) == []
         assert await stale(seoul(15, 9, 6, 30)) == [("krx", 16)]
         assert await stale(seoul(12, 15, 10), 0) == []
 
 
-async def test_what_no_calendar_can_be_is_said(market: Database) -> None:
+async def test_impossible_calendar_or_range_is_refused(market: Database) -> None:
     with pytest.raises(ConfigurationError, match="no calendar 'KRX'"):
         await gaps(market, seoul(1), seoul(2), calendar="KRX")
     with pytest.raises(InvalidRecord, match=r"start: .* is not before"):

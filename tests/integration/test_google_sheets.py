@@ -1,4 +1,4 @@
-"""The real gspread client against the stand-in: what hurts in a sheet, what fails on the way."""
+"""The real gspread client against the stand-in: odd sheets and failing requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 SHORT_SECONDS = 1.5
-"""How long a client waits for an answer that does not come: a busy machine's answers come before."""
+"""Seconds that a client waits for an answer that does not come. Answers of a busy machine come before."""
 
 
 @pytest_asyncio.fixture
@@ -39,7 +39,7 @@ async def sheets(make_sheets: MakeSheets) -> AsyncIterator[GoogleSheetsAdapter]:
 
 
 @pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in Fault])
-async def test_a_fill_is_in_the_sheet_once_whatever_happens_on_the_way(
+async def test_fill_is_in_the_sheet_once_after_any_fault(
     fault: Fault, make_sheets: MakeSheets, standin: SheetsStandIn, workbook: Workbook
 ) -> None:
     standin.delay_seconds = 2 * SHORT_SECONDS
@@ -59,9 +59,10 @@ async def test_a_fill_is_in_the_sheet_once_whatever_happens_on_the_way(
         assert again.qty == 40
 
 
-async def test_a_position_that_an_old_request_overwrote_is_put_right_by_the_next_fill(
+async def test_position_overwritten_by_an_old_request_is_repaired(
     sheets: GoogleSheetsAdapter, workbook: Workbook
 ) -> None:
+    """The next fill, or the same fill again, writes the position that the ledger gives."""
     entries = FillFactory.build_batch(3)
     await sheets.append_ledger(entries[0])
     before = list(workbook.sheets["Position"].cells[1])
@@ -78,9 +79,10 @@ async def test_a_position_that_an_old_request_overwrote_is_put_right_by_the_next
 
 
 @pytest.mark.parametrize("patience", [None, SHORT_SECONDS / 2], ids=["exhausted", "cancelled"])
-async def test_a_late_request_of_a_fill_that_was_given_up_overwrites_no_other_fill(
+async def test_late_request_of_a_failed_fill_overwrites_no_other(
     patience: float | None, make_sheets: MakeSheets, standin: SheetsStandIn, workbook: Workbook
 ) -> None:
+    """The request of a fill that failed or was cancelled arrives after the next fill."""
     standin.delay_seconds = 2 * SHORT_SECONDS
     async with make_sheets(attempts=1, timeout_seconds=SHORT_SECONDS) as sheets:
         await sheets.append_ledger(FillFactory.build(symbol="A"))
@@ -118,9 +120,8 @@ async def test_a_fill_that_was_refused_is_not_sent_with_the_next_one(
     assert len(await sheets.fetch_ledger()) == 1
 
 
-async def test_a_position_that_was_taken_back_is_read_and_valued_as_its_fills_say(
-    sheets: GoogleSheetsAdapter, workbook: Workbook
-) -> None:
+async def test_outdated_position_is_read_as_its_fills_say(sheets: GoogleSheetsAdapter, workbook: Workbook) -> None:
+    """A late request has put an older position into its cells. Reading and valuing it use the ledger."""
     await sheets.append_ledger(FillFactory.build(price=Decimal(10)))
     before = list(workbook.sheets["Position"].cells[1])
     after = (await sheets.append_ledger(FillFactory.build(price=Decimal(20)))).position
@@ -151,9 +152,10 @@ UNSAID = [
 
 
 @pytest.mark.parametrize(("column", "values", "reason"), UNSAID, ids=[column for column, _, _ in UNSAID])
-async def test_a_fill_that_a_sheet_without_the_column_would_say_wrongly_is_refused(
+async def test_fill_that_needs_a_missing_column_is_refused(
     column: str, values: dict[str, Any], reason: str, sheets: GoogleSheetsAdapter, workbook: Workbook
 ) -> None:
+    """Without the column the sheet would show the fill wrongly. An ordinary fill is written."""
     workbook.put("T_Ledger", [[name for name in LEDGER.fields if name != column]])
     with pytest.raises(SourceRefused, match=f"'T_Ledger' has no column {column}: .*{reason}; add the column"):
         await sheets.append_ledger(FillFactory.build(**values))
@@ -162,9 +164,8 @@ async def test_a_fill_that_a_sheet_without_the_column_would_say_wrongly_is_refus
     assert (await sheets.append_ledger(FillFactory.build(execution_id="usual"))).duplicate
 
 
-async def test_a_position_that_a_sheet_without_the_column_would_say_wrongly_is_refused(
-    sheets: GoogleSheetsAdapter, workbook: Workbook
-) -> None:
+async def test_position_that_needs_a_missing_column_is_refused(sheets: GoogleSheetsAdapter, workbook: Workbook) -> None:
+    """Without a column for the account, a second account's position would be read as the first's."""
     workbook.put("Position", [[name for name in POSITIONS.fields if name != "account"]])
     with pytest.raises(SourceRefused, match="'Position' has no column account: second 005930 would be read"):
         await sheets.append_ledger(FillFactory.build(account="second"))
@@ -177,10 +178,11 @@ def insert_column(workbook: Workbook, title: str) -> None:
     sheet.column_count += 1
 
 
-async def test_a_column_that_is_inserted_in_the_meantime_moves_what_is_written(
-    sheets: GoogleSheetsAdapter, workbook: Workbook
-) -> None:
-    """The execution id is in the last column of the grid: it moves out of what the grid was."""
+async def test_column_inserted_meanwhile_moves_later_writes(sheets: GoogleSheetsAdapter, workbook: Workbook) -> None:
+    """The execution id is in the last column of the grid.
+
+    The inserted column moves it out of the grid that was read.
+    """
     fields = [name for name in LEDGER.fields if name != "reverses"]
     workbook.put("T_Ledger", [fields])
     workbook.sheets["T_Ledger"].column_count = len(fields)
@@ -209,9 +211,8 @@ async def test_columns_of_other_people_and_their_formulas_stay(sheets: GoogleShe
     assert cells[2][:3] == [None, "main", "000660"]
 
 
-async def test_a_result_of_a_formula_is_read_an_error_of_one_is_refused(
-    sheets: GoogleSheetsAdapter, workbook: Workbook
-) -> None:
+async def test_formula_result_is_read_and_its_error_refused(sheets: GoogleSheetsAdapter, workbook: Workbook) -> None:
+    """The value that a formula shows is read. A cell that shows an error is named."""
     header = ["종목코드", "보유수량", "평균단가"]
     workbook.put("Position", [header, ["005930", Formula("=0.1+0.2", 0.1 + 0.2), 100]])
     (position,) = await sheets.fetch_positions()
@@ -261,9 +262,7 @@ async def test_a_long_sheet_is_read_in_few_calls(
     assert standin.calls["read"] <= 4
 
 
-async def test_what_is_wrong_with_the_set_up_is_said(
-    make_sheets: MakeSheets, workbook: Workbook, standin: SheetsStandIn
-) -> None:
+async def test_wrong_set_up_is_named(make_sheets: MakeSheets, workbook: Workbook, standin: SheetsStandIn) -> None:
     broken = dict(standin.credentials()) | {"private_key": "nothing"}
     stranger = dict(standin.credentials()) | {"token_uri": f"{standin.url}/nothing"}
     for credentials, reason in ((broken, "key file"), (stranger, "Google")):
@@ -317,10 +316,10 @@ async def test_after_as_many_attempts_as_allowed_it_is_unavailable(
         assert SourceUnavailable.retryable
 
 
-def test_gspread_itself_finds_what_it_needs_in_the_stand_in(
+def test_gspread_itself_works_with_the_stand_in(
     standin: SheetsStandIn, workbook: Workbook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not our subclass: worksheets, values, appends and errors by gspread's own methods."""
+    """Worksheets, values, appends and errors by gspread's own methods, without our subclass."""
     credentials = Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
         standin.credentials(), scopes=["https://www.googleapis.com/auth/spreadsheets"]
     )

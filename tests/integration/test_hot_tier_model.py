@@ -1,12 +1,12 @@
-"""The hot tier used in any order: random programs of its public calls, against a model of the promises.
+"""Random programs of the hot tier's public calls, against a model of its promises.
 
-Each program runs batches of calls at once, some of them cancelled half way, while Redis is emptied, cut off, killed,
-made to forget its scripts and edited by hand. Every call ends. No position is older than the commits of its own
-process, or than one TTL; no price is older than its life; no value is of another key; a wrong use raises one of our
-errors. `QTS_TEST_PROGRAMS` sets the number of programs.
+Each program runs batches of calls at once, some of them cancelled half way. Meanwhile Redis is emptied, cut off,
+killed, made to forget its scripts and edited by hand. Every call ends. No position is older than the commits of its own
+process, or than one TTL. No price is older than its life, and no value is of another key. A wrong use raises one of
+our errors. `QTS_TEST_PROGRAMS` sets the number of programs.
 """
 
-# ruff: noqa: SLF001, C901 - nothing may be left inside either, and a program has many steps
+# ruff: noqa: SLF001, C901 - the test looks for leftovers inside, and a program has many steps
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Book(Source):
 
 
 class Machine:
-    """Two processes with one Redis and one database; the first keeps values near."""
+    """Two processes with one Redis and one database. The first keeps values near."""
 
     def __init__(self, server: RedisProcess) -> None:
         self.server = server
@@ -161,7 +161,7 @@ class Machine:
         await self.is_as_before()
 
     async def one(self, number: int, call: Any, cancel_after: int | None) -> None:
-        """One call, which may be cancelled after some turns of the loop."""
+        """Make one call, and cancel it after some turns of the loop if the program asks for that."""
         task = asyncio.ensure_future(self.checked(number, *call))
         if cancel_after is not None:
             for _ in range(cancel_after):
@@ -286,7 +286,7 @@ class Machine:
 
     async def close(self, number: int, manager: CacheManager) -> None:
         if manager is self.managers[number]:
-            # A new process, as far as the model goes, that knows of no commit.
+            # For the model it is a new process that has seen no commit.
             self.managers[number] = self.manager(number)
             self.known[number] = defaultdict(int)
         await manager.close()
@@ -327,7 +327,7 @@ class Machine:
         await self.by_hand("SET", key, "text")
 
     async def is_as_before(self) -> None:
-        """No connection, task, load or token is left."""
+        """Assert that no connection, task, load or token is left."""
         for manager in self.managers:
             assert not manager.aside._background
             assert not manager.aside._loads._flights
@@ -340,7 +340,7 @@ class Machine:
 
 
 def connections(url: str) -> int:
-    """How many connections of ours a server has."""
+    """Count our connections to a server."""
     with redis.Redis.from_url(url, decode_responses=True, legacy_responses=False) as client:
         return sum(one["name"] == "qts_data" for one in client.client_list())
 
@@ -440,7 +440,7 @@ async def fill(database: Database, *, refused: bool, heard: list[str], times: in
 
 
 def test_the_model_finds_a_position_that_is_too_old(mortal_redis: RedisProcess) -> None:
-    """To know that the programs above can fail."""
+    """The model finds a position that is too old: the programs above can fail."""
 
     async def work() -> None:
         machine = Machine(mortal_redis)

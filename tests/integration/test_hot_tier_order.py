@@ -1,4 +1,4 @@
-"""The hot tier in unusual order: loads that ask for themselves, states as text, closed managers, edited keys."""
+"""Unusual orders of calls: loads that ask for themselves, states as text, closed managers, edited keys."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def access(manager: CacheManager) -> CacheAccess:
 
 
 class Graph:
-    """Values that are made of others: each load asks for the names that `edges` gives it, down to a depth."""
+    """Values made of other values: each load asks for the names of `edges`, down to a depth."""
 
     def __init__(self, cache: CacheAccess | None, edges: dict[str, tuple[str, ...]]) -> None:
         self.cache = cache
@@ -81,7 +81,7 @@ asked = st.lists(st.tuples(names, st.none() | st.integers(0, 5)), min_size=1, ma
 def test_loads_that_ask_for_each_other_always_end(
     edges: dict[str, tuple[str, ...]], asks: list[tuple[str, int | None]]
 ) -> None:
-    """Also crosswise, from several tasks, and when some of them are cancelled; the values are those without a cache."""
+    """Loads of several tasks ask for each other crosswise. Values are as without a cache, also after cancellations."""
 
     async def ask(graph: Graph, name: str, cancel_after: int | None) -> None:
         task = asyncio.ensure_future(graph.find(name))
@@ -150,14 +150,14 @@ async def test_a_key_of_the_manager_too_does_not_wait_for_itself(source: Source,
             assert await manager.get_position(S) == position(1)
 
 
-# What the codec refuses, and the key function
+# Values that the codec refuses, and the key function
 
 
 class Opaque:
     """A value that nothing can copy."""
 
 
-async def test_no_two_callers_share_what_the_codec_refuses(access: CacheAccess) -> None:
+async def test_value_refused_by_the_codec_is_never_shared(access: CacheAccess) -> None:
     class Repository:
         cache = access
         hold = asyncio.Event()
@@ -419,7 +419,7 @@ async def test_a_price_lives_from_its_source_and_its_age_is_given(source: Source
 
 
 async def test_records_stamped_far_ahead_displace_nothing(source: Source, redis_url: str) -> None:
-    """Also one that a process with a wider bound has published is not served."""
+    """A price published by a process with a wider bound is not served either."""
     ttls = {CacheType.PRICE: 60_000, CacheType.ORDERBOOK: 60_000}
     async with (
         CacheManager(patient(url=redis_url, ttl_ms=ttls), source.loaders) as manager,
@@ -460,7 +460,7 @@ async def test_record_pushed_again_does_not_become_younger(source: Source, redis
             assert two is not None
             assert two.age_seconds >= one.age_seconds
         assert manager.get_stats().refused == 2
-        # Another record with the same stamp is news.
+        # Another record with the same stamp is new.
         assert await manager.push_price(quote("7", at=ahead))
 
 
@@ -582,7 +582,7 @@ wrong_numbers = st.sampled_from([1.5, True, "5", None, float("nan"), float("inf"
 
 
 @given(wholes | st.just("defensive_position_ttl_ms"), wrong_numbers.filter(lambda value: value is not None))
-def test_a_whole_number_that_is_none_is_refused(name: str, value: Any) -> None:
+def test_value_that_is_not_a_whole_number_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match="whole number"):
         CacheConfig(**{name: value})
 
@@ -594,7 +594,7 @@ def test_seconds_that_are_no_duration_are_refused(name: str, value: Any) -> None
 
 
 @given(st.sampled_from([*CacheType]), wrong_numbers)
-def test_a_ttl_that_is_no_whole_number_is_refused(kind: CacheType, value: Any) -> None:
+def test_ttl_that_is_not_a_whole_number_is_refused(kind: CacheType, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"the TTL of {kind.name} must be a whole number"):
         CacheConfig(ttl_ms={kind: value})
 

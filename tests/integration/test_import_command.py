@@ -66,7 +66,7 @@ BAD: list[Callable[[list[str]], list[str]]] = [
 
 
 def made_file(path: Path, rows: int) -> set[int]:
-    """A CSV with one bad row in a thousand, of every kind in turn; returns their numbers."""
+    """Write a CSV with one bad row in a thousand, of every kind in turn, and return their numbers."""
     chance = random.Random(5)
     bad: set[int] = set()
     lines = [",".join(COLUMNS)]
@@ -81,9 +81,8 @@ def made_file(path: Path, rows: int) -> set[int]:
     return bad
 
 
-def test_every_good_row_is_loaded_and_every_bad_row_is_in_the_rejects(
-    qts_data: Run, database_url: URL, tmp_path: Path
-) -> None:
+def test_good_rows_are_loaded_and_bad_rows_are_rejects(qts_data: Run, database_url: URL, tmp_path: Path) -> None:
+    """A dry run and `--strict` load nothing of a file with bad rows."""
     bad = made_file(tmp_path / "ticks.csv", 15_000)
     assert len(bad) == len(BAD)
     arguments = ["import", "ticks", "ticks.csv", "--format", "csv"]
@@ -116,7 +115,7 @@ def test_every_good_row_is_loaded_and_every_bad_row_is_in_the_rejects(
 
 
 def test_one_bound_rules_reading_and_storing_ticks_ahead(qts_data: Run, database_url: URL, tmp_path: Path) -> None:
-    """A file that was read under another bound is read again, and `--any-time` lifts the bound of the server, too."""
+    """A file is read again under another bound. `--any-time` also lifts the bound of the server."""
     now = dt.datetime.now(dt.UTC)
     times = [now - dt.timedelta(hours=1), now + dt.timedelta(minutes=30), now + dt.timedelta(hours=3)]
     rows = [f"{time.isoformat()},A,{price},1" for price, time in enumerate(times, start=1)]
@@ -135,9 +134,10 @@ def test_one_bound_rules_reading_and_storing_ticks_ahead(qts_data: Run, database
         assert run.stdout.startswith(f"received 3, inserted 1, duplicate {good - 1}"), run.stdout
 
 
-def test_a_file_under_another_name_is_known_and_again_a_duplicate(
+def test_file_under_another_name_is_already_loaded(
     qts_data: Run, database_url: URL, tmp_path: Path, lean_day: LeanDay
 ) -> None:
+    """`--again` reads it again and finds duplicates only. With other options it is another load."""
     total, trades = lean_day.facts.ibm_trades, f"{lean_day.facts.ibm_trades:,}"
     options = ["--format", "lean-trade", "--symbol", "IBM", "--date", "2013-10-07"]
     quotes = ["--quotes", str(lean_day.ibm_quotes)]
@@ -150,7 +150,7 @@ def test_a_file_under_another_name_is_known_and_again_a_duplicate(
         assert (run.returncode, run.stdout.strip()) == (0, f"received {trades}, inserted 0, duplicate {trades}")
         assert ("is already loaded" in run.stderr) == (not more)
     assert count(database_url) == total
-    # Without its quotes it is another load, and says other things about the same ticks.
+    # Without its quotes it is another load, with other values of the same ticks.
     plain = qts_data("import", "ticks", "other.zip", *options, **environment)
     assert plain.returncode == 1
     assert "already holds another tick" in plain.stderr
@@ -162,7 +162,7 @@ def test_a_file_under_another_name_is_known_and_again_a_duplicate(
 
 @pytest.fixture
 def interrupted(database_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of six ticks in three hours, of which the first four are in, in parts of two; nobody refreshed bars."""
+    """A file of six ticks in three hours. Its first four are loaded, in parts of two, and no bars are refreshed."""
     path = tmp_path / "ticks.csv"
     rows = [f"2026-11-20T0{second // 2}:00:0{second}Z,X,{second + 1},1" for second in range(6)]
     path.write_text("\n".join(["time,symbol,price,volume", *rows]))
@@ -202,9 +202,8 @@ async def imported(
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_an_interrupted_import_goes_on_either_way_and_is_then_known_either_way(
-    database_url: URL, interrupted: Path, strict: bool
-) -> None:
+def test_interrupted_import_goes_on_strict_or_not(database_url: URL, interrupted: Path, strict: bool) -> None:
+    """An interrupted import is finished with or without `--strict`, and is then already loaded for both."""
     assert count(database_url) == 4
     loaded = asyncio.run(imported(database_url, interrupted, strict=strict)).ingest
     assert (loaded.known, loaded.received, loaded.inserted, loaded.duplicate) == (False, 6, 2, 4)
@@ -214,10 +213,9 @@ def test_an_interrupted_import_goes_on_either_way_and_is_then_known_either_way(
 
 
 @pytest.mark.edition("community")
-def test_an_interrupted_import_that_goes_on_refreshes_the_bars_of_all_its_ticks(
-    database_url: URL, interrupted: Path
-) -> None:
-    # The server has made bars of later minutes: those of the file are made by a refresh, or not at all.
+def test_resumed_import_refreshes_bars_of_all_its_ticks(database_url: URL, interrupted: Path) -> None:
+    # Bars of later minutes are materialized, so only a refresh makes the bars of the file.
+    """The bars of the part that was loaded before the interruption are refreshed too."""
     with engine(database_url).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("INSERT INTO tick_data VALUES ('LATER', '2026-11-21Z', '', 0, 1, 1, NULL, NULL)"))
         for aggregate in ("ohlcv_1m", "ohlcv_1h"):
@@ -277,7 +275,7 @@ def test_minute_bars_are_inserted_and_corrected(
     for outcome in (f"inserted {minutes}, updated 0, unchanged 0", f"inserted 0, updated 0, unchanged {minutes}"):
         run = qts_data(*arguments, **environment)
         assert (run.returncode, run.stdout.strip()) == (0, f"received {minutes}, {outcome}"), run.stderr
-    # The same day with a correction, a row that is none, and a minute more; and what another vendor says.
+    # The same day with a correction, a bad row and one more minute, and the bars of another vendor.
     (tmp_path / "c.csv").write_text(
         "34200000,1674100,1674500,1673900,1674200,1\n34260000,1,2\n86340000,1674100,1674500,1673900,1674200,3\n",
         encoding="utf-8",
@@ -367,7 +365,9 @@ def test_seconds_do_not_pass_for_minutes(qts_data: Run, database_url: URL, tmp_p
         (["ticks", "no.csv", "--format", "csv", "--column", "price"], "write OURS=THEIRS"),
     ],
 )
-def test_what_is_missing_is_one_sentence(qts_data: Run, database_url: URL, arguments: list[str], words: str) -> None:
+def test_missing_file_or_option_is_one_sentence(
+    qts_data: Run, database_url: URL, arguments: list[str], words: str
+) -> None:
     run = qts_data("import", *arguments, QTS_DATABASE_URL=text(database_url))
     assert run.returncode == 1
     assert words in run.stderr

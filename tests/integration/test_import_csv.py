@@ -1,4 +1,4 @@
-"""CSV files into the book: what is read, what is refused with its line, and that a fill goes through the book."""
+"""CSV files into the book: rows that are read, rows that are refused with their line, fills that are booked."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ def positions(url: URL) -> dict[str, Position]:
     return asyncio.run(work())
 
 
-def test_good_fills_are_booked_bad_rows_go_to_a_file_with_their_line(
+def test_good_fills_are_booked_and_bad_rows_written_aside(
     qts_data: RunCommand, database_url: URL, tmp_path: Path
 ) -> None:
+    """Bad rows go to a file with their line and reason."""
     (tmp_path / "fills.csv").write_text(LEDGER, encoding="utf-8-sig")
     environment = {"QTS_DATABASE_URL": url_of(database_url)}
     dry = qts_data("import", "csv", "ledger", "fills.csv", "--dry-run", **environment)
@@ -117,7 +118,7 @@ timestamp,symbol,side,qty,price,fee,broker,execution_id,reverses
 """
 
 
-async def test_a_line_that_takes_a_fill_back_is_booked_as_that(database_url: URL, tmp_path: Path) -> None:
+async def test_line_that_reverses_a_fill_is_booked_as_a_reversal(database_url: URL, tmp_path: Path) -> None:
     file = tmp_path / "fills.csv"
     file.write_text(TAKEN_BACK, encoding="utf-8")
     async with Database(database_url) as database:
@@ -141,9 +142,10 @@ async def test_a_line_that_takes_a_fill_back_is_booked_as_that(database_url: URL
         ("SELL,10,200,0,test,,B", "execution_id: is empty"),
     ],
 )
-async def test_a_line_that_takes_back_what_is_not_there_or_something_else_is_a_bad_row(
+async def test_line_that_reverses_no_matching_fill_is_a_bad_row(
     database_url: URL, tmp_path: Path, line: str, reason: str
 ) -> None:
+    """The fill that a reversal names is absent or differs. The other lines are booked."""
     file = tmp_path / "fills.csv"
     head = TAKEN_BACK.splitlines(keepends=True)[:3]
     file.write_text("".join(head) + f"2026-11-20 09:02:00,005930,{line}\n", encoding="utf-8")
@@ -160,9 +162,8 @@ async def test_a_line_that_takes_back_what_is_not_there_or_something_else_is_a_b
             await import_csv(database, file, "ledger", CsvMapping(), all_or_nothing=True)
 
 
-async def test_lines_that_say_different_things_of_one_day_or_position_are_bad_rows_the_others_are_in(
-    database_url: URL, tmp_path: Path
-) -> None:
+async def test_lines_that_contradict_each_other_are_bad_rows(database_url: URL, tmp_path: Path) -> None:
+    """Lines of one day or one position that differ are all bad rows. The others are stored."""
     file = tmp_path / "some.csv"
     async with Database(database_url) as database:
         file.write_text(
@@ -189,7 +190,7 @@ async def test_lines_that_say_different_things_of_one_day_or_position_are_bad_ro
         ]  # fmt: skip
 
 
-def test_a_mapping_names_columns_and_says_what_the_file_does_not(
+def test_mapping_names_columns_and_gives_missing_values(
     qts_data: RunCommand, database_url: URL, tmp_path: Path
 ) -> None:
     (tmp_path / "old.csv").write_text(
@@ -256,7 +257,7 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
     assert "a.csv!A5 timestamp" in found[1].reason
 
 
-def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_table_is_refused(tmp_path: Path) -> None:
     for text, reason in (
         ("", "the column 'timestamp'"),
         ("timestamp,symbol,side,qty\n", "the column 'price'"),
@@ -271,7 +272,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     assert "has 6 columns, the header 5" in wide.reason
 
 
-def test_a_line_that_was_cut_off_is_refused_whole_cells_or_not(tmp_path: Path) -> None:
+def test_line_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
     head = "timestamp,symbol,side,qty,price,execution_id\n"
     for cut in ("2026-11-20,005930,BUY,10,7150", "2026-11-20,005930,BUY,10", "2026-11-20,005930,BUY,10,71500"):
         whole, short = read(tmp_path / "a.csv", f"{head}2026-11-20,005930,BUY,10,71500,X0\n{cut}")

@@ -1,4 +1,4 @@
-"""Ticks in as columns and records: exactly once, to the last digit, whatever happens on the way."""
+"""Ticks loaded as columns and records: exactly once and to the last digit, also after faults."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ FOR_EVER = (dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, tzinf
 
 @pytest_asyncio.fixture
 async def database_(database_url: URL) -> AsyncIterator[Database]:
-    # Loads that wait for each other do so as long as a busy machine takes.
+    # Loads wait for each other for as long as a busy machine takes.
     async with Database(database_url, DatabaseConfig(statement_timeout_seconds=0, lock_timeout_seconds=0)) as made:
         yield made
 
@@ -89,7 +89,7 @@ async def test_a_day_as_columns_in_any_batches_is_the_day_as_records(database_: 
 
 @pytest.fixture(params=["columns", "records", "records without NumPy"])
 def as_columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """The ways in: one for those who have Arrow, two for records."""
+    """The ways to load: one for Arrow, two for records."""
     if request.param == "records without NumPy":
         monkeypatch.setattr("qts_data.repositories.market.ticks.sources.is_installed", lambda _: False)
     return bool(request.param == "columns")
@@ -145,7 +145,7 @@ async def test_two_loads_of_one_batch_at_the_same_time_load_it_once(database_: D
     assert sum(report.inserted for report in reports) == 500
 
 
-async def test_a_file_is_known_by_its_content_and_what_is_made_of_it(tmp_path: Path) -> None:
+async def test_file_is_known_by_its_content_and_options(tmp_path: Path) -> None:
     for name, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
         (tmp_path / name).write_bytes(content)
     a, b, c = (BatchId.of_file(tmp_path / name, "lean-trade", "SPY") for name in "abc")
@@ -154,7 +154,7 @@ async def test_a_file_is_known_by_its_content_and_what_is_made_of_it(tmp_path: P
 
 
 @pytest.mark.usefixtures("as_columns")
-async def test_pieces_of_a_feed_go_on_from_what_is_stored(database_: Database) -> None:
+async def test_pieces_of_a_feed_go_on_from_the_stored_ticks(database_: Database) -> None:
     for part, prices in enumerate([(1, 2), (3,), (4, 5, 6)]):
         for _ in range(2):  # each is sent twice
             report = await ingest(
@@ -196,15 +196,15 @@ async def test_a_source_in_parts_shares_its_numbering(database_: Database) -> No
     assert [int(tick.price) for tick in await stored(database_, "005930")] == list(range(10))
 
 
-async def test_a_known_batch_is_counted_where_others_of_its_source_follow(
-    database_: Database, as_columns: bool
-) -> None:
+async def test_loaded_batch_counts_for_batches_that_follow(database_: Database, as_columns: bool) -> None:
+    """A batch that is already loaded still counts in the numbering of its source after a restart."""
+
     def part(*prices: int) -> Any:
         ticks = [at(0, price) for price in prices]
         return as_table(ticks) if as_columns else ticks
 
     await ingest(database_, part(1, 2), batch=BatchId("source", 0), numbering=Numbering())
-    numbering = Numbering()  # of a process that was started again
+    numbering = Numbering()  # of a restarted process
     assert (await ingest(database_, part(1, 2), batch=BatchId("source", 0), numbering=numbering)).known
     assert (await ingest(database_, part(2, 3), batch=BatchId("source", 2), numbering=numbering)).inserted == 2
     assert [(int(tick.price), tick.seq) for tick in await stored(database_, "005930")] == [
@@ -222,7 +222,8 @@ async def test_loads_of_one_source_at_the_same_time_lose_nothing(database_: Data
     assert [tick.seq for tick in await stored(database_, "005930")] == list(range(40))
 
 
-async def test_parts_of_an_attempt_overtaken_by_another_are_numbered_on(database_: Database) -> None:
+async def test_attempt_overtaken_by_another_is_numbered_on(database_: Database) -> None:
+    """Another attempt loads parts of the same batch after this one has looked for them."""
     ticks = [at(0, price) for price in range(20)]
 
     def overtaken() -> Iterator[TickData]:
@@ -248,14 +249,14 @@ async def test_parts_of_an_attempt_overtaken_by_another_are_numbered_on(database
     assert [int(tick.price) for tick in await stored(database_, "005930")] == list(range(20))
 
 
-async def test_a_load_that_goes_on_names_the_bars_of_what_is_in(database_: Database) -> None:
+async def test_resumed_load_names_bars_of_ticks_loaded_before(database_: Database) -> None:
     ticks = [at(hour * 3600, 1) for hour in (0, 1, 5)]
 
     def killed() -> Iterator[TickData]:
         yield from ticks[:2]
         raise KeyboardInterrupt
 
-    # Killed before anybody could refresh the bars.
+    # Killed before the refresh of the bars.
     with pytest.raises(KeyboardInterrupt):
         await load_in_parts(database_, killed(), stream="source", part_size=1)
     stale = (
@@ -283,7 +284,7 @@ async def test_late_ticks_are_named_with_the_bars_they_change(database_: Databas
     report = await ingest(
         database_, [at(600, 1), at(601, 2), at(61, 1), at(125, 1), at(300, 1), at(0, 1, symbol="000660")]
     )
-    # The minute of the last tick is over, too: its bar may have been seen as closed.
+    # The minute of the last tick is over too, so its bar may have been given as closed.
     assert (report.inserted, report.duplicate, report.late) == (5, 1, 4)
 
     def minutes(start: int, end: int) -> BarRange:
@@ -340,7 +341,7 @@ async def test_a_first_import_in_parts_has_no_late_ticks(database_: Database) ->
 
 @pytest.mark.parametrize(("seconds", "late"), [(3_599, 1), (3_600, 1), (14_400, 1), (15 * 3600 - 1, 1), (15 * 3600, 0)])
 async def test_a_new_minute_of_a_closed_longer_bar_is_late(database_: Database, seconds: int, late: int) -> None:
-    """The minute had no tick and comes after all that had one; the trading day in Seoul ends at 15:00 UTC."""
+    """The minute had no tick and comes after all that had one. The trading day in Seoul ends at 15:00 UTC."""
     await ingest(database_, [at(0, 1)])
     report = await ingest(database_, [at(seconds, 1)])
     minute = START + dt.timedelta(seconds=seconds // 60 * 60)
@@ -377,7 +378,9 @@ async def test_the_last_instants_that_there_are_can_be_loaded(database_: Databas
 
 
 @pytest.mark.usefixtures("as_columns")
-async def test_both_passes_of_an_ambiguous_hour_are_instants_of_their_own(database_: Database) -> None:
+async def test_both_passes_of_a_repeated_hour_are_own_instants(database_: Database) -> None:
+    """The hour that a change of the clocks repeats gives two instants for one local time."""
+
     def times(second: int) -> list[dt.datetime]:
         zone = zoneinfo.ZoneInfo("America/New_York")
         return [dt.datetime(2025, 11, 2, 1, 30, second, fold=fold, tzinfo=zone) for fold in (1, 0)]
@@ -401,7 +404,8 @@ async def test_zeros_beyond_the_places_of_a_column_are_no_digits(database_: Data
     assert (found.volume, found.bid, found.ask) == (Decimal("1.5"), None, Decimal(101))
 
 
-def test_a_refused_symbol_does_not_make_all_rows_as_long_as_it_is() -> None:
+def test_refused_long_symbol_does_not_widen_all_rows() -> None:
+    """The array of symbols is as wide as the longest symbol that was accepted."""
     table = as_table([at(0, 1), at(1, 1)]).set_column(1, "symbol", pa.array(["A", "x" * 100_000]))
     complaints: list[InvalidRecord] = []
     columns, rejected = read_columns(table.combine_chunks().to_batches()[0], reject=complaints.append)
@@ -417,7 +421,7 @@ async def test_categories_of_polars_go_in(database_: Database) -> None:
     enums = frame.with_columns(symbol=frame["symbol"].cast(pl.Enum(["unused", "B", "A"])))
     for taken in (frame, enums, enums.slice(2, 3)):
         for batch_size in (2, 100):
-            async with database_.engine.connect() as connection:  # which nobody commits
+            async with database_.engine.connect() as connection:  # never committed
                 history = TickRepository(connection, "tick_history")
                 await history.ingest(taken, batch_size=batch_size)
                 for symbol in "AB":
@@ -426,7 +430,7 @@ async def test_categories_of_polars_go_in(database_: Database) -> None:
                     assert [tick.price for tick in ticks] == prices
 
 
-async def test_the_report_says_what_retention_will_drop(database_: Database, edition: Edition) -> None:
+async def test_report_counts_ticks_that_retention_will_drop(database_: Database, edition: Edition) -> None:
     now = dt.datetime.now(dt.UTC)
     old = TickFactory.build(time=now - dt.timedelta(days=30))
     report = await ingest(database_, [old, TickFactory.build(time=now)])
@@ -441,7 +445,9 @@ async def test_the_report_says_what_retention_will_drop(database_: Database, edi
     assert (kept.inserted, kept.cutoff, kept.doomed) == (1, None, 0)
 
 
-async def test_the_overview_is_exact_under_concurrent_loads_duplicates_and_rollbacks(database_: Database) -> None:
+async def test_overview_is_exact_under_concurrent_loads(database_: Database) -> None:
+    """The loads have duplicates, and some are rolled back."""
+
     def load(seed: int) -> list[TickData]:
         chance = random.Random(seed)
         return [
@@ -483,7 +489,8 @@ async def test_the_overview_is_exact_under_concurrent_loads_duplicates_and_rollb
 
 
 @pytest.mark.edition("community", "apache")
-async def test_the_overview_forgets_what_retention_drops_and_counts_a_day_that_comes_back(database_: Database) -> None:
+async def test_overview_follows_dropped_and_reloaded_days(database_: Database) -> None:
+    """Retention drops a day, and the day is then loaded again."""
     day = dt.timedelta(days=1)
     await ingest(database_, [at(0, 1), at(1, 1), at(day.total_seconds(), 1)])
     async with database_.transaction() as uow:
@@ -519,10 +526,11 @@ def place(tick: TickData) -> tuple[dt.datetime, bytes, int | None]:
 
 @settings(max_examples=amount(15, 40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(rows, min_size=1, max_size=30), batch_size=st.integers(1, 40))
-async def test_every_digit_goes_in_as_columns_and_comes_out_as_columns_and_records(
+async def test_columns_keep_every_digit_on_their_way(
     database_: Database, values: list[tuple[Any, ...]], batch_size: int
 ) -> None:
-    # What is stored may be older than the rules for names.
+    # Stored ticks may be older than the rules for names.
+    """Ticks loaded as columns are read back exactly, as columns and as records."""
     with any_text():
         await _goes_in_and_comes_out(database_, values, batch_size)
 
@@ -548,7 +556,7 @@ async def _goes_in_and_comes_out(database_: Database, values: list[tuple[Any, ..
             assert sorted((TickData(**row) for row in table.to_pylist()), key=place) == mine
         again = await repository.ingest(ticks)
         assert again.duplicate == len(ticks)
-        # As text, what NumPy has encoded meets itself.
+        # Loaded again as text, without NumPy, the ticks equal those that NumPy encoded.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("qts_data.repositories.market.ticks.sources.is_installed", lambda _: False)
             again = await repository.ingest(ticks)
@@ -575,7 +583,8 @@ async def test_columns_that_are_not_exact_are_refused(
     assert str(caught.value).startswith(message)
 
 
-async def test_bad_rows_of_columns_name_themselves_and_the_good_ones_go_in(database_: Database) -> None:
+async def test_bad_rows_of_columns_are_named_and_good_ones_stored(database_: Database) -> None:
+    """Each bad row is named by its number and field."""
     good = as_table([at(second, 1, source="", seq=second) for second in range(8)]).to_pylist()
     wide = pa.decimal128(38, 10)
     kinds = {"time": pa.timestamp("ns", "UTC"), "price": wide, "volume": wide, "bid": wide, "ask": wide}
@@ -606,7 +615,7 @@ async def test_nanoseconds_are_refused_where_they_would_be_lost(database_: Datab
         await ingest(database_, table.set_column(0, "time", nanos))
 
 
-async def test_a_tick_whose_instant_was_forgotten_is_refused(database_: Database, as_columns: bool) -> None:
+async def test_tick_of_an_evicted_instant_is_refused(database_: Database, as_columns: bool) -> None:
     from qts_data.repositories.market.ticks.copy.column_batch import ColumnOrdinals
     from qts_data.repositories.market.ticks.ordinals import Ordinals
 
@@ -617,7 +626,8 @@ async def test_a_tick_whose_instant_was_forgotten_is_refused(database_: Database
         await ingest(database_, as_table(ticks) if as_columns else ticks, numbering=numbering, batch_size=2)
 
 
-async def test_a_cut_wire_during_a_load_leaves_nothing_and_the_next_try_everything(proxy: Proxy) -> None:
+async def test_load_with_a_lost_connection_is_all_or_nothing(proxy: Proxy) -> None:
+    """The connection is lost in the middle of a load. The next attempt loads everything."""
     ticks = TickFactory.build_batch(3_000)
     async with Database(proxy.url) as database:
         proxy.cut_at(b"COPY tick_data", when="after")

@@ -1,4 +1,4 @@
-"""A tick that arrives late is in its bar: after the policies ran, or at once where bars are views."""
+"""A late tick is in its bar after the policies ran, or at once where bars are views."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bar(database: Engine, aggregate: sa.TableClause, bucket: dt.datetime) -> Row
 
 
 def run_policies(database: Engine, procedure: str) -> None:
-    """Each job once, in the order they were made, as the scheduler would."""
+    """Run each job once, in the order of their creation, as the scheduler would."""
     with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         jobs = connection.scalars(
             sa.text("SELECT job_id FROM timescaledb_information.jobs WHERE proc_name = :name ORDER BY job_id"),
@@ -45,12 +45,13 @@ def run_policies(database: Engine, procedure: str) -> None:
 
 @pytest.fixture
 def minute() -> dt.datetime:
-    """Three hours ago, far enough from the border of an hour."""
+    """A minute three hours ago, far enough from the border of an hour."""
     return (dt.datetime.now(dt.UTC) - dt.timedelta(hours=3)).replace(minute=30, second=0, microsecond=0)
 
 
 @pytest.mark.edition("community")
-def test_a_tick_three_hours_late_is_in_its_bars_after_the_policies_ran(database: Engine, minute: dt.datetime) -> None:
+def test_tick_three_hours_late_is_in_its_bars_after_policies(database: Engine, minute: dt.datetime) -> None:
+    """Its bars were materialized before the tick came."""
     hour = minute.replace(minute=0)
     add_tick(database, minute + dt.timedelta(seconds=1), 100)
     # A newer tick, so that the first run materializes the minute and real-time queries begin after it.
@@ -79,7 +80,8 @@ def test_a_late_tick_is_in_its_bars_at_once_where_bars_are_views(database: Engin
 
 
 @pytest.mark.edition("community")
-def test_every_job_runs_and_old_ticks_turn_into_columns_and_then_go(database: Engine) -> None:
+def test_every_job_runs_on_ticks_of_its_age(database: Engine) -> None:
+    """Old ticks become columns, and older ones are dropped by retention."""
     now = dt.datetime.now(dt.UTC)
     for days, price in ((0, 100), (3, 97), (20, 80)):
         add_tick(database, now - dt.timedelta(days=days), price)
@@ -97,12 +99,13 @@ def test_every_job_runs_and_old_ticks_turn_into_columns_and_then_go(database: En
     with database.connect() as connection:
         prices = connection.scalars(sa.select(Tick.price).order_by(Tick.time)).all()
     assert prices == [Decimal(97), Decimal(100)]
-    # The bars of what retention dropped stay, and the policies may run again without harm to those in reach.
+    # Bars of dropped ticks stay. The policies may run again without harm to the bars in their windows.
     run_policies(database, "policy_refresh_continuous_aggregate")
     assert bar(database, OHLCV_1M.view, (now - dt.timedelta(days=3)).replace(second=0, microsecond=0)) is not None
 
 
-def test_status_finds_every_declared_feature_active_or_says_what_stands_in(database: Engine, edition: Edition) -> None:
+def test_status_finds_declared_features_active_or_degraded(database: Engine, edition: Edition) -> None:
+    """A degraded feature has a reason."""
     with database.connect() as connection:
         states = feature_states(connection, Base.metadata)
     found = {state.state for state in states}
@@ -118,7 +121,7 @@ def test_status_finds_every_declared_feature_active_or_says_what_stands_in(datab
 
 
 @pytest.mark.edition("community")
-def test_status_finds_a_policy_that_somebody_removed(database: Engine) -> None:
+def test_status_finds_a_removed_policy(database: Engine) -> None:
     with database.begin() as connection:
         connection.exec_driver_sql("SELECT remove_retention_policy('tick_data')")
     with database.connect() as connection:

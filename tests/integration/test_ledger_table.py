@@ -1,4 +1,4 @@
-"""What the database itself refuses in the ledger and the other tables, whoever asks."""
+"""Rows and statements that the database itself refuses, for every role."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def insert(database: Engine, table: str, **values: Any) -> None:
         connection.execute(TABLES[table].insert().values(**values))
 
 
-def test_an_execution_is_booked_once_whatever_its_second_copy_says(database: Engine) -> None:
+def test_execution_id_is_unique_for_its_broker(database: Engine) -> None:
+    """The unique key refuses a second row of the same id, also with other contents."""
     insert(database, "t_ledger", **ledger_row(execution_id="X1"))
     with pytest.raises(sa.exc.IntegrityError, match="uq_t_ledger_execution"):
         insert(database, "t_ledger", **ledger_row(execution_id="X1", price=Decimal(999), amount=Decimal(9990)))
@@ -39,7 +40,8 @@ def test_an_execution_is_booked_once_whatever_its_second_copy_says(database: Eng
         "UPDATE t_ledger SET fee = 0 WHERE id = -1",
     ],
 )
-def test_the_ledger_refuses_to_change_its_past_even_for_the_owner(database: Engine, statement: str) -> None:
+def test_ledger_refuses_changes_even_by_its_owner(database: Engine, statement: str) -> None:
+    """UPDATE, DELETE and TRUNCATE are refused by a trigger."""
     insert(database, "t_ledger", **ledger_row())
     with (
         pytest.raises(sa.exc.IntegrityError, match=r"t_ledger is append-only: (UPDATE|DELETE|TRUNCATE) is refused"),

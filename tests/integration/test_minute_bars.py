@@ -1,4 +1,4 @@
-"""Minute bars of vendors: corrections really correct, longer bars are those of the ticks."""
+"""Minute bars of vendors: corrections replace stored bars, and longer bars equal those of the ticks."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def market(database_url: URL) -> AsyncIterator[Database]:
 
 
 async def stored(database: Database) -> list[OHLCV]:
-    """Whatever is there, in the order of time, symbol and source."""
+    """All stored bars, in the order of time, symbol and source."""
     statement = sa.select(MinuteBar).order_by(MinuteBar.time, MinuteBar.symbol, MinuteBar.source)
     async with database.reader() as reader:
         rows = (await reader.connection.execute(statement)).mappings()
@@ -71,7 +71,7 @@ async def upsert(database: Database, bars: Sequence[OHLCV]) -> UpsertReport:
 async def test_minute_bars_are_inserted_corrected_or_left_alone(market: Database) -> None:
     bars = [bar(minute, 100 + minute) for minute in range(10)]
     assert await upsert(market, bars) == UpsertReport(10, 10, 0, 0)
-    # Another vendor's bars of the same minutes are others, and the number of trades is a figure, too.
+    # Another vendor's bars of the same minutes are other bars. The number of trades counts as a value too.
     corrected = [replace(bars[3], volume=Decimal(999)), replace(bars[4], tick_count=7), *bars[5:], bars[9]]
     assert await upsert(market, [*corrected, bar(3, 1, source=""), bar(10, 1)]) == UpsertReport(10, 2, 2, 6)
     assert await stored(market) == [*bars[:3], bar(3, 1, source=""), *corrected[:-1], bar(10, 1)]
@@ -79,9 +79,10 @@ async def test_minute_bars_are_inserted_corrected_or_left_alone(market: Database
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whatever_comes_in_whatever_pieces_the_last_word_of_each_vendor_stands(
+async def test_bars_in_any_pieces_keep_the_last_of_each_vendor(
     market: Database, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
+    """A model counts inserted, updated and unchanged bars over random pieces."""
     monkeypatch.setattr(bar_upsert, "_BARS_OF_A_STATEMENT", 7)
     chance = random.Random(seed)
     wanted: dict[tuple[dt.datetime, str, str], OHLCV] = {}
@@ -143,7 +144,7 @@ async def test_bars_are_taken_from_their_source_a_statement_at_a_time(
 
 @pytest.mark.parametrize(("close", "outcome"), [(100, UpsertReport(1, 0, 0, 1)), (101, UpsertReport(1, 0, 1, 0))])
 async def test_two_writers_of_one_bar_wait_for_each_other(market: Database, close: int, outcome: UpsertReport) -> None:
-    # The chunk is there already: its making is another thing to wait for.
+    # The chunk exists: otherwise the writers would wait for its creation.
     await upsert(market, [bar(1, 100)])
     async with market.transaction() as first:
         await first.minute_bars.upsert([bar(0, 100)])
@@ -176,7 +177,7 @@ async def test_two_writers_of_one_bar_wait_for_each_other(market: Database, clos
         ({}, "pk_ohlcv_1m_vendor"),
     ],
 )
-def test_the_table_itself_refuses_what_is_no_bar(database: Engine, change: dict[str, Any], constraint: str) -> None:
+def test_table_refuses_rows_that_are_not_bars(database: Engine, change: dict[str, Any], constraint: str) -> None:
     row: dict[str, Any] = {
         "symbol": "005930", "time": START, "open": 10, "high": 12, "low": 9, "close": 11, "volume": 5,
     }  # fmt: skip
@@ -198,7 +199,7 @@ INSTANTS = st.one_of(
 )
 
 
-def test_the_check_refuses_what_the_table_refuses(database: Engine) -> None:
+def test_check_refuses_the_rows_that_the_table_refuses(database: Engine) -> None:
     asked = sa.text("SELECT mod(EXTRACT(epoch FROM CAST(:time AS timestamptz)), 60) = 0")
     with database.connect() as connection:
         found: Counter[bool] = Counter()
@@ -234,7 +235,7 @@ async def test_old_minutes_are_columns_and_a_correction_still_corrects(market: D
 
     assert chunks
     assert await rows() == 0
-    # What is in already leaves the columns alone.
+    # Bars that are already stored leave the columnstore unchanged.
     assert await upsert(market, bars) == UpsertReport(4_000, 0, 0, 4_000)
     assert await rows() == 0
     corrected = replace(bars[7], volume=Decimal(999))
@@ -281,7 +282,7 @@ def test_minutes_become_columns_after_sixty_days_and_never_go(database: Engine) 
 
 @pytest_asyncio.fixture
 async def wandering(market: Database, implausible_times: None) -> Database:  # noqa: ARG001
-    """Ticks around now and, as a vendor's, the minutes that are made of them."""
+    """Ticks around now, and the minutes made of them as bars of a vendor."""
     chance = random.Random(11)
     now = dt.datetime.now(dt.UTC)
     span = int(dt.timedelta(days=5) / dt.timedelta(milliseconds=1))
@@ -307,9 +308,8 @@ def around(now: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
 
 
 @pytest.mark.parametrize("interval", list(BAR_INTERVALS))
-async def test_bars_of_every_length_equal_those_of_the_ticks_behind_the_minutes(
-    wandering: Database, interval: BarInterval
-) -> None:
+async def test_bars_of_every_length_equal_those_of_their_ticks(wandering: Database, interval: BarInterval) -> None:
+    """Bars made of stored minutes equal the bars made of the ticks behind them."""
     now = dt.datetime.now(dt.UTC)
     asked: list[dict[str, Any]] = [
         {},
@@ -335,7 +335,7 @@ async def test_bars_of_every_length_equal_those_of_the_ticks_behind_the_minutes(
         assert found == [one for one in every if one.time == middle]
 
 
-async def test_what_cannot_be_asked_is_said(market: Database) -> None:
+async def test_impossible_questions_are_refused(market: Database) -> None:
     async with market.reader() as reader:
         with pytest.raises(InvalidRecord, match="interval: '2h' is none of 1m, 5m"):
             await reader.minute_bars.bars("A", START, START, "2h")  # type: ignore[arg-type]

@@ -135,7 +135,8 @@ async def test_a_plan_names_every_bad_cell_and_writes_nothing(
     assert standin.calls["write"] == 0
 
 
-async def test_a_position_that_its_fills_do_not_add_up_to_stops_the_copy(move: Move, workbook: Workbook) -> None:
+async def test_position_unequal_to_its_fills_stops_the_copy(move: Move, workbook: Workbook) -> None:
+    """The plan names the position, and `copy` raises."""
     fill_book(workbook, positions=10, fills=40)
     workbook.sheets["Position"].cells[2][2] = "1,000,000"
     assert "its fills add up to" in (await move.plan()).disagreements[0]
@@ -143,9 +144,10 @@ async def test_a_position_that_its_fills_do_not_add_up_to_stops_the_copy(move: M
         await move.copy()
 
 
-async def test_fills_after_an_opening_are_copied_and_the_opening_stays_the_only_one(
+async def test_fills_after_an_opening_are_copied_without_a_second(
     move: Move, workbook: Workbook, database: Database, sheets: GoogleSheetsAdapter
 ) -> None:
+    """A position without fills gets one opening fill. An opening entered by hand later is refused."""
     put(workbook, "positions", HELD)
     await move.copy()
     await move.copy()
@@ -154,7 +156,7 @@ async def test_fills_after_an_opening_are_copied_and_the_opening_stays_the_only_
     await move.copy()
     assert await quantity(database) == 15
     assert (await move.verify()).consistent
-    # Somebody enters the opening by hand, and the database has it already.
+    # A user enters the opening by hand, and the database has it already.
     cells = workbook.sheets["T_Ledger"].cells
     given = TRADE | {"timestamp": "2026-11-19 09:00:00", "execution_id": "OPEN"}
     cells.append([given.get(name) for name in LAYOUTS["ledger"].fields])
@@ -169,9 +171,10 @@ async def test_fills_after_an_opening_are_copied_and_the_opening_stays_the_only_
     assert await quantity(database) == 15
 
 
-async def test_a_position_with_an_opening_goes_there_and_back_and_there_again(
+async def test_position_with_an_opening_moves_there_and_back(
     move: Move, workbook: Workbook, database: Database, sheets: GoogleSheetsAdapter
 ) -> None:
+    """Copy, shadow, rollback and another copy keep the position exact, whose first fill is an opening."""
     put(workbook, "positions", HELD, HELD | {"symbol": "000660"})
     await move.copy()
     await move.shadow()
@@ -206,9 +209,10 @@ async def test_a_copy_that_is_refused_leaves_the_phase_as_it_was(
     assert await database.health()
 
 
-async def test_a_reversal_that_the_sheet_cannot_name_is_done_when_the_database_has_it(
+async def test_reversal_unnamed_by_the_sheet_is_known_to_the_book(
     move: Move, workbook: Workbook, database: Database
 ) -> None:
+    """The sheet has no column for reversals. The copy recognises the reversal that the database booked."""
     await move.copy()
     entries = [FillFactory.build(execution_id=name) for name in ("A", "B")]
     async with database.transaction() as uow:
@@ -230,9 +234,8 @@ async def test_a_reversal_that_the_sheet_cannot_name_is_done_when_the_database_h
         await move.copy()
 
 
-async def test_a_reversal_that_is_named_after_the_copy_is_not_passed_over(
-    move: Move, workbook: Workbook, database: Database
-) -> None:
+async def test_reversal_named_after_the_copy_is_a_conflict(move: Move, workbook: Workbook, database: Database) -> None:
+    """A row that was copied as a fill becomes a reversal in the sheet. The next copy refuses it."""
     rows: list[dict[str, Any]] = [
         TRADE | {"execution_id": "A"},
         TRADE | {"execution_id": "B"},
@@ -288,7 +291,7 @@ async def test_a_copy_that_is_killed_goes_on_and_both_sides_agree(
     command = [str(Path(sys.executable).parent / "qts-data"), "migrate", "copy", "--chunk", "5"]
     seen = []
     for lines in (7, 25):
-        # A page of lines is as far as it can get ahead of who reads them, however late that one is.
+        # The command gets at most a page of output ahead of its reader, however slow the reader is.
         reading, writing = os.pipe()
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
         process = await asyncio.create_subprocess_exec(*command, env=clean_environment(**environment), stderr=writing)
@@ -323,9 +326,10 @@ async def test_a_sheet_that_grows_while_it_is_copied_is_copied_again(move: Move,
     assert report.consistent, report.findings
 
 
-async def test_cutover_names_every_gate_and_then_the_way_back_brings_what_was_booked_since(
+async def test_cutover_names_its_gates_and_can_be_rolled_back(
     move: Move, workbook: Workbook, database: Database, sheets: GoogleSheetsAdapter
 ) -> None:
+    """A refused cutover names every gate. The rollback brings the later bookings into the sheet."""
     with pytest.raises(ConfigurationError, match="the phase is none, not shadow"):
         await move.cutover(GATES)
     with pytest.raises(ConfigurationError, match="no shadow in the phase none: it comes after copied"):
@@ -360,9 +364,10 @@ async def test_cutover_names_every_gate_and_then_the_way_back_brings_what_was_bo
         assert not (await move.status()).outbox.active
 
 
-async def test_after_its_time_the_way_back_is_closed_and_says_since_when(
+async def test_rollback_after_its_time_is_refused_with_the_date(
     move: Move, workbook: Workbook, database: Database
 ) -> None:
+    """The time for a rollback after the cutover has passed."""
     await shadowing(move, workbook)
     for _ in range(2):
         await move.verify()
@@ -374,7 +379,7 @@ async def test_after_its_time_the_way_back_is_closed_and_says_since_when(
     assert (await move.status()).outbox.empty
 
 
-async def test_a_difference_takes_the_clean_comparisons_back(move: Move, workbook: Workbook) -> None:
+async def test_difference_resets_the_clean_comparisons(move: Move, workbook: Workbook) -> None:
     await shadowing(move, workbook)
     await move.verify()
     workbook.sheets["Position"].cells[3][2] = 1
@@ -396,7 +401,7 @@ async def test_a_comparison_with_tolerances_opens_no_gate(move: Move, workbook: 
         await move.cutover(GATES)
 
 
-async def test_what_is_dead_or_held_up_is_a_difference(move: Move, workbook: Workbook, database: Database) -> None:
+async def test_dead_or_held_up_message_is_a_difference(move: Move, workbook: Workbook, database: Database) -> None:
     await shadowing(move, workbook)
     async with database.transaction() as uow:
         await uow.ledger.record_fills(
@@ -412,9 +417,10 @@ async def test_what_is_dead_or_held_up_is_a_difference(move: Move, workbook: Wor
     assert (await move.verify()).consistent
 
 
-async def test_a_fill_that_is_committed_behind_a_later_one_is_no_difference(
+async def test_fill_committed_behind_a_later_one_is_not_a_difference(
     move: Move, workbook: Workbook, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A comparison runs while a transaction with a lower id is still open."""
     await shadowing(move, workbook)
     real = move._sheets.workbook.read  # noqa: SLF001 - between the two sides
 
@@ -462,9 +468,10 @@ async def test_fills_that_are_under_way_are_no_difference(move: Move, workbook: 
     assert [one.key for one in (await move.verify()).findings] == [f"main {workbook.sheets['Position'].cells[3][0]}"]
 
 
-async def test_shadow_tells_the_sheet_what_was_booked_before_it_was_fed(
+async def test_shadow_delivers_fills_booked_before_its_start(
     move: Move, workbook: Workbook, database: Database
 ) -> None:
+    """Fills booked between the copy and the shadow phase reach the sheet once."""
     fill_book(workbook, positions=10, fills=40)
     await move.copy()
     async with database.transaction() as uow:
@@ -484,9 +491,10 @@ async def test_shadow_tells_the_sheet_what_was_booked_before_it_was_fed(
     assert looks == [0, 0]
 
 
-async def test_a_rollback_while_the_sheet_does_not_answer_changes_nothing(
+async def test_rollback_without_an_answering_sheet_changes_nothing(
     database: Database, make_sheets: MakeSheets, workbook: Workbook, standin: SheetsStandIn
 ) -> None:
+    """The phase stays, and the message stays in the outbox."""
     async with make_sheets(attempts=1) as sheets:
         move = Move(database, sheets, delivery=FAST)
         await shadowing(move, workbook)
@@ -524,7 +532,7 @@ async def test_a_rollback_that_fails_half_way_strands_nothing(
         standin.faults = lambda _method: None
         status = await move.status()
         assert (status.phase, status.outbox.pending, status.outbox.active) == ("shadow", 1, False)
-        await book()  # of which the outbox does not hear
+        await book()  # the outbox is inactive and gets no message of it
         assert await move.rollback() == 2
         assert (await move.status()).phase == "rolled_back"
         assert (await move.verify()).consistent
@@ -580,7 +588,7 @@ async def test_a_quota_lets_so_many_calls_through_in_any_minute() -> None:
     assert quota.calls == 1000
 
 
-def test_the_commands_tell_the_whole_story(
+def test_commands_run_a_whole_move(
     qts_data: RunCommand, environment: dict[str, str], workbook: Workbook, tmp_path: Path
 ) -> None:
     fill_book(workbook, positions=10, fills=40)
@@ -615,9 +623,8 @@ def test_the_commands_tell_the_whole_story(
     assert "Requested entity was not found" in gone.stderr
 
 
-async def test_everything_a_move_writes_about_itself_is_in_three_tables(
-    move: Move, workbook: Workbook, database: Database
-) -> None:
+async def test_state_of_a_move_is_in_three_tables(move: Move, workbook: Workbook, database: Database) -> None:
+    """The move, its checkpoints and its comparisons are rows of three tables."""
     await shadowing(move, workbook)
     await move.verify()
     async with database.reader() as reader:

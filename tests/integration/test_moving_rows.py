@@ -1,5 +1,5 @@
-# ruff: noqa: RUF001 - full-width characters are what one of these is about
-"""Single rows of a sheet on their way into the book: what is named, and what keeps its key."""
+# ruff: noqa: RUF001 - full-width characters are the subject of one test
+"""Single rows of a sheet copied into the book: named bad rows, and keys that stay."""
 
 from __future__ import annotations
 
@@ -78,7 +78,8 @@ async def test_an_id_that_is_a_number_in_its_cell_is_named(move: Move, workbook:
     assert problem.startswith("row 2: T_Ledger!O2 execution_id: is the number 117057, no text")
 
 
-async def test_full_width_ids_and_accounts_are_the_same_after_a_restart(make_sheets: MakeSheets) -> None:
+async def test_full_width_ids_are_known_after_a_restart(make_sheets: MakeSheets) -> None:
+    """Full-width ids and accounts are not folded: the same fill is a duplicate for a new process."""
     fills = FillFactory.build(execution_id="Ａ１"), FillFactory.build(account="계좌（１）", order_id="１")
     for duplicate in (False, True):
         async with make_sheets() as sheets:
@@ -100,7 +101,7 @@ async def test_full_width_ids_and_accounts_are_the_same_after_a_restart(make_she
         ("risk_limits", {"config_key": "k", "value": 5}, "Risk Config!3 config_key: 'k' is in row 2"),
     ],
 )
-async def test_what_is_taken_twice_is_refused_in_every_sheet(
+async def test_key_used_twice_is_refused_in_every_sheet(
     move: Move, workbook: Workbook, kind: str, row: dict[str, Any], named: str
 ) -> None:
     put(workbook, kind, row, row)
@@ -125,7 +126,7 @@ BUST = FILL | {"side": "SELL", "price": 200, "execution_id": "C", "reverses": "B
         ([BUST, BUST | {"execution_id": "D"}], "5: T_Ledger!P5 reverses: row 4 reverses the same fill"),
     ],
 )
-async def test_a_row_that_takes_back_what_it_cannot_is_named(
+async def test_row_that_reverses_no_fill_is_named(
     move: Move, workbook: Workbook, rows: list[dict[str, Any]], named: str
 ) -> None:
     put(workbook, "ledger", *BOUGHT, *rows)
@@ -134,7 +135,7 @@ async def test_a_row_that_takes_back_what_it_cannot_is_named(
     assert problem.startswith(f"row {named}")
 
 
-async def test_a_row_may_take_back_a_fill_that_only_the_book_has(
+async def test_row_may_reverse_a_fill_that_only_the_book_has(
     move: Move, workbook: Workbook, database: Database
 ) -> None:
     async with database.transaction() as uow:
@@ -177,9 +178,8 @@ async def test_a_position_that_cannot_be_opened_is_named_by_its_cell(move: Move,
     assert problem.startswith("row 3: Position!F3 avg_price: -100 is below zero")
 
 
-async def test_an_opening_that_the_book_refuses_is_named_by_its_position(
-    move: Move, workbook: Workbook, database: Database
-) -> None:
+async def test_refused_opening_is_named_by_its_position(move: Move, workbook: Workbook, database: Database) -> None:
+    """The book holds the symbol in another currency."""
     async with database.transaction() as uow:
         await uow.ledger.record_fill(FillFactory.build(currency="USD"))
     put(workbook, "positions", HELD)

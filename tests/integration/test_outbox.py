@@ -1,4 +1,4 @@
-"""The outbox and its worker: nothing lost, nothing doubled, whatever the other side does."""
+"""The outbox and its worker: no message is lost or doubled, however the sheet behaves."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 FILLS = amount(100, 200, "QTS_TEST_HYBRID_FILLS")
 FAST = DeliveryConfig(idle_seconds=0.01, first_pause_seconds=0.01, longest_pause_seconds=0.02, settle_seconds=0.0)
 SUSPICIOUS = dataclasses.replace(FAST, settle_seconds=3600.0)
-"""What an unanswered request wrote stays suspect for as long as a test takes."""
+"""Cells of an unanswered request stay suspect for longer than a test takes."""
 TERMINATE_LOCK_HOLDERS = """
     SELECT pg_terminate_backend(pid) FROM pg_locks
      WHERE classid = :one AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
-"""Of this test's database: other processes test workers on the same server."""
+"""Only of this test's database: other processes test workers on the same server."""
 SHORT_SECONDS = 1.5
-"""How long a client waits for an answer that does not come: a busy machine's answers come before."""
+"""Seconds that a client waits for an answer that does not come. Answers of a busy machine come before."""
 
 
 @pytest_asyncio.fixture
@@ -97,7 +97,7 @@ async def assert_both_sides_agree(hybrid: HybridAdapter) -> int:
     return len(here)
 
 
-async def test_what_is_booked_is_delivered_in_order(hybrid: HybridAdapter, sheets: GoogleSheetsAdapter) -> None:
+async def test_booked_fills_are_delivered_in_order(hybrid: HybridAdapter, sheets: GoogleSheetsAdapter) -> None:
     entries = [FillFactory.build(symbol=f"S{number % 3}", price=Decimal(number + 1)) for number in range(20)]
     for entry in entries:
         await hybrid.append_ledger(entry)
@@ -111,9 +111,10 @@ async def test_what_is_booked_is_delivered_in_order(hybrid: HybridAdapter, sheet
     assert await assert_both_sides_agree(hybrid) == 20
 
 
-async def test_busts_and_corrections_are_delivered_as_lines_that_name_what_they_take_back(
+async def test_busts_and_corrections_name_their_fills_in_the_sheet(
     hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, workbook: Workbook
 ) -> None:
+    """Each delivered line names the fill that it reverses."""
     database = hybrid.primary.database
     first, second = FillFactory.build_batch(2)
     right = dataclasses.replace(second, qty=Decimal(7), amount=None, execution_id="C1")
@@ -131,9 +132,10 @@ async def test_busts_and_corrections_are_delivered_as_lines_that_name_what_they_
     assert sorted(filter(None, named)) == sorted([str(first.execution_id), str(second.execution_id)])
 
 
-async def test_a_bust_is_not_delivered_as_a_plain_sale_where_no_column_can_say_what_it_is(
+async def test_bust_without_a_column_for_it_is_not_delivered(
     hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, workbook: Workbook
 ) -> None:
+    """Without the column the bust would look like a sale. Its position is held up, the others go on."""
     workbook.put("T_Ledger", [[name for name in LEDGER.fields if name != "reverses"]])
     database = hybrid.primary.database
     entry, other = FillFactory.build(), FillFactory.build(symbol="000660")
@@ -156,9 +158,10 @@ async def test_a_bust_is_not_delivered_as_a_plain_sale_where_no_column_can_say_w
     assert await assert_both_sides_agree(hybrid) == 3
 
 
-async def test_a_column_that_is_inserted_while_a_worker_runs_moves_what_it_writes(
+async def test_column_inserted_under_a_worker_moves_its_writes(
     hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, workbook: Workbook
 ) -> None:
+    """A user inserts a column between two batches of one worker."""
     worker = worker_of(hybrid.primary.database, sheets)
     await hybrid.append_ledger(FillFactory.build())
     await worker.drain()
@@ -174,9 +177,7 @@ async def test_a_column_that_is_inserted_while_a_worker_runs_moves_what_it_write
     assert await assert_both_sides_agree(hybrid) == 2
 
 
-async def test_fills_that_are_fed_late_do_not_take_a_position_back(
-    hybrid: HybridAdapter, sheets: GoogleSheetsAdapter
-) -> None:
+async def test_fills_fed_late_do_not_set_a_position_back(hybrid: HybridAdapter, sheets: GoogleSheetsAdapter) -> None:
     await hybrid.outbox.starve()
     early = [await hybrid.primary.append_ledger(FillFactory.build(price=Decimal(price))) for price in (1, 2, 3)]
     await hybrid.outbox.feed()
@@ -234,9 +235,10 @@ async def test_after_any_fault_of_a_write_the_sheet_has_each_fill_once(
         assert await assert_both_sides_agree(hybrid) == 5
 
 
-async def test_a_late_request_meets_its_own_rows_whoever_is_delivered_in_the_meantime(
+async def test_late_request_meets_its_own_rows(
     hybrid: HybridAdapter, make_sheets: MakeSheets, standin: SheetsStandIn, workbook: Workbook
 ) -> None:
+    """A fill with a lower id is delivered before a delayed request of an earlier attempt arrives."""
     database = hybrid.primary.database
     standin.delay_seconds = 2 * SHORT_SECONDS
     async with make_sheets(attempts=1, timeout_seconds=SHORT_SECONDS) as sheets:
@@ -248,16 +250,17 @@ async def test_a_late_request_meets_its_own_rows_whoever_is_delivered_in_the_mea
             standin.faults = faults_in_order([Fault.LATE], method="POST")
             with pytest.raises(SourceUnavailable):
                 await worker.drain()
-        assert await worker.drain() == 2  # the fill with the lower id, which was not there yet, and the other one again
+        assert await worker.drain() == 2  # the fill with the lower id, which is committed now, and the other one again
         await eventually(lambda: not standin.in_flight)
         await worker.settle()
         assert len(workbook.sheets["T_Ledger"].cells) == 3
         assert await assert_both_sides_agree(hybrid) == 2
 
 
-async def test_a_position_that_a_late_attempt_took_back_is_put_right_though_the_request_succeeded(
+async def test_position_overwritten_by_a_late_attempt_is_repaired(
     hybrid: HybridAdapter, make_sheets: MakeSheets, standin: SheetsStandIn
 ) -> None:
+    """The delayed attempt arrives after a later delivery succeeded. The worker writes the position again."""
     standin.delay_seconds = 2 * SHORT_SECONDS
     async with make_sheets(timeout_seconds=SHORT_SECONDS) as sheets:
         worker = worker_of(hybrid.primary.database, sheets, SUSPICIOUS)
@@ -321,9 +324,10 @@ async def test_a_dead_secondary_neither_fails_a_trade_nor_is_it_asked(
     assert not standin.calls
 
 
-async def test_what_the_sheet_refuses_is_laid_aside_and_holds_up_its_position_only(
+async def test_refused_message_holds_up_its_position_only(
     hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The sheet refuses the messages of one symbol. They are laid aside after the last attempt."""
     real = sheets.client.write
 
     async def picky(values: Any) -> None:
@@ -361,9 +365,10 @@ async def test_two_workers_do_not_deliver_at_the_same_time(
     assert await first.drain() == 0
 
 
-async def test_a_worker_that_lost_its_lock_leaves_the_sheet_to_the_other_one(
+async def test_worker_that_lost_its_lock_leaves_the_sheet(
     hybrid: HybridAdapter, sheets: GoogleSheetsAdapter, make_sheets: MakeSheets
 ) -> None:
+    """The connection that holds the lock ends. Another worker takes it over."""
     database = hybrid.primary.database
     async with make_sheets() as others:
         first, second = worker_of(database, sheets), worker_of(database, others)
@@ -397,7 +402,7 @@ async def test_a_worker_that_lost_its_lock_leaves_the_sheet_to_the_other_one(
         assert await assert_both_sides_agree(hybrid) == 31
 
 
-async def test_a_worker_whose_lock_is_gone_says_so_and_sends_nothing(
+async def test_worker_without_its_lock_raises_and_sends_nothing(
     hybrid: HybridAdapter, sheets: GoogleSheetsAdapter
 ) -> None:
     worker = worker_of(hybrid.primary.database, sheets)
@@ -451,7 +456,7 @@ async def test_the_engines_role_may_feed_and_deliver(database_url: URL, sheets: 
         assert await assert_both_sides_agree(hybrid) == 1
 
 
-async def test_a_feed_ends_when_it_is_told_to(hybrid: HybridAdapter) -> None:
+async def test_feed_ends_at_its_stop_event(hybrid: HybridAdapter) -> None:
     feed = Feed(hybrid.primary.database)
     await hybrid.append_ledger(FillFactory.build())
     await feed.starve()
@@ -460,9 +465,8 @@ async def test_a_feed_ends_when_it_is_told_to(hybrid: HybridAdapter) -> None:
     assert not (await feed.status()).active
 
 
-async def test_a_fallback_read_says_so_and_positions_do_not_fall_back_unless_asked(
-    proxy: Proxy, sheets: GoogleSheetsAdapter
-) -> None:
+async def test_fallback_read_is_marked_and_asked_for_positions(proxy: Proxy, sheets: GoogleSheetsAdapter) -> None:
+    """A ledger read from the sheet is marked. Positions are read there only with `allow_fallback`."""
     entry: LedgerEntry = FillFactory.build()
     await sheets.append_ledger(entry)
     async with Database(proxy.url) as database, TimescaleDBAdapter(database) as primary:

@@ -46,7 +46,7 @@ Case: TypeAlias = "Callable[[Market, dt.datetime, dt.datetime], Awaitable[Any]]"
 
 
 def later(moment: dt.datetime, minutes: int) -> dt.datetime:
-    """Within the hour; a sum would forget which of the two it is."""
+    """An instant within the hour. Adding to a local time would lose its fold."""
     return moment.replace(minute=moment.minute + minutes)
 
 
@@ -59,7 +59,7 @@ def reading(ask: Callable[[Any, dt.datetime, dt.datetime], Awaitable[Any]]) -> C
 
 
 def undone(write: Callable[[Any, dt.datetime, dt.datetime], Awaitable[Any]]) -> Case:
-    """A write and what it leaves behind; then it is rolled back."""
+    """Write, read the result, and roll back."""
 
     async def case(market: Market, start: dt.datetime, end: dt.datetime) -> Any:
         async with market.database.engine.connect() as connection:
@@ -71,7 +71,7 @@ def undone(write: Callable[[Any, dt.datetime, dt.datetime], Awaitable[Any]]) -> 
 
 
 async def _mark(uow: Any, start: dt.datetime, end: dt.datetime) -> Any:
-    """The later price stands, in whatever order they come."""
+    """The later price stays, in any order of the calls."""
     await uow.positions.mark(SYMBOL, Decimal(2), end)
     await uow.positions.mark(SYMBOL, Decimal(1), start)
     found = await uow.positions.get_position(SYMBOL)
@@ -201,11 +201,11 @@ EXCEPTIONS = {
     f"{R}market.sessions.": "the work of gaps and stale_feeds",
     f"{R}market.ticks.tally.": "counts of ticks, whose times are in UTC",
 }
-"""Signatures without a case, by the beginning of their name, and why."""
+"""Signatures without a case, by the beginning of their name, with the reason."""
 
 
 def signatures() -> Iterator[str]:
-    """Every public function and method, by its full name, that takes an instant; records are left out."""
+    """Every public function and method, by its full name, that takes an instant. Records are left out."""
     for found in pkgutil.walk_packages(qts_data.__path__, "qts_data."):
         module = importlib.import_module(found.name)
         for name in getattr(module, "__all__", ()):
@@ -260,8 +260,8 @@ async def market(database_url: URL) -> AsyncIterator[Market]:
         yield Market(database, database_url)
 
 
-async def test_instants_of_a_zone_ask_what_those_of_utc_ask(market: Market) -> None:
-    """Of each signature, in each zone; a range by the wall clock would be empty, turned round or an hour off."""
+async def test_instants_of_a_zone_ask_the_same_as_those_of_utc(market: Market) -> None:
+    """Each signature in each zone. A range by the wall clock would be empty, reversed or an hour off."""
     for zone in REPEATED:
         first, second = twice(zone)
         for start, end in (

@@ -1,4 +1,4 @@
-"""Every public method that takes names refuses one that no row can have: it would answer that nothing is there."""
+"""Every public method refuses a name that no row can have, since its answer would always be empty."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ LISTENERS: Final = {"CacheManager.position_changed"}
 
 
 async def takes(owner: Any) -> tuple[list[str], int]:
-    """The methods that take an odd name, and how many were asked."""
+    """Find the methods that accept an odd name, and the number of methods asked."""
     wrong, asked = [], 0
     for label, method in methods(owner):
         if label in LISTENERS:

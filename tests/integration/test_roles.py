@@ -1,4 +1,4 @@
-"""What each role may do, tried as that role."""
+"""The rights of each role, tried as that role."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def test_each_role_can_do_its_work_and_no_more(prepared: URL) -> None:
         refused(prepared, ENGINE_ROLE, statement)
 
 
-def test_the_readonly_role_reads_everything_also_what_comes_later_and_writes_nothing(prepared: URL) -> None:
+def test_readonly_role_reads_all_tables_and_writes_none(prepared: URL) -> None:
+    """Tables and views that are made later are readable too."""
     run_as(prepared, migrations.OWNER_ROLE, "CREATE TABLE later (id bigint GENERATED ALWAYS AS IDENTITY, x int)")
     run_as(prepared, migrations.OWNER_ROLE, "CREATE VIEW later_view AS SELECT x FROM later")
     for name in [*RELATIONS, "alembic_version", "later", "later_view"]:
@@ -105,11 +106,12 @@ def test_the_readonly_role_reads_everything_also_what_comes_later_and_writes_not
         refused(prepared, READONLY_ROLE, f"DELETE FROM {name}")
         refused(prepared, READONLY_ROLE, f"TRUNCATE {name}")
     refused(prepared, READONLY_ROLE, "CREATE TABLE mine (x int)")
-    # The engine may use what comes later, too, its sequences included.
+    # The engine may use later tables too, with their sequences.
     run_as(prepared, ENGINE_ROLE, "INSERT INTO later (x) VALUES (1)")
 
 
-def test_everything_belongs_to_the_owner_and_its_policies_run_as_it(prepared: URL, edition: Edition) -> None:
+def test_objects_and_policies_belong_to_the_owner_role(prepared: URL, edition: Edition) -> None:
+    """Jobs of TimescaleDB run as the owner role."""
     with engine(prepared).connect() as connection:
         owners = connection.execute(
             sa.text(
@@ -142,7 +144,7 @@ def test_both_orders_make_the_same_privileges(empty_database: URL, database_url:
         with engine(url).connect() as connection:
             catalogs.append(read_catalog(connection, edition))
     left, right = catalogs
-    # Whoever migrated before the roles were there left default privileges of its own.
+    # A migration before the roles existed left default privileges of its own.
     for catalog in catalogs:
         del catalog["default privileges"]
     assert difference(left, right) == {}
@@ -169,7 +171,7 @@ def test_a_password_logs_in_and_is_never_in_the_statement(empty_database: URL) -
     assert not any("secret" in statement for statement in statements)
 
 
-def test_the_administrators_script_is_what_the_command_prints(
+def test_administrators_script_equals_the_commands_output(
     qts_data: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     printed = qts_data("db", "roles", "--sql")

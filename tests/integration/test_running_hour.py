@@ -1,4 +1,4 @@
-"""Bars of the running hour count every tick, whatever was materialized before, on the server's own clock."""
+"""Bars of the running hour count every tick, also after a materialization, on the server's own clock."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def server_now(url: URL) -> dt.datetime:
 
 
 def ticks(symbol: str, last: dt.datetime, count: int, price: int) -> list[TickData]:
-    """One a second, up to that time."""
+    """One tick a second, up to that time."""
     return [
         TickData(
             time=last - each * dt.timedelta(seconds=1),
@@ -82,7 +82,7 @@ def run_jobs(url: URL) -> None:
 
 
 def materialize(url: URL, end: str) -> None:
-    """As imports did once: without regard to the clock."""
+    """Materialize without regard to the clock, as older imports did."""
     with engine(url).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for name in ("ohlcv_1m", "ohlcv_1h", "hourly_execution_metrics"):
             connection.exec_driver_sql(
@@ -128,7 +128,7 @@ async def test_a_tick_hours_ahead_hides_no_other_symbols_ticks(database_url: URL
 
 @pytest.mark.edition("community")
 async def test_a_live_tick_hours_ahead_stops_no_bars(database_url: URL) -> None:
-    """Of the symbol's own feed: bars of the running hour and day go on, before and after the policies have run."""
+    """Bars of the running hour and day go on for the symbol's own feed, before and after the policies ran."""
     now = server_now(database_url)
     reports: list[IngestReport] = []
     async with Database(database_url) as database:

@@ -1,4 +1,4 @@
-"""Short runs of the soak scripts; `scripts/soak/` has the long ones."""
+"""Short runs of the soak scripts. The long ones are in `scripts/soak/`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def soak(name: str, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.soak
-def test_the_book_is_right_after_faults_of_writers_and_connections(database_url: URL) -> None:
+def test_book_is_right_after_faults_of_its_writers(database_url: URL) -> None:
+    """Writers and connections are killed while they book."""
     url = database_url.render_as_string(hide_password=False)
     found = soak("book", "--faults", FAULTS, "--seed", "2", "--url", url)
     assert sum(found["faults"].values()) == int(FAULTS)
@@ -60,7 +61,8 @@ def test_a_cached_position_is_true_after_faults_of_every_kind() -> None:
     assert found["wrong"] == 0
 
 
-def test_the_checker_of_the_cache_finds_what_is_too_old_or_another_number() -> None:
+def test_checker_of_the_cache_finds_old_and_wrong_values() -> None:
+    """The checker of the soak counts a value that is too old, wrong, or followed by an error."""
     ledger = {("S", version): (Decimal(version),) for version in (1, 2, 3)}
     writer = Notes(commits=defaultdict(list, {"S": [(10.0, 1), (11.0, 2), (12.0, 3)]}))
 

@@ -1,4 +1,4 @@
-"""A live writer is killed, its spool is damaged, and the next one starts: through to the table."""
+"""A writer is killed, its spool is damaged, and the next writer stores the ticks in the table."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def is_named(one: Acknowledged, damages: set[Damage]) -> bool:
 async def killed(
     market: Database, directory: Path, symbol: str, prices_: range, stored: int
 ) -> tuple[Path, list[Acknowledged], set[Damage], str]:
-    """Write ticks, of which so many are in the table, and leave the files as a kill does."""
+    """Write ticks, store a number of them in the table, and leave the files as after a kill."""
     writer = TickWriter(market, spool=directory, durability=Durability.SPOOLED, group_seconds=60)
     await writer.start()
     stream = writer._stream  # noqa: SLF001 - the files have it in their names
@@ -92,7 +92,7 @@ async def killed(
             await writer.flush()
     left = directory.with_name(f"{directory.name}x")
     assert writer._spool is not None  # noqa: SLF001
-    # In the thread that changes the files: the copy is of one moment, as after a kill.
+    # Copied in the thread that changes the files: the copy is of one moment, as after a kill.
     await writer._spool._in_thread(lambda: shutil.copytree(directory, left))  # noqa: SLF001
     await writer.abandon()
     return left, taken, set(writer.damages), stream
@@ -117,7 +117,7 @@ LIVES = st.lists(
 async def test_damaged_spool_is_stored_or_named(
     market: Database, lives: list[tuple[int, int, list[tuple[str, int]]]]
 ) -> None:
-    """Every acknowledged tick is in the table exactly once, or a damage names its record, over several kills."""
+    """After several kills each acknowledged tick is stored exactly once, or a reported damage names its record."""
     symbol = next(symbols)
     taken: list[Acknowledged] = []
     damages: set[Damage] = set()
@@ -145,7 +145,7 @@ async def test_damaged_spool_is_stored_or_named(
 
 
 async def test_names_and_times_allowed_once_are_stored(market: Database, proxy: Proxy, tmp_path: Path) -> None:
-    """The writer of today has none of the permissions under which the ticks were taken."""
+    """The next writer lacks the permissions under which the ticks were accepted."""
     old, late = dt.datetime(1975, 1, 2, tzinfo=dt.UTC), dt.datetime(2999, 1, 1, tzinfo=dt.UTC)
     with any_time(), any_text():
         odd = [

@@ -1,4 +1,4 @@
-"""A spool whose lock is removed, whose disk is full, or whose directory holds other things than files."""
+"""Spools with a removed lock, a full disk, or odd entries in their directory."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def filled(directory: Path, count: int) -> Spool:
 
 
 async def test_source_goes_on_from_position_after_any_end(market: Database, proxy: Proxy, tmp_path: Path) -> None:
-    """Whatever ends the writers, at each moment the position is the number of ticks that need not come again."""
+    """However the writers end, the position is always the number of ticks that need not be sent again."""
     pick = random.Random(7)
     taken = 0
     directory = tmp_path / "0"
@@ -98,7 +98,7 @@ async def test_source_goes_on_from_position_after_any_end(market: Database, prox
             assert writer.stats.position == taken
             killed = tmp_path / str(life + 1)
             assert writer._spool is not None  # noqa: SLF001
-            # In the thread that changes the files: the copy is of one moment, as after a kill.
+            # Copied in the thread that changes the files: the copy is of one moment, as after a kill.
             await writer._spool._in_thread(lambda: shutil.copytree(directory, killed))  # noqa: SLF001, B023
             await writer.abandon()
             directory = killed if pick.randrange(2) else directory
@@ -162,7 +162,7 @@ async def test_removed_files_end_the_first_writer(tmp_path: Path) -> None:
 async def test_full_disk_is_drained_by_a_start(
     market: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk has room again only when the files of the spool are gone, all but the last one."""
+    """The disk has room again only after all files of the spool except the last one are removed."""
     await (await filled(tmp_path, 20)).close(empty=False)
     real, fsync, most = os.pwrite, os.fsync, len(files(tmp_path)) - 1
 
@@ -251,7 +251,7 @@ async def test_markers_and_reasons_do_not_stop_a_recovery(
 ) -> None:
     await (await filled(tmp_path, 4)).close(empty=False)
     seed = seed_of("live/0f")
-    # A seal without a length, a tick with a number beyond all, and half a megabyte of beginnings of records.
+    # A seal without a length, a tick with a huge number, and half a megabyte of record starts.
     odd = record(Kind.SEAL, 4, b"x", seed) + record(Kind.TICK, 1 << 63, b"x", seed) + b"\xfe\xfftk" * 131_072
     (file,) = files(tmp_path)
     file.write_bytes(file.read_bytes().rstrip(b"\0") + odd)

@@ -1,4 +1,4 @@
-"""Streams that are left in the middle, and statements beside them: nothing is lost, undone, or waits for ever."""
+"""Streams left in the middle, and statements beside them: no write is lost or undone, and no call hangs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def market(database_url: URL) -> AsyncIterator[Database]:
 async def left_in_a_transaction(
     market: Database, stream: str, way: Callable[..., Any], name: str, expected: list[Any], *, in_savepoint: bool
 ) -> tuple[str, int]:
-    """Leave a stream between writes of every kind; gives what to count, and how often it was written."""
+    """Leave a stream between writes of every kind. Returns the rows to count and the number of writes."""
     opened = STREAMS[stream].opened
     symbol, calls = f"{stream}.{way.__name__}.{in_savepoint}.{name}", 2
     async with asyncio.timeout(60), market.transaction() as uow:
@@ -79,7 +79,7 @@ async def left_in_a_reader(
 
         _require_beginning(flat(await way(STREAMS[stream].opened(reader, name), inside)), expected, way)
         assert len(await STREAMS[stream].listed(reader, name)) == len(expected)
-        # Nothing of a stream that was left keeps a table in use.
+        # A stream that was left does not keep its table in use.
         assert not await reader.connection.scalar(sa.text("SELECT count(*) FROM pg_cursors"))
 
 
@@ -89,7 +89,7 @@ def _require_beginning(taken: list[Any], expected: list[Any], way: Callable[...,
 
 
 async def rows_written(database: Database) -> dict[str, int]:
-    """Rows of `write_everything` for each symbol that it was given."""
+    """Count the rows of `write_everything` for each symbol."""
     everything = " UNION ALL ".join(
         f"SELECT symbol FROM {table}" for table in ("t_ledger", "ohlcv_1d", "ohlcv_1m_vendor")
     )
@@ -105,7 +105,7 @@ async def rows_written(database: Database) -> dict[str, int]:
 
 
 def cases(counts: tuple[int, ...]) -> list[tuple[str, Callable[..., Any], str, int]]:
-    """Each stream x each way, and every two of way, stream, block and count together; in full, all of them."""
+    """The cases cover each pair of way, stream, block and count. The full form has every combination."""
     pairs = list(itertools.product(STREAMS, WAYS))
     if FULL:
         return [(*pair, block, count) for pair in pairs for block in BLOCKS for count in counts]
@@ -146,13 +146,13 @@ async def test_streams_left_in_any_way_undo_nothing(market: Database, counts: tu
 
 
 async def test_streams_give_the_rows_of_their_first_moment(market: Database) -> None:
-    """A stream into which its own reader writes ends; another session's commit does not show in its middle."""
+    """A stream ends although its reader adds rows. Commits of other sessions do not show in it."""
     await add_ticks(market, 5_000)
     statement = sa.text(
         "INSERT INTO tick_data (symbol, time, source, seq, price, volume) VALUES ('T', :t, :s, 0, 1, 1)"
     )
     async with market.transaction() as uow, market.transaction() as other:
-        # A feed that tick_days does not know, before and behind the first piece.
+        # A feed without a row in tick_days, before and after the first piece.
         for second in (1, 4):
             await uow.connection.execute(statement, {"t": START + dt.timedelta(milliseconds=second * 1000), "s": "new"})
         expected = await uow.ticks.ticks("T", START, END)
@@ -192,7 +192,7 @@ async def test_a_table_can_be_changed_after_a_stream_was_dropped(market: Databas
         await uow.connection.exec_driver_sql("ALTER TABLE positions ADD COLUMN extra integer")
 
 
-async def test_a_stream_of_an_ended_transaction_says_so(market: Database) -> None:
+async def test_stream_of_an_ended_transaction_names_its_end(market: Database) -> None:
     await add_ticks(market, 2_100)
     async with market.reader() as reader:
         stream: Stream[Any] = reader.ticks.stream_ticks("T", START, END)
@@ -204,8 +204,8 @@ async def test_a_stream_of_an_ended_transaction_says_so(market: Database) -> Non
         assert len(await reader.ticks.ticks("T", START, END)) == 2_100
 
 
-async def test_a_stream_of_a_savepoint_rolled_back_says_so(market: Database) -> None:
-    """To close such a stream is harmless; to read on is an error of the server, and nothing is committed."""
+async def test_stream_of_a_savepoint_rolled_back_names_its_end(market: Database) -> None:
+    """Closing such a stream is harmless. Reading on raises, and nothing is committed."""
     await add_ticks(market, 2_100)
     for reads_on in (False, True):
         symbol = f"savepoint.{reads_on}"
@@ -225,7 +225,7 @@ async def test_a_stream_of_a_savepoint_rolled_back_says_so(market: Database) -> 
 
 
 async def test_a_slow_reader_is_not_cut_off(database_url: URL) -> None:
-    """The reader pauses for longer than an idle transaction may, and in all for longer than a statement may run."""
+    """The reader pauses for longer than the idle timeout, and in all for longer than the statement timeout."""
     config = DatabaseConfig(idle_transaction_timeout_seconds=0.2, statement_timeout_seconds=1.0)
     async with Database(database_url) as database:
         await add_ticks(database, 2_100)
@@ -246,7 +246,7 @@ async def test_a_slow_reader_is_not_cut_off(database_url: URL) -> None:
 
 @pytest.mark.soak
 async def test_a_slow_reader_at_default_settings_gets_all(market: Database) -> None:
-    """In full: a million ticks, and a minute to read them."""
+    """The full form reads a million ticks in a minute."""
     count, seconds = amount(20_000, 1_000_000), amount(0, 60)
     await add_ticks(market, count)
     async with market.reader() as reader:
@@ -258,7 +258,7 @@ async def test_a_slow_reader_at_default_settings_gets_all(market: Database) -> N
 
 
 async def test_a_commit_answered_with_rollback_raises(market: Database, database: Engine) -> None:
-    """The engine's own transactions, a session's, a blocking engine's, and a pipeline's."""
+    """Commits of the engine, a session, a blocking engine and a pipeline."""
     failing, message = "SELECT 1 / 0", "answered COMMIT with ROLLBACK"
     async with market.engine.connect() as connection:
         with contextlib.suppress(sa.exc.DBAPIError):

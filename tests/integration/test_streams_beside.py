@@ -1,4 +1,4 @@
-"""Streams and other tasks: statements beside them, and cancellation while a piece is on its way."""
+"""Statements of other tasks beside a stream, and cancellation while a piece is on its way."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def locked(database: Database) -> AsyncIterator[None]:
 
 
 async def hinder(uow: Any, table: str) -> None:
-    """Let the transaction see a view of that name, which waits for the lock before it gives a row."""
+    """Let the transaction see a view of that name that waits for the lock before its first row."""
     await uow.connection.exec_driver_sql(
         f"CREATE TEMPORARY VIEW {table} AS SELECT t.* FROM public.{table} AS t, "
         f"LATERAL (SELECT pg_advisory_xact_lock_shared({_LOCK}) WHERE t.symbol IS NOT NULL) AS l"
@@ -70,7 +70,7 @@ async def stored(database: Database) -> list[str]:
 
 @pytest.mark.parametrize("stream", _TABLES)
 async def test_a_task_cancelled_in_a_fetch_undoes_nothing(market: Database, stream: str) -> None:
-    """The piece arrives within the patience: the transaction goes on as if nothing had been cancelled."""
+    """The piece arrives in time, so the transaction goes on after the cancellation."""
     async with market.transaction() as uow:
         await insert(uow, "before")
         await hinder(uow, _TABLES[stream])
@@ -90,7 +90,7 @@ async def test_a_task_cancelled_in_a_fetch_undoes_nothing(market: Database, stre
 
 @pytest.mark.parametrize("stream", _TABLES)
 async def test_a_task_cancelled_in_aclose_undoes_nothing(market: Database, stream: str) -> None:
-    """At whatever step of the closing the cancellation arrives, the transaction goes on."""
+    """The transaction goes on after a cancellation at any step of the closing."""
     async with market.transaction() as uow:
         await insert(uow, "before")
         for steps in range(12):
@@ -111,7 +111,7 @@ async def test_a_task_cancelled_in_aclose_undoes_nothing(market: Database, strea
 async def test_a_fetch_that_does_not_end_is_cancelled(
     market: Database, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The transaction is over and its end says so; the database goes on."""
+    """The end of the transaction raises, and the database goes on."""
     monkeypatch.setattr(streaming, "_PATIENCE_SECONDS", 0.05)
     async with locked(market):
         with pytest.raises(DatabaseError):
@@ -133,7 +133,7 @@ async def test_a_fetch_that_does_not_end_is_cancelled(
 async def test_a_fetch_of_a_silent_server_is_given_up(
     market: Database, proxy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even the cancellation is answered: the connection is lost, and nothing is stored."""
+    """The server does not answer the cancellation either. The connection is lost, and nothing is stored."""
     monkeypatch.setattr(streaming, "_PATIENCE_SECONDS", 0.05)
     monkeypatch.setattr(fetching, "_PATIENCE_SECONDS", 0.05)
     async with Database(proxy.url) as distant:

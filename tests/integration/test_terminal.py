@@ -1,4 +1,4 @@
-"""What the command line prints: whole cells, every encoding, Ctrl-C, missing extras, versions."""
+"""Output of the command line: whole cells, every encoding, Ctrl-C, missing extras, versions."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 def test_help_shows_every_text_literally(qts_data: Run) -> None:
-    """Markup would leave out what stands in brackets."""
+    """With markup enabled, text in brackets would be missing."""
     for path, command in commands(typer.main.get_command(app)):
         words = " ".join(str(getattr(one, "help", "") or "") for one in command.params).split()
         if any("[" in word for word in words) or not path:
@@ -136,7 +136,7 @@ def test_a_missing_extra_is_one_line(qts_data: Run, monkeypatch: pytest.MonkeyPa
     assert set(EXTRAS.values()) >= {"sheets", "redis", "embedded", "arrow", "polars", "pandas", "calendars"}
 
 
-def test_status_without_a_url_says_to_set_it_first(qts_data: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_without_a_url_asks_to_set_it_first(qts_data: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
     run = qts_data("status")
     assert run.returncode == 1
@@ -153,7 +153,7 @@ def ticks_of(symbol: str, count: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_bars_name_what_the_limit_cuts_and_what_is_unknown(qts_data: Run, database_url: URL, tmp_path: Path) -> None:
+def test_bars_name_cut_ranges_and_unknown_symbols(qts_data: Run, database_url: URL, tmp_path: Path) -> None:
     environment = {"QTS_DATABASE_URL": database_url.render_as_string(hide_password=False)}
     file = tmp_path / "ticks.csv"
     file.write_text(ticks_of("ABC", 40), encoding="utf-8")

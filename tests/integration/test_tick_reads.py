@@ -1,4 +1,4 @@
-"""Ticks and bars out: every form, every length of a bar, every clock."""
+"""Reads of ticks and bars: every form, every length of a bar, every zone."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def walk(start: dt.datetime, end: dt.datetime, *, symbol: str, source: str, coun
 
 
 def bars_of(ticks: list[TickData], interval: str, zone: str) -> list[OHLCV]:
-    """The same by Polars."""
+    """Compute the same bars with Polars."""
     frame = pl.from_arrow(as_table(ticks))
     assert isinstance(frame, pl.DataFrame)
     time = pl.col("time")
@@ -195,7 +195,7 @@ def test_the_year_from_which_days_begin_on_hours(zone: str, start: int, end: int
     assert (max(found, first)).year == since
 
 
-async def test_volumes_beyond_what_a_bar_holds_are_named(market: Database) -> None:
+async def test_volumes_beyond_the_digits_of_a_bar_are_named(market: Database) -> None:
     most, time = Decimal(99999999999999999999), dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
     await load(market, [TickFactory.build(symbol="A", time=time, volume=most) for _ in range(2)])
     await load(market, [TickFactory.build(symbol="B", time=time)])
@@ -233,7 +233,7 @@ async def test_no_closed_bar_can_still_be_changed_by_time(market: Database, inte
         for grace in (dt.timedelta(0), dt.timedelta(minutes=3)):
             seen = await reader.ticks.bars("A", *days, interval, closed_only=True, as_of=then, grace=grace)
             assert seen == [bar for bar in every if end_of(bar) + grace <= then]
-        # Looking from the future does not help.
+        # An instant in the future does not close more bars.
         ahead = await reader.ticks.bars("A", *days, interval, closed_only=True, as_of=now + dt.timedelta(days=1))
         assert all(end_of(bar) <= dt.datetime.now(dt.UTC) for bar in ahead)
 
@@ -283,7 +283,7 @@ async def test_ticks_come_in_order_in_every_form(market: Database) -> None:
         assert (await reader.ticks.ticks("NONE", start, end).as_arrow()).num_rows == 0
         with pytest.raises(InvalidRecord, match=r"start: .* has no time zone"):
             reader.ticks.ticks("A", start.replace(tzinfo=None), end)
-        # Given up early, the transaction goes on.
+        # After an early end of the stream the transaction goes on.
         stream: Any = reader.ticks.stream_ticks("A", start, end)
         assert await anext(stream) == records[0]
         await stream.aclose()
@@ -306,7 +306,7 @@ async def test_ticks_of_feeds_that_others_wrote_are_read_too(market: Database) -
         assert [TickData(**row) for row in (await query.as_arrow()).to_pylist()] == found
 
 
-async def test_a_server_that_gives_up_in_the_middle_says_why(market: Database) -> None:
+async def test_server_that_gives_up_in_the_middle_gives_its_reason(market: Database) -> None:
     start = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
     await load(market, TickFactory.build_batch(3, source="slow"))
     with pytest.raises(StatementTimeout):
@@ -339,7 +339,7 @@ async def test_the_latest_tick_of_each_symbol_in_one_round_trip(market: Database
         assert (await reader.ticks.latest(["A"], source="x"))["A"].source == "x"
 
 
-async def test_reads_say_what_is_wrong_with_a_question(market: Database) -> None:
+async def test_reads_refuse_wrong_questions_by_name(market: Database) -> None:
     start = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
     minute = dt.timedelta(minutes=1)
     await load(market, [TickFactory.build(symbol="A", time=start + number * minute) for number in range(5)])
@@ -356,7 +356,7 @@ async def test_reads_say_what_is_wrong_with_a_question(market: Database) -> None
             await reader.ticks.bars("A", start, end, "1m", grace=minute)
 
 
-async def test_as_of_alone_leaves_out_what_was_not_closed(market: Database) -> None:
+async def test_as_of_alone_leaves_out_bars_not_yet_closed(market: Database) -> None:
     start = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
     minute = dt.timedelta(minutes=1)
     await load(market, [TickFactory.build(symbol="A", time=start + number * minute) for number in range(5)])

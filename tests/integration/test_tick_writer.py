@@ -1,4 +1,4 @@
-"""A live feed: groups, bounds, a database that goes away, processes that die."""
+"""A live feed: groups, bounds, a database that goes away, killed processes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ async def prices(database: Database, symbol: str = "005930") -> list[int]:
         return [int(tick.price) for tick in await reader.ticks.ticks(symbol, *FOR_EVER)]
 
 
-async def test_ticks_are_committed_in_groups_and_in_order_and_close_flushes(market: Database) -> None:
+async def test_ticks_are_committed_in_groups_and_close_flushes(market: Database) -> None:
+    """Groups keep the order of the calls. `close` commits the last group."""
     reports: list[IngestReport] = []
     async with TickWriter(market, group_size=10, group_seconds=60, on_group=reports.append) as writer:
         for number in range(25):
@@ -82,7 +83,7 @@ async def test_a_tick_does_not_wait_longer_than_its_group(market: Database) -> N
     async with TickWriter(market, group_size=1_000, group_seconds=0.01) as writer:
         await writer.write(at(0, 1))
         async with asyncio.timeout(120):
-            while not await prices(market):  # noqa: ASYNC110 - asked of the database, which wakes nobody
+            while not await prices(market):  # noqa: ASYNC110 - the database has no event
                 await asyncio.sleep(0.01)
 
 
@@ -97,13 +98,13 @@ async def test_flush_and_the_committed_level_wait_for_the_database(market: Datab
     assert writer.stats.groups < 20
 
 
-async def test_a_writer_that_starts_again_goes_on_from_what_is_stored(market: Database) -> None:
+async def test_restarted_writer_goes_on_from_the_stored_ticks(market: Database) -> None:
     for run in range(3):
         async with TickWriter(market, group_size=2) as writer:
             for number in range(5):
                 await writer.write(at(0, 5 * run + number))
     assert await prices(market) == list(range(15))
-    # With the feed's own numbers, what comes again is a duplicate.
+    # With the feed's own numbers, a tick that comes again is a duplicate.
     async with TickWriter(market) as writer:
         for seq in (7, 8, 7, 9):
             await writer.write(at(5, seq, seq=seq, symbol="A"))
@@ -112,9 +113,10 @@ async def test_a_writer_that_starts_again_goes_on_from_what_is_stored(market: Da
     assert (writer.stats.inserted, writer.stats.duplicate) == (3, 1)
 
 
-async def test_a_tick_that_is_late_by_more_than_the_writer_remembers_is_stored(
+async def test_tick_later_than_the_writer_remembers_is_stored(
     market: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The writer has evicted the instant and asks the table for its next number."""
     monkeypatch.setattr("qts_data.repositories.market.ticks.copy.column_batch._REMEMBERED_INSTANTS", 50)
     async with TickWriter(market, group_size=20) as writer:
         for number in range(300):
@@ -124,7 +126,8 @@ async def test_a_tick_that_is_late_by_more_than_the_writer_remembers_is_stored(
     assert await prices(market) == [0, 1, 2, 3, 1_000, 1_001, *range(4, 300)]
 
 
-async def test_a_tick_that_cannot_be_stored_lets_the_group_before_it_in(market: Database) -> None:
+async def test_tick_that_cannot_be_stored_spares_earlier_groups(market: Database) -> None:
+    """A tick contradicts a stored one. The groups before it are committed."""
     async with TickWriter(market) as writer:
         await writer.write(at(4, 4, seq=7))
     writer = TickWriter(market, group_size=2)
@@ -139,7 +142,8 @@ async def test_a_tick_that_cannot_be_stored_lets_the_group_before_it_in(market: 
     assert (writer.stats.committed, writer.stats.depth) == (4, 2)
 
 
-async def test_what_is_no_tick_is_not_taken_and_the_ticks_behind_it_go_in(market: Database) -> None:
+async def test_value_that_is_not_a_tick_spares_later_ticks(market: Database) -> None:
+    """`write` refuses a value that is not a `TickData`. Later ticks are stored."""
     async with TickWriter(market, group_size=2) as writer:
         with pytest.raises(InvalidRecord, match="tick: is str; give TickData"):
             await writer.write("70000")  # type: ignore[arg-type]
@@ -149,9 +153,11 @@ async def test_what_is_no_tick_is_not_taken_and_the_ticks_behind_it_go_in(market
     assert writer.stats.accepted == 3
 
 
-async def test_a_listener_that_fails_is_logged_and_the_groups_behind_go_in(
+async def test_failing_listener_is_logged_and_spares_later_groups(
     market: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """A listener raises for each group. All groups are committed."""
+
     def fails(report: IngestReport) -> None:
         raise RuntimeError(f"cannot digest {report.received}")
 
@@ -162,9 +168,8 @@ async def test_a_listener_that_fails_is_logged_and_the_groups_behind_go_in(
     assert caplog.text.count("RuntimeError: cannot digest 2") == 2
 
 
-async def test_a_write_that_is_cancelled_after_the_tick_was_taken_leaves_it_taken(
-    proxy: Proxy, market: Database
-) -> None:
+async def test_write_cancelled_after_acceptance_keeps_the_tick(proxy: Proxy, market: Database) -> None:
+    """A cancelled call keeps the tick that was accepted. A cancelled wait for room accepts none."""
     async with Database(proxy.url) as away:
         await proxy.stop()
         writer = TickWriter(away, durability=Durability.COMMITTED, bound=1)
@@ -182,9 +187,8 @@ async def test_a_write_that_is_cancelled_after_the_tick_was_taken_leaves_it_take
     assert await prices(market) == [1]
 
 
-async def test_a_table_that_is_locked_for_longer_than_a_statement_may_take_costs_nothing(
-    market: Database, database_url: URL
-) -> None:
+async def test_table_locked_beyond_the_timeout_loses_no_tick(market: Database, database_url: URL) -> None:
+    """The writer sends its group again after the statement timeout."""
     config = DatabaseConfig(statement_timeout_seconds=1.0, lock_timeout_seconds=0)
     async with Database(database_url, config) as hasty, TickWriter(hasty, group_seconds=0.001) as writer:
         async with market.transaction() as locker:
@@ -200,7 +204,7 @@ async def test_a_server_that_takes_no_writes_for_a_while_costs_nothing(market: D
     engine = sa.create_engine(database_url, isolation_level="AUTOCOMMIT")
 
     def read_only(*, on: bool) -> None:
-        # For sessions that begin after this; the writer has to begin one.
+        # It holds for sessions that begin later, so the writer must begin one.
         setting = "SET default_transaction_read_only = on" if on else "RESET default_transaction_read_only"
         with engine.connect() as connection:
             connection.execute(sa.text("SET default_transaction_read_only = off"))
@@ -234,7 +238,7 @@ async def test_a_server_in_need_is_asked_again(
     assert "1 ticks of live wait: could not extend file" in caplog.text
 
 
-async def test_what_will_not_pass_ends_the_writer(market: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lasting_error_ends_the_writer(market: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fails(*_: object, **__: object) -> None:
         raise DatabaseError("permission denied", sqlstate="42501")
 
@@ -247,7 +251,8 @@ async def test_what_will_not_pass_ends_the_writer(market: Database, monkeypatch:
     assert writer.stats.depth == 1
 
 
-async def test_the_queue_waits_or_raises_at_its_bound_and_drops_nothing(proxy: Proxy, market: Database) -> None:
+async def test_queue_at_its_bound_waits_or_raises(proxy: Proxy, market: Database) -> None:
+    """The server is away. No accepted tick is dropped."""
     async with Database(proxy.url) as away:
         await proxy.stop()
         writer = TickWriter(away, bound=10, at_bound=AtBound.RAISE, group_size=5)
@@ -291,7 +296,8 @@ async def test_a_commit_of_unknown_outcome_is_neither_lost_nor_doubled(
     assert seqs == list(range(9))
 
 
-async def test_a_wire_that_is_cut_at_any_moment_loses_and_doubles_nothing(proxy: Proxy, market: Database) -> None:
+async def test_connection_cut_at_any_moment_keeps_ticks_exact(proxy: Proxy, market: Database) -> None:
+    """No tick is lost or stored twice."""
     chance = random.Random(3)
     async with (
         Database(proxy.url, DatabaseConfig(pool_min=1)) as database,
@@ -332,7 +338,7 @@ async def test_settings_that_cannot_be_are_refused(market: Database, tmp_path: P
 
 
 def cut_short(spool: Path) -> None:
-    """As if the power had gone while a line was written."""
+    """The power fails while a record is written."""
     file = only_file(spool)
     file.write_bytes(file.read_bytes() + b"\xfe\xfftk\x02\x10")
 
@@ -346,7 +352,7 @@ def only_file(spool: Path) -> Path:
     return file
 
 
-async def test_what_was_spooled_survives_the_writer(market: Database, proxy: Proxy, tmp_path: Path) -> None:
+async def test_spooled_ticks_survive_the_writer(market: Database, proxy: Proxy, tmp_path: Path) -> None:
     async with Database(proxy.url) as away:
         await proxy.stop()
         writer = TickWriter(away, spool=tmp_path, durability=Durability.SPOOLED, group_size=3)
@@ -382,13 +388,14 @@ async def test_spooled_ticks_that_were_committed_are_not_sent_again(market: Data
 
 
 @pytest.mark.parametrize("durability", [Durability.SPOOLED, Durability.QUEUED])
-async def test_a_disk_that_refuses_the_spool_neither_loses_nor_doubles_a_tick(
+async def test_disk_that_refuses_the_spool_keeps_ticks_exact(
     market: Database,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     durability: Durability,
 ) -> None:
+    """The disk is full while ticks are spooled. No accepted tick is lost or stored twice."""
     real = os.pwrite
 
     def full(handle: int, data: bytes, offset: int) -> int:
@@ -399,14 +406,14 @@ async def test_a_disk_that_refuses_the_spool_neither_loses_nor_doubles_a_tick(
     async with TickWriter(market, spool=tmp_path, durability=durability, group_seconds=0.001) as writer:
         await writer.write(at(0, 1))
         assert writer._spool is not None  # noqa: SLF001
-        await writer._spool.flush()  # noqa: SLF001 - QUEUED does not wait for the disk, which is to take this one
+        await writer._spool.flush()  # noqa: SLF001 - QUEUED does not wait for the disk
         monkeypatch.setattr(os, "pwrite", full)
         ends = {}
         for price in (2, 3, 4):
             (ends[price],) = await asyncio.gather(writer.write(at(0, price)), return_exceptions=True)
             await eventually(lambda: "the disk refused" in caplog.text)
         monkeypatch.undo()
-    # A QUEUED tick is taken before the disk is asked, and stored all the same; the next write gets the error.
+    # A QUEUED tick is accepted before it is on disk, and stored nevertheless. The next write raises the error.
     taken = [price for price, end in ends.items() if end is None]
     assert taken == ([] if durability is Durability.SPOOLED else [2, 4])
     assert all("No space left" in str(end) for end in ends.values() if end is not None)
@@ -417,7 +424,7 @@ async def test_a_disk_that_refuses_the_spool_neither_loses_nor_doubles_a_tick(
 
 
 @pytest.mark.parametrize("durability", [Durability.QUEUED, Durability.COMMITTED])
-async def test_what_was_spooled_by_the_way_survives_up_to_its_end(
+async def test_ticks_spooled_by_the_way_survive_up_to_their_end(
     market: Database, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durability: Durability
 ) -> None:
     monkeypatch.setattr("qts_data.writers.spool.files._SEGMENT_BYTES", 900)
@@ -427,7 +434,7 @@ async def test_what_was_spooled_by_the_way_survives_up_to_its_end(
         await writer.start()
         writes = [asyncio.create_task(writer.write(at(0, number))) for number in range(25)]
         await eventually(lambda: len(list(tmp_path.glob("*.spool"))) > 2)
-        # As a crash leaves it: the end of the last file is nowhere but in memory.
+        # As after a crash: the end of the last file was in memory only.
         copy = shutil.copytree(tmp_path, tmp_path / "crashed")
         await writer.abandon()
         await asyncio.gather(*writes, return_exceptions=True)
@@ -438,9 +445,10 @@ async def test_what_was_spooled_by_the_way_survives_up_to_its_end(
 
 
 @pytest.mark.parametrize("durability", list(Durability))
-async def test_a_crash_right_after_a_commit_does_not_take_the_next_ticks_for_those(
+async def test_crash_after_a_commit_keeps_later_ticks_apart(
     market: Database, tmp_path: Path, durability: Durability
 ) -> None:
+    """The spool still holds committed ticks after the crash. Later ticks are not mistaken for them."""
     writer = TickWriter(market, spool=tmp_path / "spool", durability=durability, group_seconds=0.001)
     await writer.start()
     for number in range(5):
@@ -455,7 +463,7 @@ async def test_a_crash_right_after_a_commit_does_not_take_the_next_ticks_for_tho
 
 
 async def test_a_spool_cut_short_gives_its_numbers_to_no_tick(market: Database, tmp_path: Path) -> None:
-    """The stored ticks behind the cut are proven by the table; the next writer counts in a stream of its own."""
+    """The table proves the stored ticks behind the cut. The next writer counts in a stream of its own."""
     writer = TickWriter(market, spool=tmp_path)
     await writer.start()
     for number in range(5):
@@ -583,7 +591,8 @@ async def test_a_feed_that_is_killed_again_and_again_ends_exact(
 
 
 @pytest.mark.soak
-async def test_a_server_that_restarts_during_a_feed_or_a_load_costs_nothing(tmp_path: Path) -> None:
+async def test_server_restart_during_a_feed_loses_no_tick(tmp_path: Path) -> None:
+    """The server restarts during a feed, and during a load."""
     server = EmbeddedServer(tmp_path / "data", settings={"fsync": "off"})
     fed = amount(250, 400)
     try:

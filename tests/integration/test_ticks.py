@@ -1,4 +1,4 @@
-"""Ticks in, bars out: real days, duplicates, restarts, bad rows."""
+"""Loads of ticks and reads of bars: real days, duplicates, restarts, bad rows."""
 
 from __future__ import annotations
 
@@ -57,9 +57,10 @@ async def refresh(database: AsyncEngine, start: dt.datetime, end: dt.datetime) -
         return (await TickRepository(connection).refresh_bars(start, end)).refreshed
 
 
-async def test_a_day_loads_whole_twice_and_its_minutes_are_the_published(
+async def test_day_loaded_twice_gives_the_published_minutes(
     async_database: AsyncEngine, edition: Edition, lean_day: LeanDay
 ) -> None:
+    """The second load finds duplicates only, although some trades of the day are equal."""
     path, count = lean_day.spy_trades, lean_day.facts.spy_trades
     first = await ingest(async_database, read_ticks(path, "SPY", DAY))
     assert (first.received, first.inserted, first.duplicate) == (count, count, 0)
@@ -92,7 +93,7 @@ async def test_a_day_loads_whole_twice_and_its_minutes_are_the_published(
         )
         == lean_day.facts.same_prices
     )
-    # An hour is made of its minutes, whoever computed them.
+    # An hour is made of its minutes, materialized or not.
     hours = await bars(async_database, "SPY", interval="1h")
     assert hours == hours_of(list(ours.values()))
 
@@ -122,7 +123,8 @@ def at(second: float, price: int, **values: object) -> TickData:
     return TickFactory.build(time=time, price=Decimal(price), volume=Decimal(1), **values)
 
 
-async def test_open_and_close_of_one_millisecond_follow_the_order_of_the_source(async_database: AsyncEngine) -> None:
+async def test_ticks_of_one_millisecond_keep_the_source_order(async_database: AsyncEngine) -> None:
+    """Open and close are the first and last tick as the source gave them."""
     await ingest(async_database, [at(0, 30), at(0, 10), at(5, 40), at(5, 20)])
     (bar,) = await bars(async_database, "005930")
     assert [int(price) for price in (bar.open, bar.high, bar.low, bar.close)] == [30, 40, 10, 20]
@@ -135,7 +137,8 @@ async def test_two_feeds_of_one_symbol_never_share_a_bar(async_database: AsyncEn
     assert [(bar.source, bar.tick_count) for bar in found] == [("a", 2), ("b", 1)]
 
 
-async def test_batches_that_cut_through_a_millisecond_do_not_start_the_count_again(async_database: AsyncEngine) -> None:
+async def test_batches_that_cut_a_millisecond_go_on_counting(async_database: AsyncEngine) -> None:
+    """Equal ticks of one millisecond are numbered across batches of any size."""
     ticks = [at(0, 30)] * 7
     report = await ingest(async_database, ticks, batch_size=2)
     assert report.inserted == 7
@@ -143,14 +146,15 @@ async def test_batches_that_cut_through_a_millisecond_do_not_start_the_count_aga
     assert (again.inserted, again.duplicate) == (0, 7)
 
 
-async def test_a_source_that_grew_adds_only_what_is_new(async_database: AsyncEngine) -> None:
+async def test_source_that_grew_adds_its_new_ticks_only(async_database: AsyncEngine) -> None:
     ticks = TickFactory.build_batch(1_000)
     await ingest(async_database, ticks[:600])
     report = await ingest(async_database, ticks, batch_size=128)
     assert (report.inserted, report.duplicate) == (400, 600)
 
 
-async def test_another_tick_under_a_known_key_is_refused_and_nothing_is_lost(async_database: AsyncEngine) -> None:
+async def test_other_tick_under_a_stored_key_is_refused(async_database: AsyncEngine) -> None:
+    """The load raises and stores nothing. The stored tick stays."""
     await ingest(async_database, [at(0, 30)])
     with pytest.raises(InvalidRecord, match=r"already holds another tick .* stored 30.* given 31"):
         await ingest(async_database, [at(60, 50), at(0, 31)])
@@ -191,7 +195,7 @@ async def test_a_refresh_never_deletes_bars_whose_ticks_were_dropped(async_datab
     await refresh(async_database, old[0].time, old[-1].time)
     async with async_database.begin() as connection:
         await connection.execute(sa.text("SELECT drop_chunks('tick_data', TIMESTAMPTZ '2014-01-01')"))
-    # Another symbol's late file opens the day again; a plain refresh would make the first one's bars from nothing.
+    # A late file of another symbol makes a refresh necessary. A plain refresh would delete the bars.
     await ingest(async_database, [at(0, 99, symbol="000660")])
     autocommit = async_database.execution_options(isolation_level="AUTOCOMMIT")
     async with autocommit.connect() as connection:
@@ -202,7 +206,7 @@ async def test_a_refresh_never_deletes_bars_whose_ticks_were_dropped(async_datab
 
 
 async def drop(database: AsyncEngine, *relations: str) -> None:
-    """What retention would drop one day."""
+    """Drop chunks as retention would."""
     async with database.begin() as connection:
         for relation in relations:
             await connection.execute(sa.text(f"SELECT drop_chunks('{relation}', TIMESTAMPTZ '2014-01-01')"))
@@ -216,16 +220,15 @@ async def refresh_stale(database: AsyncEngine, loaded: IngestReport) -> RefreshR
 
 @pytest.mark.edition("community")
 @pytest.mark.parametrize("dropped", [("tick_data",), ("tick_data", "ohlcv_1m")])
-async def test_bars_whose_ticks_were_dropped_outlive_the_ticks_that_come_late(
-    async_database: AsyncEngine, dropped: tuple[str, ...]
-) -> None:
+async def test_bars_of_dropped_ticks_outlive_late_ticks(async_database: AsyncEngine, dropped: tuple[str, ...]) -> None:
+    """A refresh after late ticks keeps the bars whose ticks were dropped by retention."""
     await refresh_stale(async_database, await ingest(async_database, [at(second, 30 + second) for second in range(50)]))
     await drop(async_database, *dropped)
     whole = ("1m", "1h") if dropped == ("tick_data",) else ("1h",)
     before = [await bars(async_database, "005930", interval=interval) for interval in whole]
     assert [bar.tick_count for found in before for bar in found] == [50] * len(whole)
-    # More than there were: their number does not make up for what was dropped. The second refresh finds what the
-    # first has left.
+    # More ticks than before: their number does not replace the dropped ones. The second refresh meets the state
+    # that the first has left.
     late = await ingest(async_database, [at(second, 40) for second in range(60)])
     kept = {"ohlcv_1m": 1} if dropped == ("tick_data",) else {"ohlcv_1h": 1}
     for _ in range(2):
@@ -258,7 +261,7 @@ async def test_only_the_hours_of_endangered_bars_are_left_alone(async_database: 
     assert (report.refreshed, report.kept) == (("ohlcv_1m", "ohlcv_1h"), {"ohlcv_1m": 1})
     assert [bar.time for bar in await bars(async_database, "000660", interval="1h")] == [hours[0], hours[2]]
     assert [bar.open for bar in await bars(async_database, "005930", interval="1h")] == [30]
-    # The end of a range is not in it: the hour before is not held back by the endangered one.
+    # A range does not contain its end: the endangered hour does not hold back the hour before it.
     neighbour = await ingest(async_database, [TickFactory.build(symbol="035420", time=late[0].time)])
     assert (await refresh_stale(async_database, neighbour)).kept == {}
     assert len(await bars(async_database, "035420")) == 1
@@ -295,7 +298,7 @@ numbers = st.decimals(allow_nan=False, allow_infinity=False, min_value=-99999999
 async def test_every_digit_and_character_comes_back_as_it_was(
     async_database: AsyncEngine, values: list[tuple[Decimal, Decimal, Decimal | None, str]]
 ) -> None:
-    # What is stored may be older than the rules for names.
+    # Stored ticks may be older than the rules for names.
     with any_text():
         ticks = [
             TickFactory.build(price=price, volume=volume, bid=bid, source=source, symbol="S\\'\"" + source[:5])

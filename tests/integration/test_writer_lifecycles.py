@@ -1,4 +1,4 @@
-"""Live writers in any order of calls: each await ends, accepted ticks and fills are stored, wrong use is refused."""
+"""Writers under calls in any order: every await ends, accepted records are stored, wrong use is refused."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ async def test_fill_writer_is_entered_once(market: Database) -> None:
 
 
 async def test_fill_writer_cancelled_raises_in_callers(market: Database) -> None:
-    """Its task is cancelled, as when a loop shuts down; no caller is cancelled with it."""
+    """The task of the writer is cancelled, as when a loop shuts down. No caller is cancelled with it."""
     writer = FillWriter(market, max_group=1, max_waiting=3)
     await writer.__aenter__()
     calls = [asyncio.create_task(writer.record_fill(FillFactory.build())) for _ in range(6)]
@@ -264,7 +264,7 @@ CALLS = ["start", "write", "write", "write", "burst", "flush", "close", "abandon
 async def _run_calls(  # noqa: C901 - one branch a call
     market: Database, spool: Path, durability: Durability, calls: list[str], seed: int
 ) -> None:
-    """Call in the order given, each in a task of its own; then end, and see what became of every tick."""
+    """Make the calls in the given order, each in a task of its own, then end and check every tick."""
     chance = random.Random(seed)
     symbol = f"S{seed}"
     writer = TickWriter(
@@ -292,7 +292,7 @@ async def _run_calls(  # noqa: C901 - one branch a call
         with contextlib.suppress(QtsDataError):
             await writer.close()
         ends = await asyncio.gather(*running, *writes.values(), return_exceptions=True)
-        # The next writer sends whatever is left.
+        # The next writer sends all ticks that are left.
         async with TickWriter(market, name=f"w{seed}", spool=spool):
             pass
     for end in ends:
@@ -301,7 +301,7 @@ async def _run_calls(  # noqa: C901 - one branch a call
     taken = [number for number, write in writes.items() if not write.cancelled() and write.exception() is None]
     assert len(stored) == len(set(stored))
     if durability is Durability.QUEUED and "abandon" in calls:
-        taken = []  # that is what it says
+        taken = []  # as its error says
     assert set(taken) <= set(stored)
     refused = [
         number
@@ -343,7 +343,7 @@ async def test_fill_writer_calls_in_any_order_end(market: Database, calls: list[
     symbol = f"F{seed}"
     running: list[asyncio.Task[Any]] = []
     fills: list[asyncio.Task[Any]] = []
-    listeners = len(market._booked)  # noqa: SLF001 - they are to be as many afterwards
+    listeners = len(market._booked)  # noqa: SLF001 - the number must be the same afterwards
 
     def fill(_: int) -> asyncio.Task[Any]:
         entry = FillFactory.build(symbol=symbol, side="BUY", qty=Decimal(1), price=Decimal(1))

@@ -22,6 +22,7 @@ from qts_data.timescale import (
 )
 from qts_data.timescale.drift import find_drift
 from tests.fixtures.catalog import difference
+from tests.fixtures.foreign_schema import foreign_schema
 from tests.fixtures.metrics import (
     build,
     catalog_of,
@@ -33,7 +34,6 @@ from tests.fixtures.metrics import (
     schema,
     with_extension,
 )
-from tests.fixtures.somebody_else import somebody_else
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
@@ -199,7 +199,7 @@ def test_a_column_appended_in_place_loses_no_history(empty_database: URL) -> Non
     clean(empty_database, schema(average=True))
     with engine(empty_database).connect() as connection:
         assert connection.scalar(sa.text("SELECT count(*) FROM per_minute")) == before
-    # The way back would have to compute what is gone.
+    # The downgrade would have to compute bars of dropped rows.
     with pytest.raises(CommandError, match=r"per_minute holds history .* that its source cannot give again"):
         run(empty_database, code(script.downgrade_ops))
 
@@ -296,7 +296,7 @@ def test_a_shorter_retention_raises_where_it_would_drop_data(empty_database: URL
 
 
 @pytest.mark.edition("community")
-def test_a_retention_says_what_it_could_destroy(empty_database: URL) -> None:
+def test_new_retention_names_the_rows_it_could_destroy(empty_database: URL) -> None:
     build(empty_database, schema(retention=None, minute_retention="60 days"), data=False)
     with engine(empty_database).connect() as connection:
         added = code(generate(connection, schema(minute_retention="60 days")).upgrade_ops)
@@ -305,7 +305,7 @@ def test_a_retention_says_what_it_could_destroy(empty_database: URL) -> None:
     older = "# destroys data: chunks older than {}, at the policy's next run; it raises here if there are any"
     assert older.format("20 days") in added
     assert older.format("60 days") in code(script.downgrade_ops)
-    # What the migration itself makes has no old chunks.
+    # An object that the migration itself makes has no old chunks.
     assert "# online: nothing is there yet\n    op.add_retention_policy('per_minute', drop_after='60 days')" in whole
 
 
@@ -319,10 +319,10 @@ def test_an_aggregate_whose_ticks_are_gone_is_not_dropped(empty_database: URL) -
         connection.exec_driver_sql("SELECT decompress_chunk(chunk, true) FROM show_chunks('metrics') AS chunk")
     with engine(empty_database).connect() as connection:
         up = code(generate(connection, wanted).upgrade_ops)
-    # The hours stand on the minutes, which are whole; the minutes stand on what is gone.
+    # The hours are made of the minutes, which are whole. The minutes are made of rows that are dropped.
     with pytest.raises(CommandError, match=r"per_minute holds history .* that its source cannot give again"):
         run(empty_database, up)
-    # Who gives the minutes up gives the hours up that stood on them: they could not be computed again, either.
+    # Dropping the minutes also loses the hours made of them: they could not be computed again.
     minutes = "op.drop_continuous_aggregate('per_minute'"
     with pytest.raises(CommandError, match="per_hour held history that only per_minute could give again"):
         run(empty_database, up.replace(minutes, f"{minutes}, allow_data_loss=True"))
@@ -331,9 +331,8 @@ def test_an_aggregate_whose_ticks_are_gone_is_not_dropped(empty_database: URL) -
 
 
 @pytest.mark.edition("community", "apache")
-def test_a_table_with_rows_becomes_a_hypertable_and_says_that_there_is_no_way_back(
-    empty_database: URL, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_table_with_rows_becomes_a_hypertable_for_good(empty_database: URL, caplog: pytest.LogCaptureFixture) -> None:
+    """The migration moves the rows, logs the lock, and its downgrade raises."""
     build(empty_database, schema(metrics_is_hypertable=False))
     with engine(empty_database).connect() as connection:
         script = generate(connection, schema())
@@ -369,7 +368,7 @@ def test_a_changed_definition_is_found_on_every_edition(empty_database: URL) -> 
     assert "op.drop_continuous_aggregate('per_minute')" in down
 
 
-def test_a_definition_that_comes_back_says_where_it_runs(empty_database: URL, edition: Edition) -> None:
+def test_restored_definition_names_its_edition(empty_database: URL, edition: Edition) -> None:
     build(empty_database, schema(average=True), data=False)
     with engine(empty_database).connect() as connection:
         down = code(generate(connection, schema()).downgrade_ops)
@@ -393,10 +392,10 @@ def test_filters_are_asked_with_type_names_of_their_own(empty_database: URL) -> 
     assert script.upgrade_ops.as_diffs() == []
 
 
-def test_a_project_of_somebody_else_in_a_schema_of_its_own(empty_database: URL) -> None:
+def test_foreign_project_in_a_schema_of_its_own(empty_database: URL) -> None:
     with_extension(empty_database)
     with engine(empty_database).begin() as connection:
-        metadata = somebody_else(connection)
+        metadata = foreign_schema(connection)
     options = {
         "include_schemas": True,
         "include_name": qts_data.timescale.autogenerate.hide_internal_schemas,
@@ -429,16 +428,15 @@ def test_a_project_of_somebody_else_in_a_schema_of_its_own(empty_database: URL) 
 
 
 @pytest.mark.usefixtures("roles")
-def test_the_generated_migration_of_the_whole_schema_equals_the_reviewed_ones(
-    database_url: URL, empty_database: URL
-) -> None:
+def test_generated_schema_equals_the_reviewed_migrations(database_url: URL, empty_database: URL) -> None:
+    """Objects that are written by hand are left out of the comparison."""
     reviewed, generated = database_url, empty_database
     with_extension(generated)
     with engine(generated).connect() as connection:
         up = code(generate(connection, Base.metadata).upgrade_ops)
     run(generated, up)
     left, right = catalog_of(reviewed), catalog_of(generated)
-    # What is no table and no TimescaleDB object is written by hand: ledger views, functions, triggers, privileges.
+    # Ledger views, functions, triggers and privileges are written by hand in the migrations.
     by_hand = {"daily_pnl", "hourly_pnl", "strategy_performance", "daily_metrics"}
     for catalog in (left, right):
         for kind in ("triggers", "functions", "privileges", "column privileges", "default privileges"):

@@ -1,4 +1,4 @@
-"""Any declarations become any others, and back."""
+"""Any set of declarations is migrated to any other set, and back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CASES = amount(2, 8, "QTS_TEST_AUTOGENERATE_CASES")
 
 @st.composite
 def configurations(draw: st.DrawFn) -> dict[str, Any]:
-    """Declarations that are right: windows inside the retention, and so on."""
+    """Valid declarations: windows inside the retention, and so on."""
     retention = draw(st.sampled_from([None, "15 days", "20 days", "360 hours"]))
     segment = draw(st.sampled_from([None, ("device",), ("device", "room"), ("room",)]))
     order = (
@@ -61,7 +61,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
 @settings(
     max_examples=CASES,
     deadline=None,
-    # A smaller example is not worth minutes of a server's time: a failure prints both sets of declarations.
+    # Shrinking takes minutes of a server's time, and a failure prints both sets of declarations.
     phases=[phase for phase in Phase if phase is not Phase.shrink],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -75,7 +75,7 @@ def test_any_declarations_become_any_others_and_back(
     try:
         build(url, schema(**before), data=data)
         migrate_and_back(url, schema(**after), allow_data_loss=True)
-        # The migrated database is the one that is built at once.
+        # The migrated database equals the one that is built at once.
         with engine(url).connect() as connection:
             up = code(generate(connection, schema(**after)).upgrade_ops)
         run(url, up, timescale_allow_data_loss=True)
@@ -83,8 +83,8 @@ def test_any_declarations_become_any_others_and_back(
         left, right = catalog_of(url), catalog_of(direct)
         paced = {"policy_compression", "policy_reorder"}
         for catalog in (left, right):
-            del catalog["privileges"]  # a grant by hand is on what was there
-            # Their pace is the server's choice, by the chunks that there were when they were made.
+            del catalog["privileges"]  # grants by hand are on the objects of before
+            # The server chooses their interval by the chunks that existed when they were made.
             # A server without the extension has no jobs at all.
             catalog["jobs"] = [row[:2] + row[3:] if row[0] in paced else row for row in catalog.get("jobs", [])]
         assert difference(left, right) == {}

@@ -1,4 +1,4 @@
-"""Objects that come, go, are renamed or are built again: nothing that they had is lost, or it raises."""
+"""Objects that are created, dropped, renamed or rebuilt keep everything that they had, or the migration raises."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = Columnstore.of(segment_by=["device"], order_by=["minute DESC"], after=
 
 
 def nothing() -> sa.MetaData:
-    """No table any more, and no aggregate."""
+    """Declarations without tables, whose aggregates are dropped."""
     metadata = sa.MetaData()
     for name in ("per_hour", "per_minute"):
         dropped_continuous_aggregate(metadata, name)
@@ -68,7 +68,7 @@ def test_a_rename_under_aggregates_goes_up_and_down(empty_database: URL, what: s
 
 
 @pytest.mark.edition("community")
-def test_a_rename_that_nobody_wrote_by_hand_drops_no_rows(empty_database: URL) -> None:
+def test_rename_not_written_by_hand_drops_no_rows(empty_database: URL) -> None:
     build(empty_database, schema(hour=False))
     with engine(empty_database).connect() as connection:
         up = code(generate(connection, schema(table="readings", hour=False)).upgrade_ops)
@@ -79,9 +79,8 @@ def test_a_rename_that_nobody_wrote_by_hand_drops_no_rows(empty_database: URL) -
 
 
 @pytest.mark.parametrize("data", [True, False])
-def test_a_table_that_goes_with_its_aggregates_comes_back_with_all_that_it_had(
-    empty_database: URL, edition: Edition, data: bool
-) -> None:
+def test_dropped_table_comes_back_with_its_aggregates(empty_database: URL, edition: Edition, data: bool) -> None:
+    """The downgrade restores the table, its aggregates, policies and grants."""
     build(empty_database, schema(reorder="uq_metrics"), data=data)
     with engine(empty_database).connect() as connection:
         up = code(generate(connection, nothing()).upgrade_ops)
@@ -94,7 +93,8 @@ def test_a_table_that_goes_with_its_aggregates_comes_back_with_all_that_it_had(
 
 
 @pytest.mark.edition("community")
-def test_aggregates_of_a_table_that_goes_need_no_word_of_their_own(empty_database: URL) -> None:
+def test_aggregates_of_a_dropped_table_are_dropped_first(empty_database: URL) -> None:
+    """No declaration drops the aggregates. The migration drops them from the top down, then the table."""
     build(empty_database, schema(minute_columnstore=COLUMNS), data=False)
     execute(
         empty_database,
@@ -124,7 +124,9 @@ def test_declarations_in_two_metadatas_are_one_schema(empty_database: URL) -> No
 
 
 @pytest.mark.edition("community")
-def test_an_aggregate_that_changes_its_parent_is_built_again_while_the_old_parent_goes(empty_database: URL) -> None:
+def test_aggregate_with_a_new_parent_is_built_again(empty_database: URL) -> None:
+    """Its old parent is dropped by the same migration."""
+
     def hours_on_the_table() -> sa.MetaData:
         metadata = schema(hour=False, minute_dropped=True)
         c = metadata.tables["metrics"].c
@@ -160,7 +162,7 @@ def test_a_rebuild_gives_back_grants_with_their_options(empty_database: URL) -> 
     run(empty_database, up)
     after = catalog_of(empty_database)
     assert after["privileges"] == before["privileges"]
-    # The column is gone; the privilege on the other one is not.
+    # The column is dropped. The privilege on the other one stays.
     assert [row for row in before["column privileges"] if row[1] != "mean"] == after["column privileges"]
     assert after["column privileges"]
 
@@ -179,7 +181,8 @@ def test_a_view_on_an_aggregate_is_named_before_anything_happens(empty_database:
 
 
 @pytest.mark.edition("community")
-def test_an_undeclared_aggregate_on_a_declared_one_is_named_likewise(empty_database: URL) -> None:
+def test_undeclared_aggregate_on_a_declared_one_is_named(empty_database: URL) -> None:
+    """The error names the aggregate that keeps another one from being rebuilt."""
     build(empty_database, schema(average=True))
     with engine(empty_database).connect() as connection:
         up = code(generate(connection, schema(hour=False)).upgrade_ops)
@@ -192,7 +195,7 @@ def test_a_connection_in_autocommit_mode_compares_as_well(empty_database: URL) -
     with engine(empty_database).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         assert find_drift(connection, schema()) == []
         assert "\n    pass\n" in code(generate(connection, schema()).upgrade_ops)
-        # A definition that reads a column that is not there yet fails on the way, and nothing of it stays.
+        # A definition that reads a column that does not exist yet fails, and leaves nothing behind.
         up = code(generate(connection, schema(extra_column=True, extra_in_minute=True)).upgrade_ops)
         assert "'per_minute'" in up
         assert connection.scalar(sa.text("SELECT to_regclass('pg_temp.qts_normal_form_1')")) is None

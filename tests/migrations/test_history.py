@@ -1,4 +1,4 @@
-"""Rows that only an aggregate has left: nothing deletes them unless somebody says that it may."""
+"""Rows that only an aggregate still has are deleted only with an explicit permission."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_adopting_fills_no_aggregate_that_has_rows(empty_database: URL) -> None:
     assert count(empty_database, "minutes") == before == 300
 
 
-def test_adopting_fills_what_an_earlier_call_made_and_left_empty(empty_database: URL) -> None:
+def test_adopting_fills_aggregates_that_an_earlier_call_left(empty_database: URL) -> None:
     build(empty_database, levels("minutes", materialized_only=True), data=False)
     execute(empty_database, "INSERT INTO metrics (at, device, value) VALUES (now() - INTERVAL '30 days', 'd', 1)")
     with engine(empty_database).connect() as connection:
@@ -70,7 +70,7 @@ def test_adopting_fills_what_an_earlier_call_made_and_left_empty(empty_database:
                      RefreshPolicy.of(start="2 hours", end="0 seconds", every="1 hour")]},
     ],
 )  # fmt: skip
-def test_adopting_leaves_alone_what_is_there_and_differs(empty_database: URL, wanted: dict[str, Any]) -> None:
+def test_adopting_leaves_differing_objects_alone(empty_database: URL, wanted: dict[str, Any]) -> None:
     refresh = [RefreshPolicy.of(start="3 days", end="1 day", every="1 hour")]
     build(empty_database, levels("minutes", refresh=refresh), data=False)
     with engine(empty_database).connect() as connection:
@@ -88,7 +88,8 @@ def test_a_late_row_does_not_disarm_the_guard(empty_database: URL, late: str) ->
     assert count(empty_database, "minutes") >= 300
 
 
-def test_an_aggregate_whose_source_is_whole_is_dropped_whatever_it_is_divided_by(empty_database: URL) -> None:
+def test_aggregate_with_a_whole_source_is_dropped_freely(empty_database: URL) -> None:
+    """The source is also divided by a hash of another column."""
     build(empty_database, levels("minutes", "hours"), data=False)
     execute(
         empty_database,
@@ -134,7 +135,7 @@ def by_numbers(url: URL) -> None:
     )
 
 
-def test_what_is_divided_by_numbers_is_guarded_as_well(empty_database: URL, caplog: pytest.LogCaptureFixture) -> None:
+def test_aggregate_divided_by_numbers_is_guarded(empty_database: URL, caplog: pytest.LogCaptureFixture) -> None:
     by_numbers(empty_database)
     with engine(empty_database).connect() as connection, caplog.at_level("WARNING"):
         script = generate(connection, sa.MetaData())

@@ -1,4 +1,4 @@
-"""What somebody can mistype when migrating: one sentence that says what to do, and no traceback."""
+"""Mistakes in migrating commands give one sentence with the remedy, and no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rebuild, a comparison or a change in place must say, keep or refuse."""
+"""Rebuilds, comparisons and changes in place: their output, the objects that they keep, and refusals."""
 
 from __future__ import annotations
 
@@ -81,14 +81,16 @@ def test_quarters_and_years_on_every_edition(empty_database: URL, width: str) ->
 
 
 @community
-def test_a_bucket_that_plain_postgresql_has_not_is_generated_without_it(empty_database: URL) -> None:
+def test_bucket_without_a_plain_form_has_no_fallback(empty_database: URL) -> None:
+    """The generated migration has no definition for plain PostgreSQL."""
     with_extension(empty_database)
     up, _ = migrate_and_back(empty_database, long_buckets("2 months"))
     assert "fallback_select" not in up
 
 
 @pytest.mark.edition("postgresql")
-def test_a_definition_without_a_fallback_is_refused_on_plain_postgresql(empty_database: URL) -> None:
+def test_plain_postgresql_refuses_a_missing_fallback(empty_database: URL) -> None:
+    """The error names the aggregate and the missing `time_bucket`."""
     call = (
         "op.create_continuous_aggregate('q', select='SELECT time_bucket(INTERVAL \\'2 months\\', at) AS b FROM t', "
         "chunk_interval='1 day', comment='', column_comments={})"
@@ -213,7 +215,7 @@ def test_other_types_under_a_hierarchy_are_a_change_and_no_error(empty_database:
 
 
 @community
-def test_somebody_elses_aggregates_are_in_nobodys_way(empty_database: URL) -> None:
+def test_foreign_aggregates_do_not_disturb_a_migration(empty_database: URL) -> None:
     build(empty_database, levels("minutes"), data=False)
     execute(
         empty_database,
@@ -230,14 +232,16 @@ def test_somebody_elses_aggregates_are_in_nobodys_way(empty_database: URL) -> No
         assert find_drift(connection, levels("minutes")) == []
 
 
-def test_a_comment_that_begins_like_a_definition_keeps_its_blanks(empty_database: URL) -> None:
+def test_comment_that_looks_like_sql_keeps_its_blanks(empty_database: URL) -> None:
+    """Only definitions are normalised for the comparison."""
     with_extension(empty_database)
     migrate_and_back(empty_database, levels("minutes", comment="SELECT a,  b FROM c"))
 
 
-def test_the_privileges_of_a_rebuild_are_those_of_the_database_that_it_runs_on(
+def test_rebuild_keeps_the_privileges_of_its_own_database(
     new_database: Callable[[], URL],
 ) -> None:
+    """The migration was generated on a database with other grants."""
     developers, production = new_database(), new_database()
     for url in (developers, production):
         build(url, levels("minutes"), data=False)
@@ -297,7 +301,7 @@ def test_a_bucket_without_a_time_zone_begins_at_its_own_midnight(empty_database:
         (sa.MetaData(), "continuous_aggregate", "op.drop_continuous_aggregate"),
     ],
 )
-def test_what_a_filter_leaves_out_is_left_alone(
+def test_objects_that_a_filter_leaves_out_are_left_alone(
     empty_database: URL, metadata: sa.MetaData, kind: str, absent: str
 ) -> None:
     build(empty_database, levels("minutes"), data=False)
@@ -309,7 +313,7 @@ def test_what_a_filter_leaves_out_is_left_alone(
         assert absent not in code(generate(connection, metadata, include_object=include).upgrade_ops)
 
 
-def test_a_name_that_a_table_has_is_said_before_anything_happens(empty_database: URL) -> None:
+def test_name_of_an_existing_table_is_refused_beforehand(empty_database: URL) -> None:
     build(empty_database, levels(), data=False)
     execute(empty_database, "CREATE TABLE minutes (x int)")
 

@@ -47,19 +47,20 @@ def catalog_of(url: URL, edition: Edition) -> Catalog:
         return read_catalog(connection, edition)
 
 
-def test_upgrade_makes_what_alembic_check_finds_complete(database_url: URL) -> None:
+def test_upgrade_passes_alembic_check(database_url: URL) -> None:
     # Raises when autogenerate would write anything.
     command.check(migrations.alembic_config(database_url))
 
 
-def test_alembic_check_finds_a_column_that_somebody_dropped(database_url: URL) -> None:
+def test_alembic_check_finds_a_dropped_column(database_url: URL) -> None:
     with engine(database_url).begin() as connection:
         connection.exec_driver_sql("ALTER TABLE risk_configs DROP COLUMN description")
     with pytest.raises(Exception, match="New upgrade operations detected"):
         command.check(migrations.alembic_config(database_url))
 
 
-def test_downgrade_to_base_leaves_nothing_and_upgrade_brings_the_same_back(database_url: URL, edition: Edition) -> None:
+def test_downgrade_to_base_and_upgrade_give_the_same_catalog(database_url: URL, edition: Edition) -> None:
+    """After the downgrade the catalog is empty."""
     first = catalog_of(database_url, edition)
     migrations.downgrade(database_url, "base")
     after = catalog_of(database_url, edition)
@@ -89,7 +90,7 @@ def test_models_and_migrations_make_the_same_database(database_url: URL, empty_d
         Base.metadata.create_all(connection)
     left, right = catalog_of(from_migrations, edition), catalog_of(from_models, edition)
     assert difference(left, right) == {}
-    # The comparison saw something of each kind, so that an empty difference means something.
+    # The comparison has rows of each kind, so an empty difference is meaningful.
     for kind in ("relations", "columns", "constraints", "indexes", "views", "triggers", "functions", "privileges"):
         assert left[kind], kind
 
@@ -97,7 +98,7 @@ def test_models_and_migrations_make_the_same_database(database_url: URL, empty_d
 def test_a_column_in_the_middle_of_a_model_is_migrated(
     database_url: URL, empty_database: URL, edition: Edition, tmp_path: Path
 ) -> None:
-    """ADD COLUMN puts it last, a model wherever it reads best: both are the same schema, up, down and up again."""
+    """ADD COLUMN appends the column, and the model has it in the middle: both count as the same schema."""
     copy_with_revision(tmp_path, REVISIONS[-1])
     said = run_copy(tmp_path, "added_column", database_url, empty_database)
     assert said.splitlines()[-1] == f"{edition} {tmp_path}"
@@ -109,7 +110,7 @@ def test_drop_all_leaves_nothing_behind(empty_database: URL, edition: Edition) -
         Base.metadata.create_all(connection)
         Base.metadata.drop_all(connection)
     catalog = catalog_of(empty_database, edition)
-    # Default privileges are about tables that come later; dropping tables does not touch them.
+    # Default privileges are for later tables, and dropping tables does not change them.
     del catalog["default privileges"]
     assert is_empty(catalog), catalog
 
@@ -152,7 +153,8 @@ def test_the_catalog_comparison_sees_a_timescaledb_change(database_url: URL, edi
     test_the_catalog_comparison_sees_a_change(database_url, edition, statement)
 
 
-def test_two_processes_that_upgrade_at_once_both_succeed_and_migrate_once(empty_database: URL) -> None:
+def test_two_concurrent_upgrades_succeed_and_migrate_once(empty_database: URL) -> None:
+    """Both processes succeed. One of them finds nothing to do."""
     url = empty_database.render_as_string(hide_password=False)
     command_line = [str(Path(sys.executable).parent / "alembic"), "upgrade", "head"]
     processes = [
@@ -250,13 +252,14 @@ def rows_of(url: URL) -> dict[str, list[sa.Row[tuple[object, ...]]]]:
 
 @pytest.mark.edition("community")
 @pytest.mark.parametrize("before", ["apache", "postgresql"])
-def test_a_database_with_data_adopts_what_its_server_can_do_by_now(
+def test_database_with_data_adopts_newer_features(
     database_url: URL,
     empty_database: URL,
     edition: Edition,
     alembic: Callable[..., subprocess.CompletedProcess[str]],
     before: str,
 ) -> None:
+    """Its schema was made for an edition with fewer features. `adopt` adds the missing ones and keeps the rows."""
     wanted, moved = database_url, empty_database
     if before == "apache":
         with engine(moved).begin() as connection:
@@ -278,7 +281,7 @@ def test_a_database_with_data_adopts_what_its_server_can_do_by_now(
     assert ("create_continuous_aggregate", "ohlcv_1h") in done
     assert rows_of(moved) == rows
     with engine(moved).begin() as connection:
-        # What the views had is there; and buckets are stored, or a policy's first run would hide the older ones.
+        # Privileges of the views are kept. Buckets are stored: a policy's first run would hide older ones otherwise.
         assert connection.scalar(sa.text("SELECT has_table_privilege('qts_readonly', 'ohlcv_1m', 'SELECT')"))
         connection.exec_driver_sql("REVOKE SELECT ON ohlcv_1m FROM PUBLIC")
         for aggregate in ("ohlcv_1m", "ohlcv_1h", "hourly_execution_metrics"):
@@ -297,9 +300,10 @@ def test_a_database_with_data_adopts_what_its_server_can_do_by_now(
 
 
 @pytest.mark.edition("community")
-def test_adopting_does_not_drop_old_ticks_unasked_and_keeps_their_bars(
+def test_adopting_drops_no_old_ticks_unasked(
     new_database: Callable[[], URL], edition: Edition, alembic: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
+    """`adopt` refuses to drop ticks without `allow_data_loss`. Their bars stay."""
     moved = new_database()
     with engine(moved).begin() as connection:
         create_extension(connection)
@@ -334,7 +338,9 @@ def test_a_database_that_has_everything_has_nothing_to_adopt(
     assert difference(before, catalog_of(database_url, edition)) == {}
 
 
-def test_offline_sql_says_what_an_edition_leaves_out(alembic: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_offline_sql_names_features_an_edition_leaves_out(
+    alembic: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     made = alembic("-x", "edition=postgresql", "upgrade", "head", "--sql")
     assert "-- retention policy of tick_data after 7 days: not on the postgresql edition, left out" in made.stdout
     assert "-- continuous aggregate ohlcv_1m: a plain view on the postgresql edition" in made.stdout

@@ -1,4 +1,4 @@
-"""The built wheel migrates a database where nothing but the wheel is installed."""
+"""The built wheel migrates a database in an environment with the wheel alone."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_wheel_contains_each_migration_and_nothing_of_the_tests(wheel: Path) -> None:
+def test_wheel_has_every_migration_and_no_tests(wheel: Path) -> None:
+    """The wheel carries its own copy of the migrations."""
     names = zipfile.ZipFile(wheel).namelist()
     for path in (ROOT / "alembic" / "versions").glob("*.py"):
         assert f"qts_data/migrations/versions/{path.name}" in names
@@ -70,10 +71,10 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pip.append("--no-warn-script-location")
     # pip's own settings of this machine (where its packages come from) are kept.
     kept = {key: value for key, value in os.environ.items() if key.startswith("PIP_")}
-    # pip warns of itself; those are not our warnings.
+    # pip's warnings about itself are not ours.
     kept["PYTHONWARNINGS"] = "ignore"
     if FULL:
-        # Pinned as everything else; the lock also has what only tests need, and pip takes what the wheel asks for.
+        # Versions are those of the lock. The lock also has packages of the tests, of which pip installs none.
         pins = tmp_path / "constraints.txt"
         lines = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
         pins.write_text("\n".join(line.split(" \\")[0] for line in lines if "==" in line and line[0].isalpha()))
@@ -107,7 +108,7 @@ readings = sa.Table(
 hypertable(readings, time="time", chunk_interval="1 day", retention="30 days")
 """
 
-# Nothing of qts_data in it: the plugin comes by its entry point.
+# The program does not name qts_data: the plugin comes by its entry point.
 ENV = """
 import os
 import sqlalchemy as sa
@@ -134,7 +135,7 @@ def test_a_project_that_only_names_the_plugin_gets_it(
     alembic = environment / "bin" / "alembic"
     run(alembic, "init", "migrations", cwd=tmp_path)
     (tmp_path / "migrations" / "env.py").write_text(ENV)
-    # For plain PostgreSQL's own dialect name, as a project of somebody else writes it.
+    # With the name of PostgreSQL's own dialect, as a foreign project writes it.
     url = empty_database.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
     for step in (["revision", "--autogenerate", "-m", "first"], ["upgrade", "head"], ["check"], ["downgrade", "base"]):
         run(alembic, *step, cwd=tmp_path, THEIR_URL=url, PYTHONPATH=str(tmp_path))
@@ -159,7 +160,7 @@ def test_a_project_that_only_names_the_plugin_gets_it(
         "qts_data.timescale.autogenerate",
     ],
 )
-def test_the_plugin_is_there_once_whatever_is_imported_first(environment: Path, tmp_path: Path, first: str) -> None:
+def test_plugin_is_there_once_after_any_order_of_imports(environment: Path, tmp_path: Path, first: str) -> None:
     program = (
         f"import {first}, alembic, qts_data.timescale.autogenerate\n"
         "from alembic import op\n"

@@ -40,7 +40,8 @@ def same(holding: Holding, state: reference.State) -> bool:
 
 
 @given(st.lists(trades, max_size=12))
-def test_a_sequence_of_trades_equals_the_reference_and_leaks_nothing(sequence: list[reference.Trade]) -> None:
+def test_any_trades_equal_the_reference_to_the_last_digit(sequence: list[reference.Trade]) -> None:
+    """Profit minus cost equals the cash flow, and a closed position has no cost."""
     holding = FLAT
     for trade in sequence:
         holding = apply(holding, made(trade))
@@ -82,10 +83,10 @@ def events(draw: st.DrawFn) -> list[tuple[str, str | None, reference.Trade | Non
 
 
 @given(events())
-def test_busts_and_corrections_make_the_book_that_would_have_been(
+def test_busts_and_corrections_equal_the_right_history(
     sequence: list[tuple[str, str | None, reference.Trade | None]],
 ) -> None:
-    """The fold of entries as the ledger holds them; what the ledger refuses or keeps back is left out here."""
+    """The fold over ledger entries equals the reference book. Entries that the ledger refuses are left out here."""
     book, fold = ReferenceBook(), Fold()
     ids: dict[str, int] = {}
     gone: set[str] = set()
@@ -100,7 +101,7 @@ def test_busts_and_corrections_make_the_book_that_would_have_been(
             if not book.report(name, target, trade):
                 continue
             gone.add(target)
-            opposite = Trade(Decimal(1), Decimal(0), Decimal(0))  # what a reversal says of itself is not looked at
+            opposite = Trade(Decimal(1), Decimal(0), Decimal(0))  # the contents of a reversal are not used
             fold.add(1000 + number, opposite, reverses_id=ids[target])
             if trade is not None:
                 fold.add(number, made(trade), corrects_id=ids[target])
@@ -110,7 +111,7 @@ def test_busts_and_corrections_make_the_book_that_would_have_been(
         assert same(fold.holding, book.state)
 
 
-def test_what_is_reversed_before_the_fold_begins_does_nothing() -> None:
+def test_reversal_of_a_fill_before_the_fold_does_nothing() -> None:
     fold = Fold()
     trade = Trade(Decimal(1), Decimal(100), Decimal(100))
     fold.add(7, trade, reverses_id=3)
@@ -119,7 +120,8 @@ def test_what_is_reversed_before_the_fold_begins_does_nothing() -> None:
     assert fold.holding == Holding(Decimal(1), Decimal(100), Decimal(0))
 
 
-def test_what_corrects_a_correction_that_is_left_out_takes_the_place_of_the_first_fill() -> None:
+def test_correction_of_an_omitted_correction_replaces_the_fill() -> None:
+    """A chain of corrections whose links are left out still leads to the first fill."""
     fold = Fold()
     fold.add(1, Trade(Decimal(1), Decimal(100), Decimal(100)))
     fold.pass_over(2, corrects_id=1)

@@ -1,5 +1,5 @@
-# ruff: noqa: RUF001, PT017 - full-width digits are what some of these are about; an error is one of two right answers
-"""Cells, rows and headers of books that people keep: what is understood, and how the rest is refused."""
+# ruff: noqa: RUF001, PT017 - full-width digits are a subject here, and an error is one of two right answers
+"""Cells, rows and headers of books that people keep: readable ones, and refusals of the rest."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_number_is_read_exactly(cell: Cell, value: str) -> None:
         (1.2345678901234567e19, "format the cell as plain text"),
     ],
 )
-def test_what_is_not_exactly_a_number_is_refused(cell: Cell, reason: str) -> None:
+def test_text_that_is_not_exactly_a_number_is_refused(cell: Cell, reason: str) -> None:
     with pytest.raises(InvalidRecord, match="qty: ") as caught:
         read_number("qty", cell)
     assert reason in caught.value.reason
@@ -106,7 +106,7 @@ def test_a_percentage_is_a_ratio_where_one_is_meant() -> None:
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=8, min_value=-(10**10) + 1, max_value=10**10 - 1))
-def test_what_we_write_into_a_cell_comes_back_to_the_last_digit(value: Decimal) -> None:
+def test_value_written_into_a_cell_is_read_back_exactly(value: Decimal) -> None:
     assert read_number("qty", cell_of_decimal(value)).value == value
 
 
@@ -133,7 +133,8 @@ def test_a_double_is_taken_to_fifteen_digits_or_refused(value: float) -> None:
         "２０２６-11-20 09:00",
     ],
 )
-def test_an_instant_is_of_the_sheets_clock_unless_it_says_otherwise(cell: Cell) -> None:
+def test_instant_without_an_offset_is_of_the_sheets_zone(cell: Cell) -> None:
+    """An instant with an offset is taken as written."""
     assert read_instant("timestamp", cell, SEOUL) == NINE
 
 
@@ -154,12 +155,13 @@ def test_an_instant_is_of_the_sheets_clock_unless_it_says_otherwise(cell: Cell) 
         (True, "not a date"),
     ],
 )
-def test_what_is_no_instant_is_refused(cell: Cell, reason: str) -> None:
+def test_cell_that_is_not_an_instant_is_refused(cell: Cell, reason: str) -> None:
     with pytest.raises(InvalidRecord, match=reason):
         read_instant("timestamp", cell, SEOUL)
 
 
-def test_an_hour_that_the_clocks_showed_twice_or_never_is_refused() -> None:
+def test_repeated_or_skipped_local_time_is_refused() -> None:
+    """A local time that a change of the clocks repeated or skipped is not an instant."""
     berlin = ZoneInfo("Europe/Berlin")
     with pytest.raises(InvalidRecord, match="twice"):
         read_instant("timestamp", "2026-10-25 02:30", berlin)
@@ -174,7 +176,8 @@ def test_a_day_has_no_time_of_the_day() -> None:
         read_date("date", 46346.5, SEOUL)
 
 
-def test_a_day_with_an_offset_must_be_midnight_where_the_days_are() -> None:
+def test_day_with_an_offset_must_be_a_local_midnight() -> None:
+    """An instant is a day only if it is midnight in the zone of the days."""
     new_york = ZoneInfo("America/New_York")
     assert read_date("date", "2026-11-20T00:00:00-05:00", new_york) == dt.date(2026, 11, 20)
     assert read_date("date", "2026-11-20T05:00:00Z", new_york) == dt.date(2026, 11, 20)
@@ -185,7 +188,8 @@ def test_a_day_with_an_offset_must_be_midnight_where_the_days_are() -> None:
         read_date("date", "0001-01-01 00:00:00+14:00", new_york)
 
 
-def test_leading_zeros_that_a_number_format_has_eaten_are_not_guessed() -> None:
+def test_lost_leading_zeros_are_refused_and_not_guessed() -> None:
+    """A number format removed the zeros of a code. The error says how to enter it."""
     assert read_symbol("symbol", " ００５９３０ ", market="KRX") == "005930"
     assert read_symbol("symbol", "5930", market="HKEX") == "5930"
     for cell in (5930, 5930.0):
@@ -210,9 +214,8 @@ def test_leading_zeros_that_a_number_format_has_eaten_are_not_guessed() -> None:
     ],
 )
 @pytest.mark.parametrize("market", ["KRX", "krx", "KOSPI", "코스닥", "ＫＲＸ"])
-def test_a_code_that_a_number_format_has_changed_is_none_of_the_korean_market(
-    text: str, reason: str, market: str
-) -> None:
+def test_code_changed_by_a_number_format_is_refused(text: str, reason: str, market: str) -> None:
+    """Codes of the Korean market have six characters."""
     with pytest.raises(InvalidRecord, match=reason):
         read_symbol("symbol", text, market=market)
 
@@ -304,7 +307,8 @@ def test_a_renamed_header_is_missed_with_a_guess() -> None:
         rows_of(LEDGER, ["timestamp", "symbol", "side", "Qty 1", "price"])
 
 
-def test_every_bad_cell_of_a_row_is_named_with_sheet_row_and_column() -> None:
+def test_every_bad_cell_is_named_by_sheet_row_and_column() -> None:
+    """A row reports all of its bad cells, not only the first."""
     _, (row,) = rows_of(LEDGER, KOREAN, ["#N/A", 5930, "?", "1,23", "", None, "77"])
     assert [str(problem).split(":")[1].strip() for problem in row.problems] == [
         "T_Ledger!A2 timestamp", "T_Ledger!B2 symbol", "T_Ledger!C2 side", "T_Ledger!D2 qty", "T_Ledger!E2 price",
@@ -390,7 +394,8 @@ def test_a_column_of_percentages_is_not_taken_for_one_of_numbers() -> None:
     assert entry.fee == 15
 
 
-def test_equal_rows_without_an_id_are_two_fills_and_keep_their_keys_when_rows_move() -> None:
+def test_equal_rows_without_an_id_keep_their_keys() -> None:
+    """Equal rows are two fills. Their keys stay when rows move or empty rows come between them."""
     header, rows = KOREAN[:-1], [FILL[:-1], FILL[:-1], [*FILL[:3], 11, *FILL[4:-1]]]
     first = records(LEDGER, header, *rows)
     again = records(LEDGER, header, rows[2], [], rows[0], rows[1])
@@ -420,7 +425,8 @@ def test_positions_and_bars_are_read() -> None:
         records(DAILY_BARS, list(DAILY_BARS.fields), [46346, "005930", "", 9, 3, 1, 2, 5])
 
 
-def test_a_parameter_that_its_column_cannot_hold_is_named_by_its_cell() -> None:
+def test_parameter_that_cannot_be_stored_is_named_by_its_cell() -> None:
+    """PostgreSQL stores no NUL character."""
     with pytest.raises(InvalidRecord, match=r"row 2: Strategy!C2 value: 'a.*b' holds a NUL"):
         records(LAYOUTS["strategies"], ["strategy", "name", "value"], ["s", "n", "a\0b"])
 
@@ -448,7 +454,8 @@ tables = st.sampled_from(sorted(LAYOUTS)).flatmap(
 
 @settings(max_examples=CASES)
 @given(tables)
-def test_any_sheet_gives_right_rows_or_errors_that_name_the_place(table: tuple[Layout, list[str], list[Any]]) -> None:
+def test_any_sheet_gives_right_rows_or_errors_with_a_place(table: tuple[Layout, list[str], list[Any]]) -> None:
+    """Random sheets: each row is read exactly or refused with its sheet, row and column."""
     layout, header, cells = table
     found, rows = rows_of(layout, header, *cells)
     maker = RecordMaker(found, Defaults())

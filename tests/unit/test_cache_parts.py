@@ -69,7 +69,8 @@ def test_failures_that_came_together_are_one() -> None:
     assert (made.state, made.failures) == (BreakerState.CLOSED, 1)
 
 
-def test_after_the_recovery_time_exactly_one_of_fifty_goes_through() -> None:
+def test_breaker_lets_one_probe_through_after_its_pause() -> None:
+    """Of fifty callers after the recovery time one goes through. Its result opens or closes the breaker."""
     changes: list[BreakerState] = []
     made, clock = breaker(changes)
     for _ in range(5):
@@ -88,7 +89,8 @@ def test_after_the_recovery_time_exactly_one_of_fifty_goes_through() -> None:
     assert changes == [BreakerState.OPEN, BreakerState.CLOSED]
 
 
-def test_an_answer_from_before_the_breaker_opened_does_not_close_it() -> None:
+def test_answer_of_an_earlier_call_does_not_close_the_breaker() -> None:
+    """A call that began before the breaker opened changes nothing when it ends."""
     made, clock = breaker()
     early = made.enter()
     for _ in range(5):
@@ -123,9 +125,7 @@ def test_a_probe_that_is_cancelled_leaves_its_place_to_the_next() -> None:
     offset=st.floats(-1e9, 1e9),
     trips=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.2), st.floats(0, 0.2)), min_size=1, max_size=30),
 )
-def test_the_bounds_of_a_servers_clock_hold_whatever_the_delays(
-    offset: float, trips: list[tuple[float, float, float]]
-) -> None:
+def test_bounds_of_a_servers_clock_hold_for_any_delays(offset: float, trips: list[tuple[float, float, float]]) -> None:
     clock, time = ServerClock(), 1000.0
     for pause, there, back in trips:
         sent = time + pause
@@ -147,7 +147,8 @@ def test_a_clock_that_was_set_is_believed() -> None:
 # Fences
 
 
-def test_a_floor_rises_and_never_falls_and_goes_when_nothing_older_can_be_left() -> None:
+def test_floor_never_falls_and_ends_with_its_values() -> None:
+    """A floor is kept until no older value can be left in a cache."""
     clock = Clock()
     made = Committed(10, clock=clock)
     made.note("k", "5", "five")
@@ -160,7 +161,7 @@ def test_a_floor_rises_and_never_falls_and_goes_when_nothing_older_can_be_left()
 
 
 def test_more_floors_than_kept_distrust_their_kind_only() -> None:
-    """Values of that kind that were read before the newest evicted floor; later ones, and other kinds, are trusted."""
+    """Values of the kind read before the newest evicted floor are distrusted. Later ones and other kinds are not."""
     clock, events = Clock(), []
     made = Committed(10, most=3, clock=clock, on_crowded=lambda *event: events.append(event))
     made.note("pos:{other}", "1")
@@ -193,7 +194,8 @@ def test_floors_of_a_kind_live_as_long_as_its_values() -> None:
     assert made.find("ord:{a}") is not None
 
 
-def test_a_longer_ttl_lengthens_floors_and_tells_of_those_that_have_gone() -> None:
+def test_longer_ttl_lengthens_floors_and_notes_evicted_ones() -> None:
+    """`forgotten_at` gives the time of the newest floor that was evicted too early for the longer TTL."""
     clock = Clock()
     made = Committed(10, clock=clock)
     made.distrust("gone")
@@ -218,7 +220,7 @@ def test_a_longer_ttl_lengthens_floors_and_tells_of_those_that_have_gone() -> No
 
 
 async def test_reads_under_a_longer_plan_lengthen_floors_each_time() -> None:
-    """A key that was read is remembered with its plan, and not as done: the next plan may serve values for longer."""
+    """A key that was read is remembered with its plan, since a later plan may serve its values for longer."""
     aside = CacheAside(MemoryCache(), Breaker(5, 60), keep_seconds=1)
     found = []
     for ttl_ms in (1_000, 60_000, 30_000, 90_000):
@@ -229,7 +231,8 @@ async def test_reads_under_a_longer_plan_lengthen_floors_each_time() -> None:
     assert found == [1, 60, 60, 90]
 
 
-def test_a_value_overtaken_by_the_news_that_it_is_old_is_not_kept() -> None:
+def test_value_invalidated_while_it_loads_is_not_kept() -> None:
+    """The notice of a change comes between the beginning and the end of a load."""
     near = NearCache(10)
     token = near.begin("k")
     near.invalidated(["k"])
@@ -306,9 +309,7 @@ def test_two_names_never_make_one_key(names: list[tuple[CacheType, tuple[str, ..
         (CacheType.STRATEGY, ("s", "\ud800"), "name"),
     ],
 )
-def test_a_name_that_no_server_takes_is_refused_by_its_name(
-    kind: CacheType, names: tuple[str, ...], field: str
-) -> None:
+def test_name_that_no_server_takes_is_named_in_its_error(kind: CacheType, names: tuple[str, ...], field: str) -> None:
     with pytest.raises(InvalidRecord) as caught:
         Keys().key(kind, *names)
     assert caught.value.field == field
@@ -364,7 +365,8 @@ def test_limits_and_parameters_come_back_in_their_types(limits: dict[str, Decima
     assert [type(value) for value in found.parameters.values()] == [type(value) for value in given_.values()]
 
 
-def test_an_instant_of_another_zone_comes_back_as_the_same_in_utc() -> None:
+def test_instant_of_another_zone_comes_back_in_utc() -> None:
+    """The codec of a quote stores instants in UTC."""
     seoul = dt.datetime(2026, 11, 20, 9, tzinfo=dt.timezone(dt.timedelta(hours=9)))
     fields = QUOTE.encode(Quote(symbol="S", price=Decimal(1), quoted_at=seoul))
     assert json.loads(fields["json"])["quoted_at"] == "2026-11-20T00:00:00+00:00"
@@ -406,7 +408,7 @@ def test_limits_that_are_no_numbers_are_foreign() -> None:
 @pytest.mark.parametrize(
     "value", [1.5, Decimal(1), dt.datetime.now(dt.UTC), {"a": {1: 2}}, [(1,)], {"a": [0.1]}, ["\ud800"]]
 )
-def test_json_refuses_what_it_would_change(value: object) -> None:
+def test_json_refuses_values_that_it_would_change(value: object) -> None:
     with pytest.raises(InvalidRecord):
         JsonCodec[object]().encode(value)
 

@@ -40,7 +40,7 @@ class Files:
 
 
 def read() -> Files:
-    """Reads the two files, with the variables of the compose file still in it."""
+    """Read the two files, without replacing the variables of the compose file."""
     lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
     return Files(
         compose=yaml.safe_load((ROOT / "docker-compose.dev.yml").read_text(encoding="utf-8")),
@@ -62,7 +62,7 @@ def strings(node: object) -> Iterator[str]:
 
 
 def megabytes(size: object) -> float:
-    """Of a size as PostgreSQL (128MB), Redis (150mb) or Compose (512m) writes it; all of them mean powers of two."""
+    """Bytes of a size as PostgreSQL (128MB), Redis (150mb) or Compose (512m) writes it, in powers of two."""
     found = re.fullmatch(r"(\d+)([kmg])b?", str(size).lower())
     if found is None:
         raise ValueError(f"{size!r} is not a size with a unit")
@@ -105,7 +105,7 @@ def timescaledb_has_the_security_fixes_and_runs_on_postgresql_17(files: Files) -
 
 # --- Health and lifetime ------------------------------------------------------------------------------------------
 
-# What a health check may call: the images promise no more than these.
+# Programs that a health check may call: the images promise only these.
 TOOLS = {
     "timescaledb": {"pg_isready"},
     "redis": {"redis-cli", "grep"},
@@ -159,7 +159,7 @@ def data_live_in_named_volumes(files: Files) -> Iterator[str]:
             yield f"{mounted[home]} is not a named volume"
 
 
-# --- Who can get in -----------------------------------------------------------------------------------------------
+# --- Access -------------------------------------------------------------------------------------------------------
 
 PORTS = {"timescaledb": 5432, "redis": 6379, "adminer": 8080, "redis-commander": 8081}
 
@@ -382,7 +382,7 @@ Break = Callable[[Files], object]
 
 
 def service(name: str, **changes: object) -> Break:
-    """Changes keys of a service; None removes one."""
+    """Change keys of a service. None removes one."""
 
     def apply(files: Files) -> None:
         for key, value in changes.items():
@@ -664,11 +664,12 @@ def test_a_broken_variant_is_noticed_by_the_rule_that(rule: Rule, change: Break)
     files = read()
     before = copy.deepcopy(files)
     change(files)
-    assert files != before, "the variant is no variant"
+    assert files != before, "the variant changes nothing"
     assert list(rule(files)) != []
 
 
-def test_every_rule_in_this_file_is_applied_and_has_broken_variants() -> None:
+def test_every_rule_is_applied_and_has_broken_variants() -> None:
+    """A rule without a broken variant might never refuse anything."""
     applied = {rule.__name__ for rule, changes in BROKEN if changes}
     rules = {
         name
@@ -692,7 +693,8 @@ def test_a_size_without_a_unit_is_refused_rather_than_guessed(size: str) -> None
     "command",
     [["postgres", "-c"], ["postgres", "--work_mem", "4MB"], ["sh", "-c", "postgres"], ["-c", "work_mem=4MB"]],
 )
-def test_a_command_of_postgresql_in_another_form_is_refused_rather_than_guessed(command: list[str]) -> None:
+def test_postgresql_command_of_another_form_is_refused(command: list[str]) -> None:
+    """The rules read pairs of `-c` only and do not guess other forms."""
     files = read()
     files.postgres["command"] = command
     with pytest.raises(ValueError, match="pairs of -c"):
@@ -700,7 +702,8 @@ def test_a_command_of_postgresql_in_another_form_is_refused_rather_than_guessed(
 
 
 @pytest.mark.parametrize("command", [["--save"], ["redis-server", "redis.conf"]])
-def test_a_command_of_redis_in_another_form_is_refused_rather_than_guessed(command: list[str]) -> None:
+def test_redis_command_of_another_form_is_refused(command: list[str]) -> None:
+    """The rules read pairs of `--name` only and do not guess other forms."""
     files = read()
     files.redis["command"] = command
     with pytest.raises(ValueError, match="pairs of --name"):

@@ -1,4 +1,4 @@
-"""What the records accept is what the tables hold to the last digit, and nothing else."""
+"""The records accept exactly the values that the tables hold to the last digit."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def refusal(field: str, value: object) -> InvalidRecord:
 
 
 def holds(value: Decimal, *, integer_digits: int, places: int) -> bool:
-    """Whether NUMERIC(integer_digits + places, places) holds the number, said in fractions."""
+    """Whether NUMERIC(integer_digits + places, places) holds the number, computed with fractions."""
     exact = Fraction(value)
     return bool(abs(exact) < 10**integer_digits and exact * 10**places % 1 == 0)
 
@@ -80,9 +80,10 @@ def accepts(**changes: Any) -> bool:
 
 
 @given(price=numeric_18_8, volume=unsigned_numeric_28_8, bid=st.none() | numeric_18_8, ask=st.none() | numeric_18_8)
-def test_a_tick_takes_whatever_its_columns_hold_and_gives_it_back_unchanged(
+def test_tick_keeps_every_value_that_its_columns_hold(
     price: Decimal, volume: Decimal, bid: Decimal | None, ask: Decimal | None
 ) -> None:
+    """The record holds the very objects that it was given."""
     made = tick(price=price, volume=volume, bid=bid, ask=ask)
     given_values, kept_values = (price, volume, bid, ask), (made.price, made.volume, made.bid, made.ask)
     assert all(kept is given for kept, given in zip(kept_values, given_values, strict=True))
@@ -111,12 +112,14 @@ def test_a_price_is_accepted_exactly_if_numeric_18_8_holds_it(value: Decimal) ->
 @example(Decimal("1E+20"))
 @example(Decimal("-0"))
 @example(Decimal("-0.00000001"))
-def test_a_volume_is_accepted_exactly_if_it_is_not_negative_and_numeric_28_8_holds_it(value: Decimal) -> None:
+def test_volume_is_accepted_exactly_if_its_column_holds_it(value: Decimal) -> None:
+    """The column is NUMERIC(28, 8), and a volume is not negative."""
     assert accepts(volume=value) is (holds(value, integer_digits=20, places=8) and value >= 0)
 
 
 @given(value=any_finite_decimal, precision=st.integers(1, 60))
-def test_what_is_accepted_does_not_depend_on_the_callers_decimal_context(value: Decimal, precision: int) -> None:
+def test_decimal_context_of_the_caller_changes_no_acceptance(value: Decimal, precision: int) -> None:
+    """The caller's precision, bounds and traps are set to extreme values."""
     at_home = accepts(price=value), accepts(volume=value)
     with localcontext() as context:
         context.prec = precision
@@ -127,13 +130,14 @@ def test_what_is_accepted_does_not_depend_on_the_callers_decimal_context(value: 
 
 @pytest.mark.parametrize("field", ["price", "volume", "bid", "ask"])
 @pytest.mark.parametrize("value", NOT_FINITE, ids=str)
-def test_what_is_not_finite_is_refused(field: str, value: Decimal) -> None:
+def test_number_that_is_not_finite_is_refused(field: str, value: Decimal) -> None:
     assert "not a finite number" in refusal(field, value).reason
 
 
 @pytest.mark.parametrize("field", ["price", "volume"])
 @pytest.mark.parametrize("value", NO_DECIMALS, ids=repr)
-def test_a_number_that_is_no_decimal_is_refused_as_price_and_volume(field: str, value: object) -> None:
+def test_number_that_is_not_a_decimal_is_refused(field: str, value: object) -> None:
+    """A price and a volume must be `Decimal`."""
     assert "must be a Decimal" in refusal(field, value).reason
 
 
@@ -192,7 +196,8 @@ class Nanoseconds(dt.datetime):
 
 
 @pytest.mark.parametrize(("nanosecond", "taken"), [(0, True), (1, False), (999, False)])
-def test_an_instant_between_two_microseconds_is_refused_and_not_cut(nanosecond: int, taken: bool) -> None:
+def test_instant_between_two_microseconds_is_refused(nanosecond: int, taken: bool) -> None:
+    """Nanoseconds are not cut off silently."""
     time = Nanoseconds(2026, 11, 20, 12, tzinfo=dt.UTC)
     time.nanosecond = nanosecond
     assert accepts(time=time) == taken
@@ -201,7 +206,8 @@ def test_an_instant_between_two_microseconds_is_refused_and_not_cut(nanosecond: 
 
 
 @pytest.mark.skipif(not is_installed("pandas"), reason="needs pandas")
-def test_a_timestamp_of_pandas_is_taken_to_the_microsecond_and_refused_beyond() -> None:
+def test_pandas_timestamp_is_taken_to_the_microsecond() -> None:
+    """A timestamp with nanoseconds and NaT are refused."""
     pandas = require("pandas")
     assert tick(time=pandas.Timestamp("2026-11-20T12:00:00Z")).time == NOON
     assert refusal("time", pandas.Timestamp("2026-11-20T12:00:00.000000001Z"))
@@ -209,7 +215,8 @@ def test_a_timestamp_of_pandas_is_taken_to_the_microsecond_and_refused_beyond() 
 
 
 @given(zone=st.timezones(), local=st.datetimes(NAIVE.replace(year=1800), NAIVE.replace(year=2200)))
-def test_a_time_of_any_zone_is_accepted_and_stays_the_same_instant(zone: ZoneInfo, local: dt.datetime) -> None:
+def test_time_of_any_zone_stays_the_same_instant(zone: ZoneInfo, local: dt.datetime) -> None:
+    """The record holds the instant in UTC."""
     aware = local.replace(tzinfo=zone)
     with any_time():
         made = tick(time=aware)
@@ -221,7 +228,7 @@ def test_a_naive_time_is_refused(naive: dt.datetime) -> None:
     assert "no time zone" in refusal("time", naive).reason
 
 
-def test_a_zone_that_knows_no_offset_makes_no_aware_time() -> None:
+def test_time_of_a_zone_without_an_offset_is_refused() -> None:
     class Nowhere(dt.tzinfo):
         def utcoffset(self, _: dt.datetime | None) -> None:
             return None
@@ -339,7 +346,8 @@ def test_a_record_is_a_frozen_value(made: TickData | OHLCV) -> None:
 
 
 @given(st.data())
-def test_a_change_of_one_field_makes_another_tick_and_is_checked_again(data: st.DataObject) -> None:
+def test_replaced_field_makes_another_checked_tick(data: st.DataObject) -> None:
+    """`dataclasses.replace` checks the new values."""
     made = tick()
     price = data.draw(numeric_18_8)
     assume(price != made.price)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         ("DO $$ BEGIN RAISE EXCEPTION SQLSTATE '23505'; END $$", UniqueViolated, "23505"),
     ],
 )
-def test_an_error_is_told_by_its_code(
+def test_error_is_translated_by_its_code(
     empty_database: URL, statement: str, kind: type[DatabaseError], sqlstate: str
 ) -> None:
     with engine(empty_database).connect() as connection, pytest.raises(DatabaseError) as caught, translated_errors():
@@ -68,14 +68,15 @@ def test_a_connection_that_the_server_ends_is_no_bad_data(empty_database: URL) -
     assert caught.value.retryable
 
 
-def test_a_lost_connection_is_told_by_its_first_line() -> None:
+def test_lost_connection_is_recognised_by_its_first_line() -> None:
     guess = "\n\tThis probably means the server terminated abnormally\n\tbefore or while processing the request."
     ours = translate(psycopg.OperationalError(f"consuming input failed: server closed the connection{guess}"))
     assert type(ours) is DatabaseUnavailable
     assert str(ours) == "consuming input failed: server closed the connection"
 
 
-def test_a_transaction_whose_connection_is_lost_says_so_until_it_ends(empty_database: URL) -> None:
+def test_lost_connection_is_named_until_its_transaction_ends(empty_database: URL) -> None:
+    """Its commit sends nothing, so its outcome is known."""
     with engine(empty_database).connect() as connection:
         with pytest.raises(DatabaseUnavailable), translated_errors():
             connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
@@ -83,13 +84,13 @@ def test_a_transaction_whose_connection_is_lost_says_so_until_it_ends(empty_data
             connection.exec_driver_sql("SELECT 1")
         with pytest.raises(sa.exc.PendingRollbackError) as caught:
             connection.commit()
-        # Nothing was sent: there is no doubt about what became of it.
+        # Nothing was sent, so the outcome is known.
         assert type(translate_commit(caught.value)) is DatabaseUnavailable
         connection.rollback()
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1
 
 
-def test_a_session_that_failed_says_so_until_it_is_rolled_back(empty_database: URL) -> None:
+def test_failed_session_is_named_until_its_rollback(empty_database: URL) -> None:
     class Base(orm.DeclarativeBase):
         pass
 
@@ -105,7 +106,7 @@ def test_a_session_that_failed_says_so_until_it_is_rolled_back(empty_database: U
             session.execute(sa.text("SELECT 1"))
 
 
-def test_what_is_no_database_error_stays_what_it_is() -> None:
+def test_other_errors_stay_as_they_are() -> None:
     assert translate(ValueError("x")) is None
     assert translate(sa.exc.ArgumentError("x")) is None
     with pytest.raises(sa.exc.ArgumentError), translated_errors():

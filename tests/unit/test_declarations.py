@@ -1,4 +1,4 @@
-"""Declarations are checked when they are made, and say what contradicts what."""
+"""Declarations are checked when they are made, and the error names both sides of a contradiction."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ def test_the_projects_own_declarations_are_the_schemas() -> None:
     }
 
 
-def test_every_refresh_of_ours_stays_inside_the_retention_of_its_source() -> None:
+def test_every_refresh_stays_inside_the_source_retention() -> None:
+    """The start of each policy plus one chunk is within the retention of the source."""
     policies = [
         (item, policy)
         for item in declarations_of(Base.metadata).continuous_aggregates.values()
@@ -211,7 +212,8 @@ def test_a_bucket_that_is_no_multiple_of_its_parents_is_refused(width: str) -> N
         aggregate(aggregate(), width=width)
 
 
-def test_a_hierarchy_is_checked_against_the_retention_of_its_parent() -> None:
+def test_hierarchy_is_checked_by_the_parent_retention() -> None:
+    """An aggregate on an aggregate refreshes only ranges that its parent still has."""
     parent = aggregate(retention="30 days")
     assert aggregate(parent, refresh=[refresh("20 days", "1 hour")]).source is parent
     parent = aggregate(retention="30 days")
@@ -226,7 +228,8 @@ def test_a_hierarchy_must_stand_on_its_parents_buckets() -> None:
         aggregate(parent, select=sa.select(hour.label("bucket"), sa.func.max(parent.c.highest).label("highest")))
 
 
-def test_an_aggregate_over_a_table_that_is_no_hypertable_is_refused() -> None:
+def test_aggregate_over_a_plain_table_is_refused() -> None:
+    """The source must be declared as a hypertable."""
     plain = table()
     select = sa.select(time_bucket("1 minute", plain.c.at).label("bucket"))
     with pytest.raises(DeclarationError, match="its source metrics is not declared as a hypertable"):
@@ -270,7 +273,8 @@ def test_a_name_is_taken_once() -> None:
         aggregate(source)
 
 
-def test_the_table_argument_of_sqlalchemy_timescaledb_declares_and_is_checked() -> None:
+def test_sqlalchemy_timescaledb_argument_is_checked() -> None:
+    """The table argument `timescaledb_hypertable` declares a hypertable and must agree with `hypertable()`."""
     metadata = sa.MetaData()
     table(metadata, timescaledb_hypertable={"time_column_name": "at"})
     assert str(declarations_of(metadata).hypertables["metrics"].chunk_interval) == "7 days"
@@ -284,7 +288,8 @@ def test_the_table_argument_of_sqlalchemy_timescaledb_declares_and_is_checked() 
         hypertable(both, chunk_interval="2 days")
 
 
-def test_a_bucket_renders_for_timescaledb_and_for_plain_postgresql() -> None:
+def test_bucket_renders_for_both_kinds_of_server() -> None:
+    """TimescaleDB gets `time_bucket`, plain PostgreSQL `date_bin` or `date_trunc`."""
     select = aggregate().select
     assert "time_bucket(INTERVAL '1 minute', metrics.at)" in render_select(select, has_time_bucket=True)
     plain = render_select(select, has_time_bucket=False)
@@ -348,13 +353,13 @@ def test_an_interval_is_read_as_postgresql_reads_it(text: str, months: int, seco
         "1 day'; DROP TABLE x; --",
     ],
 )
-def test_what_is_no_interval_is_refused(text: str) -> None:
+def test_text_that_is_not_an_interval_is_refused(text: str) -> None:
     with pytest.raises(DeclarationError, match="is not a length of time"):
         Interval.parse(text)
 
 
 @given(st.integers(-500, 500), st.integers(-(10**15), 10**15))
-def test_what_a_server_says_is_read_again_exactly(months: int, microseconds: int) -> None:
+def test_interval_of_a_server_is_read_back_exactly(months: int, microseconds: int) -> None:
     interval = Interval.of_parts(months, microseconds)
     assert interval.text
     assert Interval.offset(interval.text).same_length(interval)
@@ -412,7 +417,7 @@ def test_names_and_literals_are_quoted(text: str) -> None:
     if "\\" not in text:
         assert quoted[1:-1].replace("''", "") == text.replace("'", "")
     assert qualified(text or "x", "a b").startswith('"a b".')
-    # What goes in comes out of SQLAlchemy's text unchanged, colons and all.
+    # SQLAlchemy's text keeps the names and literals unchanged, also their colons.
     compiled = verbatim(f"SELECT {quoted}").compile(dialect=NAMED)
     assert str(compiled) == f"SELECT {quoted}"
 

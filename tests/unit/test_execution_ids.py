@@ -188,7 +188,7 @@ def test_a_lost_kis_notice_comes_with_the_daily_total() -> None:
 
 
 def test_kis_total_below_the_known_quantity_is_refused() -> None:
-    """A notice that came twice: it cannot be told from an equal fill before the total."""
+    """A notice that came twice looks like an equal fill until the total comes."""
     fills = KisFills(ORDER)
     for _ in range(2):
         assert fills.notice(Decimal(3), PRICE, MORNING) is not None
@@ -220,7 +220,7 @@ def test_kis_fills_go_on_from_the_ledger_after_a_total() -> None:
     st.lists(st.tuples(st.integers(1, 9), st.booleans(), st.booleans(), st.integers(70000, 70009)), max_size=12),
 )
 def test_kis_streams_with_losses_and_restarts_end_exact(steps: list[tuple[int, bool, bool, int]]) -> None:
-    """Whatever notices are lost and whenever the process restarts: quantity and amount are those of the broker."""
+    """Quantity and amount are those of the broker after any lost notices and restarts."""
     fills, ledger = KisFills(ORDER), dict[str, LedgerEntry]()
     total, amount = Decimal(0), Decimal(0)
 

@@ -114,7 +114,7 @@ def _is_binary_or_other(node: ast.Call, name: str) -> bool:
     texts = [mode.value for mode in modes if isinstance(mode, ast.Constant) and isinstance(mode.value, str)]
     if of is None:
         return any("b" in text for text in texts[-1:])
-    # A method named open that gets no mode is no file's, such as a server's or a connection's; a path's has one here.
+    # A method named open without a mode is that of a server or connection: here open() of a path has a mode.
     return not texts or "b" in texts[0] or not set(texts[0]) <= set("rwaxt+")
 
 
@@ -129,7 +129,7 @@ def test_no_text_depends_on_the_locale_of_the_machine() -> None:
 
 
 def test_make_calls_no_script_whose_first_line_names_a_folder() -> None:
-    """A kernel reads 127 bytes of a script's first line; a program under `python -m` has no such line."""
+    """A kernel reads 127 bytes of a script's first line. A program under `python -m` has no such line."""
     called = re.findall(r"\$\(BIN\)/(\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
     # pip writes the project's own commands through /bin/sh where the line would be too long.
     assert set(called) <= {"python", "qts-data"}

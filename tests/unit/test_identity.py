@@ -89,7 +89,7 @@ def test_an_odd_name_is_refused_by_its_field_in_every_record(text: str, reason: 
 
 @pytest.mark.parametrize(("text", "reason"), [("\uff21\uff22", r"U\+FF21; write A"), ("5\uff0eK", r"write \.")])
 def test_full_width_ascii_is_refused_in_codes_only(text: str, reason: str) -> None:
-    """A code is ASCII everywhere else; an account or an id is a text of its owner."""
+    """Codes refuse full-width ASCII. An account or an id is any text of its owner."""
     for record, values, names in NAMED:
         for name in names:
             if name in {"symbol", "market", "broker", "source"}:
@@ -116,7 +116,7 @@ def _bare(text: str) -> str:
     st.text(st.sampled_from(" Aé\u0301e\u200b\u00a0\t\u3164가ᄀ\u1161\n") | st.characters(codec="utf-8"), max_size=6)
 )
 def test_a_name_that_is_taken_is_its_own_bare_form(text: str) -> None:
-    """So two names that people cannot tell apart are never both taken."""
+    """Two names that look alike are never both accepted."""
     try:
         check_identifier("name", text, shortest=0, longest=100)
     except InvalidRecord:
@@ -147,7 +147,7 @@ def test_a_code_is_a_currency(code: str) -> None:
     "text", ["krw", "ＫＲＷ", "원", "₩", "달러", "$", "K", "KRW ", "US$", "KRW\n", "K" * 13, "КRW"]
 )
 @pytest.mark.parametrize("field", ["currency", "fee_currency"])
-def test_what_is_no_code_is_refused_by_records(field: str, text: str) -> None:
+def test_text_that_is_not_a_currency_code_is_refused(field: str, text: str) -> None:
     with pytest.raises(InvalidRecord, match=f"^{field}: "):
         LedgerEntry(**_FILL | {field: text})
 
@@ -194,7 +194,7 @@ def _record(layout: Any, row: dict[str, Any]) -> Any:
 
 
 def test_currency_cannot_be_asked_for() -> None:
-    """Any text is allowed to names; `krw` and `KRW` still cannot be added up. A stored row is read."""
+    """Inside `any_text` names may be any text, but currencies are still codes. A stored row is read."""
     for name in ("currency", "fee_currency"):
         values = _FILL | {"execution_id": "1", "idempotency_key": None, name: "krw"}
         with any_text(), pytest.raises(InvalidRecord, match=f"^{name}: .*not a currency code"):
@@ -204,7 +204,7 @@ def test_currency_cannot_be_asked_for() -> None:
 
 
 def test_name_allowed_once_is_refused_outside_the_block() -> None:
-    """Names that passed are remembered, but not those that a permission let through."""
+    """Only names that passed without a permission are remembered."""
     odd = "odd "
     with any_text():
         check_name("symbol", odd)
@@ -224,7 +224,7 @@ class _Likeness(str):
 
 @pytest.mark.parametrize("wrong", [[], {}, None, 1, b"KRW"])
 def test_no_text_is_refused_by_name_after_a_good_one(wrong: Any) -> None:
-    """The look-up of remembered names asks for the class first: a list cannot even be looked up."""
+    """The look-up of remembered names checks the class first, since a list has no hash."""
     for check in (check_name, check_currency):
         check("field", "KRW")
         with pytest.raises(InvalidRecord, match="must be a str"):

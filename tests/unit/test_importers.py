@@ -1,4 +1,4 @@
-"""File layouts of other vendors: the real columns, and every kind of bad row."""
+"""File layouts of other vendors: their real columns, and every kind of bad row."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def test_minute_klines_of_binance(tmp_path: Path, opened: int, closed: int) -> N
 
 
 @pytest.mark.parametrize("minutes", [3, 5, 60, 7 * 24 * 60])
-def test_klines_of_a_length_that_has_no_table_are_refused_as_a_whole(tmp_path: Path, minutes: int) -> None:
+def test_klines_of_a_length_without_a_table_are_refused(tmp_path: Path, minutes: int) -> None:
+    """The whole file is refused. The reader itself accepts any length."""
     path = tmp_path / "BTCUSDT-5m-2025-01-01.csv"
     length = minutes * 60_000
     starts = range(1735689600000, 1735689600000 + 3 * length, length)
@@ -226,7 +227,7 @@ def test_each_trade_carries_the_quote_that_stood_at_its_moment(lean_day: LeanDay
     assert [(t.time, t.price, t.volume) for t in joined] == [(t.time, t.price, t.volume) for t in trades]
 
 
-def test_a_join_of_what_goes_back_in_time_is_refused(generated_day: LeanDay) -> None:
+def test_join_of_rows_that_go_back_in_time_is_refused(generated_day: LeanDay) -> None:
     first = read_ticks(generated_day.ibm_trades, "IBM", DAY)
     trades = [next(first), next(first)]
     with pytest.raises(InvalidRecord, match=r"time: trade at .* comes after"):
@@ -319,7 +320,8 @@ GOOD = "2026-01-02T00:00:00.123456+00:00,005930,71500,10,71400,71600"
         "truncated line", "wrong column count", "broken encoding", "BOM", "carriage return", "quotes", "thousands",
     ],
 )  # fmt: skip
-def test_a_bad_row_of_any_kind_is_refused_and_its_neighbours_are_not(tmp_path: Path, row: str, field: str) -> None:
+def test_bad_row_of_any_kind_spares_its_neighbours(tmp_path: Path, row: str, field: str) -> None:
+    """The bad row is named by its number and field."""
     path = tmp_path / "t.csv"
     path.write_bytes(f"{HEADER}\r\n{GOOD}\r\n{row}\r\n{GOOD}".encode("utf-8", "surrogateescape"))
     good, bad = refused("csv", path, columns=COLUMNS)
@@ -384,9 +386,8 @@ def test_clocks_that_show_a_time_twice_or_never_are_refused(tmp_path: Path) -> N
         ("iso", "20260102T000000,1234560001+0000", "fraction of a microsecond"),
     ],
 )
-def test_a_time_that_cannot_be_stored_is_a_bad_row_among_good_ones(
-    tmp_path: Path, time_format: str, time: str, reason: str
-) -> None:
+def test_time_that_cannot_be_stored_is_a_bad_row(tmp_path: Path, time_format: str, time: str, reason: str) -> None:
+    """The rows before and after it are read."""
     good = {"s": "1767312000", "us": "1767312000000000", "ns": "1767312000000000000", "iso": "2026-01-02T00:00:00Z"}
     fine = good.get(time_format) or "2026-01-02 00:00:00" + (" +0000" if "z" in time_format else "")
     path = tmp_path / "t.csv"
@@ -408,7 +409,8 @@ def test_zeros_behind_the_microseconds_say_nothing(tmp_path: Path, text: str) ->
 
 
 @pytest.mark.parametrize("seq", ["9" * 5_000, "1" * 20, "9223372036854775808", "1.5", "\u0661"])
-def test_a_sequence_number_that_cannot_be_is_a_bad_row_among_good_ones(tmp_path: Path, seq: str) -> None:
+def test_impossible_sequence_number_is_a_bad_row(tmp_path: Path, seq: str) -> None:
+    """The rows before and after it are read."""
     path = tmp_path / "t.csv"
     rows = "".join(f"2026-01-02T00:00:00Z,1,1,{number}\n" for number in (1, seq, "0" * 30 + "2"))
     path.write_text(f"time,price,volume,seq\n{rows}", encoding="utf-8")
@@ -440,7 +442,8 @@ def test_a_time_of_day_is_of_the_day_that_is_given(tmp_path: Path) -> None:
         ("%G-%V", "half a date"),
     ],
 )
-def test_a_pattern_that_would_lose_the_zone_or_the_date_is_refused(tmp_path: Path, pattern: str, reason: str) -> None:
+def test_time_pattern_without_zone_or_date_is_refused(tmp_path: Path, pattern: str, reason: str) -> None:
+    """Such a pattern would lose the zone or the date of a time."""
     path = tmp_path / "t.csv"
     path.write_text("time,price,volume\n")
     with pytest.raises(ConfigurationError, match=reason):
@@ -458,14 +461,15 @@ def test_a_pattern_that_would_lose_the_zone_or_the_date_is_refused(tmp_path: Pat
         ("%Y-%m-%d %%Z %H", "2026-01-02 %Z 09"),
     ],
 )
-def test_a_date_may_be_said_in_many_ways(tmp_path: Path, pattern: str, text: str) -> None:
+def test_date_may_be_written_in_many_ways(tmp_path: Path, pattern: str, text: str) -> None:
     path = tmp_path / "t.csv"
     path.write_text(f"time,price,volume\n{text},1,1\n")
     (tick,) = read("csv", path, symbol="A", time_format=pattern, time_zone="Asia/Seoul")
     assert tick.time == dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
 
 
-def test_symbol_and_source_that_are_given_stand_above_those_of_the_file(tmp_path: Path) -> None:
+def test_given_symbol_and_source_override_those_of_the_file(tmp_path: Path) -> None:
+    """An empty source that is given counts as given."""
     path = tmp_path / "t.csv"
     path.write_text("time,price,volume,symbol,source\n2026-01-02T00:00:00Z,1,1,A,a\n2026-01-02T00:00:00Z,1,1,A,\n")
     assert [(tick.symbol, tick.source) for tick in read("csv", path)] == [("A", "a"), ("A", "")]
@@ -474,7 +478,7 @@ def test_symbol_and_source_that_are_given_stand_above_those_of_the_file(tmp_path
     assert [tick.source for tick in read("csv", path, source="")] == ["", ""]
 
 
-def test_what_a_csv_cannot_be_is_said(tmp_path: Path) -> None:
+def test_file_that_cannot_be_a_csv_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("time,price,volume\n")
     with pytest.raises(InvalidRecord, match="symbol: the column 'symbol' is missing"):

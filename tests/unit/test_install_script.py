@@ -1,4 +1,4 @@
-"""`make install`: each way to fail is one sentence that names the cause."""
+"""`make install`: each failure is one sentence that names its cause."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_output_of_pip_becomes_one_sentence(tmp_path: Path, output: str, sent
     assert "\n" not in found
 
 
-def test_an_environment_that_is_whole_is_kept(tmp_path: Path) -> None:
+def test_complete_environment_is_kept(tmp_path: Path) -> None:
     assert not works(tmp_path / "none")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "half"], check=True)
     assert not works(tmp_path / "half")
@@ -64,12 +64,12 @@ def test_a_disk_without_room_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_an_index_out_of_reach_is_one_sentence(tmp_path: Path) -> None:
-    """The whole script, with pip's settings pointed at a port of this machine that nothing listens on."""
+    """Run the whole script, with pip's index at a local port without a server."""
     (tmp_path / "requirements.lock").write_text(
         "absent-package==1.0 \\\n    --hash=sha256:" + 64 * "0", encoding="utf-8"
     )
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    # The pip of this environment: to make another one takes seconds.
+    # The pip of this environment, since making another one takes seconds.
     [packages] = (tmp_path / "venv" / "lib").glob("python3.*/site-packages")
     (packages / "pip.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     variables = {"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"}
@@ -89,7 +89,7 @@ def test_an_index_out_of_reach_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_a_foreign_name_is_found_in_any_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python reads the file that names the project before it knows of UTF-8."""
+    """Python reads the file with the project's path before it switches to UTF-8."""
     project = tmp_path / "빈 칸"
     environment = project / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)

@@ -1,4 +1,4 @@
-"""Instants at the door: in UTC whatever zone says them, and plausible unless any time is asked for."""
+"""Instants of records: converted to UTC from any zone, and plausible unless any time is allowed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def instants_of(record: type[Any]) -> list[str]:
 
 
 def made(record: type[Any], instant: dt.datetime) -> Any:
-    """A record whose instants are this one."""
+    """Build a record whose instants are all this one."""
     values: dict[str, object] = {}
     for field in fields(record):
         kind = str(field.type)
@@ -78,7 +78,7 @@ def made(record: type[Any], instant: dt.datetime) -> Any:
 @pytest.mark.parametrize("zone", REPEATED)
 @pytest.mark.parametrize("record", list(records_with_instants()), ids=lambda record: record.__name__)
 def test_a_record_of_a_zone_is_that_of_utc(record: type[Any], zone: str) -> None:
-    """Equal and of one hash with the record in UTC, and the two of the repeated hour are two."""
+    """Equal to the record in UTC, with the same hash. The two instants of a repeated hour differ."""
     both = twice(zone)
     in_zone, in_utc = ([made(record, moment) for moment in each] for each in (both, [utc("t", one) for one in both]))
     assert in_zone == in_utc
@@ -160,7 +160,7 @@ UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
     read=st.sampled_from([*UNITS]),
 )
 def test_a_number_read_in_another_unit_is_refused(moment: dt.datetime, written: str, read: str) -> None:
-    """Of every event from 1980 until now, by the records of events and of bars alike."""
+    """Any time from 1980 until now, by the checks of events and of bars."""
     number = int(moment.replace(tzinfo=dt.UTC).timestamp()) * UNITS[written]
     micros = number * 1_000_000 // UNITS[read]
     try:
@@ -225,7 +225,7 @@ def test_any_time_ends_with_its_block() -> None:
         plausible("time", old)
 
 
-def test_what_was_made_of_a_stored_fill_needs_no_permission() -> None:
+def test_record_made_of_a_stored_fill_needs_no_permission() -> None:
     with any_time():
         fill: LedgerEntry = FillFactory.build(timestamp=dt.datetime(1970, 1, 20, tzinfo=dt.UTC))
     bust = Reversal(timestamp=NOW, broker="test", execution_id="R", reverses=fill.stored_execution_id)

@@ -1,4 +1,4 @@
-"""The made-up trading day keeps the exchange's rules, and is the same for everybody."""
+"""The made-up trading day keeps the exchange's rules, and is the same on every machine."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def fingerprint(ticks: Iterable[TickData]) -> str:
 
 
 def broken_rules(ticks: list[TickData], base_price: Decimal, opening: dt.datetime = OPENING) -> Iterator[str]:
-    """What is wrong with a symbol's day, in words."""
+    """Describe the violations of the rules in a symbol's day."""
     lower, upper = price_limits(base_price)
     end = opening + UNTIL_END_OF_CONTINUOUS_TRADING
     if [tick.time for tick in ticks if not opening < tick.time < end] != [opening, opening + UNTIL_CLOSING]:
@@ -110,7 +110,7 @@ def test_tick_sizes_are_those_in_force_since_2023(price: int | str, size: int) -
 @pytest.mark.parametrize(
     "price", [Decimal(0), Decimal(-1), Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity"), 100, 100.0, "100", None]
 )
-def test_what_is_no_price_has_no_tick_size(price: Any) -> None:
+def test_number_that_is_not_a_price_has_no_tick_size(price: Any) -> None:
     with pytest.raises(InvalidRecord) as caught:
         tick_size(price)
     assert caught.value.field == "price"
@@ -135,7 +135,8 @@ def test_price_limits_are_cut_to_ticks_as_the_exchange_does(base_price: int, low
 
 
 @given(base_price=tradable_prices)
-def test_price_limits_can_be_traded_and_are_at_most_30_percent_away(base_price: Decimal) -> None:
+def test_price_limits_are_ticks_at_most_30_percent_away(base_price: Decimal) -> None:
+    """The next tick beyond a limit is more than 30 percent away."""
     lower, upper = price_limits(base_price)
     assert lower % tick_size(lower) == upper % tick_size(upper) == 0
     assert base_price - lower <= base_price * 3 / 10
@@ -146,7 +147,7 @@ def test_price_limits_can_be_traded_and_are_at_most_30_percent_away(base_price: 
 
 
 @pytest.mark.parametrize("base_price", [Decimal(2_001), Decimal("71500.5"), Decimal(71_550), Decimal(3), Decimal(1)])
-def test_what_cannot_be_traded_is_no_base_price(base_price: Decimal) -> None:
+def test_untradable_base_price_is_refused(base_price: Decimal) -> None:
     with pytest.raises(InvalidRecord) as caught:
         price_limits(base_price)
     assert caught.value.field == "base_price"
@@ -239,7 +240,8 @@ def test_a_share_at_its_limits_keeps_the_rules() -> None:
     assert {tick.price for tick in ticks} == {3, 4, 5}
 
 
-def test_the_bid_moves_by_single_ticks_also_where_the_tick_size_changes() -> None:
+def test_bid_moves_by_single_ticks_of_either_size() -> None:
+    """The price crosses a border of the table of tick sizes."""
     ticks = list(generate_day(DAY, symbols=["X"], ticks_per_symbol=5_000, base_prices={"X": Decimal(2_000)}))
     bids = [tick.bid for tick in ticks[1:-1] if tick.bid is not None]
     moves = {(before, after) for before, after in itertools.pairwise(bids) if before != after}
@@ -247,7 +249,8 @@ def test_the_bid_moves_by_single_ticks_also_where_the_tick_size_changes() -> Non
     assert all(abs(after - before) == tick_size(min(before, after)) for before, after in moves)
 
 
-def test_symbols_without_a_price_of_their_own_are_spread_over_the_table_of_tick_sizes() -> None:
+def test_symbols_without_a_price_use_every_tick_size() -> None:
+    """Their base prices are spread over the table of tick sizes."""
     symbols = [f"{number:06}" for number in range(1, 60)]
     ticks = list(generate_day(DAY, symbols=symbols, ticks_per_symbol=2))
     assert {tick_size(tick.price) for tick in ticks} == {1, 5, 10, 50, 100, 500, 1_000}
@@ -261,7 +264,7 @@ def test_no_symbols_make_no_ticks() -> None:
     assert list(generate_day(DAY, symbols=[])) == []
 
 
-# The same for everybody ---------------------------------------------------------------------------------
+# The same on every machine ------------------------------------------------------------------------------
 
 SMALL_DAY = "e74c7c2dca9cf04ed2e11952399f4f94c24a0c40ebcb6fe0ec548f25c2b783af"
 
@@ -302,7 +305,7 @@ def test_another_date_is_another_day_and_not_the_same_one_moved() -> None:
     assert first != second
 
 
-def test_a_symbol_trades_the_same_whoever_trades_beside_it() -> None:
+def test_symbol_trades_the_same_beside_any_others() -> None:
     alone = list(generate_day(DAY, symbols=["000660"], ticks_per_symbol=500))
     together = by_symbol(generate_day(DAY, symbols=["035720", "000660", "X"], ticks_per_symbol=500))
     assert together["000660"] == alone
@@ -325,7 +328,8 @@ def test_a_symbol_trades_the_same_whoever_trades_beside_it() -> None:
         ("price", {"base_prices": {"005930": 71_500.0}}),
     ],
 )
-def test_a_wrong_argument_is_refused_before_the_first_tick_is_taken(field: str, arguments: dict[str, Any]) -> None:
+def test_wrong_argument_is_refused_at_the_call(field: str, arguments: dict[str, Any]) -> None:
+    """`generate_day` raises before its first tick is read."""
     with pytest.raises(InvalidRecord) as caught:
         generate_day(DAY, **arguments)
     assert caught.value.field == field

@@ -25,7 +25,7 @@ MADE_BY_SQLALCHEMY = {"text", "select", "insert", "update", "delete"}
 HOLDS_SQL = {"repositories", "models", "database", "timescale", "archive"}
 # Module -> why SQL text stands there.
 EXCEPTIONS = {"embedded/server.py": "administers its own server, before it has any database of ours"}
-# File -> why it is longer; a file leaves the list when it is split, and none joins.
+# File -> why it is longer. A file that is split leaves the list, and no file joins it.
 LONGER: dict[str, str] = {
     "timescale/declarations.py": "one dataclass for each feature",
     "timescale/ddl.py": "the text of each feature",
@@ -72,14 +72,14 @@ def test_sql_stands_in_the_layers_that_own_it() -> None:
 
 
 def test_sql_is_known_however_it_is_written() -> None:
-    """Else the rule above would pass because it sees nothing."""
+    """The rule above recognises SQL, so it does not pass for want of matches."""
     for source in ("a = 'SELECT 1'", "b = f'UPDATE x SET {y}'", "sa.update(t)", "sa.text(q)", "c = '\\n WITH a AS ('"):
         assert any(is_sql(node) for node in ast.walk(ast.parse(source))), source
     assert not any(is_sql(node) for node in ast.walk(ast.parse("pack('SELECT', db)")))
 
 
 def test_revisions_import_nothing_from_the_package() -> None:
-    """History must not change when code does."""
+    """A revision must not change when the package changes."""
     for path in revisions():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -101,7 +101,7 @@ def test_files_of_the_package_are_short() -> None:
 
 
 def test_scripts_import_names_that_are_there() -> None:
-    """A module that moves takes its names along, and the suite runs few of the scripts."""
+    """Names of a moved module must be found in the scripts, of which the suite runs few."""
     for path in sorted((ROOT / "scripts").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qts_data"):

@@ -1,4 +1,4 @@
-"""The generated day of market data has what makes a real one difficult, and is the same on every machine."""
+"""The generated day has the difficulties of a real one, and is the same on every machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.fixtures.fix_lean import LeanDay
 
 CONTENT = "67a71d6458d69b9a8302b3859b75b7c1532297fcc85496141f2dbe06d23d0f6b"
-"""SHA-256 of the five files' rows; they change only with the generator."""
+"""SHA-256 of the five files' rows, which change only with the generator."""
 
 
 def rows_of(folder: Path) -> list[list[str]]:

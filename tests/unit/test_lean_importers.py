@@ -1,4 +1,4 @@
-"""Files in LEAN's layouts: real ones come through whole, broken ones are refused with the row and the column."""
+"""Files in LEAN's layouts: real ones are read whole, broken ones are refused with row and column."""
 
 from __future__ import annotations
 
@@ -183,7 +183,8 @@ def test_line_ends_and_a_byte_order_mark_make_no_difference(tmp_path: Path, cont
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_zip_may_be_packed_by_any_common_method_and_have_folders(tmp_path: Path, method: int) -> None:
+def test_zip_of_any_common_method_and_folders_is_read(tmp_path: Path, method: int) -> None:
+    """The case of the file's ending does not matter."""
     members = {"equity/": b"", "equity/spy/": b"", "equity/spy/day.csv": GOOD_ROW}
     path = zip_file(tmp_path, members, method).rename(tmp_path / "DAY.ZIP")
     assert len(ticks_of(path)) == 1
@@ -192,9 +193,10 @@ def test_a_zip_may_be_packed_by_any_common_method_and_have_folders(tmp_path: Pat
 @pytest.mark.parametrize("exchange", [b"", b"P", b"Q", b"NASDAQ"])
 @pytest.mark.parametrize("sale_condition", [b"", b"0", b"20002020", b"8000000A"])
 @pytest.mark.parametrize("suspicious", [b"0", b"1"])
-def test_no_row_is_left_out_for_its_exchange_sale_condition_or_mark(
+def test_rows_of_any_exchange_or_condition_are_read(
     tmp_path: Path, exchange: bytes, sale_condition: bytes, suspicious: bytes
 ) -> None:
+    """Suspicious rows are read too."""
     row = b",".join([b"34200123", b"1674100", b"100", exchange, sale_condition, suspicious])
     assert len(ticks_of(csv_file(tmp_path, row))) == 1
 
@@ -207,9 +209,9 @@ def test_no_row_is_left_out_for_its_exchange_sale_condition_or_mark(
     ),
     zipped=st.booleans(),
 )
-def test_whatever_numbers_a_file_holds_come_back_exactly(rows: list[tuple[int, int, int]], zipped: bool) -> None:
+def test_any_numbers_of_a_file_come_back_exactly(rows: list[tuple[int, int, int]], zipped: bool) -> None:
     content = "\n".join(f"{time_ms},{price},{volume},P,0,0" for time_ms, price, volume in rows).encode()
-    # The least helpful caller: a context that would round every price to three digits.
+    # A decimal context of the caller that would round every price to three digits.
     with TemporaryDirectory() as folder, localcontext(prec=3):
         path = zip_file(Path(folder), {"day.csv": content}) if zipped else csv_file(Path(folder), content)
         ticks = ticks_of(path)
@@ -222,7 +224,8 @@ def test_whatever_numbers_a_file_holds_come_back_exactly(rows: list[tuple[int, i
         assert int(tick.volume) == volume
 
 
-def test_rows_that_cross_the_blocks_in_which_a_file_is_read_stay_whole(tmp_path: Path) -> None:
+def test_rows_across_two_blocks_stay_whole(tmp_path: Path) -> None:
+    """A file is read in blocks, whose borders lie inside rows and line ends."""
     rows = [f"{time_ms},{time_ms + 1},{time_ms % 977},P,0,0" for time_ms in range(0, 40_000_000, 4_001)]
     expected = [(Decimal(time_ms + 1) / 10_000, time_ms % 977) for time_ms in range(0, 40_000_000, 4_001)]
     for end in ("\n", "\r\n"):
@@ -232,7 +235,7 @@ def test_rows_that_cross_the_blocks_in_which_a_file_is_read_stay_whole(tmp_path:
 
 
 def test_a_line_end_of_two_bytes_may_lie_across_two_blocks(tmp_path: Path) -> None:
-    # The row that makes up for what is left of the first block has 50 bytes, all others 33.
+    # The row that fills the rest of the first block has 50 bytes, all others 33.
     rows = [b"34200123,1674100,100,PPPPPPPPPPPPPPPP,2000200020,0", *[GOOD_ROW] * 4_000]
     content = b"\r\n".join(rows)
     assert content[65_535:65_537] == b"\r\n"
@@ -266,7 +269,7 @@ def test_a_file_without_line_ends_is_not_read_to_its_end(tmp_path: Path) -> None
         ("2013-10-07", "UTC", 1, "2013-10-07T00:00:00.001"),
     ],
 )
-def test_the_number_is_what_the_clock_showed(tmp_path: Path, date: str, time_zone: str, time_ms: int, utc: str) -> None:
+def test_number_of_a_row_is_the_local_time(tmp_path: Path, date: str, time_zone: str, time_ms: int, utc: str) -> None:
     path = csv_file(tmp_path, b"%d,1674100,100,P,0,0" % time_ms)
     [tick] = ticks_of(path, dt.date.fromisoformat(date), time_zone)
     assert tick.time == dt.datetime.fromisoformat(utc).replace(tzinfo=dt.UTC)
@@ -282,9 +285,8 @@ def test_the_number_is_what_the_clock_showed(tmp_path: Path, date: str, time_zon
         ("2013-11-03", 7_199_999, "twice"),
     ],
 )
-def test_a_time_that_the_clocks_leapt_over_or_showed_twice_is_refused(
-    tmp_path: Path, date: str, time_ms: int, reason: str
-) -> None:
+def test_repeated_or_skipped_time_is_refused_with_its_row(tmp_path: Path, date: str, time_ms: int, reason: str) -> None:
+    """A change of the clocks repeated or skipped the local time."""
     path = csv_file(tmp_path, b"0,1674100,100,P,0,0\n%d,1674100,100,P,0,0" % time_ms)
     with pytest.raises(InvalidRecord) as caught:
         ticks_of(path, dt.date.fromisoformat(date))
@@ -298,9 +300,8 @@ def test_a_time_that_the_clocks_leapt_over_or_showed_twice_is_refused(
     zone=st.timezones(),
     times=st.lists(st.integers(0, 86_399_999), min_size=1, max_size=20),
 )
-def test_a_time_is_read_if_and_only_if_the_zones_clocks_showed_it_once(
-    date: dt.date, zone: ZoneInfo, times: list[int]
-) -> None:
+def test_time_is_read_exactly_if_its_zone_showed_it_once(date: dt.date, zone: ZoneInfo, times: list[int]) -> None:
+    """Random zones, days and times."""
     for time_ms in times:
         local = dt.datetime.combine(date, dt.time.min) + dt.timedelta(milliseconds=time_ms)
         moments = {local.replace(tzinfo=zone, fold=fold).astimezone(dt.UTC) for fold in (0, 1)}
@@ -354,7 +355,7 @@ NO_NUMBERS = [
     "\u0661\u0660\u0660",  # Arabic-Indic digits, likewise
     "\u00b2",  # superscript two, a digit to str.isdigit()
     "1 000",
-    "\u22125",  # a minus sign that is no hyphen
+    "\u22125",  # a minus sign other than the hyphen
     "1" * 20,
     "1" * 5_000,
 ]
@@ -362,7 +363,7 @@ NO_NUMBERS = [
 
 @pytest.mark.parametrize("text", NO_NUMBERS, ids=ascii)
 @pytest.mark.parametrize(("column", "field"), [(0, "time_ms"), (1, "price"), (2, "volume")])
-def test_what_is_no_plain_whole_number_is_refused(tmp_path: Path, text: str, column: int, field: str) -> None:
+def test_text_that_is_not_a_whole_number_is_refused(tmp_path: Path, text: str, column: int, field: str) -> None:
     columns = GOOD_ROW.split(b",")
     columns[column] = text.encode()
     for before in (0, 1):
@@ -421,7 +422,7 @@ def test_a_malformed_row_is_refused_with_its_number_and_column(
     content=st.binary(max_size=200)
     | st.lists(st.sampled_from([b"1", b",", b"\n", b"\r", b"0", b"P", b"\xef\xbb\xbf"])).map(b"".join)
 )
-def test_any_bytes_are_either_ticks_or_a_refusal_that_says_where(content: bytes) -> None:
+def test_any_bytes_are_ticks_or_a_refusal_with_its_place(content: bytes) -> None:
     with TemporaryDirectory() as folder:
         path = csv_file(Path(folder), content)
         found = outcome(path)
@@ -433,9 +434,8 @@ def test_any_bytes_are_either_ticks_or_a_refusal_that_says_where(content: bytes)
 
 
 @pytest.mark.parametrize("fields", [{"symbol": ""}, {"symbol": "x" * 65}, {"source": "x" * 65}])
-def test_a_name_that_no_tick_can_have_is_refused_before_the_file_is_looked_for(
-    tmp_path: Path, fields: dict[str, str]
-) -> None:
+def test_impossible_name_is_refused_before_the_file_is_opened(tmp_path: Path, fields: dict[str, str]) -> None:
+    """The file does not exist, and the error is about the name."""
     with pytest.raises(InvalidRecord) as caught:
         read_ticks(tmp_path / "absent.csv", fields.get("symbol", "SPY"), DAY, source=fields.get("source", ""))
     assert caught.value.row is None
@@ -494,7 +494,8 @@ def test_a_zip_that_was_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_zip_with_a_changed_byte_is_refused_or_gives_the_very_same_ticks(tmp_path: Path, method: int) -> None:
+def test_zip_with_a_changed_byte_is_refused_or_unharmed(tmp_path: Path, method: int) -> None:
+    """Each byte is changed in turn. The ticks are the same or the file is refused."""
     rows = b"\n".join(b"%d,%d,%d,P,0,0" % (34_200_000 + n, 1_674_100 + n, 100 + n) for n in range(10))
     path = zip_file(tmp_path, {"tägliche.csv": rows}, method)
     whole = path.read_bytes()

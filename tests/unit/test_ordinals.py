@@ -44,9 +44,8 @@ def test_ordinals_count_over_all_batches(batches: list[list[tuple[str, int]]]) -
 
 
 @given(remembered=st.integers(1, 9), batches=st.lists(st.lists(places, min_size=1, max_size=8), min_size=1))
-def test_what_may_have_been_forgotten_is_refused_and_nothing_is_counted_wrong(
-    batches: list[list[tuple[str, int]]], remembered: int
-) -> None:
+def test_evicted_instant_is_refused_and_never_miscounted(batches: list[list[tuple[str, int]]], remembered: int) -> None:
+    """Random batches: every number equals the unbounded count, or the batch is refused."""
     ordinals, every = ColumnOrdinals(remembered), Ordinals()
     for batch in batches:
         ticks = [tick(*place) for place in batch]
@@ -58,14 +57,15 @@ def test_what_may_have_been_forgotten_is_refused_and_nothing_is_counted_wrong(
         assert found == wanted
 
 
-def test_a_feed_of_days_in_small_groups_is_numbered_in_few_steps_and_little_memory() -> None:
+def test_feed_in_small_groups_needs_little_memory() -> None:
+    """The instants remembered and the steps of a group stay bounded, however long the feed."""
     ordinals = ColumnOrdinals(300, strict=False)
     for group in range(800):
         # Each group cuts through an instant.
         assert number(ordinals, [tick("A", group), tick("A", group + 1), tick("B", group)]) == [int(group > 0), 0, 0]
         assert ordinals.instants <= 300
         assert ordinals.generations < 60
-    # Where the table knows better, what is forgotten is counted from the beginning.
+    # Without `strict`, evicted instants are counted from the beginning.
     assert number(ordinals, [tick("A", 0), tick("A", 0)]) == [0, 1]
     strict = ColumnOrdinals(300)
     for group in range(400):
@@ -75,7 +75,7 @@ def test_a_feed_of_days_in_small_groups_is_numbered_in_few_steps_and_little_memo
     assert number(strict, [tick("A", 399)]) == [1]
 
 
-def test_records_are_counted_anew_where_the_table_knows_better() -> None:
+def test_evicted_records_are_counted_anew_if_not_strict() -> None:
     ordinals = Ordinals(4, strict=False)
     for second in range(20):
         assert ordinals.next("A", START + dt.timedelta(seconds=second), "x") == 0

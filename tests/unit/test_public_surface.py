@@ -1,4 +1,4 @@
-"""What an engine imports: type hints, frames of bars, a user's program under mypy."""
+"""Names that an engine imports: type hints, frames of bars, a user's program under mypy."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_every_repository_of_a_scope_is_described() -> None:
 
 
 def test_a_users_program_is_checked_by_mypy(tmp_path: Path) -> None:
-    """Lines that end in `# E: code` are errors of that code, and all others are right."""
+    """mypy reports exactly the lines that end in `# E: code`, with that code."""
     program = (ROOT / "tests" / "fixtures" / "user_program.py.txt").read_text(encoding="utf-8")
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
     run = subprocess.run(

@@ -140,7 +140,7 @@ def test_each_field_stands_in_each_list(
 
 
 def test_the_examples_set_every_field() -> None:
-    """Else a round trip would say nothing of the field that it forgets."""
+    """A round trip proves nothing about a field that its example leaves at the default."""
     for record in (FILL, POSITION_HELD, TICK, BAR):
         for one in fields(record):
             if one.name == "idempotency_key":
@@ -149,7 +149,7 @@ def test_the_examples_set_every_field() -> None:
 
 
 def test_a_row_of_the_ledger_comes_back_field_by_field() -> None:
-    """The order of what `Booked.row` writes by hand is that of the columns."""
+    """`Booked.row` is written by hand in the order of the columns."""
     before = apply(FLAT, Trade.of(FILL))
     after = apply(before, Trade.of(FILL))
     booked = Booked.of(7, FILL, before, after, reverses_id=8, corrects_id=9)
@@ -179,7 +179,7 @@ def test_models_have_the_columns_that_records_declare() -> None:
         assert {column.name for column in found} - declared.keys() == extra[model.__tablename__]
         for name, one in declared.items():
             assert isinstance(found[name].type, types[one.sql]), name
-            # A report that takes a fill back has no fill: of these its columns say nothing.
+            # A report of a reversal has no fill, so these columns are empty.
             if model is not models.PendingReport:
                 assert found[name].nullable == one.null, name
     assert list(COLUMNS) == list(columns_of(BookedEntry))
@@ -193,8 +193,8 @@ def test_settings_stand_for_fields_that_have_a_default() -> None:
     assert LEDGER.fields == (*sheet_columns(LedgerEntry), "reverses")
 
 
-def test_every_content_of_a_fill_tells_two_fills_apart() -> None:
-    """A fill that differs in one field alone is another fill; only its time and the form of its id may differ."""
+def test_every_content_of_a_fill_distinguishes_two_fills() -> None:
+    """A fill that differs in one field is another fill. Only its time and the form of its id may differ."""
     others: dict[str, Any] = {
         "account": "third", "symbol": "000660", "market": "NXT", "side": "BUY", "qty": Decimal(4),
         "price": Decimal(72), "fee": Decimal(1), "currency": "USD", "fee_currency": "KRW", "strategy_tag": None,
@@ -208,7 +208,7 @@ def test_every_content_of_a_fill_tells_two_fills_apart() -> None:
     assert FillIdentity().is_redelivery(FILL, LedgerEntry(**given))
 
 
-def test_a_conflict_of_two_reports_names_what_differs() -> None:
+def test_conflict_of_two_reports_names_the_differing_fields() -> None:
     def refused(first: Reversal | Correction, second: Reversal | Correction) -> str:
         with pytest.raises(LedgerConflict) as caught:
             FillIdentity().require_same_report(first, second)

@@ -1,4 +1,4 @@
-"""The Redis server of the tests: from the PATH, else from a wheel, else the way to get one."""
+"""The Redis server of the tests: from the PATH, else from a wheel, else an error with the ways to get one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_server_of_the_wheel_comes_second(machine: Path) -> None:
 
 
 @pytest.mark.usefixtures("machine")
-def test_a_missing_server_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_server_names_the_ways_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(2):
         with pytest.raises(ServerMissing, match="install the package redis-server"):
             server_binary()

@@ -19,12 +19,12 @@ from qts_data.repositories.market.ticks.copy.decoding_columns import COPIED, REC
 EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 Numbers = tuple[Decimal, Decimal, Decimal | None, Decimal | None]
 
-# Price 7.00000008 is the digits 7, 0, 8, with which every row begins, and this volume carries the likeness on.
+# Price 7.00000008 has the digits 7, 0, 8, with which every row begins. This volume continues the likeness.
 LIKE_A_BEGINNING: Numbers = (Decimal("7.00000008"), Decimal("1000100010001000.00000004"), None, Decimal(1))
 
 
 def numeric(value: Decimal | None) -> bytes:
-    """As numeric_send writes it."""
+    """Encode a number as numeric_send does."""
     if value is None:
         return struct.pack(">i", -1)
     units = abs(int(value.scaleb(8)))
@@ -46,20 +46,20 @@ def row(time: int, seq: int, feed: int, numbers: Numbers) -> bytes:
 
 
 def record(time: int, seq: int, feed: int, numbers: Numbers) -> bytes:
-    """As record_send writes it."""
+    """Encode a row as record_send does."""
     fields = struct.pack(">i iiq iiq iii", 7, 1184, 8, time, 20, 8, seq, 23, 4, feed)
     return fields + b"".join(struct.pack(">i", 1700) + numeric(number) for number in numbers)
 
 
 def read_all_ways(rows: list[tuple[int, int, int, Numbers]], sources: list[str]) -> list[TickData]:
-    """By all three ways and from both layouts, which agree."""
+    """Decode by all three ways and from both layouts, and assert that they agree."""
     found = read_layout(b"".join(row(*one) for one in rows), sources, COPIED)
     assert read_layout(b"".join(record(*one) for one in rows), sources, RECORD) == found
     return found
 
 
 def read_layout(data: bytes, sources: list[str], layout: Layout) -> list[TickData]:
-    """By all three ways, which agree."""
+    """Decode by all three ways, and assert that they agree."""
     by_numpy = asyncio.run(decode_records(data, "A", sources, layout))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("qts_data.repositories.market.ticks.copy.decoding.is_installed", lambda _: False)
@@ -73,7 +73,7 @@ def read_layout(data: bytes, sources: list[str], layout: Layout) -> list[TickDat
 
 
 def decimals(places: int) -> st.SearchStrategy[Decimal]:
-    """Of every length, to the last of so many digits."""
+    """Numbers of every length, down to the last of so many digits."""
     return st.integers(0, places).flatmap(lambda size: st.integers(-(10**size) + 1, 10**size - 1)).map(
         lambda units: Decimal(units).scaleb(-8)
     )  # fmt: skip
@@ -93,7 +93,7 @@ numbers = st.tuples(
     )
 )
 def test_rows_of_any_numbers_are_read_to_the_last_digit(values: list[tuple[int, int, int, Numbers]]) -> None:
-    # Some of these times pass the bound of today while the test runs.
+    # Some of these times are beyond the plausible range.
     with any_time():
         found = read_all_ways(values, ["x", "y"])
         assert found == [
@@ -105,7 +105,7 @@ def test_rows_of_any_numbers_are_read_to_the_last_digit(values: list[tuple[int, 
         ]  # fmt: skip
 
 
-def test_what_only_looks_like_the_beginning_of_a_row_is_none() -> None:
+def test_bytes_that_resemble_the_start_of_a_row_are_not_one() -> None:
     rows = [(n, n, 1, LIKE_A_BEGINNING) for n in range(3)]
     data = b"".join(row(*one) for one in rows)
     words = Words(data)

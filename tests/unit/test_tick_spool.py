@@ -1,4 +1,4 @@
-"""Files of ticks that are not in the database yet: after a crash, on a full disk, and damaged."""
+"""Files of ticks that are not yet stored: after a crash, on a full disk, and damaged."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ async def test_spool_forgets_full_files_that_are_stored(tmp_path: Path) -> None:
     await spool.close(empty=False)
     async with reopened(tmp_path) as left:
         assert left[0].missing(20) == []
-        (damage,) = left[0].missing(0)  # a table that has none of them: they are missed
+        (damage,) = left[0].missing(0)  # a table without them: they are missing
     assert str(damage).startswith(f"{rest[-1]}: record 0: the files before it are missing, which held 0 to ")
     assert first.name not in names(tmp_path)
 
@@ -238,7 +238,7 @@ async def test_head_lost_or_foreign_deletes_nothing(tmp_path: Path, head: bytes 
 
 
 def _as_lines(count: int) -> bytes:
-    """Of the third tick the symbol begins with a blank, as it was allowed once."""
+    """The symbol of the third tick begins with a blank, as older versions allowed."""
     rows = [
         [AT.isoformat(), " 005930" if number == 2 else "005930", str(number + 1), "1", "", None, None, None]
         for number in range(count)
@@ -271,7 +271,10 @@ FAULTS = [*FILE_FAULTS, *RECORD_FAULTS, *HEAD_FAULTS]
 @settings(max_examples=EXAMPLES)
 @given(st.integers(1, 25), st.lists(st.tuples(st.sampled_from(FAULTS), st.integers(0, 2**32)), max_size=3))
 async def test_damaged_spool_gives_or_names_every_tick(count: int, faults: list[tuple[str, int]]) -> None:
-    """An accepted tick is found once, unchanged, or a damage names its place; only lost lists may hide lost files."""
+    """Each accepted tick is found once and unchanged, or a damage names its place.
+
+    Only a lost list may hide a lost file.
+    """
     with tempfile.TemporaryDirectory(dir=MEMORY) as name, pytest.MonkeyPatch.context() as patch:
         patch.setattr(spool_files, "_SEGMENT_BYTES", BYTES)
         directory = Path(name)
@@ -317,7 +320,7 @@ def test_checksums_cover_number_stream_and_kind() -> None:
 
 
 async def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
-    """Of head, ticks and seal; the numbers of ticks and seal have eight bytes, and none may be taken for another."""
+    """Checksums of head, ticks and seal. Their numbers have eight bytes, and none passes for another."""
     await (await filled(tmp_path, 3)).close(empty=False)
     (path,) = files(tmp_path)
     data = path.read_bytes()
