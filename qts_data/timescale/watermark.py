@@ -22,16 +22,21 @@ if TYPE_CHECKING:
 __all__ = ["fill", "find_ahead", "set_back"]
 
 # Read as text, because the server's last instants are beyond the range of a datetime.
+# The server refuses the watermark of an aggregate that the role may not read, such as one of another owner.
 _AHEAD: Final = """
-    SELECT a.user_view_name AS name,
-           CAST(_timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(a.mat_hypertable_id))
-                AT TIME ZONE 'UTC' AS text) AS watermark
-      FROM _timescaledb_catalog.continuous_agg AS a
-      JOIN _timescaledb_catalog.hypertable AS h ON h.id = a.mat_hypertable_id
-      JOIN timescaledb_information.dimensions AS d
-        ON (d.hypertable_schema, d.hypertable_name, d.dimension_number) = (h.schema_name, h.table_name, 1)
-     WHERE a.user_view_schema = {schema} AND NOT a.materialized_only AND d.column_type = CAST('timestamptz' AS regtype)
-       AND _timescaledb_functions.to_timestamp(_timescaledb_functions.cagg_watermark(a.mat_hypertable_id)) > now()
+    SELECT name, CAST(watermark AT TIME ZONE 'UTC' AS text) AS watermark
+      FROM (SELECT a.user_view_name AS name,
+                   CASE WHEN has_table_privilege(format('%I.%I', a.user_view_schema, a.user_view_name), 'SELECT')
+                        THEN _timescaledb_functions.to_timestamp(
+                                 _timescaledb_functions.cagg_watermark(a.mat_hypertable_id))
+                   END AS watermark
+              FROM _timescaledb_catalog.continuous_agg AS a
+              JOIN _timescaledb_catalog.hypertable AS h ON h.id = a.mat_hypertable_id
+              JOIN timescaledb_information.dimensions AS d
+                ON (d.hypertable_schema, d.hypertable_name, d.dimension_number) = (h.schema_name, h.table_name, 1)
+             WHERE a.user_view_schema = {schema} AND NOT a.materialized_only
+               AND d.column_type = CAST('timestamptz' AS regtype)) AS aggregates
+     WHERE watermark > now()
 """
 _ROWS: Final = """
     SELECT format('%I.%I', h.schema_name, h.table_name), d.column_name
@@ -62,7 +67,7 @@ def find_ahead(connection: Connection, *, schema: str | None = None) -> dict[str
     """Return the aggregates of a schema whose watermark is ahead of the server's clock, and the watermark in UTC.
 
     Aggregates with `materialized_only` are left out, because they hide no row that they showed before. Aggregates
-    whose buckets have no time zone are left out, too.
+    whose buckets have no time zone are left out, too, and so are those that the role may not read.
     """
     where = ddl.literal(schema) if schema else "current_schema()"
     return {row.name: row.watermark for row in connection.execute(sa.text(_AHEAD.format(schema=where)))}
