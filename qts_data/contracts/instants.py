@@ -158,6 +158,7 @@ def local_time(field: str, instant: dt.datetime, zone: ZoneInfo) -> dt.datetime:
 
 def end_of_day(field: str, day: dt.date, zone: ZoneInfo) -> dt.datetime:
     """Return the first instant after a day of a zone, in UTC.
+
     Raises:
         InvalidRecord: See `start_of_day`. Also for the last day of the year 9999.
     """

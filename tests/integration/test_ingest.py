@@ -560,7 +560,7 @@ BAD_COLUMNS: list[tuple[str, Callable[[pa.Table], pa.Table], str]] = [
     ("float", lambda t: t.set_column(4, "price", t["price"].cast(pa.float64())), "price: is double, which is not"),
     ("naive", lambda t: t.set_column(0, "time", t["time"].cast(pa.timestamp("us"))), "time: has no time zone"),
     ("text", lambda t: t.set_column(4, "price", t["price"].cast(pa.string())), "price: is string, which is not exact"),
-    ("missing", lambda t: t.drop_columns(["volume"]), "volume: there is no such column"),
+    ("missing", lambda t: t.drop_columns(["volume"]), "volume: the column is missing"),
     ("unknown", lambda t: t.rename_columns([name.replace("bid", "bd") for name in t.schema.names]), "bd: tick_data"),
     ("seq", lambda t: t.set_column(3, "seq", pa.array([1.0, 2.0])), "seq: is double; give integers"),
 ]  # fmt: skip

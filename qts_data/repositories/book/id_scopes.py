@@ -41,7 +41,7 @@ async def record_scopes(driver: psycopg.AsyncConnection[Any], scopes: Mapping[st
     """Record the scopes of brokers that have none yet.
 
     Raises:
-            TransactionConflict: Another transaction recorded a different scope in the meantime.
+        TransactionConflict: Another transaction recorded a different scope in the meantime.
     """
     if not scopes:
         return

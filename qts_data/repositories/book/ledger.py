@@ -130,9 +130,9 @@ class LedgerReader:
             strategy_tag: Only entries of this strategy.
             start: Only fills at this instant or later.
             end: Only fills before this instant.
-            after_id: Only entries with a higher id. To page on in `reader(snapshot=True)`, give the id of the last entry
-                seen. Ids are assigned before COMMIT, so an entry may become visible after others with higher ids. A
-                caller that follows the ledger by ids alone misses it.
+            after_id: Only entries with a higher id. To page on in `reader(snapshot=True)`, give the last id seen. Ids
+                are assigned before COMMIT: an entry may become visible after others with higher ids. A caller that
+                follows the ledger by ids alone misses it.
             newest_first: Reverse the order.
             limit: Most entries to return.
 
@@ -278,7 +278,7 @@ class LedgerRepository(LedgerReader):
         return [results[row] for row in range(1, len(given) + 1)]
 
     async def reverse_fill(self, reversal: Reversal) -> BookedFill | None:
-        """Book a bust: the opposite entry, which names its fill. The position is then as if the fill had never happened.
+        """Book a bust as an entry opposite to its fill. The position is then as if the fill had never happened.
 
         A reversal that arrives before its fill is stored, and booked when the fill arrives.
 
@@ -350,10 +350,7 @@ class LedgerRepository(LedgerReader):
 
 @contextlib.contextmanager
 def _booking_errors() -> Iterator[None]:
-    """Translate driver errors. A duplicate execution id becomes `TransactionConflict`.
-
-    Another transaction booked it after our look-up.
-    """
+    """Translate driver errors. An id that another transaction has just booked is a `TransactionConflict`."""
     try:
         with translated_errors():
             yield

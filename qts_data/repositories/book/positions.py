@@ -159,8 +159,8 @@ class PositionReader:
 
         Args:
             as_of: The last instant that counts; None for now.
-            by: `"timestamp"` counts all fills traded by then, even if they were booked later. `"recorded_at"` counts all
-                fills booked by then, as the book showed them. The two entries of a correction are recorded microseconds
+            by: `"timestamp"` counts all fills traded by then, even if they were booked later. `"recorded_at"` counts
+                all fills booked by then, as the book showed them. The two entries of a correction are microseconds
                 apart. At an instant between them, the result is a state that no transaction saw: the fill is reversed
                 and not yet replaced.
 
