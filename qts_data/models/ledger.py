@@ -97,7 +97,7 @@ CREATE FUNCTION t_ledger_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 't_ledger is append-only: % is refused', TG_OP
         USING ERRCODE = 'restrict_violation',
-              HINT = 'Book a reversing entry that names the one it takes back.';
+              HINT = 'Book an entry that reverses it, and names it.';
 END
 $$"""
 """A statement trigger also refuses statements of the owner, and those that match no row."""

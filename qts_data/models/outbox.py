@@ -25,7 +25,7 @@ class OutboxDestination(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True, comment="Name of the data source, such as sheets")
     active: Mapped[bool] = mapped_column(comment="Whether new fills are put into the outbox for it")
-    until: Mapped[Instant | None] = mapped_column(comment="End of that; NULL for no end")
+    until: Mapped[Instant | None] = mapped_column(comment="End of the time in which they are; NULL for no end")
     delivered: Mapped[int] = mapped_column(server_default="0", comment="Messages that were delivered so far")
     delivered_at: Mapped[Instant | None] = mapped_column(comment="Time of the last delivery")
     failures: Mapped[int] = mapped_column(server_default="0", comment="Failed attempts since the last delivery")

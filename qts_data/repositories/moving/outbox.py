@@ -84,7 +84,7 @@ class OutboxStatus:
 
     Attributes:
         active: Whether new fills are put into the outbox for it.
-        until: Time at which that ends; None for no end.
+        until: Time from which on they are not; None for no end.
         pending: Number of pending messages.
         dead: Number of messages that were refused too often. Each blocks its position until a person decides.
         delivered: Number of messages delivered so far.
@@ -136,7 +136,7 @@ class Outbox:
         """Put every new fill into the outbox, from the end of this transaction on.
 
         Args:
-            until: Time at which that ends; None for no end.
+            until: Time from which on they are not; None for no end.
         """
         until = utc_or_none("until", until)
         await self._run(
