@@ -145,13 +145,14 @@ class IngestReport:
             any length up to the day of the database's trading zone. The parts of a source that `load_in_parts` loads
             count as one load. A tick of a later bar is not late, even if that bar ended long ago.
         rejected: Rows that were refused.
-        known: Whether the batch was already loaded. Then nothing was loaded now, and the counts are those of that load.
+        already_loaded: Whether an earlier load had loaded the batch. Then nothing was loaded now, and the counts are
+            those of that load.
         cutoff: Instant before which the server drops ticks by itself; None if it keeps them.
-        doomed: Inserted ticks from before the cutoff, which retention drops at its next run.
+        past_retention: Inserted ticks from before the cutoff, which retention drops at its next run.
         ahead: Inserted ticks of minutes that had not begun by the server's clock at the end of the load.
         leads: The last tick ahead of each symbol and feed. A tick ahead enters closed bars only after its own time.
         changed: The minutes of the late ticks. Every closed bar that holds one of them has changed.
-        stale: Hours that hold inserted ticks. Their bars are right after a refresh, by the policies or by
+        to_refresh: Hours that hold inserted ticks. Their bars are right after a refresh, by the policies or by
             `refresh_bars`. For an already loaded batch, all hours from its first tick to its last: the process that
             loaded it may have ended before the refresh.
     """
@@ -163,13 +164,13 @@ class IngestReport:
     last: dt.datetime | None
     late: int = 0
     rejected: int = 0
-    known: bool = False
+    already_loaded: bool = False
     cutoff: dt.datetime | None = None
-    doomed: int = 0
+    past_retention: int = 0
     ahead: int = 0
     leads: tuple[Lead, ...] = ()
     changed: tuple[BarRange, ...] = ()
-    stale: tuple[TimeRange, ...] = ()
+    to_refresh: tuple[TimeRange, ...] = ()
 
     def __post_init__(self) -> None:
         """Convert the instants to UTC."""
@@ -187,15 +188,15 @@ class IngestReport:
             last=max(lasts, default=None),
             late=self.late + other.late,
             rejected=self.rejected + other.rejected,
-            known=self.known and other.known,
+            already_loaded=self.already_loaded and other.already_loaded,
             cutoff=other.cutoff or self.cutoff,
-            doomed=self.doomed + other.doomed,
+            past_retention=self.past_retention + other.past_retention,
             ahead=self.ahead + other.ahead,
             leads=tuple(
                 sorted({(one.symbol, one.source): one for one in sorted((*self.leads, *other.leads))}.values())
             ),
             changed=tuple(sorted({*self.changed, *other.changed})),
-            stale=tuple(merged((*self.stale, *other.stale))),
+            to_refresh=tuple(merged((*self.to_refresh, *other.to_refresh))),
         )
 
 
@@ -204,11 +205,11 @@ class RefreshReport:
     """The result of a refresh of bars.
 
     Attributes:
-        refreshed: Names of the refreshed continuous aggregates. The hours of the bars in `kept` were not refreshed.
-        kept: For each aggregate, the number of its bars in the range with more data than their source still holds.
+        refreshed: Names of the refreshed continuous aggregates. The hours of the bars in `skipped` were not refreshed.
+        skipped: For each aggregate, the number of its bars in the range with more data than their source still holds.
             Retention has dropped their ticks or minutes, and a refresh would have deleted or reduced the bars. Their
             hours were skipped in all aggregates, so these bars lack their late ticks.
     """
 
     refreshed: tuple[str, ...] = ()
-    kept: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)

@@ -132,7 +132,7 @@ class Outbox:
         self._connection = connection
         self._destination = destination
 
-    async def feed(self, *, until: dt.datetime | None = None) -> None:
+    async def enable(self, *, until: dt.datetime | None = None) -> None:
         """Put every new fill into the outbox, from the end of this transaction on.
 
         Args:
@@ -145,7 +145,7 @@ class Outbox:
             until=until,
         )
 
-    async def starve(self) -> None:
+    async def disable(self) -> None:
         """Put no more messages into the outbox. Pending messages stay."""
         await self._run("UPDATE outbox_destinations SET active = false WHERE name = :destination")
 
@@ -232,7 +232,7 @@ class Outbox:
         with translated_errors():
             return set(await self._connection.scalars(statement, {"destination": self._destination}))
 
-    async def is_fed(self) -> bool:
+    async def is_enabled(self) -> bool:
         """Tell whether new fills are put into the outbox for the destination."""
         statement = sa.text(
             "SELECT EXISTS (SELECT FROM outbox_destinations WHERE name = :destination AND active "

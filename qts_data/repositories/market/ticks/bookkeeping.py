@@ -88,8 +88,8 @@ def _report_of(row: sa.Row[Any]) -> IngestReport:
         first=row.first_time,
         last=row.last_time,
         rejected=row.rejected,
-        known=True,
-        stale=(hours_of(row.first_time, row.last_time),) if known else (),
+        already_loaded=True,
+        to_refresh=(hours_of(row.first_time, row.last_time),) if known else (),
     )
 
 

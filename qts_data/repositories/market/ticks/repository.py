@@ -208,7 +208,7 @@ class TickRepository(TickReads):
         The connection must be in autocommit mode: the server refuses a refresh inside a transaction.
 
         Args:
-            start: Aware instant, or the ranges, such as `IngestReport.stale`. The end of a range is not included.
+            start: Aware instant, or the ranges, such as `IngestReport.to_refresh`. The end of a range is not included.
             end: Aware instant; its bar is refreshed too.
         """
         ranges = [TimeRange(start, _just_after(utc("end", end)))] if end is not None else start  # type: ignore[arg-type]

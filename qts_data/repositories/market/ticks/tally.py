@@ -99,7 +99,7 @@ class Tally:
         self._leads: list[Lead] = []
         # Ticks of each minute whose bars may have been given as closed. The clock at the end of the load decides.
         self._suspects: defaultdict[tuple[str, str], defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
-        self._doomed = 0
+        self._past_retention = 0
         self._first: int | None = None
         self._last: int | None = None
         self._hours: set[int] = set()
@@ -128,7 +128,7 @@ class Tally:
             self.inserted += ticks
             self._hours.add(minute // _MINUTES_OF_AN_HOUR)
             if self._cutoff_minute is not None and minute < self._cutoff_minute:
-                self._doomed += ticks
+                self._past_retention += ticks
             before = self._baseline.get((symbol, source))
             if before is not None and minute < before // _MICROSECONDS_OF_A_MINUTE + _LONGEST_BAR_MINUTES:
                 self._suspects[symbol, source][minute] += ticks
@@ -179,7 +179,7 @@ class Tally:
             late=self._late,
             rejected=self.rejected,
             cutoff=self._cutoff,
-            doomed=self._doomed,
+            past_retention=self._past_retention,
             ahead=self._ahead,
             leads=tuple(self._leads),
             changed=tuple(
@@ -187,7 +187,7 @@ class Tally:
                 for (symbol, source), minutes in sorted(self._changed.items())
                 for start, end in _ranges(minutes)
             ),
-            stale=tuple(
+            to_refresh=tuple(
                 TimeRange(_minute(start * _MINUTES_OF_AN_HOUR), _minute(end * _MINUTES_OF_AN_HOUR))
                 for start, end in _ranges(self._hours)
             ),
