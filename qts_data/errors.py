@@ -1,4 +1,4 @@
-"""Every exception that may leave the package, grouped by what the caller does next.
+"""Every exception that may leave the package, grouped by the caller's next step.
 
 An engine catches by class, never by message text:
 
@@ -9,15 +9,15 @@ An engine catches by class, never by message text:
 * repair the input - `InvalidRecord`, `ConstraintViolated` and its children, `LedgerConflict`;
 * read again - `NotFound`, `StaleWrite`;
 * deploy or migrate - `SchemaMismatch`;
-* ask somebody else - `NotSupported`;
+* use another data source - `NotSupported`;
 * compare and repair - `DataConsistencyError`;
 * wait for the engine to leave FAIL or LOCKDOWN - `WritesRefused`;
 * wait for room in a queue - `TickQueueFull`;
 * open another writer - `WriterClosed`;
 * wait for the end of another process - `SpoolInUse`;
-* look at the local disk - `SpoolRefused`, which is an `OSError`, too.
+* check the local disk - `SpoolRefused`, which is an `OSError`, too.
 
-The manager of the cache raises one `CacheError` only: `CacheClosed`, after `close`. A cache itself raises all of them.
+The manager of the cache raises only one `CacheError`: `CacheClosed`, after `close`. A cache itself raises all of them.
 """
 
 from __future__ import annotations
@@ -62,26 +62,26 @@ class QtsDataError(Exception):
     """Root of every error of this package."""
 
     retryable: ClassVar[bool] = False
-    """Whether the same call can succeed later without a change by anybody."""
+    """Whether the same call can succeed later without any change by the caller or an operator."""
 
     def __str__(self) -> str:
-        """The message; the class's own summary where none was given."""
+        """Return the message, or the summary of the class's docstring if none was given."""
         if self.args:
             return str(self.args[0])
         return (self.__class__.__doc__ or self.__class__.__name__).strip().splitlines()[0]
 
 
 class ConfigurationError(QtsDataError):
-    """A setting, a right or the server itself does not fit; fix it and start again."""
+    """A setting, a permission or the server itself does not fit. Correct it and start again."""
 
 
 class InvalidRecord(QtsDataError):
-    """A record cannot be stored as it is; nothing of its batch was written.
+    """A record cannot be stored. Nothing of its batch was written.
 
     Attributes:
-        row: Position of the record in its input, counted from 1, or None for a single record.
-        field: Name of the field that is wrong.
-        reason: What is wrong with it, for a person.
+        row: Position of the record in its input, counted from 1; None for a single record.
+        field: Name of the invalid field.
+        reason: Reason for the refusal, for a person.
     """
 
     def __init__(self, *, field: str, reason: str, row: int | None = None) -> None:
@@ -92,26 +92,26 @@ class InvalidRecord(QtsDataError):
         self.reason = reason
 
     def at(self, row: int) -> InvalidRecord:
-        """The same complaint with the row's position, which only the reader of the file knows."""
+        """Return the same error with the position of the row, which only the reader of the input knows."""
         return InvalidRecord(field=self.field, reason=self.reason, row=row)
 
 
 class NotFound(QtsDataError):
-    """What was asked for by its key is not there."""
+    """No row has the requested key."""
 
 
 class StaleWrite(QtsDataError):
-    """What was to be changed has changed since it was read; read it again."""
+    """The row has changed since it was read. Read it again."""
 
 
 class LedgerConflict(QtsDataError):
-    """The ledger holds something that does not go with what was handed over; nothing was booked.
+    """The ledger holds an entry that contradicts the given one. Nothing was booked.
 
     Attributes:
-        row: Position of the fill in its batch, counted from 1, or None for a single one.
-        reason: Why the two do not go together.
-        booked: What the ledger holds, for a person.
-        given: What was handed over, for a person.
+        row: Position of the fill in its batch, counted from 1; None for a single one.
+        reason: Reason why the two contradict each other.
+        booked: The ledger's entry, for a person.
+        given: The entry that the caller gave, for a person.
     """
 
     def __init__(self, reason: str, *, booked: str, given: str, row: int | None = None) -> None:
@@ -123,19 +123,19 @@ class LedgerConflict(QtsDataError):
         self.given = given
 
     def at(self, row: int) -> LedgerConflict:
-        """The same complaint with the fill's position in its batch."""
+        """Return the same error with the position of the fill in its batch."""
         return LedgerConflict(self.reason, booked=self.booked, given=self.given, row=row)
 
 
 class NotSupported(QtsDataError):
-    """This data source does not have what was asked for."""
+    """This data source does not have the requested feature."""
 
 
 class SourceUnavailable(QtsDataError):
-    """A data source other than the database does not answer, or its quota is used up; try again later.
+    """A data source other than the database does not answer, or its quota is used up. Try again later.
 
     Attributes:
-        maybe_written: Whether the request may have been carried out although no answer came.
+        maybe_written: Whether the source may have carried out the request although it sent no answer.
     """
 
     retryable = True
@@ -146,14 +146,14 @@ class SourceUnavailable(QtsDataError):
 
 
 class SourceRefused(QtsDataError):
-    """A data source other than the database refused a request; the same request will be refused again."""
+    """A data source other than the database refused a request. It will refuse the same request again."""
 
 
 class DataConsistencyError(QtsDataError):
-    """Two data sources do not hold the same.
+    """Two data sources hold different data.
 
     Attributes:
-        report: What was compared, and where it differs.
+        report: The compared data and the differences.
     """
 
     def __init__(self, message: str | None = None, *, report: object = None) -> None:
@@ -178,21 +178,21 @@ class DatabaseError(QtsDataError):
 
 
 class DatabaseUnavailable(DatabaseError):
-    """No server answers, or it is starting, stopping or full; try again later."""
+    """No server answers, or it is starting, stopping or full. Try again later."""
 
     retryable = True
 
 
 class TransactionConflict(DatabaseError):
-    """Another transaction got in the way (deadlock, serialization, lock timeout); run the unit of work again."""
+    """Another transaction interfered (deadlock, serialization, lock timeout). Run the unit of work again."""
 
     retryable = True
 
 
 class OutcomeUnknown(DatabaseError):
-    """The connection was lost while a commit was under way; look before you try again.
+    """The connection was lost during a commit. Check the outcome before you try again.
 
-    What is booked by a key of its own (a fill, a tick) may simply be sent again.
+    Data with a key of its own (a fill, a tick) may simply be sent again.
     """
 
 
@@ -201,11 +201,11 @@ class ConstraintViolated(DatabaseError):
 
 
 class UniqueViolated(ConstraintViolated):
-    """The key is there already."""
+    """A row with this key already exists."""
 
 
 class ForeignKeyViolated(ConstraintViolated):
-    """The row names another row that is not there, or is still named by one."""
+    """The row refers to a row that does not exist, or another row still refers to it."""
 
 
 class CheckViolated(ConstraintViolated):
@@ -221,7 +221,7 @@ class StatementTimeout(DatabaseError):
 
 
 class SchemaMismatch(DatabaseError):
-    """The database's revision and the code's differ; run `qts-data db upgrade` or deploy the other version."""
+    """The revisions of the database and the code differ. Run `qts-data db upgrade` or deploy the other version."""
 
 
 class WritesRefused(QtsDataError):
@@ -229,17 +229,17 @@ class WritesRefused(QtsDataError):
 
 
 class TickQueueFull(QtsDataError):
-    """The writer's queue is at its bound; the tick was not taken."""
+    """The writer's queue is full. The tick was not accepted."""
 
     retryable = True
 
 
 class WriterClosed(ConfigurationError):
-    """The writer is not open: it was not started, or it is closed, or it was abandoned."""
+    """The writer is not open: it was not started, or it was closed or abandoned."""
 
 
 class SpoolInUse(ConfigurationError):
-    """Another writer holds the spool; it is free when that one ends."""
+    """Another writer holds the spool. It is free again when that writer ends."""
 
     retryable = True
 
@@ -257,10 +257,10 @@ class SpoolRefused(QtsDataError, OSError):
 
 
 class CacheError(QtsDataError):
-    """The cache did not do what it was asked; the database still can.
+    """The cache could not carry out a call. The database still can.
 
     Attributes:
-        incident: The same object for all calls that failed together, such as those of one lost connection.
+        incident: The same object for all calls that failed together, such as the calls on one lost connection.
     """
 
     retryable = True
@@ -271,14 +271,14 @@ class CacheError(QtsDataError):
 
 
 class CacheUnavailable(CacheError):
-    """No cache server answers, or it refuses."""
+    """No cache server answers, or it refuses the call."""
 
 
 class CacheTimeout(CacheError):
-    """The cache server took longer than it may."""
+    """The cache server did not answer in time."""
 
 
 class CacheClosed(CacheUnavailable):
-    """The cache was closed and stays closed; make another manager."""
+    """The cache was closed and stays closed. Make another manager."""
 
     retryable = False

@@ -26,25 +26,25 @@ class Feed:
         self._database = database
         self.destination = destination
 
-    async def feed(self, *, until: dt.datetime | None = None) -> None:
+    async def enable(self, *, until: dt.datetime | None = None) -> None:
         """Put every new fill into the outbox from now on."""
         async with self._database.transaction() as uow:
-            await uow.outbox(self.destination).feed(until=until)
+            await uow.outbox(self.destination).enable(until=until)
 
-    async def starve(self) -> None:
+    async def disable(self) -> None:
         """Stop putting new fills into the outbox; pending messages stay."""
         async with self._database.transaction() as uow:
-            await uow.outbox(self.destination).starve()
+            await uow.outbox(self.destination).disable()
 
     async def revive(self) -> int:
         """Retry dead and refused messages now; return their number."""
         async with self._database.transaction() as uow:
             return await uow.outbox(self.destination).revive()
 
-    async def is_fed(self) -> bool:
+    async def is_enabled(self) -> bool:
         """Return whether new fills are put into the outbox for this destination."""
         async with self._database.reader() as reader:
-            return await Outbox(reader.connection, self.destination).is_fed()
+            return await Outbox(reader.connection, self.destination).is_enabled()
 
     async def status(self) -> OutboxStatus:
         """Return pending and dead messages and the lag of this destination."""

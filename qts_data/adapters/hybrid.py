@@ -154,7 +154,7 @@ class HybridAdapter(DataSourceAdapter):
         now = time.monotonic()
         if now - self._fed_at < _TRUSTED_SECONDS:
             return
-        if not await self.outbox.is_fed():
+        if not await self.outbox.is_enabled():
             raise ConfigurationError(
                 f"the outbox does not feed {self.outbox.destination}: run qts-data migrate shadow, or set "
                 "QTS_DATA_SOURCE_MODE=DB_ONLY"

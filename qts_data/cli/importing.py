@@ -125,7 +125,7 @@ def ticks(
                     )
                 )
             print_import(report)
-            if report.ingest.known and report.ingest.rejected:
+            if report.ingest.already_loaded and report.ingest.rejected:
                 _end_of_known(file, report.ingest.rejected, strict=strict)
     refused.end()
 

@@ -1,7 +1,7 @@
-"""Frozen records that cross the package's border; no database, no driver, no ORM.
+"""Frozen records that cross the package's border. They know no database, driver or ORM.
 
-Times are aware UTC instants, money and quantities are `decimal.Decimal`; a record that breaks a rule cannot
-be made: the constructor raises `InvalidRecord` with the field and the reason.
+Times are aware UTC instants; money and quantities are `decimal.Decimal`. The constructor of a record checks every
+field. For a value that breaks a rule it raises `InvalidRecord` with the field and the reason.
 """
 
 from qts_data.contracts.book import LedgerEntry, Side

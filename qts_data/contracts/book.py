@@ -31,7 +31,7 @@ class LedgerEntry:
     Attributes:
         timestamp: When the broker filled the order; kept in UTC.
         symbol: Instrument, 1 to 64 characters.
-        market: Where it trades, such as `KRX` or `BINANCE`.
+        market: Exchange or market on which it trades, such as `KRX` or `BINANCE`.
         side: `BUY` or `SELL`.
         qty: Filled quantity, above 0, at most 8 decimal places.
         price: Fill price in `currency`, 0 or more, at most 8 decimal places.
@@ -39,19 +39,19 @@ class LedgerEntry:
         broker: Broker or exchange that reported the fill.
         account: Account that traded.
         execution_id: The broker's id of this execution (FIX tag 17, ExecID).
-        idempotency_key: Stands in for a missing execution id; the same key always means the same fill.
-        id_scope: Where the broker's ids restart: what makes this one unique, such as `day=2026-11-20`. A `Database`
-            with a declared scope fills it in; see `FillIdentity`.
-        amount: qty x price rounded to 8 places, ties to even; None computes it, and another value is refused.
+        idempotency_key: The caller's replacement for a missing execution id. The same key always means the same fill.
+        id_scope: The scope in which the broker's id is unique, such as `day=2026-11-20`. A `Database` with a declared
+            scope fills it in; see `FillIdentity`.
+        amount: qty x price rounded to 8 places, ties to even. None computes it; any other value is refused.
         fee: Fee and tax of this fill in `fee_currency`; below 0 is a rebate.
         fee_currency: Currency of the fee; None means `currency`.
         strategy_tag: Strategy that sent the order, if known.
         order_id: The order that was filled, if known.
 
     Raises:
-        InvalidRecord: A field is of the wrong type or cannot be stored to the last digit, `amount` is not
-            qty x price, or there is not exactly one of `execution_id` and `idempotency_key`. Or the time is implausible
-            (see `any_time`), a name or id looks like another one, or a currency is not a code.
+        InvalidRecord: A field is of the wrong type or cannot be stored to the last digit, or `amount` is not
+            qty x price. Also if not exactly one of `execution_id` and `idempotency_key` is given, the time is
+            implausible (see `any_time`), a name or id looks like another one, or a currency is not a code.
     """
 
     timestamp: dt.datetime = field(
@@ -84,7 +84,7 @@ class LedgerEntry:
             "numeric", sheet=sheet_column("number", "체결가", "체결단가", "단가", "가격", required=True, blank=False)
         )
     )
-    # It follows from quantity and price, which are compared.
+    # Not compared: it follows from quantity and price, which are compared.
     amount: Decimal | None = field(
         default=None,
         metadata=stored(
@@ -108,7 +108,7 @@ class LedgerEntry:
     broker: str = field(
         metadata=stored("text", key=True, compared=False, sheet=sheet_column("text", "증권사", "브로커", default=True))
     )
-    # `BookWriter` demands the column: without it a fill that is sent twice would be two.
+    # `BookWriter` demands the column: without an id, a fill that is sent twice would be booked twice.
     execution_id: str | None = field(
         default=None,
         metadata=stored(
@@ -124,7 +124,7 @@ class LedgerEntry:
     )
 
     def __post_init__(self) -> None:
-        """Refuse what the ledger would refuse, or would store as something else."""
+        """Raise `InvalidRecord` for values that the ledger would refuse or store as something else."""
         object.__setattr__(self, "timestamp", plausible("timestamp", self.timestamp))
         check_symbol(self.symbol)
         check_name("market", self.market)
@@ -146,7 +146,7 @@ class LedgerEntry:
         product = round_money(EXACT.multiply(self.qty, self.price))
         if self.amount is None:
             object.__setattr__(self, "amount", product)
-        # A signalling NaN would not even be compared.
+        # The finite check comes first: comparing a signalling NaN raises.
         elif not isinstance(self.amount, Decimal) or not self.amount.is_finite() or self.amount != product:
             raise InvalidRecord(field="amount", reason=f"is {shown(self.amount)}, but qty x price is {shown(product)}")
         check_amount("amount", product)
@@ -159,7 +159,7 @@ class LedgerEntry:
             )
         if self.execution_id is not None:
             check_execution_id(self.execution_id)
-            # The empty scope needs no look: an id of 256 characters alone is never too long.
+            # An empty scope needs no check: an id of at most 256 characters alone is never too long.
             if self.id_scope.__class__ is not str or self.id_scope:
                 self._check_scope(checked_scope(self.id_scope, self.execution_id))
         elif self.id_scope:
@@ -170,8 +170,8 @@ class LedgerEntry:
                 check_identifier(name, value, shortest=1, longest=MAX_ID_LENGTH)
 
     def _check_scope(self, parts: dict[str, str]) -> None:
-        """Refuse a scope of another fill; its day may be another one, such as that of a night session."""
-        # What takes a fill back has the other side, and the scope of its report.
+        """Refuse a scope that belongs to another fill. The day may differ, as for a night session."""
+        # A reversal has the opposite side of its fill, and the scope of its own report.
         kinds = ("symbol",) if reads_stored() else ("symbol", "order", "side")
         for kind in kinds:
             own = self.order_id if kind == "order" else self.symbol if kind == "symbol" else self.side
@@ -183,27 +183,27 @@ class LedgerEntry:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes it the same fill: broker, account and execution id (or the marked idempotency key)."""
+        """Identity of the fill: broker, account and execution id (or the marked idempotency key)."""
         return self.broker, self.account, self.stored_execution_id
 
     @property
     def stored_execution_id(self) -> str:
-        """The id as the ledger keeps it, with its scope: `scope:day=2026-11-20/0017`."""
+        """The id as the ledger stores it, with its scope, such as `scope:day=2026-11-20/0017`."""
         if self.execution_id is None:
             return f"{IDEMPOTENCY_PREFIX}{self.idempotency_key}"
         return stored_execution_id(self.id_scope, self.execution_id)
 
     def same_content(self, other: LedgerEntry) -> bool:
-        """Whether two reports of an execution agree in all but the time.
+        """Tell whether two reports of an execution agree in all fields except the time.
 
-        A broker's stream and its history often give the same fill with timestamps of different precision. Whether the
-        times may differ so much is decided by `FillIdentity`.
+        A broker's stream and its history often report the same fill with timestamps of different precision.
+        `FillIdentity` decides how far the times may differ.
         """
         with as_stored():
             return replace(self, timestamp=other.timestamp) == other
 
     def __str__(self) -> str:
-        """For messages: what was traded, where, and under which id."""
+        """Return a text for messages: the trade, its market and its id."""
         name = f"{self.broker}/{self.account}/{self.stored_execution_id}"
         fee = f" fee {_plain(self.fee)} {self.fee_currency}" if self.fee else ""
         tags = "".join(
@@ -216,6 +216,6 @@ class LedgerEntry:
 
 
 def _plain(value: Decimal) -> str:
-    """The same text for 10 and for 10.00000000, which is how the database gives it back."""
+    """Return the same text for 10 and for 10.00000000, the form in which the database returns it."""
     text = f"{value:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

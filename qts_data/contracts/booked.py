@@ -1,4 +1,4 @@
-"""What became of fills: rows of the ledger, results, refusals."""
+"""Outcomes of booking: rows of the ledger, results and refusals."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class BookedEntry:
     """A row of the ledger.
 
     Attributes:
-        id: Order of booking.
-        entry: The fill; of a reversal, the opposite trade of the same size and price.
-        reverses_id: The entry that this one takes back, or None.
-        corrects_id: The entry whose place this one takes, or None.
-        realized_pnl: What it realized, before fees.
+        id: Number of the entry; numbers grow in the order of booking.
+        entry: The fill. For a reversal, the opposite trade of the same size and price.
+        reverses_id: The entry that this one reverses, or None.
+        corrects_id: The entry that this one replaces, or None.
+        realized_pnl: Profit that it realized, before fees.
         position_qty: Signed position after it.
         position_avg_price: Average price after it.
         position_cost_basis: Signed cost of the position after it.
         position_realized_pnl: Realized profit of the position so far.
-        recorded_at: When it was booked.
+        recorded_at: Time of booking.
     """
 
     id: int = field(metadata=stored("bigint"))
@@ -44,21 +44,21 @@ class BookedEntry:
     recorded_at: dt.datetime = field(metadata=stored("timestamptz"))
 
     def __post_init__(self) -> None:
-        """Keep the instant in UTC."""
+        """Convert the instant to UTC."""
         utc_fields(self, "recorded_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BookedFill:
-    """What became of a fill.
+    """The result of booking a fill.
 
     Attributes:
         ledger_id: Its entry in the ledger.
-        realized_pnl: What it realized by average cost, before fees.
-        position: The position after it; of a duplicate, as it was after the first booking, without a valuation.
-        duplicate: Whether it had been booked before; then nothing has changed.
-        applied: What was booked along with it: busts and corrections that had come before it; of a correction, the
-            reversal of the fill that was wrong.
+        realized_pnl: Profit that it realized by average cost, before fees.
+        position: The position after it. For a duplicate, the position after the first booking, without a valuation.
+        duplicate: Whether the fill had been booked before. Then nothing has changed.
+        applied: Entries that were booked along with it. For a fill, the busts and corrections that arrived before it.
+            For a correction, the reversal of the wrong fill.
     """
 
     ledger_id: int
@@ -74,8 +74,8 @@ class RejectedEntry:
 
     Attributes:
         row: Its position in the batch, counted from 1.
-        entry: What was handed over.
-        reason: Why it was not booked.
+        entry: The fill as the caller gave it.
+        reason: The reason why it was not booked.
     """
 
     row: int

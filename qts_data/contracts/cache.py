@@ -1,4 +1,4 @@
-"""The hot tier's vocabulary: what is cached, for how long, where, and how it goes."""
+"""Vocabulary of the hot tier: the types of cached values, their TTLs, the connection settings and the counters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_MILLISECONDS: Final = 366 * 86_400_000
 
 
 class CacheType(enum.StrEnum):
-    """What is cached; the value begins its keys, such as `pos:{005930}`."""
+    """Type of a cached value. The enum's value begins its keys, such as `pos:{005930}`."""
 
     PRICE = "price"
     POSITION = "pos"
@@ -49,14 +49,14 @@ DEFAULT_TTL_MS: Final[Mapping[CacheType, int]] = MappingProxyType(
         CacheType.STRATEGY: 60_000,
     }
 )
-"""How long a value may be served, in milliseconds after it was read from its source."""
+"""Longest time for which a value may be served, in milliseconds after it was read from its source."""
 
 AGGRESSIVE_PRICE_TTL_MS: Final = 50
 """The longest TTL of a price in AGGRESSIVE."""
 
 
 class SafetyState(enum.StrEnum):
-    """How far the engine trusts itself."""
+    """The engine's confidence in its own state."""
 
     NORMAL = "NORMAL"
     WARNING = "WARNING"
@@ -73,7 +73,7 @@ class OperatingState(enum.StrEnum):
 
 
 def member(kind: type[_E], field_name: str, value: object) -> _E:
-    """Read a member of an enumeration, which may be given as its text.
+    """Return a member of an enumeration, given as the member or as its text.
 
     Raises:
         InvalidRecord: The value names no member.
@@ -86,10 +86,10 @@ def member(kind: type[_E], field_name: str, value: object) -> _E:
 
 
 def check_milliseconds(name: str, value: object, *, least: int = 1) -> None:
-    """Refuse a duration that is not a whole number of milliseconds, up to a year.
+    """Refuse a duration that is not a whole number of milliseconds of at most a year.
 
     Raises:
-        ConfigurationError: Names the value.
+        ConfigurationError: The value is not allowed; the message names it.
     """
     _check_whole(name, value, least=least, most=_MOST_MILLISECONDS, unit=" milliseconds")
 
@@ -107,38 +107,39 @@ def _check_seconds(name: str, value: Any, *, least: float = 0.0) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheConfig:
-    """Where Redis is and how long it may take.
+    """Address of the Redis server, and the time limits of calls to it.
 
     Attributes:
         host: Name or address of the server.
-        port: Its port.
+        port: Port of the server.
         db: Number of the database; a cluster has 0 only.
         username: ACL user; None is the default user.
         password: Its password.
         tls: Whether to encrypt, and to check the server's certificate.
-        tls_root_certificate: File that the certificate is checked with; None takes the system's.
-        url: `redis://`, `rediss://` or `unix://` in place of all of the above.
+        tls_root_certificate: File of the root certificate for that check. None uses the system's certificates.
+        url: A `redis://`, `rediss://` or `unix://` URL that replaces all of the above.
         sentinels: Addresses (host, port) of Sentinels; then `sentinel_master` names the master.
         sentinel_master: The name under which the Sentinels watch the master.
-        sentinel_username: ACL user of the Sentinels, who do not know those of the master.
-        sentinel_password: Its password; None where they ask for none.
+        sentinel_username: ACL user of the Sentinels. They do not know the users of the master.
+        sentinel_password: Password of that user; None if the Sentinels demand none.
         cluster: Whether the server belongs to a Redis Cluster.
-        max_connections: Most connections of this process: one for each server it talks to.
-        socket_timeout_seconds: Longest wait for an answer, connecting included.
-        connect_timeout_seconds: Longest time for making a connection; callers wait for it no longer than for an answer.
-        breaker_threshold: Failures in a row after which Redis is left alone.
-        breaker_recovery_seconds: For how long it is left alone.
-        prefix: Begins every key; two systems on one server take two.
-        ttl_ms: Milliseconds for each type that is not to have its default.
-        defensive_position_ttl_ms: For how long a position may be served in DEFENSIVE, in milliseconds; None is its
-            default TTL at most. A longer time means older positions: say so only where the database must be spared.
+        max_connections: Most connections of this process to each server that it talks to.
+        socket_timeout_seconds: Longest wait for an answer, including the time for connecting.
+        connect_timeout_seconds: Longest time for making a connection. A caller still waits no longer than for an
+            answer.
+        breaker_threshold: Consecutive failures after which the breaker opens and no calls are made.
+        breaker_recovery_seconds: Time for which the breaker stays open.
+        prefix: Text that begins every key. Two systems on one server need two prefixes.
+        ttl_ms: TTL in milliseconds of each type that must not use its default.
+        defensive_position_ttl_ms: Longest time for which a position may be served in DEFENSIVE, in milliseconds. None
+            is its default TTL at most. A longer time means older positions: set it only to spare the database.
         most_ahead_ms: Milliseconds by which the `quoted_at` of a price or book may be ahead of this machine's clock. A
             record further ahead is neither published nor served.
-        near_entries: Most values kept in the process itself, invalidated by the server; 0 keeps none.
+        near_entries: Most values that the process keeps in its near cache, which the server invalidates. 0 disables it.
         degraded_event: Name of the event sent when the breaker opens.
 
     Raises:
-        ConfigurationError: A value cannot be meant.
+        ConfigurationError: A value is out of range, or two values contradict each other.
     """
 
     host: str = "localhost"
@@ -167,7 +168,7 @@ class CacheConfig:
     degraded_event: str = "CACHE_DEGRADED"
 
     def __post_init__(self) -> None:
-        """Refuse what would fail later, or never."""
+        """Raise `ConfigurationError` for values that would fail later, or never."""
         for name in ("socket_timeout_seconds", "connect_timeout_seconds", "breaker_recovery_seconds"):
             _check_seconds(name, getattr(self, name))
         for name, least, most in _WHOLE:
@@ -189,13 +190,13 @@ class CacheConfig:
                 names = ", ".join(one.value for one in CacheType)
                 raise ConfigurationError(f"ttl_ms names {kind!r}, which is none of {names}") from error
             check_milliseconds(f"the TTL of {CacheType(kind).name}", milliseconds)
-        # A copy: the caller may go on to change its own.
+        # Copied: the caller may change its own mapping later.
         object.__setattr__(self, "ttl_ms", ttls)
         if self.defensive_position_ttl_ms is not None:
             check_milliseconds("the TTL of POSITION in DEFENSIVE", self.defensive_position_ttl_ms)
 
     def ttl(self, kind: CacheType, state: OperatingState = OperatingState.BALANCED) -> int:
-        """Milliseconds for which a value of this type may be served in a state of the engine."""
+        """Return the milliseconds for which a value of this type may be served in a state of the engine."""
         milliseconds = self.ttl_ms.get(kind, DEFAULT_TTL_MS[kind])
         if state == OperatingState.AGGRESSIVE and kind == CacheType.PRICE:
             return min(milliseconds, AGGRESSIVE_PRICE_TTL_MS)
@@ -205,11 +206,11 @@ class CacheConfig:
 
     @property
     def longest_ttl_ms(self) -> int:
-        """Milliseconds after which nothing that was written by this configuration is served any more."""
+        """Return the milliseconds after which every value written under this configuration has expired."""
         return max(self.longest_ttl_of(kind) for kind in CacheType)
 
     def longest_ttl_of(self, kind: CacheType) -> int:
-        """Milliseconds for which a value of this type may be served at most, whatever the engine's state."""
+        """Return the most milliseconds for which a value of this type may be served in any state of the engine."""
         return max(self.ttl(kind, state) for state in OperatingState)
 
 
@@ -221,7 +222,7 @@ _WHOLE: Final = (
     ("most_ahead_ms", 0, _MOST_MILLISECONDS),
     ("near_entries", 0, 2**31 - 1),
 )
-"""Fields that are whole numbers, with the least and the greatest of each."""
+"""Fields that hold whole numbers, each with its smallest and largest value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,15 +230,15 @@ class CacheStats:
     """Counters since the start of the process.
 
     Attributes:
-        hits: Reads that the cache answered, the near cache included.
-        near_hits: Those of them that did not leave the process.
-        misses: Reads that it could not answer, though it could be asked.
-        too_old: Those misses whose price or book was there, but older than its life, counted from `quoted_at`.
-        foreign: Those misses whose entry could not be read, or belonged to another key.
-        unanswered: Reads that found the cache disabled or failing; a precheck is four reads.
+        hits: Reads that the cache answered, including those from the near cache.
+        near_hits: Hits that the near cache answered, inside the process.
+        misses: Reads that reached the cache but that it could not answer.
+        too_old: Misses whose price or book was cached but past its TTL, counted from `quoted_at`.
+        foreign: Misses whose entry could not be read, or belonged to another key.
+        unanswered: Reads for which the cache was disabled or failing. A precheck counts as four reads.
         errors: Calls that failed or timed out, reads and writes.
-        skipped: Calls that were not made, because the breaker was open or the cache disabled; reads and writes.
-        refused: Writes that came too late: a newer value was there, or the same record with a stamp ahead.
+        skipped: Calls that were not made because the breaker was open or the cache disabled, reads and writes.
+        refused: Writes that came too late: the cache held a newer value, or the same record with a stamp ahead.
         ahead: Prices and books stamped further ahead than `CacheConfig.most_ahead_ms`: not published, or not served.
     """
 
@@ -254,14 +255,14 @@ class CacheStats:
 
     @property
     def hit_rate(self) -> float:
-        """Hits / (hits + misses + unanswered); writes do not count; 0.0 before the first read."""
+        """Hits / (hits + misses + unanswered). Writes do not count. 0.0 before the first read."""
         reads = self.hits + self.misses + self.unanswered
         return self.hits / reads if reads else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheEvent:
-    """Something that the engine should hear of.
+    """A change or figure of the cache that the engine should handle.
 
     Attributes:
         name: `CACHE_DEGRADED`, `CACHE_RECOVERED`, `CACHE_CROWDED`, `METRIC_RECORD`, or the name that

@@ -1,4 +1,4 @@
-"""Parameters of strategies, risk limits, and how they changed."""
+"""Parameters of strategies, risk limits, and the history of their changes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = [
 
 ValueType = Literal["string", "int", "decimal", "bool", "json"]
 ParameterValue: TypeAlias = str | int | Decimal | bool | list[Any] | dict[str, Any]
-"""A list or dict holds what JSON can hold, but no float: write `"0.1"`. A tuple in it comes back as a list."""
+"""A list or dict holds JSON values except floats: write `"0.1"`. A tuple inside it is read back as a list."""
 
 ALL_ACCOUNTS: Final = "*"
-"""The account of a risk limit that holds for every account without one of its own."""
+"""The account of a risk limit that applies to every account without a limit of its own."""
 
 _BOOLS: Final = {"true": True, "false": False}
 
@@ -39,10 +39,10 @@ class StrategyParameter:
 
     Attributes:
         strategy_id: The strategy.
-        param_name: The parameter.
+        param_name: Name of the parameter.
         value: Its value, in its type.
-        description: What it does, if somebody said so.
-        updated_at: When it last changed.
+        description: Purpose of the parameter, or None.
+        updated_at: Time of its last change.
     """
 
     strategy_id: str
@@ -52,20 +52,20 @@ class StrategyParameter:
     updated_at: dt.datetime
 
     def __post_init__(self) -> None:
-        """Keep the instant in UTC."""
+        """Convert the instant to UTC."""
         utc_fields(self, "updated_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskLimit:
-    """A limit that an order is checked against.
+    """A limit against which orders are checked.
 
     Attributes:
         config_key: Its name.
         value: Its value, in the unit that the description gives.
-        description: What it limits, and its unit, if somebody said so.
-        updated_at: When it last changed.
-        account: The account that it is of; `*` for every account that has none of its own.
+        description: The limited quantity and its unit, or None.
+        updated_at: Time of its last change.
+        account: The account to which it applies; `*` for every account without a limit of its own.
     """
 
     config_key: str
@@ -75,22 +75,22 @@ class RiskLimit:
     account: str = ALL_ACCOUNTS
 
     def __post_init__(self) -> None:
-        """Keep the instant in UTC."""
+        """Convert the instant to UTC."""
         utc_fields(self, "updated_at")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigChange:
-    """One change of a parameter or a limit; the database writes it, whoever makes the change.
+    """One change of a parameter or a limit. A trigger of the database records it, for every writer.
 
     Attributes:
         key: The strategy's id or the limit's name.
         param_name: The strategy's parameter; None for a limit.
-        old_value: Value before, as text; None if it was new.
+        old_value: Value before, as text; None if it did not exist.
         new_value: Value after, as text; None if it was deleted.
-        value_type: Its type after the change; before it, if it was deleted.
+        value_type: Type of the value after the change. For a deletion, the type before it.
         changed_by: Database role that changed it.
-        changed_at: When.
+        changed_at: Time of the change.
         account: Account of a limit, `*` for all; None for a parameter.
     """
 
@@ -104,26 +104,27 @@ class ConfigChange:
     account: str | None = None
 
     def __post_init__(self) -> None:
-        """Keep the instant in UTC."""
+        """Convert the instant to UTC."""
         utc_fields(self, "changed_at")
 
 
 def parameter_to_text(name: str, value: ParameterValue) -> tuple[str, ValueType]:
-    """A value as its column holds it, and its type.
+    """Return the text of a value for its column, and the value's type.
 
     Args:
         name: The parameter, for the message.
         value: Its value.
 
     Raises:
-        InvalidRecord: It is a float, no finite number, too long, not of these types, or no text of the database.
+        InvalidRecord: The value is a float, not a finite number, too long, of another type, or cannot be stored as
+            text.
     """
     if isinstance(value, bool):
         return str(value).lower(), "bool"
     if isinstance(value, int):
         try:
             return str(value), "int"
-        except ValueError as error:  # so many digits that Python does not turn them into text
+        except ValueError as error:  # Python converts no int of so many digits to text
             raise InvalidRecord(field=name, reason=f"is too large an int: {error}") from error
     if isinstance(value, Decimal):
         if not value.is_finite():
@@ -137,7 +138,7 @@ def parameter_to_text(name: str, value: ParameterValue) -> tuple[str, ValueType]
             _refuse_what_changes(name, value)
             text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidRecord(field=name, reason=f"is no JSON: {error}") from error
+            raise InvalidRecord(field=name, reason=f"is not JSON: {error}") from error
         check_storable(name, text)
         return text, "json"
     raise InvalidRecord(
@@ -146,10 +147,10 @@ def parameter_to_text(name: str, value: ParameterValue) -> tuple[str, ValueType]
 
 
 def parameter_from_text(name: str, text: str, value_type: str) -> ParameterValue:
-    """The value that a column holds.
+    """Return the value that a column holds.
 
     Raises:
-        InvalidRecord: The text is none of its type, which somebody else must have written.
+        InvalidRecord: The text does not fit its type. Another program must have written it.
     """
     try:
         if value_type == "bool":
@@ -162,18 +163,18 @@ def parameter_from_text(name: str, text: str, value_type: str) -> ParameterValue
             made: ParameterValue = json.loads(text, parse_float=Decimal)
             return made
     except (KeyError, ValueError, ArithmeticError) as error:
-        raise InvalidRecord(field=name, reason=f"{shown(text)!r} is no {value_type}") from error
+        raise InvalidRecord(field=name, reason=f"{shown(text)!r} is not of type {value_type}") from error
     return text
 
 
 def _refuse_what_changes(name: str, value: object) -> None:
-    """Refuse what JSON would take and give back as something else."""
+    """Refuse values that JSON accepts but returns as something else."""
     if isinstance(value, float):
         raise InvalidRecord(field=name, reason=f'holds the float {value!r}; write it as a string, such as "0.1"')
     if isinstance(value, dict):
         for key in value:
             if not isinstance(key, str):
-                raise InvalidRecord(field=name, reason=f"has the key {shown(repr(key))}, which is no string")
+                raise InvalidRecord(field=name, reason=f"has the key {shown(repr(key))}, which is not a string")
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
     for item in items:
         _refuse_what_changes(name, item)

@@ -1,4 +1,4 @@
-"""How orders were executed: stage by stage."""
+"""Execution of orders, stage by stage."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class ExecutionLog:
     """One stage of one order.
 
     Attributes:
-        time: When the stage ended.
+        time: End of the stage.
         order_id: The order.
         symbol: Its instrument.
         stage: The stage, such as `SUBMIT` or `FILL`.
         latency_ms: Length of the stage in milliseconds, 0 or more, at most 3 decimal places.
         success: Whether it succeeded.
-        error_code: What went wrong, if it did.
+        error_code: Code of the error, or None.
 
     Raises:
         InvalidRecord: A field is of the wrong type or cannot be stored, the time is implausible (see `any_time`), or a
@@ -44,7 +44,7 @@ class ExecutionLog:
     error_code: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what the table would refuse, or would store as something else."""
+        """Raise `InvalidRecord` for values that the table would refuse or store as something else."""
         object.__setattr__(self, "time", plausible("time", self.time))
         check_symbol(self.symbol)
         check_identifier("order_id", self.order_id, shortest=1, longest=_MAX_ID_LENGTH)
@@ -60,12 +60,12 @@ class ExecutionLog:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageLatency:
-    """How long a stage took over a period; milliseconds, successes and failures together.
+    """Latency of a stage over a period, in milliseconds, successes and failures together.
 
     Attributes:
         stage: The stage.
-        count: How often it ran.
-        failure_count: How often it failed.
+        count: Number of runs.
+        failure_count: Number of failed runs.
         avg_ms: Mean.
         p50_ms: Median, interpolated like the other percentiles.
         p95_ms: 95th percentile.
@@ -92,8 +92,8 @@ class HourlyExecutionMetrics:
         stage: The stage.
         avg_latency_ms: Mean in milliseconds.
         p99_latency_ms: 99th percentile in milliseconds.
-        success_count: How often it succeeded.
-        failure_count: How often it failed.
+        success_count: Number of successful runs.
+        failure_count: Number of failed runs.
     """
 
     hour: dt.datetime
@@ -104,5 +104,5 @@ class HourlyExecutionMetrics:
     failure_count: int
 
     def __post_init__(self) -> None:
-        """Keep the instant in UTC."""
+        """Convert the instant to UTC."""
         utc_fields(self, "hour")

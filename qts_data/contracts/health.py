@@ -1,4 +1,4 @@
-"""How a part of the system is."""
+"""Health of a part of the system."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class HealthStatus:
     """The answer of a health check.
 
     Attributes:
-        component: What was asked, such as `database`.
+        component: The part that was checked, such as `database`.
         healthy: Whether it can be used.
-        detail: Version and figures, or why it cannot be used; for a person.
-        latency_seconds: How long the answer took; None without one.
-        checked_at: When it was asked.
+        detail: Version and figures, or the reason why it cannot be used; for a person.
+        latency_seconds: Time until the answer; None without an answer.
+        checked_at: Time of the check.
     """
 
     component: str
@@ -29,5 +29,5 @@ class HealthStatus:
     checked_at: dt.datetime
 
     def __post_init__(self) -> None:
-        """Keep the instant in UTC."""
+        """Convert the instant to UTC."""
         utc_fields(self, "checked_at")

@@ -23,7 +23,7 @@ MAX_ID_LENGTH: Final = 256
 
 
 def check_stored_id(field: str, value: str) -> None:
-    """Check an id as the ledger keeps it: that of a broker, perhaps with its scope, or a marked idempotency key."""
+    """Check an id as the ledger stores it: a broker's id, perhaps with its scope, or a marked idempotency key."""
     longest = MAX_ID_LENGTH
     if isinstance(value, str) and value.startswith(IDEMPOTENCY_PREFIX):
         longest += len(IDEMPOTENCY_PREFIX)
@@ -33,7 +33,7 @@ def check_stored_id(field: str, value: str) -> None:
 
 
 def checked_scope(scope: str, execution_id: str) -> dict[str, str]:
-    """Return the parts of a scope; refuses one that is none, or too long with its id."""
+    """Return the parts of a scope. Refuse a text that is not a scope, or that is too long together with its id."""
     check_identifier("id_scope", scope, shortest=0, longest=MAX_STORED_ID_LENGTH)
     stored = stored_execution_id(scope, execution_id)
     if len(stored) > MAX_STORED_ID_LENGTH:
@@ -43,7 +43,7 @@ def checked_scope(scope: str, execution_id: str) -> dict[str, str]:
 
 
 def check_execution_id(value: str) -> None:
-    """Refuse an execution id that a broker cannot have, or that would be read as a stored one."""
+    """Refuse an execution id that a broker cannot have, or that would be read as a stored id."""
     check_identifier("execution_id", value, shortest=1, longest=MAX_ID_LENGTH)
     if value.startswith(SCOPE_PREFIX):
         raise InvalidRecord(

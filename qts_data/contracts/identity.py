@@ -1,7 +1,7 @@
-"""Names, ids and currency codes: two that look alike must be the same, so one of them is refused.
+"""Names, ids and currency codes. If two of them look alike, they must be equal: the odd one is refused.
 
-A blank at an end, a character without a shape, or a second way to write the same letter makes another key that no
-person can tell from the first. Blanks inside stay: option symbols are padded with them.
+A person cannot see a blank at an end, a character without a shape, or a second encoding of the same letter. Each of
+them would make another key. Blanks inside stay: option symbols are padded with them.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ _MOST_KNOWN: Final = 65_536
 
 
 class KnownTexts(set[str]):
-    """Texts that passed every check, so that a look-up answers for the next time; a bounded number.
+    """Texts that have passed every check, in a bounded number. A look-up replaces the checks the next time.
 
-    A fill holds five names, and a process sees the same ones again and again. Only texts of the class str belong here:
-    one of another class may be equal and be refused.
+    A fill holds five names, and a process sees the same ones again and again. Only texts of the class str belong here.
+    A text of another class may be equal to one of them and still be refused.
     """
 
     __slots__ = ()
 
     def remember(self, value: str) -> None:
-        """Add a text, in place of all others once there are too many."""
+        """Add a text. If there are too many, drop all others first."""
         if len(self) >= _MOST_KNOWN:
             self.clear()
         self.add(value)
 
 
 NAMES: Final = KnownTexts()
-"""Names of 1 to 64 characters that passed."""
+"""Names of 1 to 64 characters that have passed."""
 _currencies: Final = KnownTexts()
 # Exchanges, brokers and feeds write their codes in ASCII. Accounts, ids and tags are people's own words, kept as given.
 _CODES: Final = frozenset({"symbol", "market", "broker", "source"})
@@ -73,13 +73,13 @@ _UNSEEN: Final = {
 
 
 def shown(value: object) -> str:
-    """Return the value for a message; a number of a million digits must not make a message of a million."""
+    """Return the value's text for a message, shortened: a number of a million digits must not fill a log."""
     text = str(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
 def is_plain(value: str) -> bool:
-    """Tell whether a text needs no closer look: ASCII, printable, and without a blank at an end."""
+    """Tell whether a text needs no closer check: ASCII, printable, and without a blank at an end."""
     return value.isascii() and value.isprintable() and value[:1] != " " and value[-1:] != " "
 
 
@@ -87,9 +87,9 @@ def check_characters(field: str, value: str) -> None:
     """Refuse NUL and halves of surrogate pairs, which TEXT in a UTF-8 database cannot hold.
 
     Raises:
-        InvalidRecord: It holds one.
+        InvalidRecord: The text holds one of them.
     """
-    # Whatever is printable is neither of them.
+    # A printable text holds neither of them.
     if value.isprintable():
         return
     if "\0" in value:
@@ -132,13 +132,13 @@ def check_name(field: str, value: str, *, shortest: int = 1) -> None:
     if value.__class__ is str and value in NAMES:
         return
     check_identifier(field, value, shortest=shortest, longest=_LONGEST_NAME)
-    # A name that passes only while `any_text` is in force is not remembered.
+    # A name that passes only under `any_text` is not remembered.
     if value and value.__class__ is str and is_plain(value):
         NAMES.remember(value)
 
 
 def check_asked(**names: str | None) -> None:
-    """Refuse names that no row can have, by which a caller wants to find rows; None is left out, the length is free.
+    """Refuse names that no row can have, in a caller's query. None is skipped, and the length is free.
 
     Raises:
         InvalidRecord: See `check_identifier`; the field is the argument's name.
@@ -149,7 +149,7 @@ def check_asked(**names: str | None) -> None:
 
 
 def names_of(field: str, names: str | Iterable[str]) -> list[str]:
-    """Return the names of a question; a lone text is one name, and not its characters.
+    """Return the names of a query as a list. A lone text is one name, not a series of characters.
 
     Raises:
         InvalidRecord: See `check_asked`.
@@ -164,7 +164,7 @@ def check_currency(field: str, value: str) -> None:
     """Refuse a text other than a currency code, such as `KRW`, `USDT` or `1INCH`.
 
     Raises:
-        InvalidRecord: It is none: 2 to 12 of the letters A to Z and the digits.
+        InvalidRecord: It is not a code: 2 to 12 of the letters A to Z and the digits.
     """
     if value.__class__ is str:
         if value in _currencies:

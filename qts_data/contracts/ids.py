@@ -1,6 +1,6 @@
-"""Execution ids as the ledger keeps them: the broker's, with the scope in which it is unique, or a caller's key.
+"""Execution ids as the ledger stores them: a broker's id with the scope in which it is unique, or a caller's key.
 
-A scoped id is readable text, such as `scope:day=2026-11-20,symbol=BTCUSDT/28457`, and can be taken apart again. So one
+A scoped id is readable text, such as `scope:day=2026-11-20,symbol=BTCUSDT/28457`, and can be split again. So one
 text names an entry everywhere: in the ledger's unique key, in busts and corrections, in sheets and in files.
 """
 
@@ -27,56 +27,58 @@ __all__ = [
 ]
 
 IDEMPOTENCY_PREFIX: Final = "key:"
-"""How an idempotency key of the caller is kept apart from the execution ids of brokers."""
+"""Text that begins an idempotency key of the caller, to separate it from the execution ids of brokers."""
 SCOPE_PREFIX: Final = "scope:"
-"""How an id with a scope begins."""
+"""Text that begins an id with a scope."""
 SCOPE_KINDS: Final = ("day", "symbol", "order", "side")
 """The parts of a scope, in the order in which they are written."""
 MAX_STORED_ID_LENGTH: Final = 512
-"""Most characters of an id with its scope: an index entry has a size limit."""
+"""Most characters of an id with its scope. An index entry has a size limit."""
 
 _ESCAPES: Final = {ord(character): f"%{ord(character):02X}" for character in "%,/"}
 
 
 def scope_kinds(text: str) -> tuple[str, ...]:
-    """Read a declared scope, such as `day,symbol`.
+    """Return the parts of a declared scope, such as `day,symbol`.
 
     Raises:
-        InvalidRecord: It holds anything but `day`, `symbol`, `order` and `side`, or one of them twice.
+        InvalidRecord: The text holds anything but `day`, `symbol`, `order` and `side`, or one of them twice.
     """
     given = [part.strip() for part in text.split(",")] if isinstance(text, str) else []
     if not given or len(set(given)) != len(given) or not set(given) <= set(SCOPE_KINDS):
         raise InvalidRecord(
-            field="id_scope", reason=f"{text!r} is none: write one or more of {', '.join(SCOPE_KINDS)}, each once"
+            field="id_scope",
+            reason=f"{text!r} is not a scope: write one or more of {', '.join(SCOPE_KINDS)}, each once",
         )
     return tuple(kind for kind in SCOPE_KINDS if kind in given)
 
 
 def scope_text(parts: Mapping[str, str]) -> str:
-    """Write a scope, such as `day=2026-11-20,symbol=BTCUSDT`.
+    """Return the text of a scope, such as `day=2026-11-20,symbol=BTCUSDT`.
 
-    In values `%`, `,` and `/` become `%25`, `%2C` and `%2F`.
+    In values, `%`, `,` and `/` become `%25`, `%2C` and `%2F`.
     """
     return ",".join(f"{kind}={parts[kind].translate(_ESCAPES)}" for kind in SCOPE_KINDS if kind in parts)
 
 
 def parse_scope(text: str) -> dict[str, str]:
-    """Read a scope back into its parts; an empty one has none.
+    """Return the parts of a scope's text; an empty text has none.
 
     Raises:
-        InvalidRecord: It is not as `scope_text` writes it.
+        InvalidRecord: The text differs from the form that `scope_text` writes.
     """
     if not text:
         return {}
     parts: dict[str, str] = {}
     for part in text.split(","):
         kind, _, value = part.partition("=")
-        for character in "/,%":  # the sign of the escapes comes last
+        for character in "/,%":  # % is the last: the escapes themselves begin with it
             value = value.replace(f"%{ord(character):02X}", character)
         parts[kind] = value
     if scope_text(parts) != text or not all(parts.values()):
         raise InvalidRecord(
-            field="id_scope", reason=f"{text!r} is none: write it as in day=2026-11-20,symbol=BTCUSDT,order=7,side=BUY"
+            field="id_scope",
+            reason=f"{text!r} is not a scope: write it as in day=2026-11-20,symbol=BTCUSDT,order=7,side=BUY",
         )
     _check_day(parts.get("day"))
     if parts.get("side") not in {None, "BUY", "SELL"}:
@@ -85,12 +87,12 @@ def parse_scope(text: str) -> dict[str, str]:
 
 
 def stored_execution_id(scope: str, execution_id: str) -> str:
-    """Write an execution id as the ledger keeps it."""
+    """Return an execution id as the ledger stores it."""
     return f"{SCOPE_PREFIX}{scope}/{execution_id}" if scope else execution_id
 
 
 def split_stored_id(stored: str) -> tuple[str, str]:
-    """Take a stored id apart: its scope, empty without one, and the broker's id."""
+    """Split a stored id into its scope, empty without one, and the broker's id."""
     if not stored.startswith(SCOPE_PREFIX):
         return "", stored
     scope, slash, execution_id = stored.removeprefix(SCOPE_PREFIX).partition("/")

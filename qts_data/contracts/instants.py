@@ -1,12 +1,12 @@
-"""Instants: converted to UTC at the door, and refused where no market was open.
+"""Instants: public methods convert them to UTC first, and refuse times at which no market was open.
 
-Two aware datetimes of one zone compare, subtract and hash by the wall clock: Python leaves `fold` out. In the hour that
-clocks show twice, a later instant then stands before an earlier one, and two bars share a key. So every public method
-converts its instants with `utc` before it compares or computes.
+Python compares, subtracts and hashes two aware datetimes of one zone by the wall clock, without `fold`. In the hour
+that clocks show twice, a later instant may then stand before an earlier one, and two bars may share a key. So every
+public method converts its instants with `utc` before it compares or computes.
 
-`plausible` does the same for the time of an event, and refuses what lies outside a range in which events are recorded.
-Such a time is mostly a number in another unit: seconds read as milliseconds land in January 1970. `any_time` lifts this
-for a block, `allow_any_time` for the process; see `qts_data.contracts.leniency`.
+`plausible` does the same for the time of an event. It also refuses times outside the range in which events are
+recorded. Such a time is mostly a number in another unit: seconds read as milliseconds give January 1970. `any_time`
+lifts this for a block, `allow_any_time` for the process; see `qts_data.contracts.leniency`.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ __all__ = [
 EARLIEST: Final = dt.datetime(1980, 1, 1, tzinfo=dt.UTC)
 """First plausible time of an event: trades, fills, quotes, orders, bars of a minute."""
 EARLIEST_BAR: Final = dt.datetime(1900, 1, 1, tzinfo=dt.UTC)
-"""First plausible start of a bar: histories of daily bars reach back to the 1920s."""
+"""First plausible start of a bar. Histories of daily bars reach back to the 1920s."""
 LARGEST_LEAD: Final = dt.timedelta(days=1)
-"""How far after this machine's clock a time is still plausible: clocks and zones differ by less."""
+"""Longest lead of a plausible time over this machine's clock. Clocks and zones differ by less."""
 MAX_AHEAD: Final = dt.timedelta(minutes=1)
-"""How far a tick may lie ahead of the clock, unless a caller or a setting says otherwise: clocks that are kept by NTP
-differ by less than a second, and a wrong time zone by 15 minutes at least."""
+"""Longest lead of a tick over the clock, unless a caller or a setting gives another. Clocks under NTP differ by less
+than a second, and a wrong time zone is off by at least 15 minutes."""
 _SECOND: Final = dt.timedelta(seconds=1)
 UNIT_HINT: Final = (
     "a number in seconds, milliseconds, microseconds or nanoseconds may have been read in another of these units"
 )
 
-# Numbers of seconds of the years up to 2100 land here when they are read as milliseconds, and those of milliseconds
-# when they are read as microseconds, and so on.
+# A number of seconds of the years up to 2100 gives a time in this range if it is read as milliseconds. The same holds
+# for milliseconds read as microseconds, and so on.
 _WRONG_UNITS: Final = (dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.datetime(1970, 3, 1, tzinfo=dt.UTC))
 
 
 class Confirmed:
-    """The last plausible time that the clock has confirmed; earlier ones need no look at the clock."""
+    """The last plausible time that the clock has confirmed. For earlier times the clock is not read."""
 
     latest = EARLIEST
 
@@ -72,7 +72,8 @@ def utc(field: str, value: dt.datetime) -> dt.datetime:
         value: An aware instant in any zone; `fold` counts.
 
     Raises:
-        InvalidRecord: It has no time zone, lies outside the years 1 to 9999 in UTC, or has a fraction of a microsecond.
+        InvalidRecord: The value has no time zone, lies outside the years 1 to 9999 in UTC, or has a fraction of a
+            microsecond.
     """
     if value.__class__ is dt.datetime and value.tzinfo is dt.UTC:
         return value
@@ -86,7 +87,7 @@ def utc(field: str, value: dt.datetime) -> dt.datetime:
         raise InvalidRecord(field=field, reason=f"{value!s} is outside the years 1 to 9999 in UTC") from error
     if found.__class__ is dt.datetime:
         return found
-    # A pandas.Timestamp is a datetime with more digits than the table has.
+    # A pandas.Timestamp is a datetime with more digits than the table stores.
     if getattr(value, "nanosecond", None):
         raise InvalidRecord(field=field, reason=f"{value!s} has a fraction of a microsecond")
     return dt.datetime(
@@ -104,7 +105,7 @@ def utc_or_none(field: str, value: dt.datetime | None) -> dt.datetime | None:
 
 
 def utc_fields(record: object, *fields: str) -> None:
-    """Put fields of a frozen record that is being made into UTC; None stays None.
+    """Convert fields of a frozen record under construction to UTC. None stays None.
 
     Raises:
         InvalidRecord: See `utc`.
@@ -121,11 +122,11 @@ def utc_of_local(field: str, local: dt.datetime, zone: ZoneInfo) -> dt.datetime:
     Args:
         field: Name for the message.
         local: Without a zone.
-        zone: Whose clocks.
+        zone: The zone of the clocks.
 
     Raises:
-        InvalidRecord: They leapt over it, or showed it twice: a guess would be wrong by an hour; or it is outside the
-            years 1 to 9999 in UTC.
+        InvalidRecord: The clocks leapt over the time, or showed it twice: a guess could be wrong by an hour. Or it is
+            outside the years 1 to 9999 in UTC.
     """
     aware = local.replace(tzinfo=zone, fold=0)
     try:
@@ -142,10 +143,10 @@ def utc_of_local(field: str, local: dt.datetime, zone: ZoneInfo) -> dt.datetime:
 
 
 def local_time(field: str, instant: dt.datetime, zone: ZoneInfo) -> dt.datetime:
-    """Return what the clocks of a zone show at an instant.
+    """Return the time that the clocks of a zone show at an instant.
 
     Raises:
-        InvalidRecord: It is outside the years 1 to 9999 there.
+        InvalidRecord: That time is outside the years 1 to 9999.
     """
     try:
         return instant.astimezone(zone)
@@ -159,7 +160,7 @@ def end_of_day(field: str, day: dt.date, zone: ZoneInfo) -> dt.datetime:
     """Return the first instant after a day of a zone, in UTC.
 
     Raises:
-        InvalidRecord: See `start_of_day`; or it is the last day of the year 9999.
+        InvalidRecord: See `start_of_day`. Also for the last day of the year 9999.
     """
     if day == dt.date.max:
         raise InvalidRecord(field=field, reason=f"the end of {day} is outside the years 1 to 9999")
@@ -169,22 +170,22 @@ def end_of_day(field: str, day: dt.date, zone: ZoneInfo) -> dt.datetime:
 def start_of_day(field: str, day: dt.date, zone: ZoneInfo) -> dt.datetime:
     """Return the first instant at which the clocks of a zone showed a date, in UTC.
 
-    Where midnight comes twice (Havana, in autumn) it is the first one. Where clocks leap over it (Havana, in spring),
-    the day begins at the leap.
+    If midnight comes twice (Havana, in autumn), the result is the first one. If clocks leap over midnight (Havana, in
+    spring), the day begins at the leap.
 
     Args:
         field: Name for the message.
         day: The date.
-        zone: Whose clocks.
+        zone: The zone of the clocks.
 
     Raises:
-        InvalidRecord: They never showed the date (Samoa, 30 December 2011), or it is outside the years 1 to 9999.
+        InvalidRecord: The clocks never showed the date (Samoa, 30 December 2011), or it is outside the years 1 to 9999.
     """
     midnight = dt.datetime.combine(day, dt.time(), zone)
     try:
         first, after = midnight.replace(fold=1).astimezone(dt.UTC), midnight.astimezone(dt.UTC)
         if first < after:
-            # In a gap the offset after it makes the earlier of the two instants, and the leap lies between them.
+            # In a gap, the offset after it gives the earlier of the two instants, and the leap lies between them.
             while after - first > _SECOND:
                 middle = first + (after - first) // 2
                 first, after = (first, middle) if middle.astimezone(zone).date() >= day else (middle, after)
@@ -205,8 +206,8 @@ def plausible(field: str, value: dt.datetime) -> dt.datetime:
         value: An aware instant.
 
     Raises:
-        InvalidRecord: See `utc`; or it lies before 1980 or more than a day after this machine's clock, and `any_time`
-            is not in force.
+        InvalidRecord: See `utc`. Also if the time lies before 1980 or more than a day after this machine's clock,
+            unless `any_time` is in force.
     """
     value = utc(field, value)
     if not EARLIEST <= value <= Confirmed.latest and (value < EARLIEST or _is_ahead(value)) and not any_time_allowed():
@@ -217,12 +218,12 @@ def plausible(field: str, value: dt.datetime) -> dt.datetime:
 def plausible_bar(field: str, value: dt.datetime) -> dt.datetime:
     """Return the start of a bar in UTC.
 
-    Daily bars of before 1980 are history. What lies in January and February 1970 is refused all the same: numbers in
-    a wrong unit land there.
+    Daily bars from before 1980 are history. Times in January and February 1970 are refused all the same: numbers in a
+    wrong unit give such times.
 
     Raises:
-        InvalidRecord: See `utc`; or it lies before 1900, in those two months, or more than a day after this machine's
-            clock, and `any_time` is not in force.
+        InvalidRecord: See `utc`. Also if the time lies before 1900, in those two months, or more than a day after this
+            machine's clock, unless `any_time` is in force.
     """
     value = utc(field, value)
     if EARLIEST <= value <= Confirmed.latest:
@@ -240,7 +241,7 @@ def latest_plausible() -> dt.datetime:
 
 
 def _is_ahead(value: dt.datetime) -> bool:
-    """Compare with the clock, which is read only for a time later than all that it has confirmed."""
+    """Compare with the clock. It is read only for a time after the last one that it confirmed."""
     return value > Confirmed.latest and value > latest_plausible()
 
 

@@ -1,7 +1,7 @@
-"""What may pass the checks of records for a while: unlikely times, and texts that no new record may hold.
+"""Permissions that relax the checks of records: implausible times, and texts that no new record may hold.
 
-A context variable reaches the tasks and threads that asyncio starts in the block, and nothing beside them. Never yield
-from an async generator inside such a block: its caller would inherit the permission.
+Each permission is a context variable. It reaches the tasks and threads that asyncio starts in the block, and no others.
+Never yield from an async generator inside such a block: its caller would inherit the permission.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def any_time_allowed() -> bool:
 def any_text() -> Iterator[None]:
     """Allow names and ids that hold blanks at an end, invisible characters or a form other than NFC in this block.
 
-    It is for reading, and taking back, what such names were given to before they were refused.
+    Use it to read and reverse entries with such names, which were stored before the checks existed.
     """
     token = _TEXT.set(_ANY)
     try:
@@ -75,12 +75,12 @@ def any_text_allowed() -> bool:
 
 
 def reads_stored() -> bool:
-    """Tell whether a record is made of a row that a table already holds."""
+    """Tell whether records are being made from rows that a table already holds."""
     return _TEXT.get() == _STORED
 
 
-class as_stored:  # noqa: N801 - it stands where a function would, and a generator would take three times as long
-    """Make records of rows that a table already holds: whatever is stored can be read."""
+class as_stored:  # noqa: N801 - used like a function; a generator would take three times as long
+    """Make records from rows that a table already holds. Every stored row can be read."""
 
     __slots__ = ("_text", "_time")
 

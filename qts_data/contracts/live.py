@@ -1,4 +1,4 @@
-"""What a strategy looks at before an order: quotes, books, orders, limits and parameters of this moment."""
+"""Data that a strategy reads before an order: current quotes, books, orders, limits and parameters."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Quote:
     Attributes:
         symbol: Instrument.
         price: Last traded price.
-        quoted_at: When the feed saw it.
-        bid: Best bid then, if known.
-        ask: Best ask then, if known.
+        quoted_at: Time at which the feed saw it.
+        bid: Best bid at that time, if known.
+        ask: Best ask at that time, if known.
 
     Raises:
-        InvalidRecord: A price is no Decimal of 10 + 8 digits, or the instant has no time zone.
+        InvalidRecord: A price is not a Decimal of at most 10 + 8 digits, or the instant has no time zone.
     """
 
     symbol: str
@@ -53,7 +53,7 @@ class Quote:
     ask: Decimal | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what is no quote."""
+        """Raise `InvalidRecord` for values that cannot be a quote."""
         check_symbol(self.symbol)
         object.__setattr__(self, "quoted_at", plausible("quoted_at", self.quoted_at))
         for name, value in (("price", self.price), ("bid", self.bid), ("ask", self.ask)):
@@ -67,30 +67,30 @@ class BookLevel:
 
     Attributes:
         price: The price.
-        size: How much is offered or wanted there; 0 means nothing, and such a level is left out of a book.
+        size: Quantity offered or wanted at the price. 0 means nothing; a book leaves such a level out.
     """
 
     price: Decimal
     size: Decimal
 
     def __post_init__(self) -> None:
-        """Refuse what is no level."""
+        """Raise `InvalidRecord` for values that cannot be a level."""
         check_price("price", self.price)
         check_volume("size", self.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderBook:
-    """A snapshot of an order book; levels of size 0 are left out, the rest is sorted.
+    """A snapshot of an order book. Levels of size 0 are left out, the others are sorted.
 
     Attributes:
         symbol: Instrument.
-        bids: Highest price first.
-        asks: Lowest price first.
-        quoted_at: When the feed saw it.
+        bids: Bids, the highest price first.
+        asks: Asks, the lowest price first.
+        quoted_at: Time at which the feed saw it.
 
     Raises:
-        InvalidRecord: A price stands twice on a side, or the instant has no time zone.
+        InvalidRecord: A side holds a price twice, or the instant has no time zone.
     """
 
     symbol: str
@@ -99,28 +99,28 @@ class OrderBook:
     quoted_at: dt.datetime
 
     def __post_init__(self) -> None:
-        """Put the levels in order."""
+        """Sort the levels."""
         check_symbol(self.symbol)
         object.__setattr__(self, "quoted_at", plausible("quoted_at", self.quoted_at))
         for side, descending in (("bids", True), ("asks", False)):
             levels = [level for level in getattr(self, side) if level.size]
             levels.sort(key=lambda level: level.price, reverse=descending)
             if len({level.price for level in levels}) != len(levels):
-                raise InvalidRecord(field=side, reason="a price stands there twice")
+                raise InvalidRecord(field=side, reason="holds a price twice")
             object.__setattr__(self, side, tuple(levels))
 
     @property
     def best_bid(self) -> BookLevel | None:
-        """The highest bid; None on an empty side."""
+        """The highest bid; None if the side is empty."""
         return self.bids[0] if self.bids else None
 
     @property
     def best_ask(self) -> BookLevel | None:
-        """The lowest ask; None on an empty side."""
+        """The lowest ask; None if the side is empty."""
         return self.asks[0] if self.asks else None
 
     def depth(self, levels: int) -> OrderBook:
-        """The best so many levels of both sides."""
+        """Return a book with the best `levels` levels of both sides."""
         return OrderBook(symbol=self.symbol, bids=self.bids[:levels], asks=self.asks[:levels], quoted_at=self.quoted_at)
 
 
@@ -134,9 +134,9 @@ class OrderState:
         account: Account that sent it.
         side: `BUY` or `SELL`.
         qty: Ordered quantity.
-        filled_qty: Filled so far.
-        status: The engine's word for where it stands.
-        updated_at: When that was; the version of the record.
+        filled_qty: Quantity filled so far.
+        status: The engine's word for the order's state.
+        updated_at: Time of that state; the version of the record.
         price: Limit price; None for a market order.
     """
 
@@ -151,7 +151,7 @@ class OrderState:
     price: Decimal | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what could not be read back."""
+        """Raise `InvalidRecord` for values that could not be read back."""
         check_identifier("order_id", self.order_id, shortest=1, longest=_LONGEST_ID)
         check_identifier("account", self.account, shortest=1, longest=_LONGEST_ID)
         check_symbol(self.symbol)
@@ -164,18 +164,18 @@ class OrderState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskLimits:
-    """The limits that the orders of an account are checked against.
+    """The limits against which the orders of an account are checked.
 
     Attributes:
         account: The account.
-        limits: Each limit by its name.
+        limits: The limits by name.
     """
 
     account: str
     limits: Mapping[str, Decimal] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Nobody changes the limits of somebody else's copy."""
+        """Copy the limits, so that no other holder of the mapping can change them."""
         object.__setattr__(self, "limits", MappingProxyType(dict(self.limits)))
 
 
@@ -185,14 +185,14 @@ class StrategyParameters:
 
     Attributes:
         strategy_id: The strategy.
-        parameters: Each parameter by its name.
+        parameters: The parameters by name.
     """
 
     strategy_id: str
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Nobody changes the parameters of somebody else's copy."""
+        """Copy the parameters, so that no other holder of the mapping can change them."""
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
 
 
@@ -201,9 +201,9 @@ class Reading(Generic[_T]):
     """A value that ages, with its age.
 
     Attributes:
-        value: What was read.
-        age_seconds: The greater of the time since it was pushed (by the cache's clock) and the time since its
-            `quoted_at` (by this machine's).
+        value: The value that was read.
+        age_seconds: The greater of two times: since the value was pushed (by the cache's clock), and since its
+            `quoted_at` (by this machine's clock).
     """
 
     value: _T
@@ -212,14 +212,15 @@ class Reading(Generic[_T]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Precheck:
-    """Everything that is looked at before an order, read together.
+    """The data that is checked before an order, read together.
 
     Attributes:
-        quote: Last price with its age; None means unavailable, or too old.
-        position: The account's position; None means that there is none.
-        risk: The account's limits; None means that there are none.
-        strategy: The strategy's parameters; None means that there are none.
-        quote_age_seconds: Age of the last price that the cache holds, even of one that is too old; None without one.
+        quote: Last price with its age; None if unavailable or too old.
+        position: The account's position; None if there is none.
+        risk: The account's limits; None if there are none.
+        strategy: The strategy's parameters; None if there are none.
+        quote_age_seconds: Age of the last price that the cache holds, even of one that is too old. None without a
+            price.
     """
 
     quote: Reading[Quote] | None

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["OHLCV", "TickData", "stored_tick"]
 
 
-# One look-up by name less for each tick.
+# Bound here: this saves a look-up by name for each tick.
 _datetime = dt.datetime
 _UTC = dt.UTC
 _FIRST_YEAR = EARLIEST.year
 
 
-# The constructor is written by hand: the generated one of a frozen class spends longer on
-# object.__setattr__ than all checks take together, and a day of one symbol makes 250,000 of these.
+# The constructor is written by hand. The generated one of a frozen class spends longer on object.__setattr__ than
+# all checks take together, and a day of one symbol makes 250,000 ticks.
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class TickData:
     """One trade of one symbol at one feed.
@@ -42,15 +42,15 @@ class TickData:
         price: Trade price in the symbol's quote currency, at most 8 decimal places. May be negative
             (futures and spreads trade below zero).
         volume: Traded quantity in units of the instrument, at least 0, at most 8 decimal places.
-        source: Feed the tick came from, at most 64 characters; '' for the only one.
-        seq: The feed's own sequence number, at least 0, or None: then the loader gives the ordinal
-            among the ticks of the same (symbol, time, source).
+        source: Feed that sent the tick, at most 64 characters; '' if there is only one feed.
+        seq: The feed's own sequence number, at least 0. For None the loader numbers the ticks of the same
+            (symbol, time, source).
         bid: Best bid at the trade, or None.
         ask: Best ask at the trade, or None.
 
     Raises:
-        InvalidRecord: A field is of the wrong type, or the table would refuse it or store it as
-            something else. Or the time is implausible (see `any_time`), or a name looks like another one.
+        InvalidRecord: A field is of the wrong type, or the table would refuse it or store it as something else. Also
+            if the time is implausible (see `any_time`), or a name looks like another one.
     """
 
     time: dt.datetime
@@ -74,7 +74,7 @@ class TickData:
         bid: Decimal | None = None,
         ask: Decimal | None = None,
     ) -> None:
-        # The conditions let the ordinary value through at once; the checks have the last word.
+        # The conditions accept the ordinary value at once; the checks decide about all others.
         if symbol.__class__ is not str or symbol not in NAMES:
             check_symbol(symbol)
         if (
@@ -105,7 +105,7 @@ class TickData:
 
 
 def _setter(field: str) -> Callable[[TickData, object], None]:
-    """The slot's own descriptor: the one way past the frozen class that needs no look-up by name."""
+    """Return the slot's own descriptor: it sets a field of the frozen class without a look-up by name."""
     setter: Callable[[TickData, object], None] = vars(TickData)[field].__set__
     return setter
 
@@ -120,7 +120,7 @@ _set_bid = _setter("bid")
 _set_ask = _setter("ask")
 
 
-def stored_tick(  # noqa: PLR0917 - called once a row: names would take a third of its time
+def stored_tick(  # noqa: PLR0917 - called for each row: passing names would take a third of its time
     time: dt.datetime,
     symbol: str,
     price: Decimal,
@@ -130,7 +130,7 @@ def stored_tick(  # noqa: PLR0917 - called once a row: names would take a third 
     bid: Decimal | None,
     ask: Decimal | None,
 ) -> TickData:
-    """A tick as the table holds it: its columns and constraints have checked it, and nothing is checked again."""
+    """Make a tick from a row of the table. Its columns and constraints have checked the values, so no check follows."""
     tick = _new(TickData)
     _set_time(tick, time)
     _set_symbol(tick, symbol)
@@ -153,18 +153,18 @@ class OHLCV:
     Attributes:
         time: Start of the interval, aware and kept in UTC; the bar covers [time, time + interval).
         symbol: Instrument, 1 to 64 characters.
-        source: Feed the bar was built from, at most 64 characters; '' for the only one.
+        source: Feed from which the bar was built, at most 64 characters; '' if there is only one feed.
         open: First price, at most 8 decimal places, like high, low and close.
         high: Highest price.
         low: Lowest price.
         close: Last price.
         volume: Sum of the traded quantities, at least 0, at most 8 decimal places.
-        tick_count: Number of ticks in the bar; 0 where the publisher of the bar does not say.
+        tick_count: Number of ticks in the bar; 0 if the publisher of the bar does not give it.
 
     Raises:
-        InvalidRecord: A field is of the wrong type or cannot be stored, or the prices are out of order:
-            open and close lie between low and high. Or the time is implausible: before 1900, in the first two months
-            of 1970, or to come (see `any_time`).
+        InvalidRecord: A field is of the wrong type or cannot be stored, or open or close does not lie between low and
+            high. Also if the time is implausible: before 1900, in the first two months of 1970, or in the future (see
+            `any_time`).
     """
 
     time: dt.datetime
@@ -178,7 +178,7 @@ class OHLCV:
     tick_count: int
 
     def __post_init__(self) -> None:
-        """Refuse what the table would refuse, or worse, would store as something else."""
+        """Raise `InvalidRecord` for values that the table would refuse or, worse, store as something else."""
         check_symbol(self.symbol)
         check_source(self.source)
         object.__setattr__(self, "time", plausible_bar("time", self.time))

@@ -1,4 +1,4 @@
-"""Profit and activity, summed; every amount of a record is in its one currency."""
+"""Sums of profit and activity. Every amount of a record is in its one currency."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["DailyMetrics", "DailyPnl", "HourlyPnl", "StrategyPerformance"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pnl:
-    """Figures that every sum has.
+    """Figures common to all sums.
 
     Attributes:
         account: Account that traded.
-        currency: Currency of every amount; a fee in another one is in a record of its own.
+        currency: Currency of every amount. A fee in another currency has a record of its own.
         realized_pnl: Profit realized by average cost, before fees.
         fees: Fees and taxes paid.
         net_pnl: realized_pnl - fees.
         net_cash_flow: Money in from sells minus money out for buys and fees; not a profit.
-        trade_count: Fills; one that was taken back does not count.
+        trade_count: Number of fills; a reversed fill does not count.
     """
 
     account: str
@@ -60,7 +60,7 @@ class HourlyPnl(_Pnl):
     symbol: str
 
     def __post_init__(self) -> None:
-        """Keep the instant in UTC."""
+        """Convert the instant to UTC."""
         utc_fields(self, "hour")
 
 
@@ -69,8 +69,8 @@ class _Performance(_Pnl):
     """Figures of activity.
 
     Attributes:
-        win_count: Entries whose booking realized a profit, corrections among them, less those that were taken back.
-            What a bust or correction makes of the fills after it is in `realized_pnl` alone.
+        win_count: Entries whose booking realized a profit, corrections included, minus those that were reversed.
+            The effect of a bust or correction on later fills is in `realized_pnl` only.
         notional: Sum of qty x price of the fills.
     """
 

@@ -1,4 +1,4 @@
-"""Positions: what an account holds of a symbol."""
+"""Positions: holdings of an account in a symbol."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def _valuation(sql: Sql, sheet: SheetColumn) -> Mapping[str, Stored]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """What an account holds of a symbol, and what it cost.
+    """The holding of an account in a symbol, and its cost.
 
     Attributes:
         account: Account that holds it.
         symbol: Instrument.
-        market: Where it trades.
+        market: Exchange or market on which it trades.
         currency: Currency of every amount here.
         qty: Signed quantity: below 0 is short, 0 is closed.
         avg_price: cost_basis / qty rounded to 8 places; 0 when closed.
-        cost_basis: Signed cost of what is held: what was paid for a long, below 0 what was received for a short.
+        cost_basis: Signed cost of the holding: the amount paid for a long, minus the amount received for a short.
         realized_pnl: Realized profit so far by average cost, before fees.
         mark_price: Price of the last valuation; None before the first.
-        exposure_value: qty x mark_price, rounded to 8 places with ties to even; None also while a fill has made it, or
+        exposure_value: qty x mark_price, rounded to 8 places with ties to even. Also None while a fill has made it, or
             unrealized_pnl, larger than its column.
-        exposure_pct: exposure_value as a share of the equity that the last valuation was given, rounded to 6 places;
-            0.05 means 5 %. A fill moves it with exposure_value, and the equity ages with marked_at. None where no
-            equity was given; `DataSourceAdapter.update_position` gives a share and no equity, so the next fill ends it.
+        exposure_pct: exposure_value as a share of the equity of the last valuation, rounded to 6 places; 0.05 means
+            5 %. A fill moves it with exposure_value; the equity ages with marked_at. None if no equity was given.
+            `DataSourceAdapter.update_position` gives a share and no equity, so the next fill sets it to None.
         unrealized_pnl: exposure_value - cost_basis.
-        marked_at: When mark_price was taken.
-        last_ledger_id: Version: id of the last ledger entry applied.
-        updated_at: When the row last changed.
+        marked_at: Time of mark_price.
+        last_ledger_id: Version: id of the last applied ledger entry.
+        updated_at: Time of the row's last change.
     """
 
     account: str = field(
@@ -77,7 +77,7 @@ class Position:
     realized_pnl: Decimal = field(
         metadata=stored("numeric", sheet=sheet_column("number", "realized p&l", "실현손익", losable=True))
     )
-    # A valuation ages, and each side has taken its own: `compared` is False from here on.
+    # Not compared from here on: a valuation ages, and each data source takes its own.
     mark_price: Decimal | None = field(
         metadata=_valuation("numeric", sheet_column("number", "price", "current price", "현재가", losable=True))
     )
@@ -93,7 +93,7 @@ class Position:
     marked_at: dt.datetime | None = field(
         metadata=_valuation("timestamptz", sheet_column("instant", "price time", "현재가시각", losable=True))
     )
-    # Each side counts its own versions.
+    # Not compared: each data source counts its own versions.
     last_ledger_id: int = field(
         metadata=stored("bigint", compared=False, sheet=sheet_column("count", "version", losable=True))
     )
@@ -102,8 +102,8 @@ class Position:
     )
 
     def __post_init__(self) -> None:
-        """Keep instants in UTC."""
-        # A position that was read is in UTC already, and thousands are read a second.
+        """Convert the instants to UTC."""
+        # A position from the database is in UTC already, and a process reads thousands a second.
         updated_at, marked_at = self.updated_at, self.marked_at
         if (
             updated_at.__class__ is not dt.datetime

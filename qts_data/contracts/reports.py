@@ -1,4 +1,4 @@
-"""What a broker says later about a fill: busts and corrections."""
+"""Later reports of a broker about a fill: busts and corrections."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from qts_data.errors import InvalidRecord
 __all__ = ["Correction", "Reversal"]
 
 _REVERSAL: Final = "/reversal"
-"""What the id of a correction gets for the entry that makes room for it."""
+"""Suffix of a correction's id for the entry that reverses the wrong fill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reversal:
-    """The broker takes a fill back: a trade bust (FIX: ExecType H, Trade Cancel).
+    """The broker's report that a fill never happened: a trade bust (FIX: ExecType H, Trade Cancel).
 
     Attributes:
-        timestamp: When the broker took it back.
-        broker: Broker or exchange that says so.
+        timestamp: Time at which the broker busted the fill.
+        broker: Broker or exchange that sent the report.
         execution_id: The broker's id of this report, not of the fill.
-        reverses: Execution id of the fill that is taken back (FIX tag 19, ExecRefID), as the ledger keeps it.
+        reverses: Execution id of the busted fill (FIX tag 19, ExecRefID), as the ledger stores it.
         account: Account that had traded.
-        id_scope: Where the broker's ids restart: what makes the id of this report unique.
+        id_scope: The scope in which the id of this report is unique.
 
     Raises:
         InvalidRecord: A field is of the wrong type, or the ledger could not hold it.
@@ -51,7 +51,7 @@ class Reversal:
     id_scope: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what the ledger could not hold."""
+        """Raise `InvalidRecord` for values that the ledger could not store."""
         object.__setattr__(self, "timestamp", plausible("timestamp", self.timestamp))
         for field in ("broker", "account"):
             check_identifier(field, getattr(self, field), shortest=1, longest=MAX_NAME_LENGTH)
@@ -59,46 +59,46 @@ class Reversal:
         checked_scope(self.id_scope, self.execution_id)
         check_stored_id("reverses", self.reverses)
         if self.stored_execution_id == self.reverses:
-            raise InvalidRecord(field="reverses", reason="a report cannot take itself back")
+            raise InvalidRecord(field="reverses", reason="a report cannot reverse itself")
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes it the same report: broker, account and execution id."""
+        """Identity of the report: broker, account and execution id."""
         return self.broker, self.account, self.stored_execution_id
 
     @property
     def stored_execution_id(self) -> str:
-        """The id of this report as the ledger keeps it."""
+        """The id of this report as the ledger stores it."""
         return stored_execution_id(self.id_scope, self.execution_id)
 
     @property
     def fill_key(self) -> tuple[str, str, str]:
-        """The key of the fill."""
+        """Key of the busted fill."""
         return self.broker, self.account, self.reverses
 
     def reversal_of(self, fill: LedgerEntry) -> LedgerEntry:
-        """The entry that takes the fill back: the opposite trade, with the fee returned."""
+        """Return the entry that reverses the fill: the opposite trade, with the fee returned."""
         return _opposite(fill, self.timestamp, execution_id=self.execution_id, id_scope=self.id_scope)
 
     def same_content(self, other: Reversal | Correction) -> bool:
-        """Whether two reports agree in all but the time."""
+        """Tell whether two reports agree in all fields except the time."""
         with as_stored():
             return isinstance(other, Reversal) and replace(self, timestamp=other.timestamp) == other
 
     def __str__(self) -> str:
-        """For messages."""
+        """Return a text for messages."""
         name = f"{self.broker}/{self.account}/{self.stored_execution_id}"
         return f"{name}: reverses {self.reverses} at {self.timestamp.isoformat()}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correction:
-    """The broker says what a fill should have been (FIX: ExecType G, Trade Correct).
+    """The broker's report of the right values of a fill (FIX: ExecType G, Trade Correct).
 
     Attributes:
-        entry: The fill as it is right, of the same instrument, under the execution id of this report, which has at
-            most 247 characters here.
-        corrects: Execution id of the fill that was wrong (FIX tag 19, ExecRefID), as the ledger keeps it.
+        entry: The corrected fill, of the same instrument, under the execution id of this report. That id has at most
+            247 characters.
+        corrects: Execution id of the wrong fill (FIX tag 19, ExecRefID), as the ledger stores it.
 
     Raises:
         InvalidRecord: A field is of the wrong type, or the ledger could not hold it.
@@ -108,33 +108,33 @@ class Correction:
     corrects: str
 
     def __post_init__(self) -> None:
-        """Refuse what the ledger could not hold."""
+        """Raise `InvalidRecord` for values that the ledger could not store."""
         check_stored_id("corrects", self.corrects)
         for field in ("execution_id", "idempotency_key"):
             value = getattr(self.entry, field)
             if value is not None:
-                # The entry that makes room has to have an id, too.
+                # The reversal needs an id, too: this one with a suffix.
                 check_identifier(field, value, shortest=1, longest=MAX_ID_LENGTH - len(_REVERSAL))
         if self.entry.stored_execution_id == self.corrects:
             raise InvalidRecord(field="corrects", reason="a report cannot correct itself")
 
     @property
     def timestamp(self) -> dt.datetime:
-        """When the broker filled the order, by this report."""
+        """Time at which the broker filled the order, by this report."""
         return self.entry.timestamp
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes it the same report: broker, account and execution id."""
+        """Identity of the report: broker, account and execution id."""
         return self.entry.key
 
     @property
     def fill_key(self) -> tuple[str, str, str]:
-        """The key of the fill that was wrong."""
+        """Key of the wrong fill."""
         return self.entry.broker, self.entry.account, self.corrects
 
     def reversal_of(self, fill: LedgerEntry) -> LedgerEntry:
-        """The entry that makes room: the opposite trade, under an id made from this report's."""
+        """Return the entry that reverses the wrong fill: the opposite trade, under an id made from this report's."""
         if self.entry.execution_id is None:
             return _opposite(fill, self.timestamp, idempotency_key=f"{self.entry.idempotency_key}{_REVERSAL}")
         return _opposite(
@@ -145,13 +145,13 @@ class Correction:
         )
 
     def same_content(self, other: Reversal | Correction) -> bool:
-        """Whether two reports agree in all but the time."""
+        """Tell whether two reports agree in all fields except the time."""
         return (
             isinstance(other, Correction) and self.corrects == other.corrects and self.entry.same_content(other.entry)
         )
 
     def __str__(self) -> str:
-        """For messages."""
+        """Return a text for messages."""
         return f"{self.entry}, corrects {self.corrects}"
 
 
@@ -163,7 +163,7 @@ def _opposite(
     idempotency_key: str | None = None,
     id_scope: str = "",
 ) -> LedgerEntry:
-    # The fill may be older than a rule that it breaks.
+    # The fill may have been stored before a rule that it breaks.
     with as_stored():
         return replace(
             fill,

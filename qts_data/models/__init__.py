@@ -1,4 +1,4 @@
-"""Declarative models: one aggregate a file, columns, constraints and comments; no queries."""
+"""Declarative models, one aggregate a file: columns, constraints and comments, without queries."""
 
 from qts_data.models.base import Base
 from qts_data.models.execution import HOURLY_EXECUTION_METRICS, ExecutionLog
@@ -17,7 +17,7 @@ from qts_data.models.strategy import StrategyParameter
 from qts_data.models.tick import OHLCV_1H, OHLCV_1M, HistoricTick, Tick
 from qts_data.models.views import VIEWS, View
 
-# Last: its listener grants on what the others have created.
+# Imported last: its listener grants privileges on the objects that the other listeners have created.
 from qts_data.models.privileges import PRIVILEGE_STATEMENTS  # isort: skip
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The declarative base: naming rules and the column types that money, quantities and instants use."""
+"""The declarative base, naming rules, and the column types of money, quantities and instants."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Amount = Annotated[Decimal, mapped_column(sa.Numeric(24, 8))]
 
 
 class Base(DeclarativeBase):
-    """Base of every model; its `metadata` is what Alembic compares and what declarations hang on."""
+    """Base of every model. Alembic compares its `metadata`, and the declarations are attached to it."""
 
     metadata = sa.MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it once, at class creation
@@ -40,10 +40,10 @@ class Base(DeclarativeBase):
 
 
 def symbol_length() -> sa.CheckConstraint:
-    """Symbols have 1 to 64 characters; TEXT, because VARCHAR(n) refuses long option symbols."""
+    """Return a CHECK that symbols have 1 to 64 characters. The type is TEXT: VARCHAR(n) refuses long option symbols."""
     return sa.CheckConstraint("length(symbol) BETWEEN 1 AND 64", name="symbol_length")
 
 
 def finite(*columns: str) -> tuple[sa.CheckConstraint, ...]:
-    """NUMERIC takes 'NaN', and NaN is greater than every number: it would pass `qty > 0`."""
+    """Return CHECKs against 'NaN': NUMERIC accepts it, and NaN exceeds every number. It would pass `qty > 0`."""
     return tuple(sa.CheckConstraint(f"{column} <> 'NaN'", name=f"{column}_finite") for column in columns)

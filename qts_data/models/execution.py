@@ -1,4 +1,4 @@
-"""Execution logs: how long each stage of an order took, and how it ended."""
+"""Execution logs: latency and outcome of each stage of an order."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ExecutionLog(Base):
     success: Mapped[bool] = mapped_column(comment="Whether the stage succeeded")
     error_code: Mapped[str | None] = mapped_column(comment="What went wrong, if it did")
 
-    # A log has no key in the database; the mapper wants one to tell two objects apart.
+    # The table has no primary key, but the mapper needs a key to identify objects.
     __mapper_args__ = {"primary_key": [order_id, stage, time]}  # noqa: RUF012 - SQLAlchemy's own hook
 
 

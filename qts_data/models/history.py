@@ -1,4 +1,4 @@
-"""Former values of strategies and risk limits, written by the database at every change."""
+"""Former values of strategies and risk limits. Triggers of the database record every change."""
 
 from __future__ import annotations
 

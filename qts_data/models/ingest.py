@@ -1,4 +1,4 @@
-"""The bookkeeping of loads: which batches are in, and what of each symbol and day is stored."""
+"""Bookkeeping of loads: the loaded batches, and the stored ticks of each symbol and day."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["IngestBatch", "TickDay"]
 
 
 class IngestBatch(Base):
-    """One batch that is in its table, written in the transaction of its ticks."""
+    """One loaded batch, recorded in the transaction of its ticks."""
 
     __tablename__ = "ingest_batches"
     __table_args__ = (
@@ -39,7 +39,7 @@ class IngestBatch(Base):
 
 
 class TickDay(Base):
-    """How many ticks of one symbol and feed are stored of one UTC day."""
+    """Number of stored ticks of one symbol and feed in one UTC day."""
 
     __tablename__ = "tick_days"
     __table_args__ = (
@@ -48,7 +48,7 @@ class TickDay(Base):
         sa.CheckConstraint("ticks > 0", name="ticks_positive"),
         {
             "comment": "Ticks of each symbol, feed and UTC day; every load keeps it in its transaction. A row whose "
-            "chunk is no more counts for nothing"
+            "chunk was dropped does not count"
         },
     )
 

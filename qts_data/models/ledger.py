@@ -14,7 +14,7 @@ __all__ = ["LedgerEntry"]
 
 
 class LedgerEntry(Base):
-    """One fill as the broker reported it, and what it did to the position."""
+    """One fill as the broker reported it, with its effect on the position."""
 
     __tablename__ = "t_ledger"
     __table_args__ = (
@@ -27,7 +27,7 @@ class LedgerEntry(Base):
         sa.CheckConstraint("side IN ('BUY', 'SELL')", name="side"),
         sa.CheckConstraint("qty > 0", name="qty_positive"),
         sa.CheckConstraint("price >= 0", name="price_not_negative"),
-        # Half a unit of the last place either way: whichever rule rounded the product.
+        # Half a unit of the last place in either direction, so any rounding rule of the product passes.
         sa.CheckConstraint("abs(amount - qty * price) <= 0.000000005", name="amount_is_qty_times_price"),
         *finite(
             "qty",
@@ -71,9 +71,9 @@ class LedgerEntry(Base):
         comment="The broker's id of this execution, behind its scope where ids restart (scope:day=2026-11-20/0017); "
         "booked once for each broker and account"
     )
-    reverses_id: Mapped[int | None] = mapped_column(comment="id of the entry that this one takes back, if it is a bust")
+    reverses_id: Mapped[int | None] = mapped_column(comment="id of the entry that this one reverses, if it is a bust")
     corrects_id: Mapped[int | None] = mapped_column(
-        comment="id of the entry whose place this one takes, if it is a correction"
+        comment="id of the entry that this one replaces, if it is a correction"
     )
     realized_pnl: Mapped[Amount] = mapped_column(
         server_default="0", comment="Profit that this fill realized by average cost, before fees, in currency"
@@ -97,10 +97,10 @@ CREATE FUNCTION t_ledger_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 't_ledger is append-only: % is refused', TG_OP
         USING ERRCODE = 'restrict_violation',
-              HINT = 'Book a reversing entry that names the one it takes back.';
+              HINT = 'Book an entry that reverses it, and names it.';
 END
 $$"""
-"""A statement trigger refuses even the owner, and a statement that matches no row."""
+"""A statement trigger also refuses statements of the owner, and those that match no row."""
 
 APPEND_ONLY_STATEMENTS: Final = (
     REFUSE_CHANGE_FUNCTION,

@@ -1,4 +1,4 @@
-"""The move from another data source: how far it is, and what it has proved."""
+"""The move from another data source: its progress and its verifications."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Move(Base):
 
 
 class MoveCheckpoint(Base):
-    """How far one table is copied."""
+    """Progress of the copy of one table."""
 
     __tablename__ = "source_move_checkpoints"
     __table_args__ = (
@@ -39,15 +39,15 @@ class MoveCheckpoint(Base):
     )
 
     source: Mapped[str] = mapped_column(comment="Name of the data source")
-    kind: Mapped[str] = mapped_column(comment="What is copied, such as ledger")
-    rows_done: Mapped[int] = mapped_column(comment="Rows that are in")
+    kind: Mapped[str] = mapped_column(comment="Kind of the copied rows, such as ledger")
+    rows_done: Mapped[int] = mapped_column(comment="Rows copied so far")
     rows_total: Mapped[int] = mapped_column(comment="Rows that the source had")
-    digest: Mapped[str] = mapped_column(comment="Of the rows that are in: if they change, the copy begins anew")
+    digest: Mapped[str] = mapped_column(comment="Digest of the copied rows; if they change, the copy starts again")
     updated_at: Mapped[Instant] = mapped_column(server_default=sa.func.now(), comment="When the row last changed")
 
 
 class MoveVerification(Base):
-    """One comparison of both sides."""
+    """One comparison of the data source with this database."""
 
     __tablename__ = "source_move_verifications"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""Bars as vendors publish them: official days, and minutes."""
+"""Bars as vendors publish them: official daily bars, and one-minute bars."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class DailyBar(Base):
 
 
 class MinuteBar(Base):
-    """One vendor's bar of a minute; `ohlcv_1m` has those that are made of our own ticks."""
+    """One vendor's bar of a minute. `ohlcv_1m` has the bars made from our own ticks."""
 
     __tablename__ = "ohlcv_1m_vendor"
     __table_args__ = _bar_table(
@@ -57,7 +57,7 @@ class MinuteBar(Base):
         "30 days",
         sa.PrimaryKeyConstraint("symbol", "time", "source"),
         sa.CheckConstraint("length(source) <= 64", name="source_length"),
-        # Not date_trunc: what it makes of an instant depends on the session's time zone.
+        # Not date_trunc: its result depends on the session's time zone.
         sa.CheckConstraint("mod(EXTRACT(epoch FROM time), 60) = 0", name="time_on_a_minute"),
         sa.CheckConstraint("tick_count >= 0", name="tick_count_not_negative"),
     )

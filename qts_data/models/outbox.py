@@ -18,24 +18,24 @@ __all__ = ["FEED_STATEMENTS", "OutboxDestination", "OutboxMessage"]
 
 
 class OutboxDestination(Base):
-    """A data source that is fed."""
+    """A data source that receives the entries booked here."""
 
     __tablename__ = "outbox_destinations"
-    __table_args__ = ({"comment": "Data sources that are fed with what is booked here"},)
+    __table_args__ = ({"comment": "Data sources that receive the entries booked here"},)
 
     name: Mapped[str] = mapped_column(primary_key=True, comment="Name of the data source, such as sheets")
     active: Mapped[bool] = mapped_column(comment="Whether new fills are put into the outbox for it")
-    until: Mapped[Instant | None] = mapped_column(comment="When that ends by itself; NULL for never")
+    until: Mapped[Instant | None] = mapped_column(comment="End of the time in which they are; NULL for no end")
     delivered: Mapped[int] = mapped_column(server_default="0", comment="Messages that were delivered so far")
-    delivered_at: Mapped[Instant | None] = mapped_column(comment="When the last one was")
-    failures: Mapped[int] = mapped_column(server_default="0", comment="Attempts that failed since then")
-    last_error: Mapped[str | None] = mapped_column(comment="Why the last of them failed")
+    delivered_at: Mapped[Instant | None] = mapped_column(comment="Time of the last delivery")
+    failures: Mapped[int] = mapped_column(server_default="0", comment="Failed attempts since the last delivery")
+    last_error: Mapped[str | None] = mapped_column(comment="Error of the last failed attempt")
 
 
 class OutboxMessage(Base):
-    """Something to deliver; a row goes when that is done.
+    """One message to deliver. Its row is deleted after delivery.
 
-    Every fill pays for these columns: no foreign key, and no index that only the worker would use.
+    Every fill pays for these columns. So there is neither a foreign key nor an index that only the worker would use.
     """
 
     __tablename__ = "outbox"
@@ -45,7 +45,7 @@ class OutboxMessage(Base):
         sa.CheckConstraint("(kind = 'fill') = (ledger_id IS NOT NULL)", name="fill_has_its_entry"),
         sa.CheckConstraint("state IN ('pending', 'dead')", name="state"),
         sa.Index("ix_outbox_refused", "destination", "account", "symbol", postgresql_where=sa.text("attempts > 0")),
-        {"comment": "What data sources have still to be told, in order for each account and symbol"},
+        {"comment": "Messages that data sources must still receive, in order for each account and symbol"},
     )
 
     id: Mapped[int] = mapped_column(sa.Identity(always=True), primary_key=True, comment="Order of delivery")
@@ -74,7 +74,7 @@ BEGIN
     RETURN NULL;
 END
 $$"""
-"""A trigger, so that no way into the ledger can forget it."""
+"""A trigger, so that every insert into the ledger writes its message."""
 
 FEED_STATEMENTS: Final = (
     FEED_FUNCTION,
@@ -88,13 +88,13 @@ _FED: Final = {LedgerEntry.__table__, OutboxDestination.__table__, OutboxMessage
 
 
 @event.listens_for(Base.metadata, "after_create")
-def _feed(_target: sa.MetaData, connection: sa.Connection, tables: Sequence[sa.Table] = (), **_: object) -> None:
+def _create_feed(_target: sa.MetaData, connection: sa.Connection, tables: Sequence[sa.Table] = (), **_: object) -> None:
     if set(tables) >= _FED:
         for statement in FEED_STATEMENTS:
             connection.exec_driver_sql(statement.replace("%", "%%"))
 
 
 @event.listens_for(Base.metadata, "after_drop")
-def _starve(_target: sa.MetaData, connection: sa.Connection, tables: Sequence[sa.Table] = (), **_: object) -> None:
+def _drop_feed(_target: sa.MetaData, connection: sa.Connection, tables: Sequence[sa.Table] = (), **_: object) -> None:
     if set(tables) >= _FED:
         connection.exec_driver_sql("DROP FUNCTION IF EXISTS t_ledger_feed_outbox()")

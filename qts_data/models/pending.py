@@ -1,4 +1,4 @@
-"""Busts and corrections that came before the fill that they speak of."""
+"""Busts and corrections that arrived before the fill to which they refer."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from qts_data.models.base import Amount, Base, Instant, Price
 
 __all__ = ["PendingReport"]
 
-# A correction brings the whole fill as it should have been; a bust brings none of it.
+# A correction carries the whole corrected fill; a bust carries none of these fields.
 _FILL = ("symbol", "market", "side", "qty", "price", "amount", "fee", "currency", "fee_currency")
 
 
 class PendingReport(Base):
-    """A bust or correction of an execution that is not in the ledger yet."""
+    """A bust or correction of an execution that the ledger does not hold yet."""
 
     __tablename__ = "pending_reports"
     __table_args__ = (
         sa.CheckConstraint(f"num_nonnulls({', '.join(_FILL)}) IN (0, {len(_FILL)})", name="fill_is_whole"),
         sa.Index("ix_pending_reports_refers_to", "broker", "account", "refers_to"),
-        {"comment": "Busts and corrections that came before their fill; applied, and gone from here, when it comes"},
+        {"comment": "Busts and corrections that arrived before their fill; its booking applies and removes them"},
     )
 
     broker: Mapped[str] = mapped_column(primary_key=True, comment="Broker or exchange that sent the report")
     account: Mapped[str] = mapped_column(primary_key=True, comment="Account that traded")
     execution_id: Mapped[str] = mapped_column(primary_key=True, comment="The broker's id of this report")
-    refers_to: Mapped[str] = mapped_column(comment="Execution id of the fill that it takes back or corrects")
+    refers_to: Mapped[str] = mapped_column(comment="Execution id of the fill that it reverses or corrects")
     timestamp: Mapped[Instant] = mapped_column(
-        comment="When the broker took it back, or the corrected time of the fill"
+        comment="When the broker busted the fill, or the corrected time of the fill"
     )
     symbol: Mapped[str | None] = mapped_column(comment="Of a correction: the instrument; NULL for a bust")
     market: Mapped[str | None] = mapped_column(comment="Of a correction: the market; NULL for a bust")

@@ -13,7 +13,7 @@ __all__ = ["Position"]
 
 
 class Position(Base):
-    """What an account holds of a symbol now, and what it cost."""
+    """The current holding of an account in a symbol, and its cost."""
 
     __tablename__ = "positions"
     __table_args__ = (
@@ -43,10 +43,10 @@ class Position(Base):
     market: Mapped[str] = mapped_column(comment="Market the symbol trades at, such as KRX or BINANCE")
     currency: Mapped[str] = mapped_column(comment="Currency of prices and of realized P&L, such as KRW")
     qty: Mapped[Price] = mapped_column(comment="Signed quantity held: below zero is a short position, zero is closed")
-    avg_price: Mapped[Price] = mapped_column(comment="Average entry price of what is held, in currency; 0 when closed")
+    avg_price: Mapped[Price] = mapped_column(comment="Average entry price of the position, in currency; 0 when closed")
     cost_basis: Mapped[Amount] = mapped_column(
         server_default="0",
-        comment="Signed cost of what is held, in currency: paid for a long, below zero received for a short; "
+        comment="Signed cost of the position, in currency: paid for a long, below zero received for a short; "
         "kept beside avg_price, whose rounding would let money leak",
     )
     realized_pnl: Mapped[Amount] = mapped_column(

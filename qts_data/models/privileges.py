@@ -1,7 +1,7 @@
-"""Who may do what: the privileges of the roles on our objects, also on those that come later.
+"""Privileges of the roles on our objects, including objects that are created later.
 
-The roles themselves are made once for a server (`qts-data db roles`, `scripts/create_roles.sql`); where they do
-not exist, these statements grant nothing and say so with a NOTICE.
+`qts-data db roles` or `scripts/create_roles.sql` creates the roles, once for a server. If a role does not exist, these
+statements grant nothing and raise a NOTICE.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRIVILEGE_STATEMENTS"]
 
-# Default privileges cover later objects of the same role; the loop covers existing ones. Both are needed:
+# Default privileges cover later objects of the same role, and the loop covers existing ones. Both are needed:
 # GRANT ... ON ALL TABLES misses every later table. Objects of extensions and of other owners are left alone.
 _GRANT: Final = """\
 DO $$
@@ -77,7 +77,7 @@ PRIVILEGE_STATEMENTS: Final = (
 
 @event.listens_for(Base.metadata, "after_create")
 def _grant(_target: sa.MetaData, connection: sa.Connection, tables: Sequence[sa.Table] = (), **_: object) -> None:
-    # Registered after the views' own listener, so that it sees them.
+    # Registered after the views' own listener, so that the views exist here.
     if tables:
         for statement in PRIVILEGE_STATEMENTS:
             connection.execute(verbatim(statement))

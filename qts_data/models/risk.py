@@ -11,7 +11,7 @@ __all__ = ["RiskConfig"]
 
 
 class RiskConfig(Base):
-    """One limit that an order is checked against, of one account or of all."""
+    """One limit against which orders are checked, of one account or of all."""
 
     __tablename__ = "risk_configs"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""Strategies: their parameters, one row for each."""
+"""Parameters of strategies, one row for each parameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ticks, and the bars that the server keeps computed from them."""
+"""Ticks, and the bars that the server computes from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["OHLCV_1H", "OHLCV_1M", "HistoricTick", "Tick"]
 
 
 class _TickColumns:
-    """What every table of ticks holds."""
+    """Columns of every table of ticks."""
 
     symbol: Mapped[str] = mapped_column(comment="Instrument, 1 to 64 characters")
     time: Mapped[Instant] = mapped_column(comment="When the trade happened")
@@ -79,9 +79,9 @@ hypertable(
 
 
 def _in_order(value: sa.ColumnElement[Any], *order: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    # One array for open and close: the server computes equal aggregates once. TimescaleDB's first() and last()
+    # One array serves open and close: the server computes equal aggregates once. TimescaleDB's first() and last()
     # take one sort key, and a ROW(time, seq) as key fails in parallel plans ("input of anonymous composite
-    # types is not implemented"); this form runs on every edition, and as fast.
+    # types is not implemented"). This form runs on every edition, and is as fast.
     return sa.func.array_agg(aggregate_order_by(value, *order), type_=sa.ARRAY(sa.Numeric))
 
 
@@ -116,7 +116,7 @@ OHLCV_1M = continuous_aggregate(
     ).group_by(time_bucket("1 minute", _ticks.time), _ticks.symbol, _ticks.source),
     chunk_interval="10 days",
     refresh=[
-        # Adjacent windows: the newest minutes at once, late ticks of the last days within the hour.
+        # Adjacent windows: the newest minutes at once, and late ticks of the last days within the hour.
         RefreshPolicy.of(start="1 hour", end="1 minute", every="1 minute"),
         RefreshPolicy.of(start="6 days", end="1 hour", every="1 hour"),
     ],

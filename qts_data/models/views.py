@@ -1,8 +1,8 @@
-"""Views on the ledger: profit by day, hour and strategy. The ledger is small, so they are always current.
+"""Views on the ledger: profit by day, hour and strategy. The ledger is small, so no view is materialized.
 
-A fee can be in another currency than the trade (a BNB fee on a USDT fill), and two currencies are never added
-up. So each entry has two legs - the trade in its currency, the fee in its own - and every view groups legs by
-currency: `net_pnl` is realized P&L minus the fees *in that currency*.
+A fee can be in another currency than the trade (a BNB fee on a USDT fill), and the views never add two currencies. So
+each entry has two legs: the trade in its currency, and the fee in its own. Every view groups legs by currency:
+`net_pnl` is realized P&L minus the fees *in that currency*.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DEFAULT_TRADING_ZONE", "VIEWS", "View", "trading_zone_statements"]
 
 DEFAULT_TRADING_ZONE: Final = "Asia/Seoul"
-"""Trading days are days in this zone: a UTC day would cut the Korean pre-market and crypto's night in two."""
+"""Trading days are days in this zone. A UTC day would split the Korean pre-market and crypto's night."""
 TRADING_ZONE_INFO_KEY: Final = "qts_trading_zone"
 
 
@@ -35,9 +35,9 @@ class View:
     Attributes:
         name: Its name.
         select: The definition.
-        comment: What it is.
-        column_comments: The same for each column.
-        table: For queries.
+        comment: Comment of the view in the database.
+        column_comments: Comment of each column.
+        table: Table clause for queries.
     """
 
     name: str
@@ -52,13 +52,16 @@ class View:
         object.__setattr__(self, "table", sa.table(self.name, *columns))
 
     def statements(self) -> Iterator[str]:
-        """What creates it."""
+        """Yield the statements that create the view with its comments."""
         yield f"CREATE VIEW {qualified(self.name)} AS {render_select(self.select, has_time_bucket=False)}"
         yield from comment_on_view(self.name, comment=self.comment, columns=self.column_comments)
 
 
 def trading_zone_statements(zone: str, *, replace: bool = False) -> Iterator[str]:
-    """The function that every view asks for the zone; changing the zone replaces this one function."""
+    """Yield the statements that create the function from which every view takes the zone.
+
+    A change of the zone replaces only this function.
+    """
     create = "CREATE OR REPLACE" if replace else "CREATE"
     yield (
         f"{create} FUNCTION qts_trading_zone() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE "
@@ -71,7 +74,7 @@ _entry = LedgerEntry.__table__.c
 _zone = sa.func.qts_trading_zone(type_=sa.Text())
 _zero = sa.literal(0, sa.Numeric)
 _reversed = LedgerEntry.__table__.alias("reversed")
-# A reversing entry takes back what the entry that it reverses counted.
+# A reversing entry subtracts the counts of the entry that it reverses.
 _counts = sa.case((_entry.reverses_id.is_(None), sa.literal(1)), else_=sa.literal(-1))
 _wins = sa.case(
     (sa.and_(_entry.reverses_id.is_(None), _entry.realized_pnl > 0), sa.literal(1)),

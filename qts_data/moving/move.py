@@ -147,7 +147,7 @@ class Move:
             ConfigurationError: Nothing was copied.
         """
         await self._require("copied", "shadow", doing="shadow")
-        await self.feed.feed()
+        await self.feed.enable()
         async with self._database.transaction() as uow:
             await MoveRecords(uow.connection, self._source).enter("shadow")
         return await self._catch_up()
@@ -247,7 +247,7 @@ class Move:
             raise ConfigurationError("no cutover: " + "; ".join(missing))
         until = dt.datetime.now(dt.UTC) + given.rollback
         async with self._database.transaction() as uow:
-            await uow.outbox(self._source).feed(until=until)
+            await uow.outbox(self._source).enable(until=until)
             await MoveRecords(uow.connection, self._source).enter("cutover", until)
         return until
 
@@ -271,7 +271,7 @@ class Move:
         if status.phase != "rolled_back" and not status.outbox.active:
             await self._catch_up()  # an earlier rollback stopped half way: the outbox lacks the fills booked since
         delivered = await self._deliver_all()
-        await self.feed.starve()
+        await self.feed.disable()
         try:
             # Fills booked between the last delivery and the disabling of the outbox.
             delivered += await self._deliver_all()

@@ -119,7 +119,7 @@ async def import_ticks(
     async with tick_repository(settings) as repository:
         ingest = await repository.ingest(ticks, progress=progress, max_ahead=_max_ahead_of(settings))
     async with tick_repository(settings, autocommit=True) as repository:
-        refresh = await repository.refresh_bars(ingest.stale)
+        refresh = await repository.refresh_bars(ingest.to_refresh)
         return ImportReport(ingest, refresh, ingest.cutoff)
 
 
@@ -190,7 +190,7 @@ async def import_tick_file(
                 max_ahead=max_ahead,
             )
     async with tick_repository(settings, autocommit=True, table=table) as repository:
-        refresh = RefreshReport() if keep else await repository.refresh_bars(ingest.stale)
+        refresh = RefreshReport() if keep else await repository.refresh_bars(ingest.to_refresh)
         return ImportReport(ingest, refresh, ingest.cutoff)
 
 

@@ -1,4 +1,4 @@
-"""Named questions and writes of one aggregate each; they flush, they never commit."""
+"""Repositories: the queries and writes of one aggregate each. They flush, but never commit."""
 
 from qts_data.repositories.book.proof import Mismatch, Verification
 from qts_data.repositories.market.bars.daily import DailyBarReads, DailyBarRepository

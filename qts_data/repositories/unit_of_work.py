@@ -1,4 +1,4 @@
-"""The database as an engine sees it: transactions that hand out repositories."""
+"""The database as an engine uses it: transactions with repositories."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
 __all__ = ["BookedListener", "ChangedListener", "Database", "Reader", "UnitOfWork"]
 
 BookedListener: TypeAlias = "Callable[[BookedFill, float], None]"
-"""Told after a COMMIT what it booked, and a `time.monotonic()` at which nothing newer had been committed."""
+"""Called after a COMMIT with each booking, and a `time.monotonic()` at which no newer booking had been committed."""
 ChangedListener: TypeAlias = "Callable[[str, str], None]"
-"""Told of the account and the symbol of a position that may be another one from now on."""
+"""Called with account and symbol of a position that may have changed."""
 
 
 _L = TypeVar("_L")
 
 
 class Reader(Scope):
-    """Questions in one transaction that can only read."""
+    """Queries in one transaction that can only read."""
 
     @cached_property
     def ticks(self) -> TickReads:
@@ -56,7 +56,7 @@ class Reader(Scope):
 
     @cached_property
     def tick_history(self) -> TickReads:
-        """Ticks that are kept for ever, and their bars."""
+        """Ticks that are kept for ever, with their bars."""
         return TickReads(self.connection, "tick_history")
 
     @cached_property
@@ -66,17 +66,17 @@ class Reader(Scope):
 
     @cached_property
     def minute_bars(self) -> MinuteBarReads:
-        """Minute bars of vendors, and longer ones made of them."""
+        """Minute bars of vendors, and longer bars made from them."""
         return MinuteBarReads(self.connection)
 
     @cached_property
     def ledger(self) -> LedgerReader:
-        """What was booked."""
+        """Booked entries."""
         return LedgerReader(self.connection)
 
     @cached_property
     def positions(self) -> PositionReader:
-        """What is held."""
+        """Positions."""
         return PositionReader(self.connection)
 
     @cached_property
@@ -101,13 +101,13 @@ class Reader(Scope):
 
 
 class UnitOfWork(WriteScope):
-    """Repositories in one transaction: all of their writes happen, or none.
+    """Repositories in one transaction: either all of their writes happen, or none.
 
     Args:
         connection: In the transaction.
-        booked: Told after the commit what was booked.
-        changed: Told which positions changed otherwise, or may have: a commit got no answer.
-        identity: By which rules a fill is known again.
+        booked: Called with each booking, after the commit.
+        changed: Called with positions that changed otherwise, or may have changed because a commit got no answer.
+        identity: The rules that recognise a redelivered fill.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class UnitOfWork(WriteScope):
 
     @cached_property
     def ledger(self) -> LedgerRepository:
-        """Fills in."""
+        """The ledger: book, reverse and correct fills."""
         return LedgerRepository(self.connection, self._booked, self._identity)
 
     def _booked(self, booked: BookedFill) -> None:
@@ -141,7 +141,7 @@ class UnitOfWork(WriteScope):
 
     @cached_property
     def positions(self) -> PositionRepository:
-        """What is held, and what it is worth."""
+        """Positions and their valuation."""
         return PositionRepository(self.connection, self._changed)
 
     @cached_property
@@ -166,12 +166,12 @@ class UnitOfWork(WriteScope):
 
     @cached_property
     def ticks(self) -> TickRepository:
-        """Ticks in, bars out."""
+        """Ticks: append ticks, read ticks and bars."""
         return TickRepository(self.connection)
 
     @cached_property
     def tick_history(self) -> TickRepository:
-        """The same for ticks that are kept for ever."""
+        """Ticks that are kept for ever: append ticks, read ticks and bars."""
         return TickRepository(self.connection, "tick_history")
 
     @cached_property
@@ -181,27 +181,27 @@ class UnitOfWork(WriteScope):
 
     @cached_property
     def minute_bars(self) -> MinuteBarRepository:
-        """Minute bars of vendors, and longer ones made of them."""
+        """Minute bars of vendors, and longer bars made from them."""
         return MinuteBarRepository(self.connection)
 
     def outbox(self, destination: str) -> Outbox:
-        """What another data source has still to be told."""
+        """Return the outbox of another data source: the messages that it must still receive."""
         return Outbox(self.connection, destination)
 
 
 class Database(Transactions[UnitOfWork, Reader]):
-    """A database of ours.
+    """A database with our schema.
 
     `async with database.transaction() as uow:` commits when the block ends, `database.reader()` only reads, and
     `database.run(work)` runs a function again after a conflict.
 
     Args:
-        url: The database, such as `postgresql://user:password@host:5432/database`, or what `parse_url` made of it.
+        url: The database, such as `postgresql://user:password@host:5432/database`, or a URL made by `parse_url`.
         config: Pool, timeouts and TLS.
-        identity: By which rules a fill is known again; in `Asia/Seoul` and without scopes by default.
+        identity: The rules that recognise a redelivered fill. The default is `Asia/Seoul` without scopes.
 
     Attributes:
-        identity: These rules.
+        identity: The same rules.
 
     Raises:
         ConfigurationError: The URL cannot be read, or is not of PostgreSQL over psycopg.
@@ -219,22 +219,22 @@ class Database(Transactions[UnitOfWork, Reader]):
         """Call a listener with each booking of this database's transactions and fill writers, after its COMMIT.
 
         Args:
-            listener: Called in the turn of the event loop in which the commit is known, before the booking caller
-                goes on.
+            listener: Called in the same turn of the event loop in which the commit is confirmed, before the caller
+                that booked continues.
 
         Returns:
-            Removes the listener; a second call does nothing.
+            A function that removes the listener. A second call of it does nothing.
         """
         return _add(self._booked, listener)
 
     def on_changed(self, listener: ChangedListener) -> Callable[[], None]:
-        """Call a listener with positions that changed by no booking, or by one of unknown outcome.
+        """Call a listener with positions that changed without a booking, or by a booking of unknown outcome.
 
-        That is: valuations and restorations by transactions of this database, after their COMMIT; and all positions
+        These are valuations and restorations by transactions of this database, after their COMMIT. Also all positions
         of a COMMIT that got no answer.
 
         Returns:
-            Removes the listener; a second call does nothing.
+            A function that removes the listener. A second call of it does nothing.
         """
         return _add(self._changed, listener)
 

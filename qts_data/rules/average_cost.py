@@ -1,15 +1,18 @@
-"""What a fill does to a position: average cost, signed quantities, exact to the last digit.
+"""The effect of a fill on a position: average cost, signed quantities, exact to the last digit.
 
-The average is the moving weighted average of the cost of what is held (the weighted average cost formula of IAS 2,
-paragraph 27, recalculated at each purchase). What is carried from fill to fill is the *cost* of the position, not its
-average price: an average has to be rounded, and a rounded average times a quantity is not what was paid. So nothing
-leaks: at any moment the sum of all realized P&L minus the signed cost of what is left equals the cash flow of the
-trades, and a position that is closed leaves a cost of exactly zero.
+The average is the moving weighted average of the cost of the position (the weighted average cost formula of IAS 2,
+paragraph 27, recalculated at each purchase). Each fill carries on the *cost* of the position, not its average price:
+an average has to be rounded, and a rounded average times a quantity differs from the amount paid. So no money leaks. At
+any moment, the sum of all realized P&L minus the signed cost of the position equals the cash flow of the trades. A
+closed position has a cost of exactly zero.
 
-Three results are rounded, all to 8 places with ties to even (`qts_data.contracts.round_money`): the share of the cost
-that a partial reduction takes away, the amount of the part of a trade through zero that closes, and the average price
-that is shown. A short position has a negative
-quantity and a negative cost (what was received for it).
+Three results are rounded, all to 8 places with ties to even (`qts_data.contracts.round_money`):
+
+* the share of the cost that a partial reduction removes;
+* the amount of the closing part of a trade through zero;
+* the average price that is shown.
+
+A short position has a negative quantity and a negative cost (minus the amount received for it).
 """
 
 from __future__ import annotations
@@ -26,18 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["FLAT", "Fold", "Holding", "Trade", "apply", "realized_between"]
 
 _ZERO: Final = Decimal(0)
-# Sums and products of 18 and 24 digits are exact; a quotient has more digits than round_money looks at. Operators would
-# ask the caller's decimal context, even the unary minus does.
+# Sums and products of 18 and 24 digits are exact; a quotient has more digits than round_money uses. Operators would
+# use the caller's decimal context, even the unary minus.
 _wide: Final = Context(prec=80)
 
 
 class Trade(NamedTuple):
-    """What matters of a fill.
+    """The fields of a fill that change a position.
 
     Attributes:
-        qty: Signed: above 0 bought, below 0 sold.
+        qty: Signed quantity: above 0 bought, below 0 sold.
         price: Price, 0 or more.
-        amount: Signed like `qty`: |qty| x price rounded to 8 places.
+        amount: |qty| x price rounded to 8 places, signed like `qty`.
     """
 
     qty: Decimal
@@ -46,7 +49,7 @@ class Trade(NamedTuple):
 
     @classmethod
     def of(cls, entry: LedgerEntry) -> Trade:
-        """The trade of a ledger entry."""
+        """Return the trade of a ledger entry."""
         amount = entry.amount
         assert amount is not None  # noqa: S101 - the record computes it
         if entry.side == "BUY":
@@ -55,7 +58,7 @@ class Trade(NamedTuple):
 
 
 class Holding(NamedTuple):
-    """A position as far as the ledger decides it.
+    """The part of a position that the ledger determines.
 
     Attributes:
         qty: Signed quantity.
@@ -69,7 +72,7 @@ class Holding(NamedTuple):
 
     @property
     def avg_price(self) -> Decimal:
-        """Average price of what is held, rounded to 8 places; 0 when closed."""
+        """Average price of the holding, rounded to 8 places; 0 when closed."""
         return round_money(_wide.divide(self.cost_basis, self.qty)) if self.qty else _ZERO
 
 
@@ -77,7 +80,7 @@ FLAT: Final = Holding(_ZERO, _ZERO, _ZERO)
 
 
 def apply(holding: Holding, trade: Trade) -> Holding:
-    """The position after a trade."""
+    """Return the holding after a trade."""
     qty, cost, realized = holding
     signed, price, amount = trade
     after = _wide.add(qty, signed)
@@ -86,22 +89,22 @@ def apply(holding: Holding, trade: Trade) -> Holding:
     if not after:
         return Holding(_ZERO, _ZERO, _wide.subtract(_wide.subtract(realized, amount), cost))
     if (after > 0) == (qty > 0):
-        # The share of the cost that goes is the share of the quantity that goes.
-        gone = round_money(_wide.divide(_wide.multiply(cost, signed.copy_negate()), qty))
-        return Holding(after, _wide.subtract(cost, gone), _wide.subtract(_wide.subtract(realized, amount), gone))
-    # Through zero: one leg closes at the price, the rest of the amount is what the new position cost.
+        # The trade removes the same share of the cost as of the quantity.
+        removed = round_money(_wide.divide(_wide.multiply(cost, signed.copy_negate()), qty))
+        return Holding(after, _wide.subtract(cost, removed), _wide.subtract(_wide.subtract(realized, amount), removed))
+    # Through zero: one leg closes at the price, and the rest of the amount is the cost of the new position.
     closing = round_money(_wide.multiply(qty.copy_negate(), price))
     return Holding(after, _wide.subtract(amount, closing), _wide.subtract(_wide.subtract(realized, closing), cost))
 
 
 def realized_between(before: Holding, after: Holding) -> Decimal:
-    """What an entry realized, given the position on either side of it."""
+    """Return the profit that an entry realized, given the holding before and after it."""
     return _wide.subtract(after.realized_pnl, before.realized_pnl)
 
 
 @dataclass(slots=True)
 class _Slot:
-    """A place in the sequence of fills; a correction takes the place of what it corrects."""
+    """A place in the sequence of fills. A correction takes the place of the fill that it corrects."""
 
     trade: Trade | None
     after: Holding
@@ -110,8 +113,8 @@ class _Slot:
 class Fold:
     """The ledger of one account and symbol, entry by entry in the order of booking.
 
-    A busted trade is treated as if it had never happened, a corrected one as if it had always been right: what came
-    after it is computed anew, and the difference is booked with the reversal or correction.
+    The fold computes a busted trade as if it had never happened, and a corrected one as if it had always been right.
+    It computes the later trades again, and books the difference with the reversal or correction.
     """
 
     def __init__(self) -> None:
@@ -120,7 +123,7 @@ class Fold:
 
     @property
     def holding(self) -> Holding:
-        """The position after everything so far."""
+        """The holding after all entries so far."""
         return self._slots[-1].after if self._slots else FLAT
 
     def add(
@@ -128,8 +131,8 @@ class Fold:
     ) -> None:
         """Book an entry.
 
-        An entry that it reverses or corrects may be missing, where the fold began after it or ends before it: then a
-        reversal does nothing, and a correction is a fill of its own.
+        The entry that it reverses or corrects may be missing, because the fold began after it or ends before it. Then
+        a reversal does nothing, and a correction is a fill of its own.
         """
         if reverses_id is not None:
             place = self._place.get(reverses_id)
@@ -147,9 +150,9 @@ class Fold:
             self._recompute(place)
 
     def pass_over(self, ledger_id: int, corrects_id: int) -> None:
-        """Leave out a correction, and know whose place it would take.
+        """Skip a correction, but remember the place that it would take.
 
-        What corrects or reverses it later takes that place: it speaks of the same trade.
+        A later correction or reversal of it takes that place, because it refers to the same trade.
         """
         place = self._place.get(corrects_id)
         if place is not None:

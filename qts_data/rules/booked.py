@@ -1,4 +1,4 @@
-"""An entry on its way into the ledger, and the position that it leaves."""
+"""An entry that is about to be written to the ledger, and the position after it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["Booked", "unmarked_position"]
 
 
 class Booked(NamedTuple):
-    """An entry that is to be written, and what it does.
+    """An entry that is to be written, and its effect.
 
     Attributes:
         ledger_id: Its id.
-        entry: The fill, or the opposite of one that is taken back.
-        before: The position before it.
-        after: The position after it.
-        realized_pnl: What it realizes.
+        entry: The fill. For a reversal, the opposite trade of the reversed fill.
+        before: The holding before it.
+        after: The holding after it.
+        realized_pnl: Profit that it realizes.
         avg_price: Average price of the position after it.
-        reverses_id: The entry that it takes back.
-        corrects_id: The entry whose place it takes.
+        reverses_id: The entry that it reverses.
+        corrects_id: The entry that it replaces.
     """
 
     ledger_id: int
@@ -52,10 +52,10 @@ class Booked(NamedTuple):
         reverses_id: int | None = None,
         corrects_id: int | None = None,
     ) -> Booked:
-        """Compute the rest.
+        """Make an entry, and compute its profit and average price.
 
         Raises:
-            InvalidRecord: Names the figure of the position that would not fit its column.
+            InvalidRecord: A figure of the position would not fit its column; the message names it.
         """
         avg_price = after.avg_price
         check_price("position qty", after.qty)
@@ -67,17 +67,17 @@ class Booked(NamedTuple):
 
     @property
     def position_key(self) -> tuple[str, str]:
-        """Account and symbol."""
+        """Account and symbol of the position."""
         return self.entry.account, self.entry.symbol
 
     def row(self) -> list[str | None]:
-        """The row, in the order of the ledger's columns: all but recorded_at, which the server gives."""
+        """Return the row, in the order of the ledger's columns. recorded_at is left out: the server sets it."""
         row = self.row_without_id()
         row.insert(0, str(self.ledger_id))
         return row
 
     def row_without_id(self) -> list[str | None]:
-        """The same without the id, which another statement gives."""
+        """Return the row without the id, for a statement that makes the id itself."""
         after = self.after
         return [
             *fill_row(self.entry),
@@ -91,13 +91,13 @@ class Booked(NamedTuple):
         ]
 
     def position_row(self) -> list[str | None]:
-        """What is written of the position: every column but its valuation and updated_at."""
+        """Return the columns to write to the position: all except its valuation and updated_at."""
         entry, after = self.entry, self.after
         figures = (after.qty, self.avg_price, after.cost_basis, after.realized_pnl, self.ledger_id)
         return [entry.account, entry.symbol, entry.market, entry.currency, *map(str, figures)]
 
     def result(self, stored: Sequence[str | None], *, is_last: bool) -> BookedFill:
-        """What the caller hears; only the last entry of a position has the valuation that is stored with it."""
+        """Return the caller's result. Only the last entry of a position has the valuation stored with it."""
         _, _, mark_price, exposure, share, unrealized, marked_at, updated_at = stored
         marked = is_last and mark_price is not None
         return BookedFill(
@@ -127,14 +127,14 @@ class Booked(NamedTuple):
 def unmarked_position(
     entry: LedgerEntry, holding: Holding, avg_price: Decimal, ledger_id: int, at: dt.datetime
 ) -> Position:
-    """A position without a valuation.
+    """Return a position without a valuation.
 
     Args:
         entry: Its last entry.
-        holding: What is held after it.
-        avg_price: The average price of that.
+        holding: The holding after it.
+        avg_price: Average price of the holding.
         ledger_id: Id of the entry.
-        at: When it was booked.
+        at: Time of booking.
     """
     return Position(
         account=entry.account,

@@ -1,4 +1,4 @@
-"""The rules of the book for sources that are no database: what a fill and a valuation make of a position."""
+"""The rules of the book for sources other than the database: the effect of fills and valuations on positions."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _exact: Final = Context(prec=80)
 
 
 def book(held: Position | None, entry: LedgerEntry, ledger_id: int, at: dt.datetime) -> BookedFill:
-    """What a fill makes of a position.
+    """Return the result of booking a fill.
 
     Raises:
-        InvalidRecord: It is in another currency or market, or the position would be too large.
+        InvalidRecord: The fill is in another currency or market, or the position would be too large.
     """
     before = FLAT
     if held is not None:
@@ -65,7 +65,7 @@ def book(held: Position | None, entry: LedgerEntry, ledger_id: int, at: dt.datet
 def entries_between(
     entries: Iterable[LedgerEntry], symbol: str | None, start: dt.datetime | None, end: dt.datetime | None
 ) -> list[LedgerEntry]:
-    """Fills of a symbol, or of all, from `start` up to before `end`, in the order given.
+    """Return the fills of a symbol, or of all, in the half-open time range [start, end), in the order given.
 
     Raises:
         InvalidRecord: `start` or `end` has no time zone.
@@ -82,11 +82,11 @@ def entries_between(
 
 
 def check_valuation(held: Position, given: Position) -> None:
-    """Refuse what would change more than the valuation.
+    """Refuse a position that would change more than the valuation.
 
     Raises:
-        StaleWrite: Quantity, cost or realized profit are not the stored ones.
-        InvalidRecord: There is no price with its time.
+        StaleWrite: Quantity, cost or realized profit differ from the stored ones.
+        InvalidRecord: The price or its time is missing.
     """
     for field in ("qty", "cost_basis", "realized_pnl"):
         if getattr(held, field) != getattr(given, field):
@@ -101,11 +101,11 @@ def check_valuation(held: Position, given: Position) -> None:
 
 
 def valued(held: Position, given: Position, at: dt.datetime) -> Position:
-    """The stored position with the valuation of the given one; unchanged, if that one is older.
+    """Return the stored position with the valuation of the given one. An older valuation changes nothing.
 
     Raises:
-        StaleWrite: Quantity, cost or realized profit are not the stored ones.
-        InvalidRecord: There is no price with its time.
+        StaleWrite: Quantity, cost or realized profit differ from the stored ones.
+        InvalidRecord: The price or its time is missing.
     """
     check_valuation(held, given)
     assert given.marked_at is not None  # noqa: S101 - checked
@@ -116,16 +116,16 @@ def valued(held: Position, given: Position, at: dt.datetime) -> Position:
 
 
 def _with_value(position: Position) -> Position:
-    assert position.mark_price is not None  # noqa: S101 - the caller looked
+    assert position.mark_price is not None  # noqa: S101 - the caller checked it
     exposure = round_money(_exact.multiply(position.qty, position.mark_price))
     return replace(position, exposure_value=exposure, unrealized_pnl=_exact.subtract(exposure, position.cost_basis))
 
 
 def require_same_instrument(entry: LedgerEntry, market: str | None, currency: str | None) -> None:
-    """Refuse a fill in another market or currency than the position: the two could not be added up.
+    """Refuse a fill in another market or currency than the position. Their amounts could not be added.
 
     Raises:
-        InvalidRecord: Names both.
+        InvalidRecord: Market or currency differs; the message names both values.
     """
     for field, given, held in (("currency", entry.currency, currency), ("market", entry.market, market)):
         if given != held:

@@ -1,4 +1,4 @@
-"""Identity of fills: which two reports are of one fill, and in which scope a broker's execution ids are unique."""
+"""Identity of fills: which reports are of one fill, and in which scope a broker's execution ids are unique."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _OPPOSITE: Final = MappingProxyType({"BUY": "SELL", "SELL": "BUY"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillIdentity:
-    """The rules by which a fill is known again.
+    """The rules that recognise a redelivered fill.
 
     Equal content under one key is a redelivery if both fill times are of one trading day, or at most `midnight` apart.
-    It is never asked when a report was sent.
+    The time at which a report was sent does not count.
 
     Attributes:
         time_zone: IANA name of the zone whose days are the trading days.
-        market_zones: The same for single markets, such as `{"NASDAQ": "America/New_York"}`.
+        market_zones: Zones of single markets that differ, such as `{"NASDAQ": "America/New_York"}`.
         id_scopes: For each broker whose execution ids restart, the scope in which they are unique: one or more of
             `day`, `symbol`, `order` and `side`, divided by commas.
-        midnight: Longest difference between two fill times of different days that one fill may have.
+        midnight: Longest difference between two fill times of one fill that lie on different days.
 
     Raises:
         ConfigurationError: A zone or a scope is unknown.
@@ -52,7 +52,7 @@ class FillIdentity:
     midnight: dt.timedelta = _MIDNIGHT
 
     def __post_init__(self) -> None:
-        """Check zones and scopes, and keep copies."""
+        """Check zones and scopes, and store copies."""
         for name in (self.time_zone, *self.market_zones.values()):
             try:
                 zoneinfo.ZoneInfo(name)
@@ -90,10 +90,10 @@ class FillIdentity:
         return made
 
     def scoped(self, entry: LedgerEntry) -> LedgerEntry:
-        """Return a fill with the scope that its broker's ids need; unchanged where it has one, or needs none.
+        """Return a fill with the scope of its broker's ids. A fill that has one, or needs none, is returned unchanged.
 
         Raises:
-            InvalidRecord: The scope asks for an order id, and the fill has none.
+            InvalidRecord: The scope needs an order id, and the fill has none.
         """
         declared = self.id_scopes.get(entry.broker)
         if declared is None or entry.execution_id is None or entry.id_scope:
@@ -101,10 +101,10 @@ class FillIdentity:
         return replace(entry, id_scope=self._scope_of(declared, entry, entry.side))
 
     def scoped_report(self, report: Reversal | Correction) -> Reversal | Correction:
-        """Return a bust or correction with the scopes that its broker's ids need.
+        """Return a bust or correction with the scopes of its broker's ids.
 
         Raises:
-            InvalidRecord: The reference to the fill lacks its scope, and the report does not say enough to complete it.
+            InvalidRecord: The reference to the fill lacks its scope, and the report has too few fields to complete it.
         """
         if isinstance(report, Correction):
             corrects = self._completed("corrects", report.entry.broker, report.corrects, report.entry.symbol)
@@ -125,9 +125,9 @@ class FillIdentity:
         return replace(report, reverses=reverses, id_scope=scope_text(given))
 
     def reference(self, line: LedgerEntry, reverses: str) -> str:
-        """Return the stored id of the fill that a line takes back; the line says its symbol, order and opposite side.
+        """Return the stored id of the fill that a line reverses. The line gives its symbol, order and opposite side.
 
-        The day is that of the line: a fill of an earlier day must be named by its stored id.
+        The day is that of the line. A fill of an earlier day must be named by its stored id.
         """
         declared = self.id_scopes.get(line.broker)
         if declared is None or _is_stored(reverses):
@@ -155,10 +155,10 @@ class FillIdentity:
         return tuple((entry.broker, entry.account, one) for one in ids)
 
     def other_report_ids(self, report: Reversal | Correction) -> tuple[str, ...]:
-        """Return other stored ids under which a redelivery of this bust or correction may be booked, or may wait.
+        """Return other stored ids under which a redelivery of this bust or correction may be booked or pending.
 
-        These are its id with the neighbouring days, and its id from before a scope was declared. Whether the times are
-        near enough is for the caller to ask.
+        These are its id with the neighbouring days, and its id from before the declaration of a scope. The caller must
+        check whether the times are near enough.
         """
         given = report.entry if isinstance(report, Correction) else report
         if not given.id_scope or given.execution_id is None:
@@ -189,14 +189,14 @@ class FillIdentity:
         return self._of_one_day(first.timestamp, second.timestamp, first.market)
 
     def require_same_fill(self, first: LedgerEntry, second: LedgerEntry) -> None:
-        """Refuse another fill under a key that is taken.
+        """Refuse a different fill under a key that is already booked.
 
         Args:
-            first: The fill that has the key.
-            second: The fill that comes with the same key.
+            first: The booked fill.
+            second: The fill that arrives with the same key.
 
         Raises:
-            LedgerConflict: Content or trading day differs; names the fields, and both times.
+            LedgerConflict: Content or trading day differs; the message names the fields and both times.
         """
         said = _said(_differing(first, second))
         said += self._days(first.timestamp, second.timestamp, first.market)
@@ -206,10 +206,10 @@ class FillIdentity:
             )
 
     def require_same_report(self, first: Reversal | Correction, second: Reversal | Correction) -> None:
-        """Refuse another report under an id that is taken.
+        """Refuse a different report under an id that is already pending.
 
         Raises:
-            LedgerConflict: Content or trading day differs; names the fields, and both times.
+            LedgerConflict: Content or trading day differs; the message names the fields and both times.
         """
         said = [] if first.same_content(second) else _different_reports(first, second)
         market = first.entry.market if isinstance(first, Correction) else None
@@ -220,10 +220,10 @@ class FillIdentity:
             )
 
     def require_same_day(self, first: LedgerEntry, at: dt.datetime, given: object) -> None:
-        """Refuse a report that comes again with the time of another trading day.
+        """Refuse a report that arrives again with the time of another trading day.
 
         Raises:
-            LedgerConflict: Names both times.
+            LedgerConflict: The days differ; the message names both times.
         """
         said = self._days(first.timestamp, at, first.market)
         if said:
@@ -275,7 +275,7 @@ class FillIdentity:
 
 
 def _is_stored(reference: str) -> bool:
-    """Tell whether an id is as the ledger keeps it: with its scope, or an idempotency key."""
+    """Tell whether an id has the ledger's form: with its scope, or an idempotency key."""
     scope, _ = split_stored_id(reference)
     return bool(scope) or reference.startswith("key:")
 
@@ -294,4 +294,4 @@ def _different_reports(first: Reversal | Correction, second: Reversal | Correcti
         return _said([*_differing(first.entry, second.entry), *corrects]) or ["they differ"]
     if isinstance(first, Reversal) and isinstance(second, Reversal):
         return _said(["reverses"]) if first.reverses != second.reverses else ["they differ"]
-    return ["one takes the fill back, the other corrects it"]
+    return ["one reverses the fill, the other corrects it"]

@@ -1,4 +1,4 @@
-"""One scope for each broker: a fill in another one may be booked already, under another id."""
+"""One scope for each broker. A fill in another scope may be booked already, under another id."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ __all__ = ["kinds_of", "require_scope", "scopes_of"]
 
 
 def kinds_of(entry: LedgerEntry) -> str | None:
-    """Return the kinds of a fill's scope, such as `day,symbol`; None for a caller's own key, which needs no scope."""
+    """Return the kinds of a fill's scope, such as `day,symbol`. A caller's own key needs no scope: None."""
     return None if entry.execution_id is None else ",".join(parse_scope(entry.id_scope))
 
 
 def scopes_of(entries: Iterable[LedgerEntry]) -> dict[str, str]:
-    """Return the scopes of brokers as their fills show them; the last one counts, and a broker without has none."""
+    """Return the scope of each broker by its last fill. A broker without a scoped fill is left out."""
     return {entry.broker: kinds for entry in entries if (kinds := kinds_of(entry))}
 
 
 def require_scope(entry: LedgerEntry, scopes: Mapping[str, str]) -> None:
-    """Refuse a new fill whose scope is another one than its broker's.
+    """Refuse a new fill whose scope differs from its broker's.
 
     Args:
         entry: The fill, with its scope.
-        scopes: The scopes of brokers; a broker without one takes any.
+        scopes: The scopes of brokers. A broker without one accepts any scope.
 
     Raises:
-        LedgerConflict: The scope is another one; names both, and the setting.
+        LedgerConflict: The scope differs; the message names both scopes and the setting.
     """
     given, recorded = kinds_of(entry), scopes.get(entry.broker)
     if given is None or not recorded or given == recorded:

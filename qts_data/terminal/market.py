@@ -78,7 +78,7 @@ def print_import(report: market.ImportReport) -> None:
         f"received {loaded.received:,}, inserted {loaded.inserted:,}, duplicate {loaded.duplicate:,}{rejected}",
         soft_wrap=True,
     )
-    if loaded.known:
+    if loaded.already_loaded:
         notes.print("note: this file is already loaded; --again loads it once more", soft_wrap=True)
         if loaded.rejected:
             notes.print(
@@ -98,15 +98,15 @@ def print_import(report: market.ImportReport) -> None:
             f"{loaded.last:%Y-%m-%d %H:%M:%S} UTC; no closed bar holds them before that",
             soft_wrap=True,
         )
-    for name, bars in report.refresh.kept.items():
+    for name, bars in report.refresh.skipped.items():
         notes.print(
             f"note: {bars:,} bars of {name} in this range outlived their rows and were left as they are, with the "
             "hours that they are in: a refresh would destroy them",
             soft_wrap=True,
         )
-    if report.cutoff is not None and loaded.doomed:
+    if report.cutoff is not None and loaded.past_retention:
         notes.print(
             f"note: retention drops ticks before {report.cutoff:%Y-%m-%d %H:%M} UTC at its next run, and "
-            f"{loaded.doomed:,} of these are older; --keep loads them into tick_history, which keeps them",
+            f"{loaded.past_retention:,} of these are older; --keep loads them into tick_history, which keeps them",
             soft_wrap=True,
         )

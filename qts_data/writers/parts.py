@@ -85,11 +85,11 @@ async def load_in_parts(
                 baseline=baseline,
                 max_ahead=max_ahead,
             )
-            if done.known:
+            if done.already_loaded:
                 # Another process has loaded it meanwhile, perhaps in parts of another size.
                 source.put_back(held)
         size = done.received
-        if done.known:
+        if done.already_loaded:
             taken = await _skip(source, size, numbering)
             done = replace(done, received=taken, duplicate=taken, rejected=0)
         report = done if report is None else report + done
@@ -98,7 +98,7 @@ async def load_in_parts(
             progress(offset)
         if done.received < size:
             break
-    report = replace(report or IngestReport(0, 0, 0, None, None), rejected=rejected(), known=False)
+    report = replace(report or IngestReport(0, 0, 0, None, None), rejected=rejected(), already_loaded=False)
     report = replace(report, received=report.received + report.rejected)
     async with database.transaction() as uow:
         await bookkeeping.claim(uow.connection, table, whole, again=True)

@@ -185,7 +185,7 @@ async def measure_hybrid(url: str, fills: int) -> None:
     took: dict[str, list[float]] = {"DB_ONLY": [], "HYBRID": []}
     async with Database(parse_url(url)) as database, TimescaleDBAdapter(database) as primary:
         hybrid = HybridAdapter(primary, InMemoryAdapter())
-        await hybrid.outbox.feed()
+        await hybrid.outbox.enable()
         await process.stdout.readline()
         numbers = iter(range(10**9))
         skipped: list[int] = []
@@ -193,10 +193,10 @@ async def measure_hybrid(url: str, fills: int) -> None:
             for mode, times in took.items():
                 adapter: DataSourceAdapter = hybrid
                 if mode == "DB_ONLY":
-                    await hybrid.outbox.starve()
+                    await hybrid.outbox.disable()
                     adapter = primary
                 else:
-                    await hybrid.outbox.feed()
+                    await hybrid.outbox.enable()
                 for _ in range(BLOCK):
                     number = next(numbers)
                     started = time.perf_counter()
@@ -206,7 +206,7 @@ async def measure_hybrid(url: str, fills: int) -> None:
                         skipped.append(booked.ledger_id)
         # Fills booked while the outbox was disabled are delivered, too, so that both sides can be compared.
         async with database.transaction() as uow:
-            await uow.outbox("sheets").feed()
+            await uow.outbox("sheets").enable()
             await uow.outbox("sheets").add_fills(skipped)
     process.stdin.close()
     found = json.loads(await process.stdout.read())

@@ -72,7 +72,7 @@ async def source(request: pytest.FixtureRequest) -> AsyncIterator[Source]:
             yield Source(primary, database, None)
             return
         async with HybridAdapter(primary, make_sheets()) as hybrid:
-            await hybrid.outbox.feed()
+            await hybrid.outbox.enable()
             yield Source(hybrid, database, None)
 
 

@@ -105,7 +105,7 @@ class World:
         autocommit = self.database.engine.execution_options(isolation_level="AUTOCOMMIT")
         async with autocommit.connect() as connection:
             report = await TickRepository(connection).refresh_bars(ranges)
-            assert report.kept == {}
+            assert report.skipped == {}
 
     async def materialize_all(self, end: dt.datetime) -> None:
         """Materialize without regard to the clock, as older versions did."""
@@ -213,8 +213,8 @@ class BarsFollowTicks(RuleBasedStateMachine):
         if first:
             assert report.late == 0
         self.stored(ticks, report)
-        self.world.run(self.world.refresh(report.stale))
-        self.refreshed(report.stale)
+        self.world.run(self.world.refresh(report.to_refresh))
+        self.refreshed(report.to_refresh)
 
     @rule(first=st.integers(-40, 80), length=st.integers(0, 80))
     def bars_are_refreshed(self, first: int, length: int) -> None:

@@ -383,7 +383,7 @@ async def test_fill_is_reversed_once(book: Database) -> None:
     await record(book, fill("BUY", "10", "100", execution_id="a"))
     await reverse(book, bust("x", "a"))
     refused: list[tuple[Reversal | Correction, str]] = [
-        (bust("y", "a"), "another report took this fill back"),
+        (bust("y", "a"), "another report reversed this fill"),
         (bust("z", "x"), "is itself a reversal"),
         (Correction(entry=fill("BUY", "9", "100", execution_id="w"), corrects="a"), "another report"),
     ]
@@ -496,7 +496,7 @@ async def test_report_whose_id_is_taken_does_not_stop_its_fill(
         await reverse(book, bust("x", "b"))
     # A bust may have the id that a correction gives to its reversal.
     await reverse(book, bust("d/reversal", "b"))
-    with pytest.raises(LedgerConflict, match="a reversal took this fill back"):
+    with pytest.raises(LedgerConflict, match="a reversal of this fill is booked"):
         await reverse(book, Correction(entry=fill("BUY", "2", "1", execution_id="d"), corrects="b"))
     assert await verified(book) == 7
 

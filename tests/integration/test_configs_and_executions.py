@@ -71,7 +71,7 @@ async def test_a_wrong_parameter_sets_none(book: Database) -> None:
         (endless, "JSON"),
         (10**5000, "too large"),
         ([10**5000], "JSON"),
-        ([{1: "x"}], "key 1, which is no string"),
+        ([{1: "x"}], "key 1, which is not a string"),
         ("\ud800", "surrogate"),
         ("a\0b", "NUL"),
         (["\ud800"], "surrogate"),
@@ -126,7 +126,7 @@ async def test_value_of_another_type_is_named(book: Database) -> None:
             "INSERT INTO strategies (strategy_id, param_name, value, value_type) VALUES ('s', 'size', 'ten', 'int')"
         )
     async with book.reader() as reader:
-        with pytest.raises(InvalidRecord, match="size: 'ten' is no int"):
+        with pytest.raises(InvalidRecord, match="size: 'ten' is not of type int"):
             await reader.strategies.get_parameters("s")
 
 

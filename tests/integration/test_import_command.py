@@ -206,10 +206,10 @@ def test_interrupted_import_goes_on_strict_or_not(database_url: URL, interrupted
     """An interrupted import is finished with or without `--strict`, and is then already loaded for both."""
     assert count(database_url) == 4
     loaded = asyncio.run(imported(database_url, interrupted, strict=strict)).ingest
-    assert (loaded.known, loaded.received, loaded.inserted, loaded.duplicate) == (False, 6, 2, 4)
+    assert (loaded.already_loaded, loaded.received, loaded.inserted, loaded.duplicate) == (False, 6, 2, 4)
     assert count(database_url) == 6
     for way in (True, False):
-        assert asyncio.run(imported(database_url, interrupted, strict=way)).ingest.known
+        assert asyncio.run(imported(database_url, interrupted, strict=way)).ingest.already_loaded
 
 
 @pytest.mark.edition("community")
@@ -231,10 +231,10 @@ def test_equal_files_of_two_symbols_are_two_files(database_url: URL, tmp_path: P
         path = tmp_path / f"{name}-trades-2025-01-01.csv"
         path.write_text("1,1.5,1,1.5,1735689600000000,True,True\n")
         loaded = asyncio.run(imported(database_url, path, layout="binance-trades")).ingest
-        assert (loaded.known, loaded.inserted) == (False, 1)
+        assert (loaded.already_loaded, loaded.inserted) == (False, 1)
     other = tmp_path / "BTCUSDT-trades-2025-01-02.csv"
     path.rename(other)
-    assert asyncio.run(imported(database_url, other, layout="binance-trades")).ingest.known
+    assert asyncio.run(imported(database_url, other, layout="binance-trades")).ingest.already_loaded
 
 
 @pytest.mark.parametrize("command", ["bars", "daily-bars"])

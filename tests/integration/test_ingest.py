@@ -115,12 +115,12 @@ async def test_a_known_batch_is_not_read_again(database_: Database) -> None:
         yield
 
     known = await ingest(database_, never(), batch=batch)
-    assert known.known
+    assert known.already_loaded
     assert (known.received, known.inserted, known.duplicate, known.first) == (2, 0, 2, first.first)
     async with database_.transaction() as uow:
         await uow.connection.exec_driver_sql("DELETE FROM tick_data")
     again = await ingest(database_, [at(0, 1), at(0, 1)], batch=batch, again=True)
-    assert (again.known, again.inserted) == (False, 2)
+    assert (again.already_loaded, again.inserted) == (False, 2)
     # Another table is another place.
     async with database_.transaction() as uow:
         kept = await uow.tick_history.ingest([at(0, 1)], batch=batch)
@@ -135,13 +135,13 @@ async def test_a_batch_of_a_load_that_failed_is_not_known(database_: Database) -
     with pytest.raises(ValueError, match="the disk"):
         await ingest(database_, broken(), batch=BatchId("a"), batch_size=1)
     report = await ingest(database_, [at(0, 1)], batch=BatchId("a"))
-    assert (report.known, report.inserted) == (False, 1)
+    assert (report.already_loaded, report.inserted) == (False, 1)
 
 
 async def test_two_loads_of_one_batch_at_the_same_time_load_it_once(database_: Database) -> None:
     ticks = TickFactory.build_batch(500)
     reports = await asyncio.gather(*(ingest(database_, ticks, batch=BatchId("same")) for _ in range(4)))
-    assert sorted(report.known for report in reports) == [False, True, True, True]
+    assert sorted(report.already_loaded for report in reports) == [False, True, True, True]
     assert sum(report.inserted for report in reports) == 500
 
 
@@ -160,7 +160,7 @@ async def test_pieces_of_a_feed_go_on_from_the_stored_ticks(database_: Database)
             report = await ingest(
                 database_, [at(0, price) for price in prices], batch=BatchId("feed", part), continues=True
             )
-    assert report.known
+    assert report.already_loaded
     assert [(int(tick.price), tick.seq) for tick in await stored(database_, "005930")] == [
         (price, price - 1) for price in range(1, 7)
     ]
@@ -205,7 +205,7 @@ async def test_loaded_batch_counts_for_batches_that_follow(database_: Database, 
 
     await ingest(database_, part(1, 2), batch=BatchId("source", 0), numbering=Numbering())
     numbering = Numbering()  # of a restarted process
-    assert (await ingest(database_, part(1, 2), batch=BatchId("source", 0), numbering=numbering)).known
+    assert (await ingest(database_, part(1, 2), batch=BatchId("source", 0), numbering=numbering)).already_loaded
     assert (await ingest(database_, part(2, 3), batch=BatchId("source", 2), numbering=numbering)).inserted == 2
     assert [(int(tick.price), tick.seq) for tick in await stored(database_, "005930")] == [
         (1, 0), (2, 1), (2, 2), (3, 3),
@@ -264,11 +264,11 @@ async def test_resumed_load_names_bars_of_ticks_loaded_before(database_: Databas
         TimeRange(START + dt.timedelta(hours=5), START + dt.timedelta(hours=6)),
     )
     report = await load_in_parts(database_, ticks, stream="source", part_size=1)
-    assert (report.known, report.inserted, report.stale) == (False, 1, stale)
+    assert (report.already_loaded, report.inserted, report.to_refresh) == (False, 1, stale)
     assert (report.first, report.last) == (ticks[0].time, ticks[2].time)
     # And killed between the last part and the refresh.
     report = await load_in_parts(database_, ticks, stream="source", part_size=1)
-    assert (report.known, report.stale) == (True, (TimeRange(START, START + dt.timedelta(hours=6)),))
+    assert (report.already_loaded, report.to_refresh) == (True, (TimeRange(START, START + dt.timedelta(hours=6)),))
 
 
 async def test_an_empty_batch_of_the_name_of_a_source_does_not_hide_it(database_: Database) -> None:
@@ -280,7 +280,7 @@ async def test_an_empty_batch_of_the_name_of_a_source_does_not_hide_it(database_
 async def test_late_ticks_are_named_with_the_bars_they_change(database_: Database) -> None:
     first = await ingest(database_, [at(0, 1), at(600, 1)])
     assert (first.late, first.changed) == (0, ())
-    assert first.stale == (TimeRange(START, START + dt.timedelta(hours=1)),)
+    assert first.to_refresh == (TimeRange(START, START + dt.timedelta(hours=1)),)
     report = await ingest(
         database_, [at(600, 1), at(601, 2), at(61, 1), at(125, 1), at(300, 1), at(0, 1, symbol="000660")]
     )
@@ -367,14 +367,14 @@ async def test_the_last_instants_that_there_are_can_be_loaded(database_: Databas
     last = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
     times = [last, last - dt.timedelta(minutes=30)]
     report = await ingest(database_, [TickFactory.build(time=time) for time in times], max_ahead=None)
-    assert report.stale == (TimeRange(last.replace(minute=0, second=0, microsecond=0), last),)
+    assert report.to_refresh == (TimeRange(last.replace(minute=0, second=0, microsecond=0), last),)
     assert (report.first, report.last) == (times[1], times[0])
     report = await ingest(database_, [TickFactory.build(time=last - dt.timedelta(minutes=10))], max_ahead=None)
     # No bar of that time has been given as closed.
     assert (report.late, report.ahead) == (0, 1)
     autocommit = database_.engine.execution_options(isolation_level="AUTOCOMMIT")
     async with autocommit.connect() as connection:
-        assert (await TickRepository(connection).refresh_bars(report.stale)).kept == {}
+        assert (await TickRepository(connection).refresh_bars(report.to_refresh)).skipped == {}
 
 
 @pytest.mark.usefixtures("as_columns")
@@ -437,12 +437,12 @@ async def test_report_counts_ticks_that_retention_will_drop(database_: Database,
     if edition == "community":
         assert report.cutoff is not None
         assert abs(now - dt.timedelta(days=7) - report.cutoff) < dt.timedelta(minutes=10)
-        assert report.doomed == 1
+        assert report.past_retention == 1
     else:
-        assert (report.cutoff, report.doomed) == (None, 0)
+        assert (report.cutoff, report.past_retention) == (None, 0)
     async with database_.transaction() as uow:
         kept = await uow.tick_history.ingest([old])
-    assert (kept.inserted, kept.cutoff, kept.doomed) == (1, None, 0)
+    assert (kept.inserted, kept.cutoff, kept.past_retention) == (1, None, 0)
 
 
 async def test_overview_is_exact_under_concurrent_loads(database_: Database) -> None:
@@ -568,7 +568,7 @@ BAD_COLUMNS: list[tuple[str, Callable[[pa.Table], pa.Table], str]] = [
     ("float", lambda t: t.set_column(4, "price", t["price"].cast(pa.float64())), "price: is double, which is not"),
     ("naive", lambda t: t.set_column(0, "time", t["time"].cast(pa.timestamp("us"))), "time: has no time zone"),
     ("text", lambda t: t.set_column(4, "price", t["price"].cast(pa.string())), "price: is string, which is not exact"),
-    ("missing", lambda t: t.drop_columns(["volume"]), "volume: there is no such column"),
+    ("missing", lambda t: t.drop_columns(["volume"]), "volume: the column is missing"),
     ("unknown", lambda t: t.rename_columns([name.replace("bid", "bd") for name in t.schema.names]), "bd: tick_data"),
     ("seq", lambda t: t.set_column(3, "seq", pa.array([1.0, 2.0])), "seq: is double; give integers"),
 ]  # fmt: skip
@@ -634,7 +634,7 @@ async def test_load_with_a_lost_connection_is_all_or_nothing(proxy: Proxy) -> No
         with pytest.raises(DatabaseUnavailable):
             await ingest(database, ticks, batch=BatchId("cut"), batch_size=1_000)
         report = await ingest(database, ticks, batch=BatchId("cut"), batch_size=1_000)
-        assert (report.known, report.inserted) == (False, 3_000)
+        assert (report.already_loaded, report.inserted) == (False, 3_000)
 
 
 _LOADER = """

@@ -518,15 +518,15 @@ async def test_a_rollback_that_fails_half_way_strands_nothing(
             async with database.transaction() as uow:
                 await uow.ledger.record_fill(FillFactory.build(symbol="000007"))
 
-        starve = move.feed.starve
+        disable = move.feed.disable
 
         async def late() -> None:
             await book()  # at the last moment
-            await starve()
+            await disable()
             standin.faults = lambda _method: Fault.UNAVAILABLE
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(move.feed, "starve", late)
+            patch.setattr(move.feed, "disable", late)
             with pytest.raises(SourceUnavailable):
                 await move.rollback()
         standin.faults = lambda _method: None

@@ -66,7 +66,7 @@ async def sheets(make_sheets: MakeSheets) -> AsyncIterator[GoogleSheetsAdapter]:
 async def hybrid(database: Database, sheets: GoogleSheetsAdapter) -> AsyncIterator[HybridAdapter]:
     async with TimescaleDBAdapter(database) as primary:
         made = HybridAdapter(primary, sheets)
-        await made.outbox.feed()
+        await made.outbox.enable()
         yield made
 
 
@@ -178,9 +178,9 @@ async def test_column_inserted_under_a_worker_moves_its_writes(
 
 
 async def test_fills_fed_late_do_not_set_a_position_back(hybrid: HybridAdapter, sheets: GoogleSheetsAdapter) -> None:
-    await hybrid.outbox.starve()
+    await hybrid.outbox.disable()
     early = [await hybrid.primary.append_ledger(FillFactory.build(price=Decimal(price))) for price in (1, 2, 3)]
-    await hybrid.outbox.feed()
+    await hybrid.outbox.enable()
     await hybrid.append_ledger(FillFactory.build(price=Decimal(4)))
     worker = worker_of(hybrid.primary.database, sheets, dataclasses.replace(FAST, batch=1))
     await worker.drain()
@@ -421,7 +421,7 @@ async def test_without_a_feed_a_hybrid_books_nothing(database: Database, sheets:
         with pytest.raises(ConfigurationError, match="qts-data migrate shadow"):
             await hybrid.append_ledger(FillFactory.build())
         assert not await hybrid.fetch_ledger()
-        await hybrid.outbox.feed(until=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+        await hybrid.outbox.enable(until=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
         with pytest.raises(ConfigurationError):
             await hybrid.append_ledger(FillFactory.build())
 
@@ -434,7 +434,7 @@ async def test_a_hybrid_that_closes_gives_its_connection_back(
 
     primary = TimescaleDBAdapter(database)
     async with HybridAdapter(primary, sheets) as hybrid:
-        await hybrid.outbox.feed()
+        await hybrid.outbox.enable()
         await hybrid.append_ledger(FillFactory.build())
         assert checked_out(database) == 1
     assert checked_out(database) == 0
@@ -450,7 +450,7 @@ async def test_the_engines_role_may_feed_and_deliver(database_url: URL, sheets: 
     url = database_url.update_query_dict({"options": "-c role=qts_engine"})
     async with Database(url) as database, TimescaleDBAdapter(database) as primary:
         hybrid = HybridAdapter(primary, sheets)
-        await hybrid.outbox.feed()
+        await hybrid.outbox.enable()
         await hybrid.append_ledger(FillFactory.build())
         assert await worker_of(database, sheets).drain() == 1
         assert await assert_both_sides_agree(hybrid) == 1
@@ -459,7 +459,7 @@ async def test_the_engines_role_may_feed_and_deliver(database_url: URL, sheets: 
 async def test_feed_ends_at_its_stop_event(hybrid: HybridAdapter) -> None:
     feed = Feed(hybrid.primary.database)
     await hybrid.append_ledger(FillFactory.build())
-    await feed.starve()
+    await feed.disable()
     await hybrid.primary.append_ledger(FillFactory.build())
     assert (await feed.status()).pending == 1
     assert not (await feed.status()).active

@@ -80,9 +80,9 @@ async def _mark(uow: Any, start: dt.datetime, end: dt.datetime) -> Any:
 
 async def _feed(uow: Any, start: dt.datetime, end: dt.datetime) -> Any:
     outbox = uow.outbox("elsewhere")
-    await outbox.feed(until=start)
+    await outbox.enable(until=start)
     first = (await outbox.status()).until
-    await outbox.feed(until=end)
+    await outbox.enable(until=end)
     return first, (await outbox.status()).until
 
 

@@ -62,7 +62,7 @@ async def load(database: Database, given: list[TickData]) -> IngestReport:
 
 async def refresh(database: Database, report: IngestReport) -> None:
     async with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        await TickRepository(connection).refresh_bars(report.stale)
+        await TickRepository(connection).refresh_bars(report.to_refresh)
 
 
 async def counted(database: Database, symbol: str) -> set[tuple[int, int | None]]:

@@ -41,7 +41,7 @@ async def load(database: Database, ticks: list[TickData], table: TickTable = "ti
         report = await repository.ingest(ticks, max_ahead=None)
     autocommit = database.engine.execution_options(isolation_level="AUTOCOMMIT")
     async with autocommit.connect() as connection:
-        await TickRepository(connection).refresh_bars(report.stale)
+        await TickRepository(connection).refresh_bars(report.to_refresh)
 
 
 def walk(start: dt.datetime, end: dt.datetime, *, symbol: str, source: str, count: int, seed: int) -> list[TickData]:

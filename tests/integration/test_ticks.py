@@ -174,7 +174,7 @@ async def test_a_bad_record_in_the_middle_of_a_source_loads_nothing(async_databa
 
 async def test_an_empty_source_is_no_error(async_database: AsyncEngine) -> None:
     report = await ingest(async_database, [])
-    assert (report.received, report.inserted, report.first, report.stale) == (0, 0, None, ())
+    assert (report.received, report.inserted, report.first, report.to_refresh) == (0, 0, None, ())
 
 
 async def test_bars_of_a_range_without_a_time_zone_are_refused(async_database: AsyncEngine) -> None:
@@ -201,7 +201,7 @@ async def test_a_refresh_never_deletes_bars_whose_ticks_were_dropped(async_datab
     async with autocommit.connect() as connection:
         report = await TickRepository(connection).refresh_bars(old[0].time, old[-1].time)
     assert report.refreshed == ()
-    assert report.kept == {"ohlcv_1m": 2}
+    assert report.skipped == {"ohlcv_1m": 2}
     assert [bar.open for bar in await bars(async_database, "005930")] == [30, 31]
 
 
@@ -215,7 +215,7 @@ async def drop(database: AsyncEngine, *relations: str) -> None:
 async def refresh_stale(database: AsyncEngine, loaded: IngestReport) -> RefreshReport:
     autocommit = database.execution_options(isolation_level="AUTOCOMMIT")
     async with autocommit.connect() as connection:
-        return await TickRepository(connection).refresh_bars(loaded.stale)
+        return await TickRepository(connection).refresh_bars(loaded.to_refresh)
 
 
 @pytest.mark.edition("community")
@@ -233,7 +233,7 @@ async def test_bars_of_dropped_ticks_outlive_late_ticks(async_database: AsyncEng
     kept = {"ohlcv_1m": 1} if dropped == ("tick_data",) else {"ohlcv_1h": 1}
     for _ in range(2):
         report = await refresh_stale(async_database, late)
-        assert (report.refreshed, report.kept) == ((), kept)
+        assert (report.refreshed, report.skipped) == ((), kept)
     assert [await bars(async_database, "005930", interval=interval) for interval in whole] == before
 
 
@@ -243,7 +243,7 @@ async def test_bars_come_back_when_all_their_ticks_do(async_database: AsyncEngin
     await refresh_stale(async_database, await ingest(async_database, ticks))
     await drop(async_database, "tick_data", "ohlcv_1m")
     report = await refresh_stale(async_database, await ingest(async_database, [*ticks, at(50, 99)]))
-    assert (report.refreshed, report.kept) == (("ohlcv_1m", "ohlcv_1h"), {})
+    assert (report.refreshed, report.skipped) == (("ohlcv_1m", "ohlcv_1h"), {})
     assert [bar.tick_count for bar in await bars(async_database, "005930", interval="1h")] == [51]
     assert [bar.tick_count for bar in await bars(async_database, "005930")] == [51]
 
@@ -256,14 +256,14 @@ async def test_only_the_hours_of_endangered_bars_are_left_alone(async_database: 
     await drop(async_database, "tick_data")
     late = [TickFactory.build(symbol="000660", time=hour + dt.timedelta(minutes=59)) for hour in hours]
     loaded = await ingest(async_database, late)
-    assert [(span.start, span.end) for span in loaded.stale] == [(hours[0], hours[2] + dt.timedelta(hours=1))]
+    assert [(span.start, span.end) for span in loaded.to_refresh] == [(hours[0], hours[2] + dt.timedelta(hours=1))]
     report = await refresh_stale(async_database, loaded)
-    assert (report.refreshed, report.kept) == (("ohlcv_1m", "ohlcv_1h"), {"ohlcv_1m": 1})
+    assert (report.refreshed, report.skipped) == (("ohlcv_1m", "ohlcv_1h"), {"ohlcv_1m": 1})
     assert [bar.time for bar in await bars(async_database, "000660", interval="1h")] == [hours[0], hours[2]]
     assert [bar.open for bar in await bars(async_database, "005930", interval="1h")] == [30]
     # A range does not contain its end: the endangered hour does not hold back the hour before it.
     neighbour = await ingest(async_database, [TickFactory.build(symbol="035420", time=late[0].time)])
-    assert (await refresh_stale(async_database, neighbour)).kept == {}
+    assert (await refresh_stale(async_database, neighbour)).skipped == {}
     assert len(await bars(async_database, "035420")) == 1
 
 

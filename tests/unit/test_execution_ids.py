@@ -85,7 +85,10 @@ def test_a_scope_that_cannot_be_stored_is_refused(fields: dict[str, Any], field:
     [
         ({"time_zone": "Mars"}, "names no time zone"),
         ({"market_zones": {"X": "Mars"}}, "names no time zone"),
-        ({"id_scopes": {"kis": "year"}}, "the id scope of 'kis': 'year' is none: write one or more of day, symbol"),
+        (
+            {"id_scopes": {"kis": "year"}},
+            "the id scope of 'kis': 'year' is not a scope: write one or more of day, symbol",
+        ),
         ({"id_scopes": {"kis": "day,day"}}, "each once"),
         ({"id_scopes": {"kis": ""}}, "is none"),
     ],

@@ -217,7 +217,7 @@ def test_conflict_of_two_reports_names_the_differing_fields() -> None:
     bust = Reversal(timestamp=AT, broker="kis", execution_id="B", reverses="E")
     right = Correction(entry=FILL, corrects="scope:day=2026-11-20/A")
     assert "reverses differs" in refused(bust, replace(bust, reverses="F"))
-    assert "one takes the fill back, the other corrects it" in refused(bust, right)
+    assert "one reverses the fill, the other corrects it" in refused(bust, right)
     moved = replace(right, entry=replace(FILL, fee=Decimal(9), order_id="p"), corrects="A")
     assert "fee, order_id, corrects differ" in refused(right, moved)
     FillIdentity().require_same_report(right, replace(right, entry=replace(FILL, timestamp=AT.replace(microsecond=0))))

@@ -125,5 +125,5 @@ def test_rows_end_at_the_first_of_an_unknown_source() -> None:
 @pytest.mark.parametrize("cut", [2, 40, 60])
 def test_half_a_row_is_refused(cut: int) -> None:
     data = row(1, 1, 1, LIKE_A_BEGINNING)
-    with pytest.raises(ValueError, match="no whole rows"):
+    with pytest.raises(ValueError, match="not whole rows"):
         read_rows(data + data[:cut])

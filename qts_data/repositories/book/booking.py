@@ -1,8 +1,9 @@
-"""How fills get into the book: lock, look, compute, write - a few statements a side, one round trip each.
+"""Booking of fills in four steps: lock, look up, compute and write. Each step takes a few statements in one round trip.
 
-Locks are advisory and belong to the transaction. Everybody who books holds the *gate* shared and, exclusively, the
-lock of each position that he changes, so that what was read is still so when it is written. A report about a fill that
-is not there takes the gate exclusively: only then can it be sure that nobody is booking that fill right now.
+The locks are advisory and belong to the transaction. A transaction that books holds the *gate* shared. It also holds
+the lock of each position that it changes exclusively, so that the rows it read stay valid until it writes. A report
+about a fill that the ledger does not hold takes the gate exclusively. Then no other transaction can be booking that
+fill at the same time.
 """
 
 from __future__ import annotations
@@ -57,13 +58,14 @@ __all__ = [
 ]
 
 _LOCK_CLASS: Final = 0x515453
-"""First half of our advisory locks, so that they meet nobody else's."""
+"""First half of our advisory locks, which keeps them apart from the locks of other programs."""
 _GATE_PLACE: Final = 0
 _PLACES: Final = 1024
-"""Positions share this many locks: a transaction that books ten thousand symbols must not fill the lock table."""
+"""Number of locks that all positions share. A transaction that books ten thousand symbols must not fill the lock table.
+"""
 
-# The planner would plan each statement anew, for it expects more of an array that it cannot see into than of one fill;
-# planning takes longer than all the rest.
+# With custom plans, the planner would plan each statement again: it expects more rows of an array with unknown length
+# than of one fill. Planning takes longer than everything else.
 LOCK: Final = Statement(
     "lock_positions",
     "SELECT set_config('plan_cache_mode', 'force_generic_plan', true), "
@@ -71,8 +73,8 @@ LOCK: Final = Statement(
     "FROM unnest($1::int[]) AS place",
 )
 GATE: Final = Statement("lock_gate", f"SELECT pg_advisory_xact_lock({_LOCK_CLASS}, {_GATE_PLACE})")
-# LATERAL with LIMIT is one look into the index for each key, whatever the planner believes of the tables: a plan that
-# was made while they were small, with a scan or a hash join, is kept while they grow.
+# LATERAL with LIMIT gives one index look-up for each key, independent of the planner's statistics. A plan with a scan
+# or a hash join, made while the tables were small, would stay in use while they grow.
 READ_POSITIONS: Final = Statement(
     "read_positions",
     "SELECT p.account, p.symbol, p.market, p.currency, p.qty, p.cost_basis, p.realized_pnl "
@@ -93,7 +95,7 @@ RESERVE: Final = Statement(
 _WRITTEN: Final = [column for column in COLUMNS if column != "recorded_at"]
 WRITE_ENTRIES: Final = Statement(
     "write_entries",
-    # The clock is read after the lock was got, so that for one position it goes the way that the ids go.
+    # The clock is read after the lock was taken, so for one position the times follow the order of the ids.
     f"INSERT INTO t_ledger ({', '.join(_WRITTEN)}, recorded_at) SELECT u.*, clock_timestamp() FROM unnest("
     + ", ".join(f"${number}::{COLUMNS[column]}[]" for number, column in enumerate(_WRITTEN, 1))
     + ") AS u",
@@ -101,32 +103,32 @@ WRITE_ENTRIES: Final = Statement(
 
 COPY_ENTRIES: Final = f"COPY t_ledger ({', '.join([*_WRITTEN, 'recorded_at'])}) FROM STDIN"
 _MANY: Final = 100
-"""From so many entries on COPY is faster than parameters, for all that it costs another round trip."""
+"""From this number of entries on, COPY is faster than parameters, although it costs another round trip."""
 
 
 _TOO_MUCH: Final = "9999999999999999.999999995"
-"""From here on a value that is rounded to 8 places has 17 digits before the point."""
+"""From this value on, a value rounded to 8 places has 17 digits before the point."""
 _TOO_LARGE_A_SHARE: Final = "999999.9999995"
-"""From here on a value that is rounded to 6 places has 7 digits before the point."""
+"""From this value on, a value rounded to 6 places has 7 digits before the point."""
 
 
 def half_even(expression: str) -> str:
-    """SQL for `round_money`: numeric's own round() takes ties away from zero."""
+    """Return the SQL of `round_money`. The round() of numeric rounds ties away from zero."""
     return (
         f"CASE WHEN abs({expression} * 1e8 - trunc({expression} * 1e8)) = 0.5 "
-        # No division: PostgreSQL gives a quotient 16 digits, however many its operands have.
+        # No division: PostgreSQL gives a quotient 16 digits, independent of the digits of its operands.
         f"THEN round({expression} * 5e7) * 0.00000002 ELSE round({expression}, 8) END"
     )
 
 
 def valuation(worth: str, cost: str, equity: str) -> tuple[str, str, str]:
-    """SQL for exposure_value, unrealized_pnl and exposure_pct.
+    """Return the SQL for exposure_value, unrealized_pnl and exposure_pct.
 
-    Each is NULL where its column could not hold it: a fill is not refused because of an estimate.
+    Each is NULL if its column could not hold the value: a fill is not refused because of an estimate.
 
     Args:
         worth: Quantity x price.
-        cost: The cost of the quantity.
+        cost: Cost of the quantity.
         equity: Equity at the last valuation.
     """
     fits = f"abs({worth}) < {_TOO_MUCH} AND abs({worth} - {cost}) < {_TOO_MUCH}"
@@ -149,20 +151,20 @@ WRITE_POSITIONS: Final = Statement(
     "cost_basis = excluded.cost_basis, realized_pnl = excluded.realized_pnl, "
     "last_ledger_id = excluded.last_ledger_id, updated_at = excluded.updated_at, "
     "market = excluded.market, currency = excluded.currency, "
-    # The valuation follows the quantity, at the price and the equity that it had.
+    # The valuation follows the quantity, at the price and the equity of the last valuation.
     f"exposure_value = {_EXPOSURE}, unrealized_pnl = {_UNREALIZED}, exposure_pct = {_SHARE} "
     "RETURNING account, symbol, mark_price, exposure_value, exposure_pct, unrealized_pnl, marked_at, updated_at",
 )
 
 
 def lock_parameter(positions: Iterable[PositionKey]) -> str:
-    """The locks of positions, in one order for everybody, so that two batches cannot wait for each other."""
+    """Return the lock places of positions in one global order, so that two batches cannot wait for each other."""
     places = {1 + zlib.crc32(f"{account}\0{symbol}".encode()) % _PLACES for account, symbol in positions}
     return array(map(str, sorted(places)))
 
 
 async def read_entries(driver: Driver, keys: Iterable[FillKey]) -> dict[FillKey, BookedEntry]:
-    """What is booked under these keys."""
+    """Read the entries that are booked under these keys."""
     pipeline = Pipeline(driver)
     add_look(pipeline, keys)
     (rows,) = await pipeline.run()
@@ -170,23 +172,23 @@ async def read_entries(driver: Driver, keys: Iterable[FillKey]) -> dict[FillKey,
 
 
 def add_look(pipeline: Pipeline, keys: Iterable[FillKey]) -> None:
-    """Put the statement that reads what is booked under these keys into a pipeline."""
+    """Add the statement that reads the entries booked under these keys to a pipeline."""
     pipeline.add(READ_BOOKED, *_columns(keys))
 
 
 def add_entries(pipeline: Pipeline, booked: Sequence[Booked]) -> None:
-    """Put the statement that writes entries into a pipeline."""
+    """Add the statement that writes entries to a pipeline."""
     pipeline.add(WRITE_ENTRIES, *_columns([one.row() for one in booked]))
 
 
 def add_positions(pipeline: Pipeline, booked: Sequence[Booked]) -> None:
-    """Put the statement that writes the positions after these entries into a pipeline; `results_of` reads its rows."""
+    """Add the statement that writes the positions after these entries to a pipeline. `results_of` reads its rows."""
     last = {one.position_key: one for one in booked}
     pipeline.add(WRITE_POSITIONS, *_columns([last[key].position_row() for key in sorted(last)]))
 
 
 async def write_positions(driver: Driver, positions: Iterable[Position]) -> None:
-    """Write positions as they are given, but for their valuation; whoever does so holds the gate."""
+    """Write positions as given, except their valuation. The caller must hold the gate."""
     rows = [
         [
             one.account,
@@ -204,7 +206,7 @@ async def write_positions(driver: Driver, positions: Iterable[Position]) -> None
 
 
 def results_of(booked: Sequence[Booked], written: Rows) -> list[BookedFill]:
-    """What entries have done, from the answer to `add_positions`."""
+    """Return the results of entries, from the rows that the statement of `add_positions` returned."""
     stored = {(row[0], row[1]): row for row in written}
     last = {one.position_key: one.ledger_id for one in booked}
     return [one.result(stored[one.position_key], is_last=last[one.position_key] == one.ledger_id) for one in booked]
@@ -221,16 +223,16 @@ class _Holder(NamedTuple):
 
 
 class Booking:
-    """Fills on their way into the book: `read`, look at `errors`, `write`.
+    """Fills that are about to be booked. Call `read`, check `errors`, then call `write`.
 
     Args:
         entries: The fills, with the scopes of their ids.
-        identity: By which rules a fill is known again.
+        identity: The rules that recognise a redelivered fill.
 
     Attributes:
-        errors: Why a fill was refused, by its place in `entries`.
-        reports_wait: Whether a bust or correction waits for some fill.
-        booked: What is to be written, by its place in `entries`.
+        errors: Reason of each refused fill, by its place in `entries`.
+        reports_wait: Whether any bust or correction is pending.
+        booked: Entries to be written, by the place of their fill in `entries`.
     """
 
     def __init__(self, entries: Sequence[LedgerEntry], identity: FillIdentity) -> None:
@@ -248,7 +250,7 @@ class Booking:
         self._new_scopes: dict[str, str] = {}
 
     async def read(self, driver: Driver) -> None:
-        """Lock the positions, look what is booked, and compute; nothing is written."""
+        """Lock the positions, look up booked entries, and compute the new ones. Write nothing."""
         positions = sorted({(entry.account, entry.symbol) for entry in self._entries})
         pipeline = Pipeline(driver)
         pipeline.add(LOCK, lock_parameter(positions))
@@ -287,7 +289,10 @@ class Booking:
                 self.errors[index] = error
 
     def _is_under_another_key(self, index: int, known: dict[FillKey, BookedEntry], first: dict[FillKey, int]) -> bool:
-        """Whether the fill has been booked with the neighbouring day in its id, or before its scope was declared."""
+        """Tell whether the fill is booked with the neighbouring day in its id, or from before its scope's declaration.
+
+        If so, note the result of that booking.
+        """
         entry = self._entries[index]
         for other in self._other_keys[index]:
             booked = known.get(other)
@@ -313,10 +318,10 @@ class Booking:
         return booked
 
     async def write(self, driver: Driver, *, commit: bool = False) -> dict[int, BookedFill]:
-        """Send what `read` computed; with `commit`, COMMIT travels along.
+        """Write the entries that `read` computed. With `commit`, COMMIT is sent in the same round trip.
 
         Returns:
-            What became of each fill that was not refused, by its place.
+            The result of each fill that was not refused, by its place.
         """
         booked = list(self.booked.values())
         await record_scopes(driver, self._new_scopes)
@@ -339,17 +344,17 @@ class Booking:
         return results
 
     async def _copy(self, driver: Driver, booked: Sequence[Booked]) -> None:
-        # The server takes the first rows in while the last ones are still made.
+        # The server reads the first rows while the last ones are still being made.
         async with driver.cursor() as cursor, cursor.copy(COPY_ENTRIES) as copy:
             for one in booked:
                 await copy.write_row([*one.row(), self._locked_at])
 
 
 def duplicate_of(booked: BookedEntry, entry: LedgerEntry, identity: FillIdentity) -> BookedFill:
-    """The first result of a fill that comes again.
+    """Return the first result of a redelivered fill.
 
     Raises:
-        LedgerConflict: Another fill is booked, or one of another trading day.
+        LedgerConflict: The booked fill is a different one, or one of another trading day.
     """
     if booked.reverses_id is not None:
         raise LedgerConflict("this execution id is booked as a reversal", booked=str(booked.entry), given=str(entry))
@@ -358,7 +363,7 @@ def duplicate_of(booked: BookedEntry, entry: LedgerEntry, identity: FillIdentity
 
 
 def repeated(booked: BookedEntry) -> BookedFill:
-    """What the first booking said."""
+    """Return the result that the first booking had, marked as a duplicate."""
     return BookedFill(
         ledger_id=booked.id, realized_pnl=booked.realized_pnl, position=position_after(booked), duplicate=True
     )

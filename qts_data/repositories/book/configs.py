@@ -35,17 +35,17 @@ _MAX_ACCOUNT_LENGTH: Final = 64
 
 
 class StrategyReader:
-    """Questions about strategies, in the transaction of one connection."""
+    """Queries about strategies, in the transaction of one connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def get_parameters(self, strategy_id: str) -> dict[str, ParameterValue]:
-        """Every parameter of a strategy, by name.
+        """Return every parameter of a strategy, by name.
 
         Raises:
-            NotFound: The strategy has none.
-            InvalidRecord: A value is not of its type; somebody wrote it past this package.
+            NotFound: The strategy has no parameters.
+            InvalidRecord: A value does not fit its type. Another program than this package wrote it.
         """
         found = {one.param_name: one.value for one in await self.list_parameters(strategy_id)}
         if not found:
@@ -53,20 +53,20 @@ class StrategyReader:
         return found
 
     async def find_parameter(self, strategy_id: str, param_name: str) -> StrategyParameter | None:
-        """One parameter, or None."""
+        """Return one parameter, or None."""
         check_asked(strategy_id=strategy_id, param_name=param_name)
         found = await self._list(_parameter.strategy_id == strategy_id, _parameter.param_name == param_name)
         return found[0] if found else None
 
     async def list_parameters(self, strategy_id: str | None = None) -> list[StrategyParameter]:
-        """Parameters of one strategy or of all, in order of strategy and name."""
+        """List the parameters of one strategy or of all, in order of strategy and name."""
         check_asked(strategy_id=strategy_id)
         return await self._list(*([] if strategy_id is None else [_parameter.strategy_id == strategy_id]))
 
     async def list_changes(
         self, strategy_id: str, param_name: str | None = None, *, limit: int = 100
     ) -> list[ConfigChange]:
-        """How parameters of a strategy changed, the latest first."""
+        """List the changes of a strategy's parameters, the latest first."""
         check_asked(strategy_id=strategy_id, param_name=param_name)
         where = [_change.config == "strategies", _change.key == strategy_id]
         if param_name is not None:
@@ -90,7 +90,7 @@ class StrategyReader:
 
 
 class StrategyRepository(StrategyReader):
-    """Writes to strategies; the database keeps the history by itself."""
+    """Writes to strategies. Triggers of the database record the history."""
 
     async def upsert_parameters(
         self,
@@ -99,10 +99,10 @@ class StrategyRepository(StrategyReader):
         *,
         descriptions: Mapping[str, str] | None = None,
     ) -> None:
-        """Set parameters; others of the strategy stay. A description that is not given stays, too.
+        """Set parameters. Other parameters of the strategy stay, and so does a description that is not given.
 
         Raises:
-            InvalidRecord: Names the parameter and the reason; nothing was set.
+            InvalidRecord: A parameter is invalid; the message names it and the reason. Nothing was set.
         """
         check_identifier("strategy_id", strategy_id, shortest=1, longest=_MAX_KEY_LENGTH)
         rows = []
@@ -127,7 +127,7 @@ class StrategyRepository(StrategyReader):
         """Remove a parameter.
 
         Raises:
-            NotFound: There is none.
+            NotFound: The strategy has no such parameter.
         """
         check_asked(strategy_id=strategy_id, param_name=param_name)
         where = _parameter.strategy_id == strategy_id, _parameter.param_name == param_name
@@ -135,16 +135,16 @@ class StrategyRepository(StrategyReader):
 
 
 class RiskConfigReader:
-    """Questions about risk limits, in the transaction of one connection."""
+    """Queries about risk limits, in the transaction of one connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def get_limit(self, config_key: str, account: str = ALL_ACCOUNTS) -> RiskLimit:
-        """Read the limit that holds for an account: its own, else the default of all accounts.
+        """Return the limit that applies to an account: its own, else the default of all accounts.
 
         Raises:
-            NotFound: There is none: an order must not pass because a limit is missing.
+            NotFound: No limit applies. An order must not pass because a limit is missing.
         """
         found = await self.find_limit(config_key, account)
         if found is None:
@@ -153,13 +153,13 @@ class RiskConfigReader:
         return found
 
     async def find_limit(self, config_key: str, account: str = ALL_ACCOUNTS) -> RiskLimit | None:
-        """The same, or None."""
+        """Return the limit that applies to an account, or None."""
         check_asked(config_key=config_key, account=account)
         found = await self._list(_limit.config_key == config_key, _limit.account.in_((account, ALL_ACCOUNTS)))
         return next((one for one in found if one.account == account), found[0] if found else None)
 
     async def limits_of(self, account: str) -> list[RiskLimit]:
-        """List the limits that hold for an account, in order of their names: its own, and defaults for the others.
+        """List the limits that apply to an account, in order of their names: its own, and defaults for the others.
 
         Raises:
             InvalidRecord: No account can have this name.
@@ -170,7 +170,7 @@ class RiskConfigReader:
         return [one for one in found if one.account == account or one.config_key not in own]
 
     async def list_limits(self, account: str | None = None) -> list[RiskLimit]:
-        """List limits as they are stored, in order of name and account.
+        """List the stored limits, in order of name and account.
 
         Args:
             account: Only rows of this account; `*` for the defaults alone.
@@ -184,7 +184,7 @@ class RiskConfigReader:
     async def list_changes(
         self, config_key: str, *, account: str | None = None, limit: int = 100
     ) -> list[ConfigChange]:
-        """List how a limit changed, the latest first, of one account or of all."""
+        """List the changes of a limit, of one account or of all, the latest first."""
         check_asked(config_key=config_key, account=account)
         where = [_change.config == "risk_configs", _change.key == config_key]
         if account is not None:
@@ -199,15 +199,15 @@ class RiskConfigReader:
 
 
 class RiskConfigRepository(RiskConfigReader):
-    """Writes to risk limits; the database keeps the history by itself."""
+    """Writes to risk limits. Triggers of the database record the history."""
 
     async def upsert_limit(
         self, config_key: str, value: Decimal, description: str | None = None, *, account: str = ALL_ACCOUNTS
     ) -> None:
-        """Set a limit of an account, or the default of all; a description that is not given stays.
+        """Set a limit of an account, or the default of all. A description that is not given stays.
 
         Raises:
-            InvalidRecord: The value cannot be stored to the last digit, or a text not at all.
+            InvalidRecord: The value cannot be stored to the last digit, or a text cannot be stored at all.
         """
         check_identifier("config_key", config_key, shortest=1, longest=_MAX_KEY_LENGTH)
         check_identifier("account", account, shortest=1, longest=_MAX_ACCOUNT_LENGTH)
@@ -217,10 +217,10 @@ class RiskConfigRepository(RiskConfigReader):
         await _upsert(self._connection, RiskConfig, ["account", "config_key"], ["value"], [row])
 
     async def delete_limit(self, config_key: str, *, account: str = ALL_ACCOUNTS) -> None:
-        """Remove a limit of an account, so that the default holds for it again; or the default.
+        """Remove a limit of an account, after which the default applies to it again. Or remove the default.
 
         Raises:
-            NotFound: There is none.
+            NotFound: The account has no such limit.
         """
         check_asked(config_key=config_key, account=account)
         whose = "" if account == ALL_ACCOUNTS else f" of the account {account!r}"

@@ -1,7 +1,7 @@
-"""Scopes of execution ids: each broker has one, which its first scoped fill records.
+"""Scopes of execution ids. Each broker has one, recorded with its first scoped fill.
 
-A process that was started without the scope, or with another one, would book fills a second time under another id.
-The scope is read under the lock of the position, so it also holds against a process that runs already.
+A process that was started without the scope, or with another one, would book fills a second time under another id. The
+scope is read under the lock of the position. So the check also works against a process that is already running.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ READ_SCOPES: Final = Statement(
 )
 _RECORD: Final = Statement(
     "record_id_scope",
-    # An update that changes nothing, for DO NOTHING would return nothing.
+    # An update without a change: DO NOTHING would return no row.
     "INSERT INTO id_scopes AS s (broker, scope) VALUES ($1, $2) "
     "ON CONFLICT (broker) DO UPDATE SET scope = s.scope RETURNING scope",
 )
@@ -38,10 +38,10 @@ _CHANGE: Final = Statement(
 
 
 async def record_scopes(driver: psycopg.AsyncConnection[Any], scopes: Mapping[str, str]) -> None:
-    """Record the scopes of brokers that had none.
+    """Record the scopes of brokers that have none yet.
 
     Raises:
-        TransactionConflict: Another transaction recorded another scope meanwhile.
+        TransactionConflict: Another transaction recorded a different scope in the meantime.
     """
     if not scopes:
         return
@@ -55,12 +55,12 @@ async def record_scopes(driver: psycopg.AsyncConnection[Any], scopes: Mapping[st
 
 
 def brokers_of(entries: Iterable[LedgerEntry]) -> str:
-    """Return the parameter of `READ_SCOPES`."""
+    """Return the parameter of `READ_SCOPES`: the brokers of fills."""
     return array(sorted({entry.broker for entry in entries}))
 
 
 async def change_scope(driver: psycopg.AsyncConnection[Any], broker: str, scope: str) -> None:
-    """Record another scope for a broker; an empty one removes the record."""
+    """Record another scope for a broker. An empty scope removes the record."""
     pipeline = Pipeline(driver)
     if scope:
         pipeline.add(_CHANGE, broker, scope)

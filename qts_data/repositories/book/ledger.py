@@ -1,4 +1,4 @@
-"""The ledger: fills are booked exactly once, and the position moves with them."""
+"""The ledger: each fill is booked exactly once, and its position changes in the same transaction."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ __all__ = ["LedgerReader", "LedgerRepository"]
 
 _entry = Entry.__table__.c
 _pending = PendingReport.__table__.c
-# As text, like everything that is read on the hot path: one reader of rows serves both.
+# As text, like all rows that the hot path reads, so that one function converts both.
 _ROW: Final[sa.Select[*tuple[Any, ...]]] = sa.select(
     *(sa.cast(_entry[column], sa.Text).label(column) for column in COLUMNS)
 )
 
 
 class LedgerReader:
-    """Questions about the ledger, in the transaction of one connection."""
+    """Queries about the ledger, in the transaction of one connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def get_entry(self, ledger_id: int) -> BookedEntry:
-        """An entry by its id.
+        """Return an entry by its id.
 
         Raises:
-            NotFound: There is none.
+            NotFound: No entry has this id.
         """
         found = await self._first(_ROW.where(_entry.id == ledger_id))
         if found is None:
@@ -62,7 +62,7 @@ class LedgerReader:
         return found
 
     async def list_by_id(self, ledger_ids: Iterable[int]) -> list[BookedEntry]:
-        """Entries by their ids, in the order of booking; ids that are not there are left out."""
+        """List entries by their ids, in the order of booking. Ids without an entry are left out."""
         statement = _ROW.where(_entry.id == sa.any_(sa.cast(list(ledger_ids), sa.ARRAY(sa.BigInteger)))).order_by(
             _entry.id
         )
@@ -70,7 +70,7 @@ class LedgerReader:
             return [booked_entry(row) for row in await self._connection.execute(statement)]
 
     async def list_reversals(self, keys: Iterable[tuple[str, str, str]]) -> list[BookedEntry]:
-        """Entries that take a fill back, of these keys (broker, account, stored id), in the order of booking."""
+        """List the reversals among these keys (broker, account, stored id), in the order of booking."""
         columns = [list(column) for column in zip(*keys, strict=True)]
         if not columns:
             return []
@@ -85,7 +85,7 @@ class LedgerReader:
             return [booked_entry(row) for row in await self._connection.execute(statement)]
 
     async def find_entry(self, broker: str, account: str, execution_id: str) -> BookedEntry | None:
-        """Find the entry of an id as the ledger keeps it: with its scope, or as `key:...` an idempotency key.
+        """Return the entry of a stored id: with its scope, or an idempotency key as `key:...`.
 
         Raises:
             InvalidRecord: No entry can have such a name or id.
@@ -122,19 +122,19 @@ class LedgerReader:
         newest_first: bool = False,
         limit: int = 1000,
     ) -> list[BookedEntry]:
-        """Entries in the order of booking.
+        """List entries in the order of booking.
 
         Args:
-            account: Only this account's.
-            symbol: Only this instrument's.
-            strategy_tag: Only this strategy's.
+            account: Only entries of this account.
+            symbol: Only entries of this instrument.
+            strategy_tag: Only entries of this strategy.
             start: Only fills at this instant or later.
             end: Only fills before this instant.
-            after_id: Only entries with a higher id; to page on in `reader(snapshot=True)`, the id of the last one
-                seen. Ids are given before COMMIT: an entry may become visible after others with higher ids, and who
-                follows the ledger by this alone misses it.
-            newest_first: In the opposite order.
-            limit: At most so many.
+            after_id: Only entries with a higher id. To page on in `reader(snapshot=True)`, give the last id seen. Ids
+                are assigned before COMMIT: an entry may become visible after others with higher ids. A caller that
+                follows the ledger by ids alone misses it.
+            newest_first: Reverse the order.
+            limit: Most entries to return.
 
         Raises:
             InvalidRecord: `start` or `end` has no time zone, or no entry can have such a name.
@@ -154,9 +154,9 @@ class LedgerReader:
         start: dt.datetime | None = None,
         end: dt.datetime | None = None,
     ) -> Stream[BookedEntry]:
-        """Stream the same entries without a bound, a few thousand at a time.
+        """Stream all such entries, without a limit, a few thousand at a time.
 
-        Statements of the same transaction work beside the stream, and it may be left at any moment.
+        Other statements may run in the same transaction beside the stream, and the caller may leave it at any moment.
 
         Raises:
             InvalidRecord: `start` or `end` has no time zone, or no entry can have such a name.
@@ -164,7 +164,7 @@ class LedgerReader:
         return stream_rows(self._connection, _filtered(account, symbol, strategy_tag, start, end), booked_entry)
 
     async def list_pending_reports(self, *, limit: int = 1000) -> list[Reversal | Correction]:
-        """Busts and corrections whose fill has not come, the oldest first."""
+        """List the busts and corrections whose fill has not arrived, the oldest first."""
         columns = [sa.cast(_pending[column], sa.Text) for column in PENDING_COLUMNS]
         statement = sa.select(*columns).order_by(_pending.received_at, _pending.execution_id).limit(limit)
         with translated_errors():
@@ -177,17 +177,17 @@ class LedgerReader:
 
 
 class LedgerRepository(LedgerReader):
-    """Writes to the ledger and, in the same statements, to the positions; it never commits.
+    """Writes to the ledger and, in the same statements, to the positions. It never commits.
 
-    Whoever books a position holds its lock until the transaction ends: keep transactions short.
+    A transaction that books holds the lock of the position until it ends, so keep transactions short.
 
     Args:
         connection: In a transaction.
-        on_booked: Called with everything that was booked, before it is committed.
-        identity: By which rules a fill is known again.
+        on_booked: Called with each result of a booking, before the commit.
+        identity: The rules that recognise a redelivered fill.
 
     Attributes:
-        identity: These rules.
+        identity: The same rules.
     """
 
     def __init__(
@@ -199,18 +199,19 @@ class LedgerRepository(LedgerReader):
         super().__init__(connection)
         self.identity = identity or FillIdentity()
         self._on_booked = on_booked or (lambda _: None)
-        # Advisory locks do not keep tasks of one transaction apart: what one reads, another must not change.
+        # Advisory locks do not separate tasks of one transaction: one task must not change what another has read.
         self._turn = asyncio.Lock()
 
     async def record_fill(self, entry: LedgerEntry) -> BookedFill:
-        """Book a fill: the entry, the position and what was realized, by average cost.
+        """Book a fill: write the entry, the position and the profit realized by average cost.
 
-        The same (broker, account, execution id) again changes nothing and returns what the first booking returned.
-        So a fill whose outcome is not known is simply sent again, on any later day: only its own time counts.
+        The same (broker, account, execution id) again changes nothing and returns the result of the first booking. So
+        after an unknown outcome, send the fill again, even on a later day: only the fill's own time counts.
 
         Raises:
-            LedgerConflict: Another fill, or one of another trading day, is booked under this execution id; shows both.
-            TransactionConflict: Another transaction books something under this execution id just now.
+            LedgerConflict: Another fill, or one of another trading day, is booked under this execution id. The message
+                shows both.
+            TransactionConflict: Another transaction is booking a fill under this execution id at the same time.
             InvalidRecord: The fill is in another currency or market than its position, or the position would not
                 fit its columns.
         """
@@ -241,14 +242,14 @@ class LedgerRepository(LedgerReader):
 
         Args:
             entries: Fills, or the fields of fills.
-            on_error: `"raise"` books none if one is wrong; `"collect"` books the good ones.
+            on_error: `"raise"` books no fill if one is wrong; `"collect"` books the valid ones.
 
         Returns:
-            One result for each entry, in their order; with `"collect"`, a `RejectedEntry` for a wrong one.
+            One result for each entry, in their order. With `"collect"`, a wrong one gives a `RejectedEntry`.
 
         Raises:
-            InvalidRecord: With `"raise"`: names the row, counted from 1, and the field.
-            LedgerConflict: With `"raise"`: names the row.
+            InvalidRecord: With `"raise"`; the message names the row, counted from 1, and the field.
+            LedgerConflict: With `"raise"`; the message names the row.
         """
         given = list(entries)
         good: list[LedgerEntry] = []
@@ -277,37 +278,37 @@ class LedgerRepository(LedgerReader):
         return [results[row] for row in range(1, len(given) + 1)]
 
     async def reverse_fill(self, reversal: Reversal) -> BookedFill | None:
-        """Take a fill back: an opposite entry that names it, after which the position is as if it had never been.
+        """Book a bust as an entry opposite to its fill. The position is then as if the fill had never happened.
 
-        A reversal that comes before its fill is kept, and booked when the fill comes.
+        A reversal that arrives before its fill is stored, and booked when the fill arrives.
 
         Returns:
-            What it did; None if it was kept.
+            The result; None if the reversal was stored for later.
 
         Raises:
-            LedgerConflict: Another report has taken the fill back, or the id of this one is taken.
+            LedgerConflict: Another report has reversed the fill, or the id of this report is already used.
         """
         return await self._book_report(reversal)
 
     async def correct_fill(self, correction: Correction) -> BookedFill | None:
-        """Replace a fill by the right one: a reversal and a new entry that takes the old one's place.
+        """Replace a fill by the corrected one: a reversal, and a new entry in the place of the old one.
 
-        A correction that comes before its fill is kept, and booked when the fill comes.
+        A correction that arrives before its fill is stored, and booked when the fill arrives.
 
         Returns:
-            What the new fill did, with the reversal in `applied`; None if it was kept.
+            The result of the new fill, with the reversal in `applied`; None if the correction was stored for later.
 
         Raises:
-            LedgerConflict: Another report has taken the fill back, or the id of this one is taken.
-            InvalidRecord: It is of another instrument than its fill.
+            LedgerConflict: Another report has reversed the fill, or the id of this report is already used.
+            InvalidRecord: The correction is of another instrument than its fill.
         """
         return await self._book_report(correction)
 
     async def change_id_scope(self, broker: str, scope: str | None) -> None:
-        """Record another scope of a broker's execution ids; None forgets it, and the next scoped fill records its own.
+        """Record another scope of a broker's execution ids. None removes it; the next scoped fill records its own.
 
-        A fill that was booked under the old scope is not found under the new one: change it between trading days,
-        when no fill of the old scope comes again.
+        A fill that was booked under the old scope is not found under the new one. So change the scope between trading
+        days, when no fill of the old scope will be sent again.
 
         Args:
             broker: The broker.
@@ -349,14 +350,14 @@ class LedgerRepository(LedgerReader):
 
 @contextlib.contextmanager
 def _booking_errors() -> Iterator[None]:
-    """Our errors; an execution id that was not there when it was looked for is somebody else's booking just now."""
+    """Translate driver errors. An id that another transaction has just booked is a `TransactionConflict`."""
     try:
         with translated_errors():
             yield
     except UniqueViolated as error:
         raise TransactionConflict(
-            "another transaction booked one of these execution ids at the same time; what it booked is seen by who "
-            "runs the unit of work again",
+            "another transaction booked one of these execution ids at the same time; run the unit of work again to see "
+            "its booking",
             sqlstate=error.sqlstate,
             constraint=error.constraint,
         ) from error
@@ -385,7 +386,7 @@ def _entry_of(fields: Mapping[str, Any]) -> LedgerEntry:
     try:
         return LedgerEntry(**fields)
     except TypeError as error:
-        # Python names the field that is missing or unknown, after the name of the constructor.
+        # Python's message names the missing or unknown field after the name of the constructor.
         raise InvalidRecord(field="fields", reason=str(error).partition("() ")[2] or str(error)) from error
 
 

@@ -1,4 +1,4 @@
-"""Rows of t_ledger as the server's text, and back."""
+"""Conversion between rows of t_ledger, as the server's text, and records."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ __all__ = [
 ]
 
 COLUMNS: Final = {"id": EFFECT_COLUMNS["id"], **FILL_COLUMNS, **EFFECT_COLUMNS}
-"""Columns in the order in which rows are written and read, with their types; the records declare them."""
+"""Columns with their types, in the order in which rows are written and read. The records declare them."""
 _END_OF_FILL: Final = 1 + len(FILL_COLUMNS)
 
 
 def entry_columns(alias: str) -> str:
-    """All columns of t_ledger under an alias, for a SELECT."""
+    """Return all columns of t_ledger under an alias, for a SELECT."""
     return ", ".join(f"{alias}.{column}" for column in COLUMNS)
 
 
 def booked_entry(row: Sequence[str | None]) -> BookedEntry:
-    """A row as it was read, in the order of `COLUMNS`."""
+    """Make an entry from a row, in the order of `COLUMNS`."""
     return booked_of(fill_of(row[1:_END_OF_FILL]), row[0], *row[_END_OF_FILL:])
 
 
 def position_after(booked: BookedEntry) -> Position:
-    """The position as it was after an entry; the ledger knows no valuation."""
+    """Return the position directly after an entry, without a valuation, which the ledger does not store."""
     holding = Holding(booked.position_qty, booked.position_cost_basis, booked.position_realized_pnl)
     return unmarked_position(booked.entry, holding, booked.position_avg_price, booked.id, booked.recorded_at)

@@ -1,6 +1,6 @@
-"""The statement that books one fill if its position is still the one that the caller remembers.
+"""The statement that books one fill if its position still equals the one that the caller remembers.
 
-It compares the position under its lock. If it is as expected, it writes the entry and the position; if not, it writes
+It compares the position under its lock. If both are equal, it writes the entry and the position. If not, it writes
 nothing and returns no row.
 """
 
@@ -15,9 +15,9 @@ from qts_data.repositories.book.ledger_rows import COLUMNS
 __all__ = ["EXPECTED", "WRITE_NEXT", "WRITE_NEXT_SCOPED", "WRITTEN"]
 
 WRITTEN: Final = [column for column in COLUMNS if column not in {"id", "recorded_at"}]
-"""What `WRITE_NEXT` binds, before what it expects of the position."""
+"""Columns that `WRITE_NEXT` binds, before the expected values of the position."""
 EXPECTED: Final = ["last_ledger_id", "qty", "cost_basis", "realized_pnl"]
-"""What it expects. `WRITE_NEXT_SCOPED` binds two more: an array of other ids, and the kinds of the scope."""
+"""Columns of the expected values. `WRITE_NEXT_SCOPED` binds two more: an array of other ids, and the scope's kinds."""
 _number: Final = {column: f"${number}" for number, column in enumerate(WRITTEN, 1)}
 _expected: Final = {column: f"${number}" for number, column in enumerate(EXPECTED, len(WRITTEN) + 1)}
 _OTHER_IDS: Final = f"${len(WRITTEN) + len(EXPECTED) + 1}"
@@ -26,16 +26,16 @@ _EXPOSURE, _UNREALIZED, _SHARE = valuation(
     f"({_number['position_qty']} * p.mark_price)", _number["position_cost_basis"], "p.marked_equity"
 )
 _UNSCOPED: Final = f"""\
-           -- The longer way refuses an id without a scope where the broker's ids have one.
+           -- The full path refuses an id without a scope if the broker's ids have one.
            AND NOT EXISTS (SELECT FROM id_scopes AS s WHERE s.broker = {_number["broker"]})
 """
 _LOOK: Final = f"""\
-           -- Whether it is the same fill is decided by the longer way.
+           -- The full path decides whether it is the same fill.
            AND NOT EXISTS (
                SELECT FROM t_ledger AS l WHERE l.broker = {_number["broker"]} AND l.account = {_number["account"]}
                   AND l.execution_id = ANY({_OTHER_IDS}::text[])
            )
-           -- The longer way refuses another scope than the broker's, and records a new one.
+           -- The full path refuses a scope other than the broker's, and records a new one.
            AND EXISTS (SELECT FROM id_scopes AS s WHERE s.broker = {_number["broker"]} AND s.scope = {_KINDS})
 """
 
@@ -48,10 +48,10 @@ def _statement(name: str, look: str) -> Statement:
         SELECT FROM positions
          WHERE account = {_number["account"]} AND symbol = {_number["symbol"]}
            AND last_ledger_id = {_expected["last_ledger_id"]}::bigint
-           -- A person may have put a damaged position right, which leaves no entry in the ledger.
+           -- A person may have repaired a damaged position, which leaves no entry in the ledger.
            AND qty = {_expected["qty"]}::numeric AND cost_basis = {_expected["cost_basis"]}::numeric
            AND realized_pnl = {_expected["realized_pnl"]}::numeric
-           -- The longer way looks whether one of them waits for this fill.
+           -- The full path checks whether one of them waits for this fill.
            AND NOT EXISTS (SELECT FROM pending_reports)
 {look}    ), entry AS (
         INSERT INTO t_ledger ({", ".join(WRITTEN)}, recorded_at)
@@ -74,4 +74,4 @@ def _statement(name: str, look: str) -> Statement:
 
 WRITE_NEXT: Final = _statement("write_next_fill", _UNSCOPED)
 WRITE_NEXT_SCOPED: Final = _statement("write_next_scoped_fill", _LOOK)
-"""The same for a fill whose id has a scope: it may be booked under another id."""
+"""The statement for a fill whose id has a scope. Such a fill may be booked under another id."""

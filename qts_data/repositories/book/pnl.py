@@ -1,4 +1,4 @@
-"""Profit and activity by trading day, hour and strategy: typed questions to the views on the ledger."""
+"""Profit and activity by trading day, hour and strategy: typed queries to the views on the ledger."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _Record = TypeVar("_Record")
 
 
 class PnlReader:
-    """Questions in the transaction of one connection.
+    """Queries in the transaction of one connection.
 
-    Days are days in the database's trading time zone (`qts-data db trading-zone`). No sum mixes currencies: there is
-    one record for each.
+    Days are days in the database's trading time zone (`qts-data db trading-zone`). No sum mixes currencies: each
+    currency has a record of its own.
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
@@ -44,13 +44,14 @@ class PnlReader:
         symbol: str | None = None,
         currency: str | None = None,
     ) -> list[DailyPnl]:
-        """Profit of a trading day, or of the days from `day` to `until`, both counted.
+        """Return the profit of a trading day, or of the days from `day` to `until`, both included.
 
         Returns:
             One record for each day, account, symbol and currency, in this order.
 
         Raises:
-            InvalidRecord: `until` is before `day`, or one of them is no date: the day of an instant depends on a zone.
+            InvalidRecord: `until` is before `day`, or one of them is not a date. The day of an instant depends on a
+                zone, so a datetime is refused.
         """
         return await self._days("daily_pnl", DailyPnl, day, until, account=account, symbol=symbol, currency=currency)
 
@@ -63,7 +64,7 @@ class PnlReader:
         symbol: str | None = None,
         currency: str | None = None,
     ) -> list[HourlyPnl]:
-        """Profit of the hours that begin in [start, end).
+        """Return the profit of the hours that begin in [start, end).
 
         Raises:
             InvalidRecord: `start` or `end` has no time zone.
@@ -83,7 +84,7 @@ class PnlReader:
         strategy_tag: str | None = None,
         currency: str | None = None,
     ) -> list[StrategyPerformance]:
-        """Profit and activity of each strategy on a trading day, or on the days from `day` to `until`."""
+        """Return profit and activity of each strategy on a trading day, or on the days from `day` to `until`."""
         return await self._days(
             "strategy_performance",
             StrategyPerformance,
@@ -102,14 +103,14 @@ class PnlReader:
         account: str | None = None,
         currency: str | None = None,
     ) -> list[DailyMetrics]:
-        """Profit and activity of each account on a trading day, or on the days from `day` to `until`."""
+        """Return profit and activity of each account on a trading day, or on the days from `day` to `until`."""
         return await self._days("daily_metrics", DailyMetrics, day, until, account=account, currency=currency)
 
     async def _days(
         self, view: str, record: Callable[..., _Record], day: dt.date, until: dt.date | None, **equal: str | None
     ) -> list[_Record]:
         for field, value in (("day", day), ("until", until or day)):
-            # A datetime is a date to Python, and no trading day to the database.
+            # In Python a datetime is a date, but it is not a trading day of the database.
             if isinstance(value, dt.datetime) or not isinstance(value, dt.date):
                 raise InvalidRecord(field=field, reason=f"must be a date, is {type(value).__name__}")
         if until is not None and until < day:

@@ -1,4 +1,4 @@
-"""Positions: what is held, what it is worth, and the proof that it equals the ledger."""
+"""Positions: quantities and valuations, and the proof that they equal the ledger."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ _position = Row.__table__.c
 _entry = Entry.__table__.c
 _FIELDS: Final = tuple(columns_of(Position))
 _ALL: Final = sa.select(*(_position[field] for field in _FIELDS))
-# All of them or none, and a value that does not fit is told, not run into: that would abort the transaction.
+# Values all positions or none. If a value does not fit, the statement returns it instead of failing: an error of the
+# server would abort the transaction.
 _MARK: Final = sa.text(
     f"""
     WITH held AS (
@@ -70,13 +71,13 @@ _MARK: Final = sa.text(
 
 
 class PositionReader:
-    """Questions about positions, in the transaction of one connection."""
+    """Queries about positions, in the transaction of one connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def get_position(self, symbol: str, account: str = "main") -> Position:
-        """The position of an account in a symbol.
+        """Return the position of an account in a symbol.
 
         Raises:
             NotFound: The account has never traded it.
@@ -87,7 +88,7 @@ class PositionReader:
         return found
 
     async def find_position(self, symbol: str, account: str = "main") -> Position | None:
-        """The same, or None if the account has never traded it.
+        """Return the position of an account in a symbol, or None if the account has never traded it.
 
         Raises:
             InvalidRecord: No position can have this symbol or account.
@@ -97,7 +98,7 @@ class PositionReader:
         return found[0] if found else None
 
     async def list_by_key(self, keys: Iterable[tuple[str, str]]) -> list[Position]:
-        """Positions by account and symbol, in that order; those that are not there are left out."""
+        """List positions by account and symbol, in that order. Keys without a position are left out."""
         pairs = list(keys)
         for account, symbol in pairs:
             check_asked(account=account, symbol=symbol)
@@ -122,16 +123,16 @@ class PositionReader:
         after: tuple[str, str] | None = None,
         limit: int = 1000,
     ) -> list[Position]:
-        """Positions in order of account and symbol.
+        """List positions in order of account and symbol.
 
         Args:
-            account: Only this account's.
-            symbol: Only in this instrument.
-            market: Only of this market.
-            strategy_tag: Only those that this strategy has traded.
-            open_only: Leave out those whose quantity is 0.
-            after: Only those behind this (account, symbol); to page on, the last one seen.
-            limit: At most so many.
+            account: Only positions of this account.
+            symbol: Only positions in this instrument.
+            market: Only positions of this market.
+            strategy_tag: Only positions that this strategy has traded.
+            open_only: Leave out positions with quantity 0.
+            after: Only positions after this (account, symbol). To page on, give the key of the last one seen.
+            limit: Most positions to return.
         """
         statement = _filtered(account, market, strategy_tag, open_only=open_only).limit(limit)
         if symbol is not None:
@@ -146,7 +147,7 @@ class PositionReader:
     ) -> Stream[Position]:
         """Stream all positions in order of account and symbol, a few thousand at a time.
 
-        Statements of the same transaction work beside the stream, and it may be left at any moment.
+        Other statements may run in the same transaction beside the stream, and the caller may leave it at any moment.
         """
         statement = _filtered(account, market, None, open_only=open_only)
         return stream_rows(self._connection, statement, _position_of)
@@ -154,14 +155,14 @@ class PositionReader:
     async def rebuild_positions(
         self, as_of: dt.datetime | None = None, *, by: Literal["timestamp", "recorded_at"] = "timestamp"
     ) -> list[Position]:
-        """The positions that the ledger makes, now or at a past instant, without a valuation.
+        """Compute the positions from the ledger, now or at a past instant, without a valuation.
 
         Args:
             as_of: The last instant that counts; None for now.
-            by: `"timestamp"` counts what had been traded by then, even if it was booked later; `"recorded_at"` what had
-                been booked by then: what the book showed. The two entries of a correction are recorded microseconds
-                apart: at an instant between them, a state that no transaction saw, its fill is taken back and not yet
-                replaced.
+            by: `"timestamp"` counts all fills traded by then, even if they were booked later. `"recorded_at"` counts
+                all fills booked by then, as the book showed them. The two entries of a correction are microseconds
+                apart. At an instant between them, the result is a state that no transaction saw: the fill is reversed
+                and not yet replaced.
 
         Raises:
             InvalidRecord: `as_of` has no time zone.
@@ -169,9 +170,9 @@ class PositionReader:
         return await rebuild(self._connection, as_of, by)
 
     async def verify_positions(self) -> Verification:
-        """Fold the whole ledger and compare every entry and every position with it, to the last digit.
+        """Compute all positions from the ledger, and compare every stored entry and position with them exactly.
 
-        Use it in `database.reader(snapshot=True)`: else a fill may come between the two reads.
+        Use it in `database.reader(snapshot=True)`. Otherwise a fill may be booked between its two reads.
         """
         return await verify(self._connection, [position async for position in self.stream()])
 
@@ -182,11 +183,11 @@ class PositionReader:
 
 
 class PositionRepository(PositionReader):
-    """Writes to positions; quantities are written by the ledger only.
+    """Writes to positions. Only the ledger writes quantities.
 
     Args:
         connection: In a transaction.
-        on_changed: Told of the account and symbol of each position that is written, before it is committed.
+        on_changed: Called with account and symbol of each written position, before the commit.
     """
 
     def __init__(self, connection: AsyncConnection, on_changed: Callable[[str, str], None] | None = None) -> None:
@@ -202,25 +203,24 @@ class PositionRepository(PositionReader):
         account: str | None = None,
         equity: Decimal | None = None,
     ) -> list[Position]:
-        """Value the positions in a symbol: exposure and unrealized P&L at a price.
+        """Value the positions in a symbol: compute exposure and unrealized P&L at a price.
 
-        A price that is older than the one a position is valued at changes nothing there.
+        A position that is valued at a newer price does not change.
 
         Args:
             symbol: The instrument.
             price: Its price in the positions' currency.
-            at: When that was the price.
-            account: Only this account's position; None for those of all accounts.
-            equity: Equity in the same currency, above 0, of the account or, without one, of all of them together;
-                makes `exposure_pct`, which is None without.
+            at: Time of the price.
+            account: Only the position of this account; None for the positions of all accounts.
+            equity: Equity in the same currency, above 0: that of the account or, without one, of all accounts together.
+                It gives `exposure_pct`, which is None without it.
 
         Returns:
-            The positions that were valued.
+            The valued positions.
 
         Raises:
-            InvalidRecord: A value or what follows from it cannot be stored, `at` is naive or implausible (see
-                `any_time`), or accounts hold the symbol in several currencies and `account` is not given; nothing was
-                valued.
+            InvalidRecord: A value or a result cannot be stored, or `at` is naive or implausible (see `any_time`). Also
+                if accounts hold the symbol in several currencies and `account` is not given. Nothing was valued.
         """
         check_asked(symbol=symbol, account=account)
         check_price("price", price)
@@ -248,7 +248,7 @@ class PositionRepository(PositionReader):
         return valued
 
     async def set_exposure_pct(self, symbol: str, account: str, share: Decimal) -> None:
-        """Write the share of the equity that a source gives without the equity; the next fill ends it.
+        """Write the share of the equity, for a source that gives no equity. The next fill sets it to None.
 
         Args:
             symbol: The instrument of the position.
@@ -261,10 +261,10 @@ class PositionRepository(PositionReader):
             await self._connection.execute(statement.values(exposure_pct=share))
 
     async def restore_positions(self) -> tuple[Mismatch, ...]:
-        """Write the positions as the ledger makes them; returns what was wrong.
+        """Replace the positions by those computed from the ledger. Return the differences that it found.
 
-        Nobody else books until the transaction ends. Entries of the ledger are never changed: what is wrong in them
-        is returned, too, and stays; one that cannot be read does not count.
+        No other transaction books until this one ends. Entries of the ledger are never changed: differences in them
+        are returned, too, but stay. An entry that cannot be read does not count.
         """
         with translated_errors():
             driver = await driver_connection(self._connection)

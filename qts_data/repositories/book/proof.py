@@ -1,4 +1,4 @@
-"""The proof: the ledger is folded anew, and everything that is stored must come out again, to the last digit."""
+"""The proof of the book: all positions are computed again from the ledger, and must equal the stored data exactly."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _ROW: Final[sa.Select[*tuple[Any, ...]]] = sa.select(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
-    """Something that is stored and does not follow from the ledger.
+    """A stored value that does not follow from the ledger.
 
     Attributes:
-        account: Of the position.
-        symbol: Of the position.
-        ledger_id: The entry that it stands in; None for the position itself.
-        field: What is different.
-        stored: What the database holds.
-        computed: What the ledger says.
+        account: Account of the position.
+        symbol: Symbol of the position.
+        ledger_id: The entry that holds the value; None for the position itself.
+        field: Name of the field.
+        stored: Value in the database.
+        computed: Value computed from the ledger.
     """
 
     account: str
@@ -55,12 +55,12 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What a verification found.
+    """The result of a verification.
 
     Attributes:
-        entries: Ledger entries that were folded.
-        positions: Positions that were compared.
-        mismatches: Whatever is different; empty if the book is right.
+        entries: Number of computed ledger entries.
+        positions: Number of compared positions.
+        mismatches: All differences; empty if the book is right.
     """
 
     entries: int
@@ -70,7 +70,7 @@ class Verification:
 
 @dataclass(slots=True)
 class _Folded:
-    """A position as far as the ledger has been read."""
+    """A position, computed from the entries read so far."""
 
     fold: Fold
     last: BookedEntry
@@ -83,11 +83,11 @@ class _Folded:
 async def rebuild(
     connection: AsyncConnection, as_of: dt.datetime | None, by: Literal["timestamp", "recorded_at"]
 ) -> list[Position]:
-    """The positions that the ledger makes, in order of account and symbol; see `PositionReader.rebuild_positions`."""
+    """Compute the positions from the ledger, in order of account and symbol; see `PositionReader.rebuild_positions`."""
     statement = _ROW
     if as_of is not None:
         as_of = utc("as_of", as_of)
-        # A later correction counts not, but one that corrects it may: the two are of one trade.
+        # A later correction does not count, but a correction of it may: both are of one trade.
         statement = statement.where((_entry[by] <= as_of) | _entry.corrects_id.is_not(None))
     made: dict[tuple[str, str], _Folded] = {}
     async for booked in stream_rows(connection, statement, booked_entry):
@@ -107,7 +107,7 @@ async def verify(connection: AsyncConnection, stored: Sequence[Position]) -> Ver
 async def compare(
     connection: AsyncConnection, stored: Sequence[Position]
 ) -> tuple[Verification, dict[tuple[str, str], Position]]:
-    """The same, and the positions that came out, by account and symbol."""
+    """Compare like `verify`. Return also the computed positions, by account and symbol."""
     made: dict[tuple[str, str], _Folded] = {}
     mismatches: list[Mismatch] = []
     entries = 0
@@ -116,7 +116,7 @@ async def compare(
         try:
             booked = booked_entry(row)
         except InvalidRecord as error:
-            # Written past the package; the fold goes on without it and will differ from here on.
+            # Another program than this package wrote it. The fold continues without it and differs from here on.
             mismatches.append(_unreadable(row, error))
             continue
         mismatches += _entry_mismatches(booked, _fold(made, booked))
@@ -132,7 +132,7 @@ def _key(booked: BookedEntry) -> tuple[str, str]:
 
 
 def _fold(made: dict[tuple[str, str], _Folded], booked: BookedEntry) -> Mapping[str, object]:
-    """Fold an entry; returns what it should hold."""
+    """Add an entry to its fold. Return the values that it should hold."""
     folded = made.setdefault(_key(booked), _Folded(Fold(), booked))
     before = folded.fold.holding
     folded.fold.add(booked.id, Trade.of(booked.entry), reverses_id=booked.reverses_id, corrects_id=booked.corrects_id)
@@ -200,5 +200,5 @@ def _position_mismatches(
 
 
 def _text(value: object) -> str:
-    # str() would write nothing to eight places as 0E-8.
+    # str() would write a zero with eight places as 0E-8.
     return f"{value:f}" if isinstance(value, Decimal) else str(value)

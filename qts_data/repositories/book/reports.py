@@ -1,9 +1,9 @@
-"""Busts and corrections: what a broker says later about a fill.
+"""Busts and corrections: later reports of a broker about a fill.
 
-In FIX terms an execution report with ExecType H (Trade Cancel) or G (Trade Correct), whose ExecRefID names the fill.
-Both are booked as new entries. A bust is the opposite of its fill; a correction is that, and a new fill in the old
-one's place. What they do to the position and to realized P&L is the difference to a book in which the fill had never
-been, or had always been right.
+In FIX terms they are execution reports with ExecType H (Trade Cancel) or G (Trade Correct), whose ExecRefID names the
+fill. Both are booked as new entries. A bust adds one entry, the opposite of its fill. A correction adds two: the
+reversal, and the corrected fill in the old one's place. Position and realized P&L change by the difference to a book
+in which the fill had never happened, or had always been right.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ _HISTORY: Final = Statement(
 PENDING_COLUMNS: Final = (*FILL_COLUMNS, "refers_to")
 """Columns of pending_reports in the order in which `report_of` reads them: the fill of a correction, and its target.
 
-A bust has no fill: of these columns it has its key and its time.
+A bust has no fill: of these columns, it has only the key and the time.
 """
 _KEEP: Final = Statement(
     "keep_report",
     f"INSERT INTO pending_reports AS p ({', '.join(PENDING_COLUMNS)}) "
     f"VALUES ({', '.join(f'${number}' for number, _ in enumerate(PENDING_COLUMNS, 1))}) "
-    # An update that changes nothing, for DO NOTHING would return nothing.
+    # An update without a change: DO NOTHING would return no row.
     "ON CONFLICT (broker, account, execution_id) DO UPDATE SET received_at = p.received_at "
     f"RETURNING {', '.join(f'p.{column}' for column in PENDING_COLUMNS)}",
 )
@@ -80,23 +80,23 @@ _TAKE_WAITING: Final = Statement(
 
 
 async def book_report(driver: Driver, report: Report, identity: FillIdentity) -> BookedFill | None:
-    """Book a bust or a correction, or keep it if its fill is not there yet.
+    """Book a bust or a correction. If the ledger does not hold its fill yet, store the report for later.
 
     Args:
         driver: The connection.
         report: The report, with the scopes of its ids.
-        identity: By which rules a report is known again.
+        identity: The rules that recognise a redelivered report.
 
     Returns:
-        What it did; None if it was kept.
+        The result; None if the report was stored for later.
 
     Raises:
-        LedgerConflict: Another report has taken the fill back, or the id of this one is taken.
-        InvalidRecord: A correction is of another instrument than its fill.
+        LedgerConflict: Another report has reversed the fill, or the id of this report is already used.
+        InvalidRecord: The correction is of another instrument than its fill.
     """
     original = await _find_original(driver, report)
     if original is None:
-        # Nobody books while this is held: what is not there now was not on its way either.
+        # No transaction books under this lock. So a fill that is not booked now was not being booked either.
         pipeline = Pipeline(driver)
         pipeline.add(GATE)
         await pipeline.run()
@@ -105,7 +105,7 @@ async def book_report(driver: Driver, report: Report, identity: FillIdentity) ->
             await _keep(driver, report, identity)
             return None
     results = {0: await _apply(driver, original, report, identity)}
-    # Another report may have overtaken this one.
+    # A report about this report may have arrived earlier.
     await _settle(driver, {report.key: 0}, results, identity)
     return results[0]
 
@@ -113,10 +113,11 @@ async def book_report(driver: Driver, report: Report, identity: FillIdentity) ->
 async def settle_reports(
     driver: Driver, booking: Booking, results: dict[int, BookedFill], identity: FillIdentity
 ) -> None:
-    """Book what was waiting for fills that have just been booked, in the order in which it came.
+    """Book the reports that waited for newly booked fills, in the order of their arrival.
 
-    What was booked is put into the results of the fills. A report can itself have been waited for. One that does not
-    go with its fill, or comes second to another, must not stop the fill: it goes on waiting, for people to look at.
+    Their results are added to the results of the fills. Other reports may wait for a report in turn. A report may
+    contradict its fill, or be the second one for it. It must not prevent the booking of the fill, so it stays pending
+    for a person to check.
     """
     await _settle(driver, {one.entry.key: index for index, one in booking.booked.items()}, results, identity)
 
@@ -152,7 +153,7 @@ async def _find_original(driver: Driver, report: Report) -> BookedEntry | None:
 async def _apply(driver: Driver, original: BookedEntry, report: Report, identity: FillIdentity) -> BookedFill:
     fill = original.entry
     if original.reverses_id is not None:
-        raise LedgerConflict("what it refers to is itself a reversal", booked=str(fill), given=str(report))
+        raise LedgerConflict("the entry that it names is itself a reversal", booked=str(fill), given=str(report))
     if isinstance(report, Correction):
         require_same_instrument(report.entry, fill.market, fill.currency)
         if report.entry.symbol != fill.symbol:
@@ -203,17 +204,17 @@ def _repeated(
     report: Report,
     identity: FillIdentity,
 ) -> BookedFill:
-    """The first result of a report that comes again."""
+    """Return the first result of a redelivered report."""
     suffix = "/reversal" if isinstance(report, Correction) else ""
     others = {f"{one}{suffix}" for one in identity.other_report_ids(report)}
     if undone.entry.key != report.reversal_of(original.entry).key and undone.entry.stored_execution_id not in others:
-        raise LedgerConflict("another report took this fill back", booked=str(undone.entry), given=str(report))
+        raise LedgerConflict("another report reversed this fill", booked=str(undone.entry), given=str(report))
     if isinstance(report, Reversal):
         identity.require_same_day(undone.entry, report.timestamp, report)
         return repeated(undone)
     corrected = next((one for one in history if one.corrects_id == original.id), None)
     if corrected is None:
-        raise LedgerConflict("a reversal took this fill back", booked=str(undone.entry), given=str(report))
+        raise LedgerConflict("a reversal of this fill is booked", booked=str(undone.entry), given=str(report))
     identity.require_same_fill(corrected.entry, report.entry)
     return replace(repeated(corrected), applied=(repeated(undone),))
 
@@ -223,7 +224,7 @@ async def _keep(driver: Driver, report: Report, identity: FillIdentity) -> None:
     pipeline = Pipeline(driver)
     pipeline.add(_READ_WAITING, broker, account, array(identity.other_report_ids(report)))
     (rows,) = await pipeline.run()
-    # Near midnight it may wait with the other day in its id.
+    # Near midnight it may be pending with the other day in its id.
     if any(identity.is_same_report(report_of(row), report) for row in rows):
         return
     pipeline = Pipeline(driver)
@@ -233,7 +234,7 @@ async def _keep(driver: Driver, report: Report, identity: FillIdentity) -> None:
 
 
 def _row_of(report: Report) -> list[str | None]:
-    """A report as a row of pending_reports, in the order of `PENDING_COLUMNS`."""
+    """Return a report as a row of pending_reports, in the order of `PENDING_COLUMNS`."""
     if isinstance(report, Correction):
         return [*fill_row(report.entry), report.corrects]
     broker, account, execution_id = report.key
@@ -248,7 +249,7 @@ def _row_of(report: Report) -> list[str | None]:
 
 
 def report_of(row: Sequence[str | None]) -> Report:
-    """A row of pending_reports, in the order of `PENDING_COLUMNS`."""
+    """Make a report from a row of pending_reports, in the order of `PENDING_COLUMNS`."""
     said = dict(zip(PENDING_COLUMNS, row, strict=True))
     refers_to = cast("str", said.pop("refers_to"))
     with as_stored():

@@ -1,4 +1,4 @@
-"""Execution logs: what each stage of an order took."""
+"""Execution logs: the latency of each stage of an order."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _COLUMNS: Final = ("time", "order_id", "symbol", "stage", "latency_ms", "success
 
 
 class ExecutionLogReader:
-    """Questions about execution logs, in the transaction of one connection."""
+    """Queries about execution logs, in the transaction of one connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def list_stages(self, order_id: str, *, limit: int = 1000) -> list[ExecutionLog]:
-        """The stages of an order, the earliest first."""
+        """List the stages of an order, the earliest first."""
         check_asked(order_id=order_id)
         statement = sa.select(Row.__table__).where(_log.order_id == order_id).order_by(_log.time).limit(limit)
         with translated_errors():
@@ -46,7 +46,7 @@ class ExecutionLogReader:
     async def stage_latency(
         self, start: dt.datetime, end: dt.datetime, *, stage: str | None = None, symbol: str | None = None
     ) -> list[StageLatency]:
-        """How long each stage took in [start, end), from the single logs, which are kept for 90 days.
+        """Compute the latency of each stage in [start, end), from the single logs, which are kept for 90 days.
 
         Returns:
             One record for each stage that ran, in order of its name.
@@ -86,7 +86,7 @@ class ExecutionLogReader:
     async def hourly_metrics(
         self, start: dt.datetime, end: dt.datetime, *, stage: str | None = None
     ) -> list[HourlyExecutionMetrics]:
-        """Each stage in each hour that begins in [start, end), from the aggregate.
+        """List each stage in each hour that begins in [start, end), from the aggregate.
 
         Raises:
             InvalidRecord: `start` or `end` has no time zone.
@@ -114,10 +114,10 @@ class ExecutionLogReader:
 
 
 class ExecutionLogRepository(ExecutionLogReader):
-    """Writes execution logs; it never commits."""
+    """Writes to execution logs. It never commits."""
 
     async def append(self, logs: Iterable[ExecutionLog]) -> int:
-        """Append logs by COPY; returns how many. A log has no key: what is sent twice is there twice."""
+        """Append logs by COPY and return their number. A log has no key: a log sent twice is stored twice."""
         count = 0
         with translated_errors():
             driver = await driver_connection(self._connection)

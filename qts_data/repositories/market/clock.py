@@ -1,4 +1,4 @@
-"""The server's clock, by which bars close and feeds fall silent."""
+"""The server's clock. Bars close and feeds become silent by this clock."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ __all__ = ["server_time"]
 
 
 async def server_time(connection: AsyncConnection) -> dt.datetime:
-    """Return the server's time at the begin of the transaction, in UTC."""
+    """Return the server's time at the start of the transaction, in UTC."""
     now: dt.datetime = await connection.scalar(sa.text("SELECT now()"))
     return now

@@ -1,4 +1,4 @@
-"""What should be there and is not: sessions without ticks, minutes without ticks, feeds that have gone silent."""
+"""Missing market data: sessions without ticks, minutes without ticks, and feeds that have become silent."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["EVERY_FEED", "Gap", "SignedOff", "StaleFeed", "find_gaps", "find_stale", "list_signed_off", "sign_off"]
 
 EVERY_FEED: Final = "*"
-"""What `signed_off_gaps.source` holds for a gap of all feeds together."""
+"""Value of `signed_off_gaps.source` for a gap of all feeds together."""
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MINUTE: Final = dt.timedelta(minutes=1)
 
-# The minutes of bars outlive their ticks.
+# The minute bars are kept longer than their ticks.
 _PRESENT: Final = {
     "tick_data": (
         "SELECT DISTINCT bucket FROM ohlcv_1m WHERE symbol = :symbol AND bucket >= :start AND bucket < :end "
@@ -68,10 +68,10 @@ class Gap:
     Attributes:
         symbol: The instrument.
         source: The feed; None for all feeds together.
-        kind: `day` if nothing of the whole session is there, else `minutes`.
+        kind: `day` if the whole session has no tick, else `minutes`.
         start: Start of its first minute.
         end: End of its last minute. Breaks of the session may lie between.
-        minutes: Minutes of trading in it.
+        minutes: Number of trading minutes in it.
     """
 
     symbol: str
@@ -82,19 +82,19 @@ class Gap:
     minutes: int
 
     def __post_init__(self) -> None:
-        """Keep instants in UTC."""
+        """Convert the instants to UTC."""
         utc_fields(self, "start", "end")
 
 
 @dataclass(frozen=True, slots=True)
 class StaleFeed:
-    """A feed from which nothing has come while its exchange was trading.
+    """A feed that has sent no tick although its exchange was trading.
 
     Attributes:
         symbol: The instrument.
         source: The feed.
         last: Instant of its last tick.
-        silent: Trading time since then.
+        silent: Trading time since its last tick.
     """
 
     symbol: str
@@ -103,22 +103,22 @@ class StaleFeed:
     silent: dt.timedelta
 
     def __post_init__(self) -> None:
-        """Keep the instant in UTC."""
+        """Convert the instant to UTC."""
         utc_fields(self, "last")
 
 
 @dataclass(frozen=True, slots=True)
 class SignedOff:
-    """A gap that somebody has looked at.
+    """A gap that a person has checked and explained.
 
     Attributes:
         symbol: The instrument.
         source: The feed; None for all feeds together.
         start: Start of the gap.
         end: End of the gap, exclusive.
-        reason: Why nothing is there.
-        by: The role that signed it off.
-        at: When.
+        reason: Reason why no tick exists.
+        by: Database role that signed it off.
+        at: Time of the sign-off.
     """
 
     symbol: str
@@ -130,7 +130,7 @@ class SignedOff:
     at: dt.datetime
 
     def __post_init__(self) -> None:
-        """Keep instants in UTC."""
+        """Convert the instants to UTC."""
         utc_fields(self, "start", "end", "at")
 
 
@@ -145,7 +145,7 @@ async def find_gaps(
     source: str | None,
     at_least: dt.timedelta,
 ) -> list[Gap]:
-    """The work of `TickReads.gaps`."""
+    """Implement `TickReads.gaps`."""
     check_symbol(symbol)
     check_asked(source=source)
     start, end = _range(start, end)
@@ -155,11 +155,11 @@ async def find_gaps(
     if cutoff is not None and start < cutoff:
         raise InvalidRecord(
             field="start",
-            reason=f"minutes before {cutoff:%Y-%m-%d %H:%M} UTC are dropped by retention; what is missing there "
-            "cannot be told",
+            reason=f"minutes before {cutoff:%Y-%m-%d %H:%M} UTC are dropped by retention; gaps before that "
+            "cannot be found",
         )
     now = await server_time(connection)
-    # The minute under way, and those to come, are not missing.
+    # The current minute and later ones are not missing.
     first, last = minute_after(start), minute_of(min(end, now))
     sessions = await asyncio.to_thread(sessions_between, calendar, start, min(end, now))
     window = {"symbol": symbol, "start": start, "end": end}
@@ -167,7 +167,7 @@ async def find_gaps(
         minute_of(instant) for instant in await connection.scalars(sa.text(_PRESENT[table]), window | {"feed": source})
     }
     feeds = [EVERY_FEED] if source is None else [source, EVERY_FEED]
-    # Together: two that meet within a minute explain that minute, which neither of them covers.
+    # Merged: two sign-offs that meet within a minute explain that minute together. Neither of them covers it alone.
     explained = merged(
         TimeRange(row.start_time, row.end_time)
         for row in await connection.execute(sa.text(_SIGNED_OFF), window | {"feeds": feeds})
@@ -185,7 +185,7 @@ async def find_gaps(
 def _gaps_of(
     session: Session, asked: range, present: set[int], explained: Sequence[TimeRange]
 ) -> Iterator[tuple[Literal["day", "minutes"], int, int, int]]:
-    """Kind, first minute, last minute and trading minutes of each gap in a session."""
+    """Yield kind, first minute, last minute and trading minutes of each gap in a session."""
     wanted = [minute for minute in session.minutes if minute in asked]
     missing = {
         minute
@@ -211,7 +211,7 @@ async def find_stale(
     alive_within: dt.timedelta,
     as_of: dt.datetime | None,
 ) -> list[StaleFeed]:
-    """The work of `TickReads.stale_feeds`; `feeds` are symbol, source and last tick."""
+    """Implement `TickReads.stale_feeds`. `feeds` are symbol, source and last tick."""
     now: dt.datetime = utc_or_none("as_of", as_of) or await server_time(connection)
     since = now - alive_within
     trading = await asyncio.to_thread(trading_minutes, calendar, since, now)
@@ -226,7 +226,7 @@ async def find_stale(
 async def sign_off(
     connection: AsyncConnection, symbol: str, start: dt.datetime, end: dt.datetime, reason: str, *, source: str | None
 ) -> None:
-    """The work of `TickRepository.sign_off_gap`."""
+    """Implement `TickRepository.sign_off_gap`."""
     check_symbol(symbol)
     start, end = _range(start, end)
     if source is not None:
@@ -234,7 +234,7 @@ async def sign_off(
         if source == EVERY_FEED:
             raise InvalidRecord(field="source", reason=f"{EVERY_FEED!r} stands for every feed; leave it out")
     if not reason.strip():
-        raise InvalidRecord(field="reason", reason="is empty; say why nothing is there")
+        raise InvalidRecord(field="reason", reason="is empty; say why no tick exists")
     await connection.execute(
         sa.text(_SIGN_OFF),
         {
@@ -250,7 +250,7 @@ async def sign_off(
 async def list_signed_off(
     connection: AsyncConnection, symbol: str, start: dt.datetime, end: dt.datetime
 ) -> list[SignedOff]:
-    """The work of `TickReads.list_signed_off_gaps`."""
+    """Implement `TickReads.list_signed_off_gaps`."""
     check_symbol(symbol)
     start, end = _range(start, end)
     statement = sa.text(_SIGNED_OFF.replace("source = ANY(:feeds)", "true"))
@@ -273,7 +273,7 @@ def _instant(minute: int) -> dt.datetime:
 
 
 def _range(start: dt.datetime, end: dt.datetime) -> tuple[dt.datetime, dt.datetime]:
-    """Return both in UTC; by the clock of a zone, the second 01:10 of a night would stand before its first 01:30."""
+    """Return both in UTC. By the clock of a zone, the second 01:10 of a night would precede its first 01:30."""
     start, end = utc("start", start), utc("end", end)
     if start >= end:
         raise InvalidRecord(field="start", reason=f"{start.isoformat()} is not before {end.isoformat()}")

@@ -1,4 +1,4 @@
-"""What a load says about itself."""
+"""Results of loads and refreshes, and the names of batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["BarRange", "BatchId", "IngestReport", "Lead", "RefreshReport", "TickTable", "TimeRange", "merged"]
 
 TickTable = Literal["tick_data", "tick_history"]
-"""Where ticks are: `tick_data` keeps what its retention leaves, `tick_history` keeps all."""
+"""Tables of ticks. `tick_data` has a retention policy, `tick_history` keeps all ticks."""
 
 _DIGEST_BLOCK_BYTES = 1 << 20
 
@@ -26,10 +26,10 @@ _WHOLE = "#whole"
 
 @dataclass(frozen=True, slots=True)
 class BatchId:
-    """The name of a batch, by which a finished one is known before it is loaded again.
+    """The name of a batch. A loaded batch is recognised by it and not loaded again.
 
     Attributes:
-        stream: What the batch is a part of: the digest of a file, the name of a feed.
+        stream: Stream of the batch, such as the digest of a file or the name of a feed.
         part: Offset of the batch in the stream, at least 0.
     """
 
@@ -38,9 +38,9 @@ class BatchId:
 
     @classmethod
     def of_whole(cls, stream: str) -> BatchId:
-        """The name of a whole source, which none of its parts has.
+        """Return the name of a whole source, which differs from the names of its parts.
 
-        `load_in_parts` writes it when all parts are in; a source loaded in one transaction is known to it by this name.
+        `load_in_parts` records it when all parts are loaded. A source loaded in one transaction uses this name, too.
 
         Args:
             stream: Name of the source.
@@ -49,24 +49,24 @@ class BatchId:
 
     @classmethod
     def of_file(cls, path: Path, *facts: object) -> BatchId:
-        """The digest of a file's content, whatever its name, and of the facts that change what is made of it.
+        """Return the name of a file by its content and by facts. The file's own name does not matter.
 
         Args:
             path: The file.
-            facts: Such as the layout, the symbol and the day.
+            facts: Everything else that changes the ticks made from it, such as the layout, the symbol and the day.
         """
         digest = hashlib.sha256()
         with path.open("rb") as file:
             while block := file.read(_DIGEST_BLOCK_BYTES):
                 digest.update(block)
-        # The content's digest has a fixed length, so that no content can look like a fact.
+        # The content's digest has a fixed length, so no content can look like a fact.
         whole = hashlib.sha256(digest.digest() + repr(facts).encode())
         return cls(f"sha256:{whole.hexdigest()}")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class TimeRange:
-    """The instants of [start, end), kept in UTC.
+    """The instants of [start, end), in UTC.
 
     Raises:
         InvalidRecord: An instant has no time zone.
@@ -76,12 +76,12 @@ class TimeRange:
     end: dt.datetime
 
     def __post_init__(self) -> None:
-        """Ranges are compared and sorted: in a zone, the wall clock would decide."""
+        """Convert both to UTC. Ranges are compared and sorted, and a zone would compare by the wall clock."""
         utc_fields(self, "start", "end")
 
 
 def merged(ranges: Iterable[TimeRange]) -> list[TimeRange]:
-    """The same instants in as few ranges as can be, in order; those without an instant are left out."""
+    """Return the same instants in as few ranges as possible, in order. Empty ranges are left out."""
     found: list[TimeRange] = []
     for span in sorted(span for span in ranges if span.start < span.end):
         if found and span.start <= found[-1].end:
@@ -93,7 +93,7 @@ def merged(ranges: Iterable[TimeRange]) -> list[TimeRange]:
 
 @dataclass(frozen=True, slots=True, order=True)
 class BarRange:
-    """Minutes of a symbol and feed that start in [start, end), kept in UTC."""
+    """Minutes of a symbol and feed that start in [start, end), in UTC."""
 
     symbol: str
     source: str
@@ -101,7 +101,7 @@ class BarRange:
     end: dt.datetime
 
     def __post_init__(self) -> None:
-        """Keep instants in UTC."""
+        """Convert the instants to UTC."""
         utc_fields(self, "start", "end")
 
 
@@ -112,8 +112,8 @@ class Lead:
     Attributes:
         symbol: The instrument.
         source: The feed.
-        last: Its time, kept in UTC.
-        by: How far it was ahead of the server's clock at the end of the load.
+        last: Its time, in UTC.
+        by: Its lead over the server's clock at the end of the load.
     """
 
     symbol: str
@@ -122,39 +122,39 @@ class Lead:
     by: dt.timedelta
 
     def __post_init__(self) -> None:
-        """Keep the instant in UTC."""
+        """Convert the instant to UTC."""
         utc_fields(self, "last")
 
     def __str__(self) -> str:
-        """A phrase that names symbol, feed, time and distance."""
+        """Return a phrase with symbol, feed, time and lead."""
         return f"{self.symbol} of feed {self.source!r} at {self.last.isoformat()}, {self.by} ahead"
 
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What became of a load.
+    """The result of a load.
 
     Attributes:
-        received: Rows that were handed over.
+        received: Rows that the caller gave.
         inserted: Ticks that are new in the table.
-        duplicate: Ticks that were there already, with the same key and the same content.
-        first: Instant of the earliest tick, None without any.
-        last: Instant of the latest tick, None without any.
-        late: Inserted ticks of a bar that may have been given as closed. At the end of the load, the bar was over on
-            the server's clock; before the load, its symbol and feed had a tick in it or after it. The bar may be of
-            any length up to the day of the database's trading zone. The parts of a source that `load_in_parts`
-            loads count as one load. A tick of a later bar is not late, however long ago that bar was.
+        duplicate: Ticks that the table held already, with the same key and the same content.
+        first: Instant of the earliest tick; None without ticks.
+        last: Instant of the latest tick; None without ticks.
+        late: Inserted ticks of a bar that may have been given as closed. At the end of the load, the bar had ended by
+            the server's clock. Before the load, its symbol and feed had a tick in it or after it. The bar may be of
+            any length up to the day of the database's trading zone. The parts of a source that `load_in_parts` loads
+            count as one load. A tick of a later bar is not late, even if that bar ended long ago.
         rejected: Rows that were refused.
-        known: Whether the batch was in already; then nothing was loaded, and the counts are those of that time.
+        already_loaded: Whether an earlier load had loaded the batch. Then nothing was loaded now, and the counts are
+            those of that load.
         cutoff: Instant before which the server drops ticks by itself; None if it keeps them.
-        doomed: Inserted ticks from before the cutoff, which retention drops at its next run.
-        ahead: Inserted ticks of minutes that had not begun on the server's clock at the end of the load.
-        leads: Of each symbol and feed with ticks ahead, the last one. Closed bars take each of them when its time has
-            come.
-        changed: The minutes of the late ticks; every closed bar that holds one of them has changed.
-        stale: Hours that hold inserted ticks; their bars are right once they are refreshed, by the policies
-            or by `refresh_bars`. Of a batch that was in: all from its first tick to its last, for whoever loaded it
-            may have ended before the refresh.
+        past_retention: Inserted ticks from before the cutoff, which retention drops at its next run.
+        ahead: Inserted ticks of minutes that had not begun by the server's clock at the end of the load.
+        leads: The last tick ahead of each symbol and feed. A tick ahead enters closed bars only after its own time.
+        changed: The minutes of the late ticks. Every closed bar that holds one of them has changed.
+        to_refresh: Hours that hold inserted ticks. Their bars are right after a refresh, by the policies or by
+            `refresh_bars`. For an already loaded batch, all hours from its first tick to its last: the process that
+            loaded it may have ended before the refresh.
     """
 
     received: int
@@ -164,20 +164,20 @@ class IngestReport:
     last: dt.datetime | None
     late: int = 0
     rejected: int = 0
-    known: bool = False
+    already_loaded: bool = False
     cutoff: dt.datetime | None = None
-    doomed: int = 0
+    past_retention: int = 0
     ahead: int = 0
     leads: tuple[Lead, ...] = ()
     changed: tuple[BarRange, ...] = ()
-    stale: tuple[TimeRange, ...] = ()
+    to_refresh: tuple[TimeRange, ...] = ()
 
     def __post_init__(self) -> None:
-        """Keep instants in UTC."""
+        """Convert the instants to UTC."""
         utc_fields(self, "first", "last", "cutoff")
 
     def __add__(self, other: IngestReport) -> IngestReport:
-        """Both loads as one."""
+        """Add two loads into one report."""
         firsts = [report.first for report in (self, other) if report.first is not None]
         lasts = [report.last for report in (self, other) if report.last is not None]
         return IngestReport(
@@ -188,29 +188,28 @@ class IngestReport:
             last=max(lasts, default=None),
             late=self.late + other.late,
             rejected=self.rejected + other.rejected,
-            known=self.known and other.known,
+            already_loaded=self.already_loaded and other.already_loaded,
             cutoff=other.cutoff or self.cutoff,
-            doomed=self.doomed + other.doomed,
+            past_retention=self.past_retention + other.past_retention,
             ahead=self.ahead + other.ahead,
             leads=tuple(
                 sorted({(one.symbol, one.source): one for one in sorted((*self.leads, *other.leads))}.values())
             ),
             changed=tuple(sorted({*self.changed, *other.changed})),
-            stale=tuple(merged((*self.stale, *other.stale))),
+            to_refresh=tuple(merged((*self.to_refresh, *other.to_refresh))),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshReport:
-    """What became of a refresh of bars.
+    """The result of a refresh of bars.
 
     Attributes:
-        refreshed: Names of the continuous aggregates that were brought up to date, but for the hours of the bars
-            in `kept`.
-        kept: For each aggregate, the number of its bars in the range that hold more than what there is to make them
-            of: retention has dropped their ticks or minutes, and a refresh would have deleted or diminished them.
-            Their hours were left alone, in all aggregates; ticks that came late are not in these bars.
+        refreshed: Names of the refreshed continuous aggregates. The hours of the bars in `skipped` were not refreshed.
+        skipped: For each aggregate, the number of its bars in the range with more data than their source still holds.
+            Retention has dropped their ticks or minutes, and a refresh would have deleted or reduced the bars. Their
+            hours were skipped in all aggregates, so these bars lack their late ticks.
     """
 
     refreshed: tuple[str, ...] = ()
-    kept: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The records of a move: its phase, how far the copy is, what comparisons found, and the lock of its worker."""
+"""The records of a move: its phase, the progress of the copy, its comparisons, and the lock of its worker."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _LOCKED: Final = """
 
 
 class Checkpoint(NamedTuple):
-    """How far the copy of one table is.
+    """Progress of the copy of one table.
 
     Attributes:
-        rows_done: Rows that are in.
-        digest: Of these rows.
+        rows_done: Rows copied so far.
+        digest: Digest of these rows.
     """
 
     rows_done: int
@@ -46,9 +46,9 @@ class Look(NamedTuple):
     """One comparison without tolerances.
 
     Attributes:
-        mismatches: Differences that it found.
-        verified_at: When it ended.
-        since: Whether that was in the present phase.
+        mismatches: Number of differences.
+        verified_at: Time of its end.
+        since: Whether it ended in the present phase.
     """
 
     mismatches: int
@@ -61,9 +61,9 @@ class MoveState(NamedTuple):
 
     Attributes:
         phase: Its phase; None before it began.
-        phase_since: When the phase began.
-        rollback_until: After a cutover: when the way back closes.
-        copied: Rows done and rows altogether, by table.
+        phase_since: Start of the phase.
+        rollback_until: After a cutover, the end of the time for a rollback.
+        copied: Rows done and total rows, by table.
         looks: Comparisons without tolerances, the newest first, at most 1,000.
     """
 
@@ -75,12 +75,12 @@ class MoveState(NamedTuple):
 
 
 class OpenedPosition(NamedTuple):
-    """A position that an earlier copy opened by fills of its own.
+    """A position that an earlier copy opened with fills of its own.
 
     Attributes:
-        account: Of the position.
-        symbol: Of the position.
-        qty: What these fills hold.
+        account: Account of the position.
+        symbol: Symbol of the position.
+        qty: Signed quantity of these fills.
         at: Time of the first of them.
     """
 
@@ -91,7 +91,7 @@ class OpenedPosition(NamedTuple):
 
 
 class MoveRecords:
-    """The records of the move of one source, in the transaction of one connection; it never commits.
+    """The records of the move of one source, in the transaction of one connection. It never commits.
 
     Args:
         connection: In a transaction.
@@ -103,7 +103,7 @@ class MoveRecords:
         self._source = source
 
     async def state(self) -> MoveState:
-        """How the move stands."""
+        """Return the state of the move."""
         move = (
             await self._run("SELECT phase, phase_since, rollback_until FROM source_moves WHERE source = :source")
         ).first()
@@ -126,11 +126,11 @@ class MoveRecords:
         )
 
     async def enter(self, phase: str, until: dt.datetime | None = None) -> None:
-        """Write the phase; one that is entered again keeps its beginning.
+        """Write the phase. A phase that is entered again keeps its start.
 
         Args:
             phase: The phase.
-            until: After a cutover: when the way back closes.
+            until: After a cutover, the end of the time for a rollback.
         """
         await self._run(
             "INSERT INTO source_moves (source, phase, rollback_until) VALUES (:source, :phase, :until) "
@@ -141,10 +141,10 @@ class MoveRecords:
         )
 
     async def record_verification(self, mismatches: int, report: str) -> None:
-        """Keep the report of a comparison, if the move has begun.
+        """Store the report of a comparison, if the move has begun.
 
         Args:
-            mismatches: How many differences it found.
+            mismatches: Number of differences.
             report: The report as JSON.
         """
         await self._run(
@@ -155,7 +155,7 @@ class MoveRecords:
         )
 
     async def find_checkpoint(self, kind: str) -> Checkpoint | None:
-        """How far the copy of a table is; None before its first rows."""
+        """Return the progress of a table's copy; None before its first rows."""
         row = (
             await self._run(
                 "SELECT rows_done, digest FROM source_move_checkpoints WHERE source = :source AND kind = :kind",
@@ -165,13 +165,13 @@ class MoveRecords:
         return None if row is None else Checkpoint(int(row.rows_done), row.digest)
 
     async def record_checkpoint(self, kind: str, *, done: int, total: int, digest: str) -> None:
-        """Write how far the copy of a table is.
+        """Write the progress of a table's copy.
 
         Args:
             kind: The table.
-            done: Rows that are in.
-            total: Rows altogether.
-            digest: Of the rows that are in.
+            done: Rows copied so far.
+            total: Rows of the source.
+            digest: Digest of the copied rows.
         """
         await self._run(
             "INSERT INTO source_move_checkpoints (source, kind, rows_done, rows_total, digest) "
@@ -189,12 +189,12 @@ class MoveRecords:
 
 
 async def list_opened(connection: AsyncConnection, broker: str, prefix: str) -> list[OpenedPosition]:
-    """List what the fills of one broker hold whose stored ids begin with a prefix.
+    """List the positions of one broker's fills whose stored ids begin with a prefix.
 
     Args:
         connection: In a transaction.
-        broker: Of the fills.
-        prefix: Of their stored ids.
+        broker: Broker of the fills.
+        prefix: Start of their stored ids.
     """
     statement = sa.text(
         "SELECT account, symbol, trim_scale(sum(CASE side WHEN 'BUY' THEN qty ELSE -qty END)) AS qty, "
@@ -210,10 +210,10 @@ async def list_opened(connection: AsyncConnection, broker: str, prefix: str) -> 
 async def only_worker(
     database: Transactions[Any, Any], destination: str, *, begin: Callable[[], None]
 ) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
-    """Give a function that says whether no other worker delivers to a destination; ask it before each batch.
+    """Yield a function that tells whether no other worker delivers to a destination. Call it before each batch.
 
-    The lock is gone with its connection, and the server does not say so. A batch on its way may then meet the first
-    batch of another worker.
+    The lock ends with its connection, and the server does not report that. A batch in progress may then run beside
+    the first batch of another worker.
 
     Args:
         database: The database.

@@ -1,4 +1,4 @@
-"""The outbox: who is fed, what waits, what was refused."""
+"""The outbox: its destinations, and their pending and refused messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST_PAUSE_SECONDS: Final = 600
 _DUE: Final = """
     SELECT id, kind, account, symbol, ledger_id, attempts FROM outbox AS o
      WHERE destination = :destination AND state = 'pending' AND id > :after
-       -- What was refused holds up its own position, and no other.
+       -- A refused message blocks its own position, and no other.
        AND NOT EXISTS (SELECT FROM outbox AS b
                         WHERE b.destination = o.destination AND b.account = o.account AND b.symbol = o.symbol
                           AND b.attempts > 0 AND b.id <= o.id
@@ -33,7 +33,7 @@ _DUE: Final = """
      ORDER BY id LIMIT :limit
 """
 _RECENT: Final = 10_000
-"""So many ids before the last one may belong to transactions that are still open."""
+"""Number of ids before the last one that may belong to transactions still open."""
 _HORIZON: Final = """
     WITH newest AS (SELECT COALESCE(max(id), 0) AS last FROM t_ledger)
     SELECT last,
@@ -42,7 +42,7 @@ _HORIZON: Final = """
                     AND NOT EXISTS (SELECT FROM outbox AS b
                                      WHERE b.destination = o.destination AND b.account = o.account
                                        AND b.symbol = o.symbol AND b.attempts > 0 AND b.id <= o.id)) AS waiting,
-           -- Ids are given when an entry is written, and seen when it is committed: a gap may be filled yet.
+           -- Ids are assigned at the insert, and visible after the commit: a gap may still be filled.
            ARRAY(SELECT n FROM generate_series(GREATEST(1, last - :recent), last) AS n
                   WHERE NOT EXISTS (SELECT FROM t_ledger WHERE id = n)) AS missing
       FROM newest
@@ -59,15 +59,15 @@ _STATUS: Final = """
 
 @dataclass(frozen=True, slots=True)
 class OutboxTask:
-    """Something to deliver.
+    """One message to deliver.
 
     Attributes:
         id: Order of delivery.
-        kind: An entry of the ledger, or a new valuation.
-        account: Of the position.
-        symbol: Of the position.
+        kind: `fill` for an entry of the ledger, `position` for a new valuation.
+        account: Account of the position.
+        symbol: Symbol of the position.
         ledger_id: The entry; None for a valuation.
-        attempts: How often it was refused.
+        attempts: Number of refused attempts.
     """
 
     id: int
@@ -80,18 +80,18 @@ class OutboxTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxStatus:
-    """How a destination stands.
+    """State of a destination.
 
     Attributes:
         active: Whether new fills are put into the outbox for it.
-        until: When that ends by itself; None for never.
-        pending: Messages that wait.
-        dead: Messages that were refused too often; each holds up its position until somebody decides.
-        delivered: Messages that were delivered so far.
-        delivered_at: When the last one was.
+        until: Time from which on they are not; None for no end.
+        pending: Number of pending messages.
+        dead: Number of messages that were refused too often. Each blocks its position until a person decides.
+        delivered: Number of messages delivered so far.
+        delivered_at: Time of the last delivery.
         lag: Age of the oldest message; None if there is none.
-        failures: Attempts that failed since the last delivery.
-        last_error: Why the last of them failed.
+        failures: Number of failed attempts since the last delivery.
+        last_error: Error of the last failed attempt.
     """
 
     active: bool
@@ -105,22 +105,22 @@ class OutboxStatus:
     last_error: str | None
 
     def __post_init__(self) -> None:
-        """Keep instants in UTC."""
+        """Convert the instants to UTC."""
         utc_fields(self, "until", "delivered_at")
 
     @property
     def empty(self) -> bool:
-        """Whether everything is delivered."""
+        """Whether every message is delivered."""
         return not self.pending and not self.dead
 
 
-_NOBODY: Final = OutboxStatus(
+_UNKNOWN: Final = OutboxStatus(
     active=False, until=None, pending=0, dead=0, delivered=0, delivered_at=None, lag=None, failures=0, last_error=None
 )
 
 
 class Outbox:
-    """One destination's part of the outbox, in the transaction of one connection; it never commits.
+    """One destination's part of the outbox, in the transaction of one connection. It never commits.
 
     Args:
         connection: In a transaction.
@@ -132,11 +132,11 @@ class Outbox:
         self._connection = connection
         self._destination = destination
 
-    async def feed(self, *, until: dt.datetime | None = None) -> None:
-        """Put every new fill into the outbox from the end of this transaction on.
+    async def enable(self, *, until: dt.datetime | None = None) -> None:
+        """Put every new fill into the outbox, from the end of this transaction on.
 
         Args:
-            until: When that ends by itself; None for never.
+            until: Time from which on they are not; None for no end.
         """
         until = utc_or_none("until", until)
         await self._run(
@@ -145,12 +145,12 @@ class Outbox:
             until=until,
         )
 
-    async def starve(self) -> None:
-        """Put nothing more into it; what waits stays."""
+    async def disable(self) -> None:
+        """Put no more messages into the outbox. Pending messages stay."""
         await self._run("UPDATE outbox_destinations SET active = false WHERE name = :destination")
 
     async def add_position(self, account: str, symbol: str) -> None:
-        """Have a new valuation delivered, if anybody is fed."""
+        """Add the delivery of a new valuation, if the destination is enabled."""
         check_asked(account=account, symbol=symbol)
         await self._run(
             "INSERT INTO outbox (destination, kind, account, symbol) SELECT name, 'position', :account, :symbol "
@@ -160,7 +160,7 @@ class Outbox:
         )
 
     async def add_fills(self, ledger_ids: Sequence[int]) -> None:
-        """Have entries delivered that were booked before anybody was fed, or once more."""
+        """Add the delivery of entries: those booked before the destination was enabled, or entries once more."""
         await self._run(
             "INSERT INTO outbox (destination, kind, account, symbol, ledger_id) "
             "SELECT :destination, 'fill', account, symbol, id FROM t_ledger WHERE id = ANY(:ids) ORDER BY id",
@@ -168,11 +168,11 @@ class Outbox:
         )
 
     async def due(self, *, after: int = 0, limit: int = 500) -> list[OutboxTask]:
-        """What is to be delivered next, in order; nothing of a position that is held up.
+        """List the next messages to deliver, in order. Messages of a blocked position are left out.
 
         Args:
-            after: Only behind this id.
-            limit: At most so many.
+            after: Only messages with a higher id.
+            limit: Most messages to return.
         """
         statement = sa.text(_DUE)
         values = {"destination": self._destination, "after": after, "limit": limit}
@@ -180,7 +180,7 @@ class Outbox:
             return [OutboxTask(*row) for row in await self._connection.execute(statement, values)]
 
     async def last_fills(self) -> dict[tuple[str, str], int]:
-        """The last fill of each position that waits, by its id in the outbox."""
+        """Return the last waiting fill of each position, by its id in the outbox."""
         statement = sa.text(
             "SELECT account, symbol, max(id) FROM outbox WHERE destination = :destination AND kind = 'fill' "
             "GROUP BY account, symbol"
@@ -190,7 +190,7 @@ class Outbox:
         return {(account, symbol): last for account, symbol, last in rows}
 
     async def delivered(self, tasks: Iterable[OutboxTask]) -> None:
-        """Forget what was delivered."""
+        """Delete delivered messages, and count them."""
         ids = [task.id for task in tasks]
         await self._run("DELETE FROM outbox WHERE destination = :destination AND id = ANY(:ids)", ids=ids)
         await self._run(
@@ -200,14 +200,14 @@ class Outbox:
         )
 
     async def failed(self, error: str) -> None:
-        """Note that the destination could not be reached."""
+        """Record a failed attempt to reach the destination."""
         await self._run(
             "UPDATE outbox_destinations SET failures = failures + 1, last_error = :error WHERE name = :destination",
             error=error,
         )
 
     async def refused(self, task: OutboxTask, error: str, *, most_attempts: int) -> None:
-        """Note that the destination refused a message; after too many times it is dead."""
+        """Record that the destination refused a message. After `most_attempts` refusals, the message is dead."""
         pause = min(_FIRST_PAUSE_SECONDS * 2**task.attempts, _LONGEST_PAUSE_SECONDS)
         await self._run(
             "UPDATE outbox SET attempts = attempts + 1, last_error = :error, "
@@ -221,19 +221,19 @@ class Outbox:
         )
 
     async def revive(self) -> int:
-        """Try what is dead or was refused once more, now; returns how many."""
+        """Make all dead and refused messages due again, now. Return their number."""
         return await self._run(
             "UPDATE outbox SET state = 'pending', attempts = 0 WHERE destination = :destination AND attempts > 0"
         )
 
     async def waiting_fills(self) -> set[int]:
-        """Ids of the ledger's entries that wait, or were refused."""
+        """Return the ids of the ledger's entries that wait or were refused."""
         statement = sa.text("SELECT ledger_id FROM outbox WHERE destination = :destination AND ledger_id IS NOT NULL")
         with translated_errors():
             return set(await self._connection.scalars(statement, {"destination": self._destination}))
 
-    async def is_fed(self) -> bool:
-        """Whether new fills are put into the outbox for it."""
+    async def is_enabled(self) -> bool:
+        """Tell whether new fills are put into the outbox for the destination."""
         statement = sa.text(
             "SELECT EXISTS (SELECT FROM outbox_destinations WHERE name = :destination AND active "
             "AND (until IS NULL OR until > now()))"
@@ -242,9 +242,9 @@ class Outbox:
             return bool(await self._connection.scalar(statement, {"destination": self._destination}))
 
     async def horizon(self) -> tuple[int, list[int]]:
-        """The last entry of the ledger, and those before it that are still on their way, or not committed yet.
+        """Return the last entry of the ledger, and the entries before it that are on their way or not committed yet.
 
-        What was refused, or waits behind something that was, is not on its way.
+        A refused message, or one that waits behind it, is not on its way.
         """
         values = {"destination": self._destination, "recent": _RECENT}
         with translated_errors():
@@ -252,7 +252,7 @@ class Outbox:
         return row.last, [*row.waiting, *row.missing]
 
     async def under_way(self, horizon: tuple[int, list[int]]) -> list[tuple[str, str, str, str]]:
-        """What may or may not have been delivered since a horizon: broker, account, execution id and symbol."""
+        """List the entries whose delivery since a horizon is uncertain: broker, account, execution id and symbol."""
         statement = sa.text(
             "SELECT broker, account, execution_id, symbol FROM t_ledger WHERE id > :last OR id = ANY(:waiting)"
         )
@@ -261,11 +261,11 @@ class Outbox:
         return [(row.broker, row.account, row.execution_id, row.symbol) for row in rows]
 
     async def status(self) -> OutboxStatus:
-        """How the destination stands."""
+        """Return the state of the destination."""
         with translated_errors():
             found = await self._connection.execute(sa.text(_STATUS), {"destination": self._destination})
             row = found.mappings().first()
-        return _NOBODY if row is None else OutboxStatus(**row)
+        return _UNKNOWN if row is None else OutboxStatus(**row)
 
     async def _run(self, statement: str, **values: object) -> int:
         with translated_errors():

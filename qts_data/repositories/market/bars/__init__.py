@@ -1,1 +1,1 @@
-"""Bars: official, of vendors, and made of ticks."""
+"""Bars: official bars, bars of vendors, and bars made from ticks."""

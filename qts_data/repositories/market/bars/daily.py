@@ -1,4 +1,4 @@
-"""Official daily bars: the vendor's last word wins."""
+"""Official daily bars. The vendor's latest version of a bar replaces earlier ones."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _TABLE: Final = BarTable("ohlcv_1d", key=("symbol", "time"), figures=_FIGURES)
 
 
 class DailyBarReads:
-    """Questions about daily bars, in the transaction of one connection."""
+    """Queries about daily bars, in the transaction of one connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def list_bars(self, symbols: str | Sequence[str], start: dt.datetime, end: dt.datetime) -> Bars:
-        """Bars of days that begin in [start, end), in order of time and symbol.
+        """List the bars of days that begin in [start, end), in order of time and symbol.
 
         Raises:
             InvalidRecord: `start` or `end` has no time zone.
@@ -64,24 +64,24 @@ class DailyBarReads:
             )
 
     async def list_symbols(self) -> list[str]:
-        """Symbols that have bars, in their order."""
+        """List the symbols that have bars, sorted."""
         statement = sa.text("SELECT DISTINCT symbol FROM ohlcv_1d ORDER BY symbol")
         with translated_errors():
             return list(await self._connection.scalars(statement))
 
 
 class DailyBarRepository(DailyBarReads):
-    """Questions and writes about daily bars, in the transaction of one connection; it never commits."""
+    """Queries and writes about daily bars, in the transaction of one connection. It never commits."""
 
     async def upsert(self, bars: Iterable[OHLCV], *, progress: Callable[[int], None] | None = None) -> UpsertReport:
-        """Insert bars of new days and correct those that changed.
+        """Insert bars of new days, and correct changed bars.
 
         Args:
-            bars: Read once, lazily. `source` and `tick_count` have no column and are left behind.
-            progress: Called now and then with the number of bars so far.
+            bars: Read once, lazily. `source` and `tick_count` have no column and are not stored.
+            progress: Called from time to time with the number of bars so far.
 
         Raises:
-            InvalidRecord: A day of a symbol comes twice among 5,000 bars, with different figures: which of them is
-                right?
+            InvalidRecord: A day of a symbol comes twice among 5,000 bars, with different figures. It is unknown which
+                of them is right.
         """
         return await upsert_bars(self._connection, _TABLE, bars, progress=progress)

@@ -1,4 +1,4 @@
-"""Bars in a row, as records or as columns."""
+"""The result of a query for bars, as records or as columns."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _PRICES = ("open", "high", "low", "close")
 
 
 class Bars:
-    """Bars that a question found, in its order; they cannot be changed.
+    """Bars of a query, in its order. They cannot be changed.
 
-    They are read like a list of `OHLCV`: by `len`, `for`, `bars[0]`, `bars[-3:]` and `==`. As columns they are exact:
-    prices are decimal128(18, 8), volumes decimal128(28, 8), times are in UTC.
+    Use it like a list of `OHLCV`: `len`, `for`, `bars[0]`, `bars[-3:]` and `==`. Its columns are exact: prices are
+    decimal128(18, 8), volumes decimal128(28, 8), times are in UTC.
 
-    `pl.DataFrame(bars)` and `pa.table(bars)` take them as columns, too. They are not a `list`, because Polars would
-    infer the scale of decimals from the first hundred rows of a list, and cut the digits of later rows.
+    `pl.DataFrame(bars)` and `pa.table(bars)` also read the columns. The class is not a `list`: from a list, Polars
+    would infer the scale of decimals by the first hundred rows, and cut the digits of later rows.
 
     Args:
-        bars: In order.
+        bars: The bars, in order.
     """
 
     __slots__ = ("_bars",)
@@ -103,7 +103,7 @@ class Bars:
         return frame
 
     def as_pandas(self) -> pd.DataFrame:
-        """Make a pandas DataFrame on Arrow types: pandas has no exact decimals of its own.
+        """Make a pandas DataFrame with Arrow types, because pandas has no exact decimals of its own.
 
         Raises:
             ConfigurationError: The extra `pandas` is not installed.

@@ -27,7 +27,7 @@ __all__ = ["BAR_INTERVALS", "VENDOR_MINUTES", "BarInterval", "BarReads", "BarSou
 
 BarInterval = Literal["1m", "5m", "15m", "30m", "1h", "4h", "1d"]
 BarSource = Literal["tick_data", "tick_history", "ohlcv_1m_vendor"]
-"""What bars are made of."""
+"""Table from which bars are made."""
 
 VENDOR_MINUTES: Final = "ohlcv_1m_vendor"
 """Minute bars that vendors publish."""
@@ -35,11 +35,11 @@ VENDOR_MINUTES: Final = "ohlcv_1m_vendor"
 
 @dataclass(frozen=True, slots=True)
 class _Interval:
-    """How bars of one length come about.
+    """How the server makes bars of one length.
 
     Attributes:
-        length: Of a bar; of a trading day, the longest there is.
-        aggregate: Where its parts are kept.
+        length: Length of a bar; for a trading day, the longest possible.
+        aggregate: Table that stores the parts of the bars.
         part: Length of a part.
     """
 
@@ -54,7 +54,8 @@ _HOUR: Final = dt.timedelta(hours=1)
 _LONGEST_DAY: Final = dt.timedelta(hours=26)
 _TWO_WEEKS: Final = dt.timedelta(days=14)
 _YEAR: Final = dt.timedelta(days=366)
-# Before the one, places had the time of their sun; after the other, each year's clocks are those of the year before.
+# Before the first, places used their solar time. After the second, the clocks of each year repeat those of the year
+# before.
 _ZONES_BEGIN: Final = dt.datetime(1800, 1, 1, tzinfo=dt.UTC)
 _ZONES_REPEAT: Final = dt.datetime(2100, 1, 1, tzinfo=dt.UTC)
 
@@ -69,7 +70,7 @@ BAR_INTERVALS: Final[Mapping[BarInterval, _Interval]] = {
 }
 """The lengths of a bar."""
 
-# Parts of bars and ticks themselves, in one shape; `at` and `seq` order them.
+# Parts of bars, and ticks, in one shape. `at` and `seq` give their order.
 _PARTS: Final = """
     SELECT symbol, source, {start} AS at, 0 AS seq, open, high, low, close, volume, tick_count
       FROM {relation} WHERE symbol = ANY(:symbols) AND {start} >= :earliest AND {start} < :latest
@@ -90,7 +91,7 @@ _BARS: Final = """
      {closed}
      ORDER BY bucket, symbol, source
 """
-# TimescaleDB counts its buckets from this Monday; so does every edition here.
+# TimescaleDB counts its buckets from this Monday, so all editions do the same here.
 _FIXED_BUCKET: Final = "date_bin(CAST(:length AS interval), at, TIMESTAMPTZ '2000-01-03 00:00:00+00')"
 _FIXED_END: Final = "bucket + CAST(:length AS interval)"
 _DAY_BUCKET: Final = "date_trunc('day', at, :zone)"
@@ -109,7 +110,7 @@ _HOURS_WITHOUT_MINUTES: Final = """
 
 
 class BarReads:
-    """Questions about the bars of one table, in the transaction of one connection.
+    """Queries about the bars of one table, in the transaction of one connection.
 
     Args:
         connection: In a transaction.
@@ -133,36 +134,37 @@ class BarReads:
         as_of: dt.datetime | None = None,
         grace: dt.timedelta = _NO_TIME,
     ) -> Bars:
-        """Bars of symbols that start in [start, end), whole, in order of time, symbol and source.
+        """Return the whole bars of symbols that start in [start, end), in order of time, symbol and source.
 
-        Bars up to 4h begin at multiples of their length in UTC. A bar of `1d` is a day of the wall clock, of 23
-        to 25 hours where clocks change. On a day that has midnight twice (Havana, in autumn) its `time` is the
-        second one, an hour after its first ticks: begin before the day to have it whole. From `tick_data`, bars of
-        less than an hour go back as far as `ohlcv_1m` is kept (30 days), and so do days where they do not begin on
-        hours of UTC (`Asia/Kolkata`); from `tick_history` all are computed from the ticks. Of vendors' minutes, the
-        longer bars are computed; their tick_count is the sum of those that the vendor says.
+        Bars up to 4h begin at multiples of their length in UTC. A bar of `1d` is a day of the wall clock, of 23 to 25
+        hours when clocks change. On a day that has midnight twice (Havana, in autumn), its `time` is the second one, an
+        hour after its first ticks. To have that bar whole, begin before the day.
+
+        From `tick_history`, all bars are computed from the ticks. From `tick_data`, bars shorter than an hour go back
+        as far as `ohlcv_1m` is kept (30 days). The same holds for days that do not begin on hours of UTC
+        (`Asia/Kolkata`). From minutes of vendors, longer bars are computed, and their tick_count is the sum of the
+        vendor's counts.
 
         Args:
             symbols: One instrument or several.
             start: Aware instant; bars that start at it are included.
-            end: Aware instant; bars that start at it are not.
+            end: Aware instant; bars that start at it are not included.
             interval: Length of a bar.
-            source: Only of this feed or vendor.
-            time_zone: Whose days `1d` means; the database's trading time zone by default.
-            closed_only: Leave out every bar that time can still change: its end lies after the server's clock,
-                or after `as_of`. A tick that arrives after the end of its bar still changes it, and so does a
-                vendor's correction. The report of the load counts such ticks in `late` and has their minutes in
-                `changed`, for bars up to the day of the database's trading zone.
-            as_of: Leave out every bar that had not ended by this instant: what a strategy knew then. It implies
-                `closed_only`.
-            grace: With `closed_only` or `as_of`: how long after its end a bar may still be waiting for ticks that are
-                on their way; as long as the feed is behind, and loads take to commit.
+            source: Only bars of this feed or vendor.
+            time_zone: Zone of the days of `1d`; the database's trading time zone by default.
+            closed_only: Leave out every bar whose end lies after the server's clock, or after `as_of`. A late tick
+                still changes a closed bar, and so does a vendor's correction. The report of the load counts such ticks
+                in `late` and lists their minutes in `changed`, for bars up to the day of the database's trading zone.
+            as_of: Leave out every bar that had not ended by this instant, which a strategy could not know then. It
+                implies `closed_only`.
+            grace: Extra time after its end before a bar counts as closed, with `closed_only` or `as_of`. Choose the
+                delay of the feed plus the time until loads commit.
 
         Raises:
-            InvalidRecord: An instant has no time zone, a symbol cannot be one, there is no such interval, or `grace` is
-                given alone. Days that do not begin on hours of UTC are asked for from a time whose minutes are no
-                longer kept. The volume of a bar is more than a bar can hold.
-            ConfigurationError: There is no such time zone.
+            InvalidRecord: An instant has no time zone, a symbol is invalid, the interval is unknown, or `grace` is
+                given alone. Also if days that do not begin on hours of UTC start at a time whose minutes are no longer
+                stored, or if the volume of a bar is larger than a bar can hold.
+            ConfigurationError: The time zone is unknown.
         """
         with translated_errors():
             return await _select_bars(
@@ -209,7 +211,7 @@ async def _select_bars(
         "feed": source,
         "start": start,
         "end": end,
-        # Whatever a bar that starts in the range can hold.
+        # The bounds include every part of a bar that starts in the range.
         "earliest": start,
         "latest": _at_most(end, chosen.length),
         "grace": grace,
@@ -229,7 +231,7 @@ async def _select_bars(
         closed=_CLOSED.format(end=bar_end) if closed_only else "",
     )
     rows = await connection.execute(sa.text(statement), parameters)
-    # Once for all rows: whatever is stored can be read.
+    # Entered once for all rows: every stored row can be read.
     with as_stored():
         return Bars(_bar(row) for row in rows)
 
@@ -248,7 +250,7 @@ def _bar(row: sa.Row[Any]) -> OHLCV:
             tick_count=row.tick_count,
         )
     except InvalidRecord as error:
-        # Volumes that are good one by one can add up to more than a bar holds.
+        # Volumes that are valid one by one can add up to more than a bar holds.
         reason = f"{error.reason}, in the bar of {row.symbol} at {row.bucket.isoformat()} of source {row.source!r}"
         raise InvalidRecord(field=error.field, reason=reason) from error
 
@@ -264,13 +266,13 @@ def _parts(table: BarSource, aggregate: str) -> str:
 async def _parts_of_days(
     connection: AsyncConnection, table: BarSource, parameters: dict[str, object], *, on_hours: dt.datetime
 ) -> str:
-    """What days are made of: hours, but minutes where an hour can belong to two days.
+    """Return the SQL of the parts of days: hours, but minutes while an hour can belong to two days.
 
     Args:
         connection: In a transaction.
         table: Ticks, or minute bars of vendors.
-        parameters: Of the query; may be added to.
-        on_hours: Instant from which on days begin on hours of UTC.
+        parameters: Parameters of the query; the function may add some.
+        on_hours: Instant from which on all days begin on hours of UTC.
     """
     parameters["on_hours"] = on_hours
     if table != "tick_data" or on_hours <= cast("dt.datetime", parameters["earliest"]):
@@ -301,27 +303,27 @@ def _at_most(instant: dt.datetime, more: dt.timedelta) -> dt.datetime:
 
 
 def on_hours_since(name: str, start: dt.datetime, end: dt.datetime) -> dt.datetime:
-    """From when on, of the time asked for, the zone is whole hours from UTC: before that, an hour can be of two days.
+    """Return the instant from which on the zone is whole hours from UTC. Before it, an hour can belong to two days.
 
     Returns:
-        `start` or earlier if it always is; the end of all time if it is not at the end.
+        `start` or earlier if that is so in all of [start, end]; the largest datetime if it is not so at the end.
     """
     try:
         zone = zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ConfigurationError(f"there is no time zone {name!r}") from error
+        raise ConfigurationError(f"no time zone {name!r} exists") from error
     start, end = utc("start", start), utc("end", end)
     first = min(max(start, _ZONES_BEGIN), _ZONES_REPEAT - _YEAR)
     probe = max(min(_at_most(end, _TWO_WEEKS), _ZONES_REPEAT), first)
     on_hours = dt.datetime.max.replace(tzinfo=dt.UTC)
-    # Backwards: of a zone that had odd offsets long ago, only what is before them needs minutes.
+    # Search backwards: in a zone with odd offsets long ago, only the time before their end needs minutes.
     while _on_hour(probe, zone):
         if probe == first:
             return min(start, first)
         on_hours = _next_hour(probe)
         # Clocks do not change and change back within two weeks.
         probe = max(probe - _TWO_WEEKS, first)
-    # What is so in the last year that is looked at, is so in all that follow.
+    # The last year of the search stands for all years after it.
     forever = end > _ZONES_REPEAT and probe >= _ZONES_REPEAT - _YEAR
     return dt.datetime.max.replace(tzinfo=dt.UTC) if forever else on_hours
 

@@ -1,9 +1,9 @@
-"""Continuous aggregates of ticks: bring them up to date without deleting bars that outlived their ticks.
+"""Refresh of continuous aggregates, without deleting bars that have outlived their ticks.
 
-An aggregate has a watermark, the end of its youngest bucket. A query takes what lies before it from the aggregate, and
-computes only the rest from the ticks. So a bucket that is materialized before it is over hides every tick that follows
-in it, and one far ahead hides the new ticks of all symbols. Therefore a refresh ends with a bucket that is over, and
-leaves it a further bucket's length for the ticks that are on their way, as the policies do.
+An aggregate has a watermark, the end of its youngest bucket. A query reads everything before it from the aggregate, and
+computes only the rest from the ticks. So a bucket that is materialized before its end hides all later ticks in it. A
+bucket far ahead hides the new ticks of all symbols. Therefore a refresh stops at a bucket that has ended. Like the
+policies, it leaves one more bucket's length for ticks that are on their way.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["clock_and_cutoff", "continuous_aggregates", "refresh_aggregates", "retention_cutoff"]
 
 _HOUR: Final = dt.timedelta(hours=1)
-# The last one that a datetime can hold has no end that one can hold.
+# The last hour of a datetime has no end that a datetime can hold.
 _LATEST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
 _LAST_HOUR: Final = dt.datetime(9999, 12, 31, 23, tzinfo=dt.UTC)
 
-# A bar made anew of these rows would lack something: there are fewer ticks or less volume than went into it, or
-# none at its highest or lowest price. Late ticks may have come where others were dropped, so that it does not
-# suffice that there are some.
+# Detects bars that a refresh from these rows would damage: the rows have fewer ticks or less volume than the bar, or
+# none at its highest or lowest price. Late ticks may have arrived after others were dropped. So the mere presence of
+# rows proves nothing.
 _HOLDS: Final = (
     "{rows}.tick_count >= bar.tick_count AND {rows}.volume >= bar.volume "
     "AND {rows}.high >= bar.high AND {rows}.low <= bar.low"
@@ -52,7 +52,7 @@ _ENDANGERED: Final = {
          WHERE {_IN_RANGE.format(column="bar.bucket")} AND ({_HOLDS.format(rows="ticks")}) IS NOT TRUE
          GROUP BY 1
     """,
-    # The minutes are gone earlier than the hours: after a second load of the day, the ticks may be all there.
+    # Minutes are dropped earlier than hours. After a second load of the day, the ticks may all be present.
     "ohlcv_1h": f"""
         SELECT bar.bucket AS hour, count(*) AS bars
           FROM ohlcv_1h AS bar
@@ -70,7 +70,7 @@ _ENDANGERED: Final = {
 }
 
 
-# A bucket before the watermark is computed by no query: once over, it is refreshed without further waiting.
+# No query computes a bucket before the watermark from the ticks: once it has ended, it is refreshed without a wait.
 _REFRESHABLE: Final = """
     SELECT a.user_view_name AS name,
            date_bin(w.width,
@@ -86,7 +86,7 @@ _REFRESHABLE: Final = """
 
 
 async def refresh_aggregates(connection: AsyncConnection, ranges: Iterable[TimeRange]) -> RefreshReport:
-    """The work of `TickRepository.refresh_bars`."""
+    """Implement `TickRepository.refresh_bars`."""
     refreshed: dict[str, None] = {}
     kept: dict[str, int] = {}
     existing = await continuous_aggregates(connection)
@@ -95,8 +95,8 @@ async def refresh_aggregates(connection: AsyncConnection, ranges: Iterable[TimeR
         return RefreshReport()
     until = {row.name: row.until for row in await connection.execute(sa.text(_REFRESHABLE))}
     for span in merged(map(_whole_hours, ranges)):
-        # Both questions before the first refresh: minutes made of the ticks that came late could add up to as much
-        # as the hour lost.
+        # Both checks run before the first refresh. Otherwise minutes made from late ticks could add up to the figures
+        # of an hour that has lost ticks.
         endangered: set[dt.datetime] = set()
         for name in names:
             found = (await connection.execute(sa.text(_ENDANGERED[name]), _window(span))).all()
@@ -120,12 +120,12 @@ async def _refresh(connection: AsyncConnection, name: str, span: TimeRange) -> N
 
 
 def _window(span: TimeRange) -> dict[str, object]:
-    # The last instant that a datetime can hold stands for no end: it lies within an hour.
+    # The last instant of a datetime stands for no end, because it lies within an hour.
     return {"start": span.start, "end": span.end if span.end < _LATEST else None}
 
 
 def _whole_hours(span: TimeRange) -> TimeRange:
-    """The hours that hold any instant of a range."""
+    """Return the hours that hold any instant of a range."""
     start = span.start.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
     end = span.end.astimezone(dt.UTC)
     hour = end.replace(minute=0, second=0, microsecond=0)
@@ -135,7 +135,7 @@ def _whole_hours(span: TimeRange) -> TimeRange:
 
 
 def _without(span: TimeRange, hours: Iterable[dt.datetime]) -> Iterator[TimeRange]:
-    """What is left of a range."""
+    """Yield the parts of a range outside of the hours."""
     start = span.start
     for hour in sorted(hours):
         if start < hour:
@@ -146,7 +146,7 @@ def _without(span: TimeRange, hours: Iterable[dt.datetime]) -> Iterator[TimeRang
 
 
 async def continuous_aggregates(connection: AsyncConnection) -> set[str]:
-    """Names of those of the schema; none where they are views."""
+    """Return the names of the schema's continuous aggregates; none on editions that use views."""
     found = await connection.scalar(
         sa.text("SELECT to_regclass('timescaledb_information.continuous_aggregates') IS NOT NULL")
     )
@@ -161,7 +161,7 @@ async def continuous_aggregates(connection: AsyncConnection) -> set[str]:
 
 
 async def clock_and_cutoff(connection: AsyncConnection, relation: str) -> tuple[dt.datetime, dt.datetime | None]:
-    """The server's clock, and the instant before which it will drop rows of a table; None if it keeps them."""
+    """Return the server's clock, and the instant before which it drops rows of a table; None if it keeps them."""
     now, jobs = (
         await connection.execute(
             sa.text("SELECT clock_timestamp(), to_regclass('timescaledb_information.jobs') IS NOT NULL")
@@ -181,6 +181,6 @@ async def clock_and_cutoff(connection: AsyncConnection, relation: str) -> tuple[
 
 
 async def retention_cutoff(connection: AsyncConnection, relation: str) -> dt.datetime | None:
-    """Instant before which the server will drop rows of a table by itself; None if it keeps them."""
+    """Return the instant before which the server drops rows of a table by itself; None if it keeps them."""
     _, cutoff = await clock_and_cutoff(connection, relation)
     return cutoff

@@ -1,4 +1,4 @@
-"""Bars of vendors into their tables: the vendor's last word wins."""
+"""Upserts of vendors' bars. The vendor's latest version of a bar replaces earlier ones."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _TYPES: Final[Mapping[str, str]] = MappingProxyType(
     {"symbol": "text", "time": "timestamptz", "source": "text", "tick_count": "bigint"}
 )
 
-# What is stored as it is given is not even tried: it would make work for vacuum and for whoever waits, and turn
-# columns of old chunks back into rows. ON CONFLICT is for what somebody else has inserted since; its columns are
-# compared once more, with what is there by then.
+# Unchanged bars are not written: that would make work for vacuum, hold locks, and turn columns of old chunks back into
+# rows. ON CONFLICT covers bars that another transaction has inserted since the read. It compares the columns once more
+# with that transaction's row.
 _UPSERT: Final = """
     WITH given AS MATERIALIZED (SELECT * FROM unnest({arrays}) AS g ({key}, {figures})),
     news AS (
@@ -51,8 +51,8 @@ class BarTable:
     """A table of bars.
 
     Attributes:
-        name: Of the table.
-        key: Columns of its key; symbol and time are among them.
+        name: Name of the table.
+        key: Columns of its key, including symbol and time.
         figures: The other columns, which a correction changes.
     """
 
@@ -63,13 +63,13 @@ class BarTable:
 
 @dataclass(frozen=True, slots=True)
 class UpsertReport:
-    """What became of bars.
+    """The result of an upsert of bars.
 
     Attributes:
-        received: Bars that were handed over.
-        inserted: Bars that were not there.
-        updated: Bars that correct what was there.
-        unchanged: Bars that were there as they are.
+        received: Bars that the caller gave.
+        inserted: New bars.
+        updated: Bars that corrected stored bars.
+        unchanged: Bars that were stored already, with equal figures.
     """
 
     received: int
@@ -86,18 +86,18 @@ async def upsert_bars(
     check: Callable[[OHLCV], None] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> UpsertReport:
-    """Insert bars that are new and correct those that changed, 5,000 in a statement.
+    """Insert new bars and correct changed bars, 5,000 in a statement.
 
     Args:
         connection: In a transaction.
-        table: Where they go.
+        table: The target table.
         bars: Read once, lazily.
         check: Raises `InvalidRecord` for a bar that the table would refuse.
         progress: Called after each statement with the number of bars so far.
 
     Raises:
-        InvalidRecord: Names the row that `check` refuses, or that has the key of one of the up to 5,000 of its
-            statement and other figures: which of them is right?
+        InvalidRecord: `check` refuses a row, or two rows among the up to 5,000 of a statement have the same key and
+            different figures. The message names the row.
     """
     statement = sa.text(_statement(table))
     received = inserted = updated = 0
@@ -143,7 +143,7 @@ def _statement(table: BarTable) -> str:
 def _distinct(
     table: BarTable, bars: Sequence[OHLCV], first_row: int, check: Callable[[OHLCV], None] | None
 ) -> list[OHLCV]:
-    """Each key once; a statement cannot write a row twice."""
+    """Return each key once, because a statement cannot write a row twice."""
     seen: dict[tuple[object, ...], OHLCV] = {}
     for row, bar in enumerate(bars, start=first_row):
         if check is not None:

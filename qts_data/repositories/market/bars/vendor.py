@@ -1,4 +1,4 @@
-"""Minute bars of vendors: the vendor's last word wins, and longer bars are made of them."""
+"""Minute bars of vendors, and longer bars made from them. A vendor's latest version of a bar replaces the others."""
 
 from __future__ import annotations
 
@@ -26,27 +26,26 @@ _TABLE: Final = BarTable(
 
 
 class MinuteBarReads(BarReads):
-    """Questions about minute bars of vendors, in the transaction of one connection."""
+    """Queries about minute bars of vendors, in the transaction of one connection."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         super().__init__(connection, VENDOR_MINUTES)
 
 
 class MinuteBarRepository(MinuteBarReads):
-    """Questions and writes about minute bars of vendors, in the transaction of one connection; it never commits."""
+    """Queries and writes about minute bars of vendors, in the transaction of one connection. It never commits."""
 
     async def upsert(self, bars: Iterable[OHLCV], *, progress: Callable[[int], None] | None = None) -> UpsertReport:
-        """Insert bars of new minutes and correct those that changed; two sources of a symbol are kept apart.
+        """Insert bars of new minutes, and correct changed bars. Two sources of a symbol stay separate.
 
         Args:
-            bars: Bars of one minute, read once, lazily. That a bar covers a minute and no more is for the caller to
-                know: a bar does not say its length.
-            progress: Called now and then with the number of bars so far.
+            bars: Bars of one minute, read once, lazily. A bar does not hold its length, so the caller must ensure that
+                each bar covers one minute.
+            progress: Called from time to time with the number of bars so far.
 
         Raises:
-            InvalidRecord: Names the row of a bar that does not begin on a full minute or is implausibly old (see
-                `any_time`), or of one that comes twice among 5,000 bars, with different figures: which of them is
-                right?
+            InvalidRecord: A bar does not begin on a full minute or is implausibly old (see `any_time`). Or it comes
+                twice among 5,000 bars, with different figures. The message names the row.
         """
         return await upsert_bars(self._connection, _TABLE, bars, check=_check, progress=progress)
 

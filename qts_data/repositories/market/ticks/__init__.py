@@ -1,5 +1,5 @@
-"""Ticks in and out.
+"""Loading and reading of ticks.
 
-`repository` loads and `reads` asks. A load goes from `sources` (records or columns) by batches (`records`,
-`column_batch`) through `loading` into the table, with `bookkeeping` in the same transaction.
+`repository` loads ticks, and `reads` answers queries. A load takes records or columns from `sources`, makes batches
+(`records`, `column_batch`), and writes them with `loading`. `bookkeeping` writes in the same transaction.
 """

@@ -1,4 +1,4 @@
-"""What the loader asks of a batch, whether it is made of records or of columns."""
+"""The interface of a batch, made from records or from columns."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class MinuteCount(NamedTuple):
         symbol: The instrument.
         source: The feed.
         minute: Minutes since 1970 UTC.
-        ticks: How many.
-        first: Time of the earliest, in microseconds since 1970 UTC.
-        last: Time of the latest.
+        ticks: Number of ticks.
+        first: Time of the earliest tick, in microseconds since 1970 UTC.
+        last: Time of the latest tick, in microseconds since 1970 UTC.
     """
 
     symbol: str
@@ -34,12 +34,12 @@ class MinuteCount(NamedTuple):
 
 
 class Batch(Protocol):
-    """Ticks with their seq, sorted by the key: sorted by it, a batch loads twice as fast.
+    """Ticks with their seq, sorted by the key. A sorted batch loads twice as fast.
 
     Attributes:
         size: Number of ticks.
-        options: How COPY has to read `blocks`.
-        counted: Whether no tick of it has a seq of the feed's own.
+        options: Options for COPY to read `blocks`.
+        counted: Whether no tick has a seq of the feed's own.
     """
 
     size: int
@@ -47,13 +47,13 @@ class Batch(Protocol):
     counted: bool
 
     def blocks(self) -> Iterator[bytes | memoryview]:
-        """What COPY reads, in pieces that take at most a few milliseconds to make and to send."""
+        """Yield the data for COPY, in pieces that take at most a few milliseconds to make and to send."""
         ...
 
     def pairs(self) -> set[tuple[str, str]]:
-        """Each symbol and feed in it."""
+        """Return each symbol and feed in it."""
         ...
 
     def minutes(self) -> list[MinuteCount]:
-        """How many ticks of each symbol, feed and minute."""
+        """Count the ticks of each symbol, feed and minute."""
         ...

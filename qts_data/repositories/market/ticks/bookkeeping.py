@@ -1,4 +1,4 @@
-"""What is written beside the ticks, in their transaction: the batch, and the ticks of each day."""
+"""Rows written in the transaction of the ticks: the batch, and the number of ticks of each day."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def _is(relation: TickTable, batch: BatchId) -> sa.ColumnElement[bool]:
 async def claim(
     connection: AsyncConnection, relation: TickTable, batch: BatchId, *, again: bool
 ) -> IngestReport | None:
-    """Write the batch's row first: whoever loads the same batch at the same time waits here, and then knows it.
+    """Write the batch's row first. A concurrent load of the same batch waits here, and then finds the row.
 
     Returns:
-        None if the batch is to be loaded, else the report of when it was.
+        None if the batch is to be loaded, else the report of its earlier load.
     """
     new = insert(_batches).values(
         relation=relation, stream=batch.stream, part=batch.part, received=0, inserted=0, duplicate=0, late=0, rejected=0
@@ -65,13 +65,13 @@ async def claim(
 
 
 async def find(connection: AsyncConnection, relation: TickTable, batch: BatchId) -> IngestReport | None:
-    """The report of a batch that is in."""
+    """Return the report of an already loaded batch, or None."""
     row = (await connection.execute(sa.select(_batches).where(_is(relation, batch)))).one_or_none()
     return None if row is None else _report_of(row)
 
 
 async def find_parts(connection: AsyncConnection, relation: TickTable, stream: str) -> dict[int, IngestReport]:
-    """By its offset the report of each batch of a stream that is in."""
+    """Return the reports of a stream's already loaded batches, by offset."""
     rows = await connection.execute(
         sa.select(_batches).where(_batches.c.relation == relation, _batches.c.stream == stream)
     )
@@ -79,7 +79,7 @@ async def find_parts(connection: AsyncConnection, relation: TickTable, stream: s
 
 
 def _report_of(row: sa.Row[Any]) -> IngestReport:
-    # Whether its bars were refreshed then, nobody knows: whoever loaded it may have been killed before.
+    # It is unknown whether its bars were refreshed: the process that loaded it may have been killed before.
     known = row.first_time is not None and row.last_time is not None
     return IngestReport(
         received=row.received,
@@ -88,13 +88,13 @@ def _report_of(row: sa.Row[Any]) -> IngestReport:
         first=row.first_time,
         last=row.last_time,
         rejected=row.rejected,
-        known=True,
-        stale=(hours_of(row.first_time, row.last_time),) if known else (),
+        already_loaded=True,
+        to_refresh=(hours_of(row.first_time, row.last_time),) if known else (),
     )
 
 
 async def finish(connection: AsyncConnection, relation: TickTable, batch: BatchId, report: IngestReport) -> None:
-    """Write what became of a claimed batch."""
+    """Write the result of a claimed batch."""
     await connection.execute(
         sa.update(_batches)
         .where(_is(relation, batch))
@@ -112,11 +112,11 @@ async def finish(connection: AsyncConnection, relation: TickTable, batch: BatchI
 
 
 async def advance(connection: AsyncConnection, relation: TickTable, stream: str, *, before: int, after: int) -> int:
-    """Move a stream of groups on from `before` ticks to `after`; returns where it stood.
+    """Move a stream of groups from `before` ticks to `after`. Return its former position.
 
-    More than `before` means that an earlier attempt is in, whose answer was lost. Before anything else of the group:
-    an attempt whose COMMIT is still under way on the server holds the row, and this one waits until it is known
-    what became of it.
+    A position above `before` means that an earlier attempt is committed although its answer was lost. Call this first
+    for each group: if the COMMIT of an earlier attempt is still running on the server, it holds the row. This call
+    then waits for its outcome.
     """
     c = _batches.c
     new = insert(_batches).values(
@@ -139,7 +139,7 @@ async def advance(connection: AsyncConnection, relation: TickTable, stream: str,
 
 
 async def stood(connection: AsyncConnection, relation: TickTable, stream: str) -> int:
-    """Count the ticks of a stream of groups that are stored."""
+    """Return the number of stored ticks of a stream of groups."""
     c = _batches.c
     row = sa.and_(c.relation == relation, c.stream == stream, c.part == 0)
     found: int | None = await connection.scalar(sa.select(c.received).where(row))
@@ -165,7 +165,7 @@ async def add_to_stream(connection: AsyncConnection, relation: TickTable, stream
 async def last_stored(
     connection: AsyncConnection, relation: TickTable, pairs: set[tuple[str, str]]
 ) -> dict[tuple[str, str], int | None]:
-    """Time of the last tick stored of each symbol and feed, in microseconds since 1970; None without any."""
+    """Return the time of the last stored tick of each symbol and feed, in microseconds since 1970; None without any."""
     found: dict[tuple[str, str], int | None] = dict.fromkeys(pairs)
     c = _days.c
     wanted = sorted(pairs)
@@ -188,8 +188,8 @@ async def last_stored(
     return found
 
 
-# The chunk is read from a tick that is in it. Where a chunk was dropped and made again, the old count is of
-# ticks that are gone. The order of the rows is one for all: two loads never wait for each other in a circle.
+# The chunk is read from one of its ticks. If a chunk was dropped and created again, the old count is of dropped
+# ticks. All loads write the rows in one order, so two loads never wait for each other in a circle.
 _ADD_DAYS: Final = """
     INSERT INTO tick_days AS d (relation, symbol, source, day, chunk, ticks, first_time, last_time)
     SELECT CAST(:relation AS text), n.symbol, n.source, n.day, c.relname, n.ticks, n.first_time, n.last_time
@@ -212,9 +212,9 @@ _ADD_DAYS: Final = """
 
 
 async def add_days(connection: AsyncConnection, relation: TickTable, tally: Tally) -> None:
-    """Add the inserted ticks of a load to those of their days, and give the tally the server's clock.
+    """Add the inserted ticks of a load to those of their days, and give the server's clock to the tally.
 
-    Call it at the end of the load, so that others wait for the rows as short as can be.
+    Call it at the end of the load, so that other loads wait for the rows as briefly as possible.
     """
     clock: sa.Row[Any] | None = None
     statement = sa.text(_ADD_DAYS.format(relation=relation))
@@ -249,8 +249,8 @@ _RECOUNT: Final = """
 
 
 async def recount(connection: AsyncConnection, relation: TickTable) -> None:
-    """Count the table anew, while nobody loads."""
-    # Loads write tick_days at their end: while this lock is held, none of them commits.
+    """Count the table again, while no load commits."""
+    # Loads write tick_days at their end. Under this lock, none of them commits.
     await connection.exec_driver_sql("LOCK TABLE tick_days IN EXCLUSIVE MODE")
     await connection.execute(sa.delete(_days).where(_days.c.relation == relation))
     await connection.execute(sa.text(_RECOUNT.format(relation=relation)), {"relation": relation})

@@ -1,4 +1,4 @@
-"""Groups of a live feed, made ready for COPY."""
+"""Groups of a live feed, prepared for COPY."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Group(NamedTuple):
     """The next ticks of a stream.
 
     Attributes:
-        ticks: In the order they came.
-        batches: The same, numbered, sorted and encoded.
-        numbering: What numbered them; groups of one numbering are to be loaded in the order they were prepared.
+        ticks: Ticks in the order of their arrival.
+        batches: The same ticks, numbered, sorted and encoded.
+        numbering: The counters that numbered them. Load groups of one numbering in the order of their preparation.
     """
 
     ticks: Sequence[TickData]
@@ -31,15 +31,15 @@ class Group(NamedTuple):
 
 
 def live_numbering() -> Numbering:
-    """Counters for a feed that may go on for days: what they have forgotten, the table knows."""
+    """Make counters for a feed that may run for days. The table knows the instants that they have forgotten."""
     return Numbering(strict=False)
 
 
 async def prepared(ticks: Sequence[TickData], numbering: Numbering) -> Group:
-    """Make a group of these ticks.
+    """Prepare a group of these ticks.
 
-    Their values were checked when the records were made. The permission under which a caller made them, or a spool was
-    read, need not be in force here.
+    Their values were checked when the records were made. The permission under which the caller made them, or read a
+    spool, need not be in force here.
     """
     following = batches_of(ticks, batch_size=len(ticks), numbering=numbering, split=True, source=None, reject=None)
     with as_stored():

@@ -1,4 +1,4 @@
-"""How far ahead of the server's clock a tick may lie."""
+"""The largest lead of a tick over the server's clock."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["MAX_AHEAD", "LatestTime"]
 
 
 class LatestTime:
-    """The latest instant that a load takes; it moves on with the clock while the load runs.
+    """The latest instant that a load accepts. It advances with the clock while the load runs.
 
     Args:
         now: The server's clock at the start of the load.
-        max_ahead: How far a tick may lie ahead of it.
+        max_ahead: Largest lead of a tick over that clock.
     """
 
     def __init__(self, now: dt.datetime, max_ahead: dt.timedelta) -> None:
@@ -25,14 +25,14 @@ class LatestTime:
         self.max_ahead = max_ahead
 
     def at_present(self) -> dt.datetime:
-        """The latest instant by now."""
+        """Return the current latest instant."""
         try:
             return self._now + dt.timedelta(seconds=time.monotonic() - self._began) + self.max_ahead
         except OverflowError:
             return dt.datetime.max.replace(tzinfo=dt.UTC)
 
     def complaint(self, given: dt.datetime, latest: dt.datetime) -> InvalidRecord:
-        """The error for a tick beyond it."""
+        """Return the error for a tick beyond the latest instant."""
         return InvalidRecord(
             field="time",
             reason=(

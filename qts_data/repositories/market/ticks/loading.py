@@ -1,4 +1,4 @@
-"""Batches into a table of ticks: COPY straight in, by a staging table where duplicates really meet it."""
+"""Loading of batches into a table of ticks: by COPY, or by a staging table if duplicates conflict with the table."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ __all__ = ["Span", "append", "insert_new"]
 
 
 class Span(NamedTuple):
-    """Some time of a symbol and feed.
+    """A span of time of a symbol and feed.
 
     Attributes:
         symbol: The instrument.
         source: The feed.
-        first: In microseconds since 1970 UTC.
-        last: The same; it belongs to the span.
+        first: Its start, in microseconds since 1970 UTC.
+        last: Its end, in microseconds since 1970 UTC; included.
     """
 
     symbol: str
@@ -61,8 +61,8 @@ _INSERT_NEW: Final = _COUNTED.format(
     )
 )
 
-# Each tick goes behind what is stored of its instant, in the order of the batch. Without ON CONFLICT: what
-# somebody else adds meanwhile must not swallow a tick, it makes this statement fail, and it runs again.
+# Each tick is appended to the stored ticks of its instant, in the order of the batch. The statement has no ON CONFLICT,
+# which would drop a tick if another transaction adds one meanwhile. Instead it fails, and runs again.
 _INSERT_BEHIND: Final = _COUNTED.format(
     insert=f"""
         INSERT INTO {{relation}} ({COLUMNS})
@@ -79,7 +79,7 @@ _INSERT_BEHIND: Final = _COUNTED.format(
     """
 )
 
-# The bounds of all spans say which chunks to look into.
+# The bounds of all spans limit the chunks that are read.
 _HOLES: Final = """
     SELECT EXISTS (
         SELECT FROM unnest(CAST(:symbols AS text[]), CAST(:sources AS text[]), CAST(:firsts AS timestamptz[]),
@@ -104,13 +104,13 @@ _CHANGED: Final = f"""
 async def insert_new(
     connection: AsyncConnection, relation: TickTable, batch: Batch, *, expect_duplicates: bool
 ) -> list[MinuteCount]:
-    """Insert what is not there yet, and say what that was.
+    """Insert the ticks that the table does not hold yet, and count them.
 
     Args:
         connection: In a transaction.
         relation: The table.
         batch: The ticks.
-        expect_duplicates: Do not try COPY straight into the table, which a duplicate undoes.
+        expect_duplicates: Skip the attempt of COPY directly into the table, which a duplicate rolls back.
 
     Raises:
         InvalidRecord: The table holds another tick under the same key.
@@ -127,18 +127,18 @@ async def insert_new(
 async def append(
     connection: AsyncConnection, relation: TickTable, batch: Batch, shared: Sequence[Span]
 ) -> list[MinuteCount]:
-    """Insert all of a batch whose feed gives no seq, behind what is stored of the same instants.
+    """Insert all ticks of a batch whose feed gives no seq, after the stored ticks of the same instants.
 
     Args:
         connection: In a transaction.
         relation: The table.
         batch: The ticks.
-        shared: Where the batch meets what may be stored; none in the usual case that its ticks are the latest.
+        shared: Spans in which stored ticks may exist; none in the usual case that the batch is the latest.
 
     Raises:
-        TransactionConflict: Others keep writing the same instants of the same feed.
+        TransactionConflict: Other transactions keep writing the same instants of the same feed.
     """
-    # A number that is free is behind all others only where these have no holes.
+    # A free number follows all others only if those have no holes.
     if not await _has_holes(connection, relation, shared) and await _copy_direct(connection, relation, batch):
         return batch.minutes()
     await _stage(connection, relation, batch)
@@ -151,11 +151,11 @@ async def append(
         else:
             await savepoint.commit()
             return inserted
-    raise TransactionConflict(f"others keep adding ticks to the same instants of {relation}")
+    raise TransactionConflict(f"other transactions keep adding ticks to the same instants of {relation}")
 
 
 async def _has_holes(connection: AsyncConnection, relation: TickTable, spans: Sequence[Span]) -> bool:
-    """Whether at some instant there are ticks whose seqs are not 0, 1, 2 and so on."""
+    """Tell whether at some instant the seqs of the ticks are not 0, 1, 2 and so on."""
     if not spans:
         return False
     firsts, lasts = [instant(span.first) for span in spans], [instant(span.last) for span in spans]
@@ -174,7 +174,7 @@ async def _has_holes(connection: AsyncConnection, relation: TickTable, spans: Se
 
 
 async def _copy_direct(connection: AsyncConnection, relation: TickTable, batch: Batch) -> bool:
-    """COPY into the table; False, and nothing written, if a key is there already."""
+    """COPY into the table. If a key exists already, write nothing and return False."""
     savepoint = await connection.begin_nested()
     try:
         await _copy(connection, relation, batch)
@@ -216,12 +216,12 @@ async def _copy(connection: AsyncConnection, table: str, batch: Batch) -> None:
     ):
         for block in batch.blocks():
             await copy.write(block)
-            # A server that is faster than this would otherwise leave nobody else a turn.
+            # Otherwise a server that is faster than this would give other tasks no turn.
             await asyncio.sleep(0)
 
 
 async def _refuse_changed_ticks(connection: AsyncConnection, relation: TickTable) -> None:
-    # Same key, other content: to skip it would lose a tick in silence.
+    # Same key, different content: skipping it would lose a tick silently.
     found = (await connection.exec_driver_sql(_CHANGED.format(relation=relation))).first()
     if found is None:
         return

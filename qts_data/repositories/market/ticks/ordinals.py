@@ -13,7 +13,7 @@ _REMEMBERED_INSTANTS = 200_000
 
 
 def forgotten(symbol: str, time: object, source: str, remembered: int) -> InvalidRecord:
-    """The complaint about a tick whose instant may have been counted so long ago that nobody knows."""
+    """Return the error for a tick whose instant may have been forgotten, so that its ordinal is unknown."""
     return InvalidRecord(
         field="seq",
         reason=(
@@ -26,13 +26,13 @@ def forgotten(symbol: str, time: object, source: str, remembered: int) -> Invali
 class Ordinals:
     """Counters over a whole source, in bounded memory.
 
-    A tick out of order is counted right as long as its instant is among the last ones; one that may have been
-    forgotten is refused: a guess would double it, or lose another.
+    A tick out of order is counted right as long as its instant is among the last ones. A tick whose instant may have
+    been forgotten is refused: a guess would store it twice, or lose another.
 
     Args:
         remembered: Most instants to remember, about 200 bytes each.
-        strict: Refuse a tick whose instant may have been forgotten. False where the ordinal is only a guess, as that
-            of a tick which goes behind what is stored.
+        strict: Refuse a tick whose instant may have been forgotten. False if the ordinal is only a guess, as for a
+            tick that is appended to the stored ticks of its instant.
     """
 
     def __init__(self, remembered: int = _REMEMBERED_INSTANTS, *, strict: bool = True) -> None:
@@ -42,12 +42,12 @@ class Ordinals:
         self._forgotten: dict[tuple[str, str], tuple[dt.datetime, dt.datetime]] = {}
 
     def next(self, symbol: str, time: dt.datetime, source: str) -> int:
-        """The ordinal of the next tick of this symbol, time and source.
+        """Return the ordinal of the next tick of this symbol, time and source.
 
         Raises:
-            InvalidRecord: It comes so late that its instant may have been forgotten.
+            InvalidRecord: The tick comes so late that its instant may have been forgotten.
         """
-        # Two instants of the hour that clocks run through twice are equal as long as they are in one zone.
+        # In one zone, the two instants of a repeated wall clock would be equal.
         if time.tzinfo is not dt.UTC:
             time = time.astimezone(dt.UTC)
         key = (symbol, time, source)
@@ -62,7 +62,7 @@ class Ordinals:
         return count
 
     def _forget(self) -> None:
-        # A dict keeps the order of insertion: the first half are the instants met first.
+        # A dict keeps the order of insertion, so the first half holds the oldest instants.
         for key in list(itertools.islice(self._counts, len(self._counts) // 2)):
             del self._counts[key]
             if not self._strict:

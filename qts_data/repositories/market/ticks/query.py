@@ -1,4 +1,4 @@
-"""Ticks out, as columns or as records: one COPY where all are read, a cursor where they are streamed."""
+"""Queries for ticks, as columns or as records: one COPY to read all of them, a cursor to stream them."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ _SELECTED: Final = """
      WHERE symbol = %(symbol)s AND time >= %(start)s AND time < %(end)s {more}
      ORDER BY symbol, time, source, seq
 """
-# NUMERIC as it is stored: to turn it into integers would cost the server more than it costs us to read it.
+# NUMERIC as stored: the conversion to integers would cost the server more than the decoding costs us.
 _COPY: Final = """
     COPY (SELECT time, seq, {feed}, price, volume, bid, ask {selected}) TO STDOUT WITH (FORMAT binary)
 """
 
 
-# The second column names a source that the first one cannot. Without its own name, ORDER BY would read it as `source`.
+# The second column gives the source's name if the list lacks it. The name `unknown` keeps ORDER BY from using it.
 _RECORDS: Final = "SELECT ROW(time, seq, {feed}, price, volume, bid, ask), {unknown} AS unknown {selected}"
 
 
 class TickQuery:
-    """Ticks of a symbol, in order of time, source and seq; `await` gives them as records.
+    """Ticks of a symbol, in order of time, source and seq. `await` returns them as records.
 
-    Nothing is asked of the server before one of the methods is called; each call asks anew.
+    The object sends no statement before one of its methods is called. Each call sends the query again.
     """
 
-    def __init__(  # noqa: PLR0917 - one place makes it
+    def __init__(  # noqa: PLR0917 - called at one place only
         self,
         connection: AsyncConnection,
         table: TickTable,
@@ -74,7 +74,7 @@ class TickQuery:
         return self.as_records().__await__()
 
     async def as_records(self) -> list[TickData]:
-        """All of them in a list."""
+        """Return all ticks in a list."""
         async with contextlib.aclosing(self._pieces(decode_records)) as pieces:
             ticks: list[TickData] = []
             async for piece in pieces:
@@ -84,13 +84,13 @@ class TickQuery:
     def stream_records(self) -> Stream[TickData]:
         """Stream the ticks one by one, in bounded memory.
 
-        Statements of the same transaction work beside the stream, and it may be left at any moment. It gives the
-        ticks that were stored when its first one was asked for.
+        Other statements may run in the same transaction beside the stream, and the caller may leave it at any moment.
+        The stream returns the ticks that were stored when the caller asked for its first one.
         """
         return self._stream(decode_records, itertools.chain.from_iterable)
 
     async def as_arrow(self) -> pa.Table:
-        """A pyarrow Table: time in microseconds UTC, symbol and source as dictionaries, decimal128 for numbers.
+        """Return a pyarrow Table: time in microseconds UTC, symbol and source as dictionaries, numbers as decimal128.
 
         Raises:
             ConfigurationError: The extra `arrow` is not installed.
@@ -98,12 +98,12 @@ class TickQuery:
         pyarrow = require("pyarrow")
         async with contextlib.aclosing(self._pieces(decode_columns)) as batches:
             held = [batch async for batch in batches]
-        # A source that somebody adds meanwhile changes the dictionary of the pieces after it.
+        # A source that another transaction adds meanwhile changes the dictionary of later pieces.
         table: pa.Table = pyarrow.Table.from_batches(held, schema=arrow_schema()).unify_dictionaries()
         return table
 
     def stream_arrow(self) -> Stream[pa.RecordBatch]:
-        """Stream pyarrow RecordBatches of some ten thousand rows, in bounded memory; as `stream_records` does.
+        """Stream pyarrow RecordBatches of some ten thousand rows, in bounded memory, like `stream_records`.
 
         Raises:
             ConfigurationError: The extra `arrow` is not installed.
@@ -112,7 +112,7 @@ class TickQuery:
         return self._stream(decode_columns, list)
 
     async def as_polars(self) -> pl.DataFrame:
-        """A Polars DataFrame; numbers are of type Decimal.
+        """Return a Polars DataFrame. Numbers are of type Decimal.
 
         Raises:
             ConfigurationError: The extra `polars` is not installed.
@@ -122,7 +122,7 @@ class TickQuery:
         return frame
 
     async def as_pandas(self) -> pd.DataFrame:
-        """A pandas DataFrame on Arrow types: pandas has no exact decimals of its own.
+        """Return a pandas DataFrame with Arrow types, because pandas has no exact decimals of its own.
 
         Raises:
             ConfigurationError: The extra `pandas` is not installed.
@@ -153,7 +153,7 @@ class TickQuery:
         )
 
     async def _pieces(self, decode: _Decode) -> AsyncGenerator[Any, None]:
-        """Decoded pieces; the next one is read while one is decoded and in use."""
+        """Yield decoded pieces. While one is decoded and used, the next one is read."""
         sources = await self._known_sources()
         after: tuple[dt.datetime, str, int] | None = None
         with translated_errors():
@@ -171,7 +171,7 @@ class TickQuery:
                 ):
                     async for some in read:
                         if strange:
-                            continue  # a COPY that is not read to its end would end the transaction
+                            continue  # unless it is read to its end, the COPY would end the transaction
                         piece, last, strange = await decode(some, self._symbol, sources)
                         if last is not None:
                             after = last
@@ -184,7 +184,7 @@ class TickQuery:
         more = "" if self._source is None else " AND source = %(source)s"
         if after is not None:
             more += " AND (time, source, seq) > (%(after_time)s, %(after_source)s, %(after_seq)s)"
-        # As an integer, of one length. What is not known is 0.
+        # An integer of one length for each source; 0 for an unknown one.
         known = " ".join(f"WHEN %(source_{number})s THEN NULL" for number in range(1, len(sources) + 1))
         cases = " ".join(f"WHEN %(source_{number})s THEN {number}" for number in range(1, len(sources) + 1))
         return template.format(
@@ -216,7 +216,7 @@ class TickQuery:
             return list(found)
 
     async def _all_sources(self) -> list[str]:
-        """From the ticks themselves, for those that were not loaded by this package, or a moment ago."""
+        """Return the sources of the ticks themselves, for ticks that the list of loads does not cover (yet)."""
         statement = sa.text(
             f"SELECT DISTINCT source FROM {self._table} WHERE symbol = :symbol AND time >= :start AND time < :end"
         )

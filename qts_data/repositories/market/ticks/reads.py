@@ -1,4 +1,4 @@
-"""Questions about ticks and bars."""
+"""Queries about ticks and bars."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ _LATEST: Final = """
      ORDER BY wanted.place
 """
 
-# Retention drops ticks, and leaves their bars and the figures of their days.
+# Retention drops ticks, but keeps their bars and the rows of their days.
 _HAS_SYMBOL: Final = """
     SELECT EXISTS (SELECT FROM tick_days WHERE relation = :relation AND symbol = :symbol)
         OR EXISTS (SELECT FROM {table} WHERE symbol = :symbol)
 """
 
-# What has no chunk any more was dropped by retention.
+# Retention has dropped the ticks of a day whose chunk does not exist any more.
 _OVERVIEW: Final = """
     SELECT d.symbol, d.source, CAST(sum(d.ticks) AS bigint) AS ticks, min(d.first_time) AS first,
            max(d.last_time) AS last
@@ -59,14 +59,14 @@ _OVERVIEW: Final = """
 
 @dataclass(frozen=True, slots=True)
 class SymbolSummary:
-    """What is stored of one symbol and feed.
+    """The stored ticks of one symbol and feed.
 
     Attributes:
         symbol: The instrument.
         source: The feed.
-        ticks: How many.
-        first: Instant of the earliest.
-        last: Instant of the latest.
+        ticks: Number of ticks.
+        first: Instant of the earliest tick.
+        last: Instant of the latest tick.
     """
 
     symbol: str
@@ -76,16 +76,16 @@ class SymbolSummary:
     last: dt.datetime
 
     def __post_init__(self) -> None:
-        """Keep instants in UTC."""
+        """Convert the instants to UTC."""
         utc_fields(self, "first", "last")
 
 
 class TickReads(BarReads):
-    """Questions about one table of ticks, in the transaction of one connection.
+    """Queries about one table of ticks, in the transaction of one connection.
 
     Args:
         connection: In a transaction.
-        table: `tick_data`, or `tick_history` for what is kept for ever.
+        table: `tick_data`, or `tick_history` for ticks that are kept for ever.
     """
 
     def __init__(self, connection: AsyncConnection, table: TickTable = "tick_data") -> None:
@@ -93,20 +93,20 @@ class TickReads(BarReads):
         self._table: TickTable = table
 
     def ticks(self, symbol: str, start: dt.datetime, end: dt.datetime, *, source: str | None = None) -> TickQuery:
-        """The ticks of a symbol in [start, end), in order of time, source and seq.
+        """Return a query for the ticks of a symbol in [start, end), in order of time, source and seq.
 
         Args:
             symbol: The instrument.
             start: Aware instant; ticks at it are included.
-            end: Aware instant; ticks at it are not.
-            source: Only of this feed.
+            end: Aware instant; ticks at it are not included.
+            source: Only ticks of this feed.
 
         Returns:
-            What gives them as records (`as_records`), Arrow (`as_arrow`), Polars (`as_polars`), pandas
-            (`as_pandas`), or piece by piece.
+            The query. It gives records (`as_records`), Arrow (`as_arrow`), Polars (`as_polars`), pandas
+            (`as_pandas`), or a stream.
 
         Raises:
-            InvalidRecord: `start` or `end` has no time zone, or a name is none.
+            InvalidRecord: `start` or `end` has no time zone, or a name is invalid.
         """
         start, end = utc("start", start), utc("end", end)
         check_asked(symbol=symbol, source=source)
@@ -115,15 +115,15 @@ class TickReads(BarReads):
     def stream_ticks(
         self, symbol: str, start: dt.datetime, end: dt.datetime, *, source: str | None = None
     ) -> Stream[TickData]:
-        """Stream the same ticks one by one; see `TickQuery.stream_records`."""
+        """Stream the ticks of a symbol in [start, end) one by one; see `TickQuery.stream_records`."""
         return self.ticks(symbol, start, end, source=source).stream_records()
 
     async def latest(self, symbols: str | Sequence[str], *, source: str | None = None) -> dict[str, TickData]:
-        """The last tick of each symbol that has one, in one round trip.
+        """Return the last tick of each symbol that has one, in one round trip.
 
         Args:
             symbols: One instrument or several.
-            source: Only of this feed; without it, of two feeds at the same instant the later name.
+            source: Only ticks of this feed. Without it, of two feeds at the same instant the later name wins.
         """
         asked = names_of("symbol", symbols)
         check_asked(source=source)
@@ -138,19 +138,18 @@ class TickReads(BarReads):
         }
 
     async def has_symbol(self, symbol: str) -> bool:
-        """Whether the table has, or once had, a tick of the symbol."""
+        """Tell whether the table holds, or once held, a tick of the symbol."""
         check_asked(symbol=symbol)
         statement = sa.text(_HAS_SYMBOL.format(table=self._table))
         with translated_errors():
             return bool(await self._connection.scalar(statement, {"relation": self._table, "symbol": symbol}))
 
     async def overview(self) -> list[SymbolSummary]:
-        """First, last and number of the ticks of every symbol and feed, without a scan of the table.
+        """Return first, last and number of the ticks of every symbol and feed, without a scan of the table.
 
-        The counts are kept by every load in its own transaction, by symbol, feed and UTC day, so they are exact
-        under concurrent loads, duplicates and rollbacks; a day whose chunk retention has dropped counts for
-        nothing. What others change in the table by statements of their own shows after
-        `TickRepository.recount`.
+        Every load counts its ticks in its own transaction, by symbol, feed and UTC day. So the counts are exact under
+        concurrent loads, duplicates and rollbacks. A day whose chunk retention has dropped does not count. Changes by
+        statements of other programs are visible after `TickRepository.recount`.
         """
         with translated_errors():
             rows = await self._connection.execute(sa.text(_OVERVIEW), {"relation": self._table})
@@ -166,23 +165,23 @@ class TickReads(BarReads):
         source: str | None = None,
         at_least: dt.timedelta = _MINUTE,
     ) -> list[Gap]:
-        """Trading minutes of [start, end) without a tick, as stretches within a session, in order.
+        """Return the trading minutes of [start, end) without a tick, as stretches within a session, in order.
 
-        A session without any tick is one gap of kind `day`. The minute under way and what was signed off are not
-        reported. From `tick_data`, minutes are asked of `ohlcv_1m`, which outlives its ticks.
+        A session without any tick is one gap of kind `day`. The current minute and signed-off gaps are not reported.
+        For `tick_data`, the minutes come from `ohlcv_1m`, which is kept longer than its ticks.
 
         Args:
             symbol: The instrument.
             start: Aware instant.
             end: Aware instant.
             calendar: Name of an exchange in `exchange_calendars`, such as XKRX or XNYS, or 24/7.
-            source: Only of this feed; without it, a minute counts as there if any feed has it.
-            at_least: Shortest stretch to report: a share that hardly trades has empty minutes.
+            source: Only ticks of this feed. Without it, a minute counts as present if any feed has a tick in it.
+            at_least: Shortest stretch to report. A share with few trades has empty minutes.
 
         Raises:
-            InvalidRecord: The range is empty or naive, begins before what retention has left, or the calendar
-                does not reach so far.
-            ConfigurationError: There is no such calendar, or the extra `calendars` is not installed.
+            InvalidRecord: The range is empty or naive, begins before the retention cutoff, or lies outside the years of
+                the calendar.
+            ConfigurationError: The calendar is unknown, or the extra `calendars` is not installed.
         """
         with translated_errors():
             return await find_gaps(
@@ -204,17 +203,17 @@ class TickReads(BarReads):
         alive_within: dt.timedelta = _MONTH,
         as_of: dt.datetime | None = None,
     ) -> list[StaleFeed]:
-        """Feeds of symbols from which nothing has come for longer than this while the exchange was trading.
+        """Return the feeds of symbols that have sent nothing for longer than this while the exchange was trading.
 
         Args:
             calendar: Name of the exchange in `exchange_calendars`.
-            silent_for: Whole minutes of trading time without a tick that are no cause for worry.
-            alive_within: A feed that ended longer ago than this is over, and not stale.
-            as_of: Look from this instant; the server's clock by default.
+            silent_for: Whole minutes of trading time without a tick that are normal.
+            alive_within: A feed whose last tick is older than this has ended, and is not reported.
+            as_of: Instant of the check; the server's clock by default.
 
         Raises:
-            InvalidRecord: `as_of` has no time zone, or the calendar does not reach so far.
-            ConfigurationError: There is no such calendar, or the extra `calendars` is not installed.
+            InvalidRecord: `as_of` has no time zone, or the range lies outside the years of the calendar.
+            ConfigurationError: The calendar is unknown, or the extra `calendars` is not installed.
         """
         feeds = [(item.symbol, item.source, item.last) for item in await self.overview()]
         with translated_errors():
@@ -228,11 +227,11 @@ class TickReads(BarReads):
             )
 
     async def list_signed_off_gaps(self, symbol: str, start: dt.datetime, end: dt.datetime) -> list[SignedOff]:
-        """Gaps of a symbol that overlap [start, end) and were signed off, in order."""
+        """List the signed-off gaps of a symbol that overlap [start, end), in order."""
         with translated_errors():
             return await list_signed_off(self._connection, symbol, start, end)
 
     async def retention_cutoff(self) -> dt.datetime | None:
-        """Instant before which the server will drop ticks by itself; None if it keeps them."""
+        """Return the instant before which the server drops ticks by itself; None if it keeps them."""
         with translated_errors():
             return await retention_cutoff(self._connection, self._table)

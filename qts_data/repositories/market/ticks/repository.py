@@ -1,4 +1,4 @@
-"""Ticks in: exactly once, at the speed of COPY."""
+"""Loading of ticks: exactly once, at the speed of COPY."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["TickRepository"]
 
 
 class TickRepository(TickReads):
-    """Questions and writes about one table of ticks, in the transaction of one connection; it never commits."""
+    """Queries and writes about one table of ticks, in the transaction of one connection. It never commits."""
 
     async def ingest(
         self,
@@ -51,38 +51,38 @@ class TickRepository(TickReads):
         max_ahead: dt.timedelta | None = MAX_AHEAD,
         baseline: Baseline | None = None,
     ) -> IngestReport:
-        """Load ticks by COPY; what is there already is not doubled.
+        """Load ticks by COPY. Ticks that the table already holds are not stored twice.
 
-        A tick without a `seq` gets its ordinal among the ticks of the same symbol, time and source, counted over
-        this whole call in the order given: hand over a source whole, and the same source loaded twice makes the
-        same keys, whatever the batch size. A source in several calls shares one `numbering`, or `continues`.
+        A tick without a `seq` gets its ordinal among the ticks of the same symbol, time and source. The call counts
+        them over all ticks in the order given. So give a source whole: loading it twice makes the same keys, with any
+        batch size. For a source in several calls, use one `numbering` for all of them, or `continues`.
 
         Args:
-            ticks: Records, or columns: an Arrow table or reader, a Polars or pandas frame, whatever has Arrow's
-                C stream. Columns are `time` (with a zone), `symbol`, `price`, `volume` (decimals or integers) and,
-                where known, `source`, `seq`, `bid` and `ask`. Read once, lazily.
-            batch: Name of this load. If a load of that name is in, nothing is loaded, nor is anything read, unless
-                with `numbering`. Its row is written in this transaction, first, so that of two loads at the same
-                time one waits and then knows.
-            again: Load a batch that is in once more, for example after retention has dropped its ticks.
-            continues: This is a further piece of a feed: a tick without a `seq` goes behind those that are stored
-                of its instant. Needs `batch`, for nothing else tells a repetition from more of the same.
-            numbering: Counters that an earlier call for the same source has used; they count the ticks of a batch
-                that is in, too. After a call that failed they have counted ticks that are not stored: begin again
-                with new ones, at the beginning of the source.
-            source: Feed of columns that do not name one.
-            reject: Takes the complaint about each bad row of columns, and the good ones are loaded; without it the
-                first bad row ends the load.
-            batch_size: Rows that are held and sorted by the key at a time.
+            ticks: Records, or columns with Arrow's C stream interface: an Arrow table or reader, a Polars or pandas
+                frame. Columns are `time` (with a zone), `symbol`, `price`, `volume` (decimals or integers) and, if
+                known, `source`, `seq`, `bid` and `ask`. Read once, lazily.
+            batch: Name of this load. If a batch of that name is already loaded, the call loads nothing. It then reads
+                no tick either, except with `numbering`. The batch's row is written first in this transaction: of two
+                concurrent loads, one waits and then finds the row.
+            again: Load an already loaded batch once more, for example after retention has dropped its ticks.
+            continues: The ticks continue a feed: a tick without a `seq` is appended to the stored ticks of its
+                instant. Needs `batch`, because only the name tells a repetition from more ticks.
+            numbering: Counters that an earlier call for the same source has used. They also count the ticks of an
+                already loaded batch. After a failed call, they have counted ticks that are not stored: start again
+                with new counters, at the beginning of the source.
+            source: Feed of columns without a column `source`.
+            reject: Called with the error of each bad row of columns, while valid rows are loaded. Without it, the first
+                bad row ends the load.
+            batch_size: Number of rows that are held and sorted by the key at a time.
             progress: Called after each batch with the number of rows so far.
-            max_ahead: A tick further ahead of the server's clock is a bad row; None takes any. What lies ahead is
-                counted in the report, and in no closed bar before its time.
-            baseline: Shared by the parts of one source, so that none counts as late for ticks of the part before.
+            max_ahead: A tick with a larger lead over the server's clock is a bad row; None accepts any lead. The report
+                counts ticks ahead, and no closed bar holds them before their time.
+            baseline: Shared by the parts of one source, so that no tick is late because of an earlier part.
 
         Raises:
-            InvalidRecord: A row is bad, or the table holds another tick under the same key; names both.
-            ConfigurationError: Columns, and the extra `arrow` is not installed.
-            QtsDataError: The database refused. In every case roll the transaction back; nothing is committed.
+            InvalidRecord: A row is bad, or the table holds another tick under the same key. The message names both.
+            ConfigurationError: The ticks are columns, and the extra `arrow` is not installed.
+            QtsDataError: The database refused a statement. After any error, roll the transaction back.
         """
         if continues and batch is None:
             raise InvalidRecord(field="batch", reason="a piece of a feed needs the name of the batch")
@@ -101,11 +101,11 @@ class TickRepository(TickReads):
                 split=continues,
                 source=source,
                 reject=reject,
-                # Ticks that are in were taken at their time.
+                # Ticks of a loaded batch were checked by the clock of that load.
                 latest=None if known is not None or max_ahead is None else LatestTime(now, max_ahead),
             )
             if known is not None:
-                # What follows in the same instants goes behind it.
+                # Later ticks of the same instants are numbered after these.
                 await _count(following)
                 return known
             tally = Tally(cutoff, baseline)
@@ -114,7 +114,7 @@ class TickRepository(TickReads):
                 async for batches, rejected in following_ones:
                     tally.rejected += rejected
                     for each in batches:
-                        # COPY straight into the table is the fastest; once a duplicate met it, expect more.
+                        # COPY directly into the table is the fastest. After a first duplicate, expect more.
                         missing = await self._load(each, tally, behind=continues, expect_duplicates=duplicates)
                         duplicates = duplicates or missing > 0
                     if progress is not None:
@@ -122,23 +122,24 @@ class TickRepository(TickReads):
             return await self._close(tally, batch)
 
     async def ingest_group(self, group: Group, *, stream: str, before: int, at_most: int) -> IngestReport | None:
-        """Load the next ticks of a stream, of which `before` were sent earlier; those that are in are left out.
+        """Load the next ticks of a stream. Leave out those that are already stored.
 
-        A tick without a `seq` goes behind what is stored of its instant. This is what `TickWriter` commits.
+        A tick without a `seq` is appended to the stored ticks of its instant. `TickWriter` commits by this method.
 
         Args:
             group: The ticks.
-            stream: Name of the stream, whose position is kept in `ingest_batches`.
+            stream: Name of the stream. `ingest_batches` holds its position.
             before: Number of the stream's ticks before this group.
             at_most: Number of the stream's ticks that may have been sent so far.
 
         Returns:
-            None if all of them were in.
+            The report; None if all ticks were already stored.
 
         Raises:
-            ConfigurationError: More than that are stored: another sender uses the name, such as a copy of the process.
+            ConfigurationError: More than `at_most` ticks are stored: another sender uses the name, such as a copy of
+                the process.
             InvalidRecord: The table holds another tick under the same key.
-            QtsDataError: The database refused; roll the transaction back.
+            QtsDataError: The database refused a statement. Roll the transaction back.
         """
         with translated_errors():
             stood = await bookkeeping.advance(
@@ -165,11 +166,11 @@ class TickRepository(TickReads):
     async def sign_off_gap(
         self, symbol: str, start: dt.datetime, end: dt.datetime, reason: str, *, source: str | None = None
     ) -> None:
-        """Say why nothing is there in [start, end); `gaps` does not report it any more.
+        """Record why no tick exists in [start, end). `gaps` does not report it any more.
 
         Args:
             symbol: The instrument.
-            start: Start of the gap; one that is signed off already and starts there is replaced.
+            start: Start of the gap. A signed-off gap with the same start is replaced.
             end: End of the gap.
             reason: Such as "trading halt" or "feed down, ticket 4711".
             source: The feed that has the gap; None for all feeds.
@@ -181,10 +182,10 @@ class TickRepository(TickReads):
             await sign_off(self._connection, symbol, start, end, reason, source=source)
 
     async def recount(self) -> None:
-        """Make `overview` right after somebody else has changed the table; scans it, and loads wait meanwhile.
+        """Correct `overview` after another program has changed the table. Scans the table, and loads wait meanwhile.
 
-        Each UTC day has to be in one chunk, as it is with the chunk intervals that the migrations give the tables:
-        with chunks of hours, neither this nor `overview` is right.
+        Each UTC day must be in one chunk, as with the chunk intervals of the migrations. With chunks of hours, neither
+        this count nor `overview` is right.
         """
         with translated_errors():
             await bookkeeping.recount(self._connection, self._table)
@@ -192,21 +193,22 @@ class TickRepository(TickReads):
     async def refresh_bars(
         self, start: dt.datetime | Iterable[TimeRange], end: dt.datetime | None = None
     ) -> RefreshReport:
-        """Bring the bars of [start, end], or of several ranges, up to date, now and not by the next policy.
+        """Refresh the bars of [start, end], or of several ranges, now instead of by the next policy.
 
-        Where the server keeps no continuous aggregates this does nothing: views are always current. A refresh
-        over ticks that retention has dropped would delete their bars, or make them of the ticks that came late
-        alone. So each hour with a bar that holds more than what there is to make it of is left alone and reported;
-        the other hours are refreshed. Nothing tells a tick that somebody deleted by hand from one that retention
-        dropped: after that, `CALL refresh_continuous_aggregate` yourself.
+        On editions without continuous aggregates this does nothing: views are always current.
 
-        Nothing is made of a bar that is not over on the server's clock: what a continuous aggregate holds of it
-        would hide the ticks that follow. Queries compute such bars from the ticks.
+        A refresh over dropped ticks would delete their bars, or make them from the late ticks alone. So the refresh
+        skips and reports each hour with a bar that holds more data than its source. It refreshes the other hours. It
+        cannot tell a tick deleted by hand from one that retention dropped. After a deletion by hand, run `CALL
+        refresh_continuous_aggregate` yourself.
+
+        A bar that has not ended by the server's clock is not materialized: its row in a continuous aggregate would
+        hide later ticks. Queries compute such bars from the ticks.
 
         The connection must be in autocommit mode: the server refuses a refresh inside a transaction.
 
         Args:
-            start: Aware instant, or the ranges, such as `IngestReport.stale`; the end of a range is not in it.
+            start: Aware instant, or the ranges, such as `IngestReport.to_refresh`. The end of a range is not included.
             end: Aware instant; its bar is refreshed too.
         """
         ranges = [TimeRange(start, _just_after(utc("end", end)))] if end is not None else start  # type: ignore[arg-type]
@@ -214,7 +216,7 @@ class TickRepository(TickReads):
             return await refresh_aggregates(self._connection, ranges)  # type: ignore[arg-type]
 
     async def _load(self, batch: Batch, tally: Tally, *, behind: bool, expect_duplicates: bool) -> int:
-        """Load a batch and count it; returns how many of it were there already."""
+        """Load a batch and count it. Return the number of its ticks that the table already held."""
         unseen = batch.pairs() - tally.stored.keys()
         if unseen:
             tally.meet(await bookkeeping.last_stored(self._connection, self._table, unseen))
@@ -238,7 +240,7 @@ class TickRepository(TickReads):
 
 
 def _shared(batch: Batch, tally: Tally) -> list[Span]:
-    """Of each symbol and feed, from the first tick of a batch to the last in the table, where that is not earlier."""
+    """Return the span of each symbol and feed from a batch's first tick to the table's last, unless that is earlier."""
     spans: dict[tuple[str, str], tuple[int, int]] = {}
     for symbol, source, _, _, first, last in batch.minutes():
         begin, end = spans.get((symbol, source), (first, last))
@@ -256,6 +258,6 @@ def _just_after(instant: dt.datetime) -> dt.datetime:
 
 
 async def _count(following: Callable[[], Awaitable[tuple[list[Batch], int] | None]]) -> None:
-    """Number ticks without loading them."""
+    """Assign ordinals to ticks without loading them."""
     while await following() is not None:
         pass

@@ -1,4 +1,4 @@
-"""From whatever holds ticks to batches, one batch ahead of the server."""
+"""Batches from any source of ticks, prepared one batch ahead of the server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["ArrowStream", "Numbering", "Ticks", "ahead", "batches_of"]
 
 _T = TypeVar("_T")
 _ROWS_OF_A_TURN: Final = 256
-# Sorting holds everybody else up: ten thousand records take a few milliseconds. NumPy sorts in a thread.
+# Sorting records blocks the event loop: ten thousand take a few milliseconds. NumPy sorts in a thread.
 _RECORDS_OF_A_BATCH: Final = 10_000
 _ROWS_OF_A_BATCH: Final = 32_768
 _NO_LIMIT: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
@@ -44,10 +44,10 @@ Ticks = "Iterable[TickData] | ArrowStream"
 
 
 class Numbering:
-    """Counters of the ticks without a seq of their own; hand the same one to the parts of one source.
+    """Counters for ticks without a seq of their own. Use the same object for all parts of one source.
 
     Args:
-        strict: Refuse a tick that comes so late that its ordinal in the source is not known.
+        strict: Refuse a tick that comes so late that its ordinal in the source is unknown.
     """
 
     def __init__(self, *, strict: bool = True) -> None:
@@ -58,7 +58,7 @@ class Numbering:
         """Count records that are not loaded.
 
         Raises:
-            InvalidRecord: One comes so late that its instant may have been forgotten.
+            InvalidRecord: A record comes so late that its instant may have been forgotten.
         """
         if is_installed("pyarrow"):
             gathered = RecordColumns()
@@ -80,16 +80,16 @@ def batches_of(
     reject: Callable[[InvalidRecord], None] | None,
     latest: LatestTime | None = None,
 ) -> Callable[[], Awaitable[tuple[list[Batch], int] | None]]:
-    """A function that gives the next batches and the number of rows refused on the way; None at the end.
+    """Return a function that returns the next batches and the number of rows refused meanwhile; None at the end.
 
     Args:
         ticks: Read once, lazily.
         batch_size: Rows of a batch; None for the usual number.
         numbering: Counters of the source.
-        split: Ticks with a seq of the feed's own, and those without, come in batches of their own.
-        source: Feed of columns that do not name one.
-        reject: Takes complaints about bad rows of columns; None raises the first.
-        latest: Refuses later ticks; None takes any.
+        split: Make separate batches of ticks with a seq of the feed's own, and of those without.
+        source: Feed of columns without a column `source`.
+        reject: Called with errors of bad rows of columns; None raises the first.
+        latest: Limit after which ticks are refused; None accepts any time.
     """
     if hasattr(ticks, "__arrow_c_stream__") or hasattr(ticks, "__arrow_c_array__"):
         return _ColumnBatches(
@@ -109,14 +109,14 @@ def batches_of(
 
 
 async def ahead(following: Callable[[], Awaitable[_T | None]]) -> AsyncGenerator[_T, None]:
-    """What the function gives, made while the one before is in use."""
+    """Yield the results of the function. While one is in use, the next is made."""
     pending = asyncio.ensure_future(following())
     try:
         while (item := await pending) is not None:
             pending = asyncio.ensure_future(following())
             yield item
     finally:
-        # Nobody may read the source once this has ended; a thread cannot be stopped, but waited for.
+        # No reader may use the source after this has ended. A thread cannot be stopped, so wait for it.
         await asyncio.wait([pending])
         if not pending.cancelled():
             pending.exception()
@@ -187,7 +187,7 @@ def _checked(ticks: Iterable[TickData], latest: LatestTime | None) -> Iterator[T
         if not isinstance(tick, TickData):
             raise InvalidRecord(field="tick", reason=f"is {type(tick).__name__}; give TickData or columns", row=row)
         if tick.time > limit and latest is not None:
-            # The clock is asked only by a tick that seems to be too late.
+            # Only a tick that seems too late causes a look at the clock.
             limit = latest.at_present()
             if tick.time > limit:
                 raise latest.complaint(tick.time, limit).at(row)
@@ -235,7 +235,7 @@ class _ColumnBatches:
 
 
 def _slices(reader: Any, size: int) -> Iterator[Any]:
-    """Record batches of `size` rows, whatever the reader gives."""
+    """Yield record batches of `size` rows, from reader batches of any size."""
     pyarrow = require("pyarrow")
     held: list[Any] = []
     rows = 0

@@ -1,4 +1,4 @@
-"""Counts of one load, as its batches go in."""
+"""Counts of one load, updated with each batch."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ _NEVER: Final = (_LATEST - _EPOCH) // dt.timedelta(minutes=1) + 1
 _MINUTES_OF_AN_HOUR: Final = 60
 _MINUTES_OF_A_DAY: Final = 1440
 _MICROSECONDS_OF_A_MINUTE: Final = 60_000_000
-# Lengths of the bars below a day, in minutes. Each divides a day, so that they begin at multiples of it since 1970.
+# Lengths of the bars below a day, in minutes. Each divides a day, so bars begin at multiples of it since 1970.
 _BAR_MINUTES: Final = (1, 5, 15, 30, 60, 240)
 # The longest day of the wall clock, and so the longest bar.
 _LONGEST_BAR_MINUTES: Final = 26 * 60
 
 
 def instant(microseconds: int) -> dt.datetime:
-    """The instant so many microseconds after 1970."""
+    """Return the instant at these microseconds after 1970."""
     return _EPOCH + dt.timedelta(microseconds=microseconds)
 
 
 def hours_of(first: dt.datetime, last: dt.datetime) -> TimeRange:
-    """The hours from that of one instant to that of another."""
+    """Return the hours from that of one instant to that of another."""
     start, end = ((each - _EPOCH) // dt.timedelta(hours=1) for each in (first, last))
     return TimeRange(_minute(start * _MINUTES_OF_AN_HOUR), _minute((end + 1) * _MINUTES_OF_AN_HOUR))
 
 
 def _minute(minutes: int) -> dt.datetime:
-    """The minute so many after 1970; the end of the last one there is, is the last instant there is."""
+    """Return the start of a minute after 1970. The end of the last possible minute is the last possible instant."""
     return _LATEST if minutes >= _NEVER else _EPOCH + dt.timedelta(minutes=minutes)
 
 
 def _ranges(members: Iterable[int]) -> list[tuple[int, int]]:
-    """Neighbouring numbers as half-open ranges."""
+    """Return neighbouring numbers as half-open ranges."""
     found: list[tuple[int, int]] = []
     for member in sorted(members):
         if found and found[-1][1] == member:
@@ -56,12 +56,12 @@ def _ranges(members: Iterable[int]) -> list[tuple[int, int]]:
 
 
 class Baseline:
-    """Time of the last tick stored of each symbol and feed, before a source was loaded.
+    """Time of the last stored tick of each symbol and feed, before a source was loaded.
 
-    The parts of one source share one: a part is not late for ticks of the part before it.
+    The parts of one source share one baseline. So a part is not late because of ticks of an earlier part.
 
     Attributes:
-        stored: In microseconds since 1970; None where nothing was stored.
+        stored: In microseconds since 1970; None if nothing was stored.
     """
 
     def __init__(self) -> None:
@@ -69,20 +69,20 @@ class Baseline:
 
 
 class Tally:
-    """What a load has put into a table so far.
+    """Counts of the ticks that a load has put into a table so far.
 
     Args:
         cutoff: Instant before which the server drops ticks by itself; None if it keeps them.
         baseline: Shared by the parts of a source; None for a load of its own.
 
     Attributes:
-        received: Rows taken.
-        inserted: Ticks that were new.
-        duplicate: Ticks that were there.
+        received: Rows given.
+        inserted: New ticks.
+        duplicate: Ticks that were already stored.
         rejected: Rows refused.
-        days: For each symbol, feed and UTC day (days since 1970): inserted ticks, time of the earliest and of the
-            latest in microseconds since 1970.
-        stored: Time of the last tick stored of each symbol and feed before this load, None without any.
+        days: For each symbol, feed and UTC day (days since 1970): number of inserted ticks, time of the earliest and
+            of the latest in microseconds since 1970.
+        stored: Time of the last tick of each symbol and feed that was stored before this load; None without any.
     """
 
     def __init__(self, cutoff: dt.datetime | None, baseline: Baseline | None = None) -> None:
@@ -97,9 +97,9 @@ class Tally:
         self._late = 0
         self._ahead = 0
         self._leads: list[Lead] = []
-        # Ticks of each minute whose bars may have been given as closed; the clock at the end of the load decides.
+        # Ticks of each minute whose bars may have been given as closed. The clock at the end of the load decides.
         self._suspects: defaultdict[tuple[str, str], defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
-        self._doomed = 0
+        self._past_retention = 0
         self._first: int | None = None
         self._last: int | None = None
         self._hours: set[int] = set()
@@ -109,13 +109,13 @@ class Tally:
         self._cutoff_minute = None if cutoff is None else (cutoff - _EPOCH) // dt.timedelta(minutes=1)
 
     def meet(self, stored: dict[tuple[str, str], int | None]) -> None:
-        """Take the time of the last tick stored of symbols and feeds that the load had not met before."""
+        """Add the last stored times of symbols and feeds that are new to this load."""
         self.stored |= stored
         for pair, last in stored.items():
             self._baseline.setdefault(pair, last)
 
     def take(self, received: Iterable[MinuteCount]) -> None:
-        """Count the ticks of a batch that was handed over."""
+        """Count the ticks of a batch that the caller gave."""
         for count in received:
             self.received += count.ticks
             self._first = count.first if self._first is None else min(self._first, count.first)
@@ -128,7 +128,7 @@ class Tally:
             self.inserted += ticks
             self._hours.add(minute // _MINUTES_OF_AN_HOUR)
             if self._cutoff_minute is not None and minute < self._cutoff_minute:
-                self._doomed += ticks
+                self._past_retention += ticks
             before = self._baseline.get((symbol, source))
             if before is not None and minute < before // _MICROSECONDS_OF_A_MINUTE + _LONGEST_BAR_MINUTES:
                 self._suspects[symbol, source][minute] += ticks
@@ -141,14 +141,14 @@ class Tally:
             self.days[key] = (ticks, first, last)
 
     def latest(self, pair: tuple[str, str]) -> int | None:
-        """Time of the last tick in the table of a symbol and feed, in microseconds since 1970; None without any."""
+        """Return the time of the last tick of a symbol and feed in the table, in microseconds since 1970, or None."""
         inserted, stored = self._latest.get(pair), self.stored.get(pair)
         if inserted is None or stored is None:
             return stored if inserted is None else inserted
         return max(inserted, stored)
 
     def at(self, now: dt.datetime, zone: str) -> None:
-        """Call once, after all batches: decide which ticks are late, and which lie ahead.
+        """Call once, after all batches. Decide which ticks are late, and which are ahead.
 
         Args:
             now: The server's clock.
@@ -169,7 +169,7 @@ class Tally:
                 self._late += sum(minutes[minute] for minute in changed)
 
     def report(self) -> IngestReport:
-        """The counts so far."""
+        """Return the counts so far."""
         return IngestReport(
             received=self.received + self.rejected,
             inserted=self.inserted,
@@ -179,7 +179,7 @@ class Tally:
             late=self._late,
             rejected=self.rejected,
             cutoff=self._cutoff,
-            doomed=self._doomed,
+            past_retention=self._past_retention,
             ahead=self._ahead,
             leads=tuple(self._leads),
             changed=tuple(
@@ -187,7 +187,7 @@ class Tally:
                 for (symbol, source), minutes in sorted(self._changed.items())
                 for start, end in _ranges(minutes)
             ),
-            stale=tuple(
+            to_refresh=tuple(
                 TimeRange(_minute(start * _MINUTES_OF_AN_HOUR), _minute(end * _MINUTES_OF_AN_HOUR))
                 for start, end in _ranges(self._hours)
             ),
@@ -195,11 +195,11 @@ class Tally:
 
 
 def _closed_until(last: int, current: int, zone: str) -> int:
-    """The end of the longest closed bar that holds a tick, at least the end of the tick's own minute.
+    """Return the end of the longest closed bar with this tick, at least the end of the tick's own minute.
 
     Args:
         last: Time of the tick, in microseconds since 1970.
-        current: The running minute; minutes since 1970, like the result.
+        current: The current minute; in minutes since 1970, like the result.
         zone: Time zone of the trading days.
     """
     minute = last // _MICROSECONDS_OF_A_MINUTE
@@ -210,7 +210,7 @@ def _closed_until(last: int, current: int, zone: str) -> int:
 
 
 def _ends_of_day(time: dt.datetime, zone: str) -> tuple[int, int]:
-    """Both ends of the wall clock's day, in minutes since 1970; they differ only where midnight comes twice."""
+    """Return both ends of the wall clock's day, in minutes since 1970. They differ only if midnight comes twice."""
     where = _zone(zone)
     try:
         midnight = dt.datetime.combine(time.astimezone(where).date() + dt.timedelta(days=1), dt.time(), where)
@@ -224,5 +224,5 @@ def _zone(name: str) -> dt.tzinfo:
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        # Known to the server and not to this machine: a load does not fail for the sake of its report.
+        # The server knows the zone, but this machine does not. A load must not fail because of its report.
         return dt.UTC

@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 __all__ = ["ColumnBatch", "ColumnOrdinals"]
 
 _REMEMBERED_INSTANTS: Final = 2_000_000
-# What was met longest ago is forgotten in parts of this size, so many of them.
+# Forgetting drops the oldest instants in parts: this is the number of parts.
 _PARTS: Final = 16
 _BLOCK_BYTES: Final = 1 << 18
 _MICROSECONDS_OF_A_MINUTE: Final = 60_000_000
 
 
 class _Generation(NamedTuple):
-    """Some instants of one symbol and feed, in order, and how often each was met so far.
+    """Instants of one symbol and feed, in order, with the number of ticks of each so far.
 
     Attributes:
         times: Microseconds since 1970 UTC.
-        counts: Ticks of each.
-        met: Number of the batch that met any of them last.
+        counts: Number of ticks at each.
+        met: Number of the last batch that had any of them.
     """
 
     times: Array
@@ -41,12 +41,12 @@ class _Generation(NamedTuple):
 
 
 class ColumnOrdinals:
-    """Counters over a whole source; `qts_data.repositories.market.ticks.ordinals` for columns.
+    """Counters over a whole source: `qts_data.repositories.market.ticks.ordinals` for columns.
 
     Args:
         remembered: Most instants to remember, 16 bytes each; two million by default.
-        strict: Refuse a tick whose instant may have been forgotten. False where the ordinal is only a guess, as that
-            of a tick which goes behind what is stored.
+        strict: Refuse a tick whose instant may have been forgotten. False if the ordinal is only a guess, as for a
+            tick that is appended to the stored ticks of its instant.
     """
 
     def __init__(self, remembered: int | None = None, *, strict: bool = True) -> None:
@@ -59,19 +59,19 @@ class ColumnOrdinals:
 
     @property
     def instants(self) -> int:
-        """How many are remembered."""
+        """Number of remembered instants."""
         return self._size
 
     @property
     def generations(self) -> int:
-        """In how many pieces."""
+        """Number of pieces that hold them."""
         return sum(map(len, self._known.values()))
 
     def number(self, columns: Columns) -> None:
-        """Fill in the seq of the ticks that have none.
+        """Set the seq of the ticks that have none.
 
         Raises:
-            InvalidRecord: One comes so late that its instant may have been forgotten.
+            InvalidRecord: A tick comes so late that its instant may have been forgotten.
         """
         numpy = require("numpy")
         rows = numpy.flatnonzero(columns.counted)
@@ -99,7 +99,7 @@ class ColumnOrdinals:
         self._batches += 1
 
     def _carry(self, key: tuple[str, str], times: Array, counts: Array) -> Array:
-        """How often each instant was met before; remembers how often it is met now."""
+        """Return the earlier number of ticks at each instant, and remember the new number."""
         numpy = require("numpy")
         carried = numpy.zeros(len(times), dtype=numpy.int64)
         known = self._known.setdefault(key, [])
@@ -118,7 +118,7 @@ class ColumnOrdinals:
                 raise forgotten(key[0], f"{int(times[lost][0])} us since 1970", key[1], self._remembered)
         known.append(_Generation(times, carried + counts, self._batches))
         self._size += len(times)
-        # A feed that comes in small groups would otherwise have more and more generations to look through.
+        # Otherwise a feed in small groups would make more and more generations to search.
         most = max(2, self._remembered // _PARTS)
         while len(known) > 1 and len(known[-2].times) <= 2 * len(known[-1].times):
             if len(known[-2].times) + len(known[-1].times) > most:
@@ -131,7 +131,7 @@ class ColumnOrdinals:
         return carried
 
     def _forget(self) -> None:
-        """What was met longest ago, and some more, so that there is nothing to forget for a while."""
+        """Forget the oldest instants, and some more, so that the next calls need not forget any."""
         if self._size <= self._remembered:
             return
         oldest_first = sorted(
@@ -151,7 +151,7 @@ class ColumnOrdinals:
 
 
 def _merged(before: _Generation, last: _Generation) -> _Generation:
-    """Both, with the later counts."""
+    """Merge both, with the later counts."""
     numpy = require("numpy")
     if before.times[-1] < last.times[0]:
         return _Generation(
@@ -169,11 +169,11 @@ def _ascending(values: Array) -> bool:
 
 
 class ColumnBatch:
-    """Columns with their seq, sorted by the key; COPY reads them as binary.
+    """Columns with their seq, sorted by the key. COPY reads them as binary.
 
     Attributes:
         size: Number of rows.
-        options: For COPY.
+        options: Options for COPY.
         counted: Whether no row has a seq of the feed's own.
     """
 
@@ -183,22 +183,22 @@ class ColumnBatch:
         self._columns = _sorted(columns)
         self.size = len(columns)
         self.counted = bool(columns.counted.all())
-        # Made where the batch is made: in a thread, while the one before is on its way.
+        # Encoded here, in a thread, while the batch before is being sent.
         self._body = memoryview(encode_rows(self._columns))
 
     def blocks(self) -> Iterator[bytes | memoryview]:
-        """Pieces of COPY's binary format."""
+        """Yield pieces of COPY's binary format."""
         yield HEADER
         for start in range(0, len(self._body), _BLOCK_BYTES):
             yield self._body[start : start + _BLOCK_BYTES]
         yield TRAILER
 
     def pairs(self) -> set[tuple[str, str]]:
-        """Each symbol and feed in it."""
+        """Return each symbol and feed in it."""
         return {(count.symbol, count.source) for count in self.minutes()}
 
     def minutes(self) -> list[MinuteCount]:
-        """How many ticks of each symbol, feed and minute."""
+        """Count the ticks of each symbol, feed and minute."""
         numpy = require("numpy")
         columns = self._columns
         if not len(columns):
@@ -206,7 +206,7 @@ class ColumnBatch:
         minute = columns.time // _MICROSECONDS_OF_A_MINUTE
         symbol, source, time = columns.symbol, columns.source, columns.time
         if len(columns.sources) > 1:
-            # Sorted by symbol and time: the feeds of a minute take turns.
+            # Sorted by symbol and time: within a minute, the feeds alternate.
             order = numpy.lexsort((time, source, minute, symbol))
             minute, symbol, source, time = minute[order], symbol[order], source[order], time[order]
         starts = numpy.flatnonzero(

@@ -1,7 +1,7 @@
-"""Batches made of columns: Arrow in, checked and numbered with NumPy, binary COPY out.
+"""Batches made from columns: Arrow as input, checks and numbering with NumPy, binary COPY as output.
 
-Everything here is exact: prices and volumes are integers of 1/100,000,000 from the first check to the last
-byte, and what is no decimal or integer is refused.
+Every step is exact. Prices and volumes are integers of 1/100,000,000 from the first check to the last byte. Any type
+other than decimals and integers is refused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Array: TypeAlias = Any
 __all__ = ["Columns", "read_columns", "with_eight_places"]
 
 MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
-# Of its own: the caller's may round.
+# A context of our own: the caller's may round.
 _EXACT: Final = Context(prec=40, traps=[Inexact, InvalidOperation])
 _EIGHT_PLACES: Final = Decimal("0.00000001")
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -50,14 +50,14 @@ class Columns:
         sources: The distinct feeds.
         source: Index into `sources`.
         time: Microseconds since 1970 UTC.
-        seq: Sequence number; 0 where `counted`.
-        counted: Where the feed gave no seq.
+        seq: Sequence number; 0 if `counted`.
+        counted: True for each tick without a seq of the feed.
         price: In 1/100,000,000.
-        volume: In 1/100,000,000; of Python integers where 64 bits are not enough.
+        volume: In 1/100,000,000, as Python integers if 64 bits are not enough.
         bid: In 1/100,000,000.
-        has_bid: Where a bid is known.
+        has_bid: True for each tick with a bid.
         ask: In 1/100,000,000.
-        has_ask: Where an ask is known.
+        has_ask: True for each tick with an ask.
     """
 
     symbols: list[str]
@@ -78,7 +78,7 @@ class Columns:
         return len(self.time)
 
     def take(self, index: Array) -> Columns:
-        """The rows at these positions, or where a mask is true."""
+        """Return the rows at these positions, or where a mask is true."""
         taken = {
             field.name: getattr(self, field.name)[index]
             for field in fields(self)
@@ -88,7 +88,7 @@ class Columns:
 
 
 class _Faults:
-    """The first complaint about each bad row."""
+    """The first error of each bad row."""
 
     def __init__(self, size: int) -> None:
         self._numpy = require("numpy")
@@ -103,7 +103,7 @@ class _Faults:
         self.bad |= mask
 
     def in_order(self, first_row: int) -> list[InvalidRecord]:
-        """The complaints with their rows, counted from 1."""
+        """Return the errors with their rows, counted from 1."""
         return [self._reasons[index].at(first_row + index) for index in sorted(self._reasons)]
 
 
@@ -122,11 +122,11 @@ def read_columns(
             (decimals or integers); `source`, `seq`, `bid` and `ask` may be missing.
         first_row: Number of its first row in the input.
         source: Feed of rows whose batch has no column `source`; '' if None.
-        reject: Takes the complaint about each bad row, in order; None raises the first.
-        latest: Refuses later rows; None takes any.
+        reject: Called with the error of each bad row, in order; None raises the first.
+        latest: Limit after which rows are refused; None accepts any time.
 
     Returns:
-        The good rows, in order, and the number of bad ones.
+        The valid rows, in order, and the number of bad ones.
 
     Raises:
         InvalidRecord: A column is missing or of a type that is not exact; or, without `reject`, a row is bad.
@@ -136,7 +136,7 @@ def read_columns(
     names = set(batch.schema.names)
     for name in ("time", "symbol", "price", "volume"):
         if name not in names:
-            raise InvalidRecord(field=name, reason=f"there is no such column; the columns are {sorted(names)}")
+            raise InvalidRecord(field=name, reason=f"the column is missing; the columns are {sorted(names)}")
     unknown = names - {"time", "symbol", "source", "seq", "price", "volume", "bid", "ask"}
     if unknown:
         raise InvalidRecord(field=min(unknown), reason="tick_data has no such column; drop or rename it")
@@ -194,7 +194,7 @@ def _texts(field: str, array: Array, check: Callable[[str], None], faults: _Faul
     numpy, pyarrow = require("numpy"), require("pyarrow")
     kind = array.type
     if pyarrow.types.is_dictionary(kind):
-        # Polars' categories are string views, which Arrow does not decode.
+        # Polars' categories are string views, and Arrow does not decode those.
         values = array.dictionary
         if pyarrow.types.is_string_view(values.type):
             values = values.cast(pyarrow.large_string())
@@ -212,7 +212,7 @@ def _texts(field: str, array: Array, check: Callable[[str], None], faults: _Faul
             check(value)
         except InvalidRecord as error:
             complaints[code] = error
-            # No row that stays has it, and the longest value sets the width of all rows.
+            # No remaining row has this value, and the longest value sets the width of all rows.
             distinct[code] = ""
     present = _valid(array)
     faults.add(~present, lambda _: InvalidRecord(field=field, reason="is missing"))
@@ -245,7 +245,7 @@ def _times(array: Array, faults: _Faults) -> Array:
         outside = numpy.zeros(len(raw), dtype=bool)
     else:
         factor = MICROSECONDS[kind.unit]
-        # Before the multiplication: it could overflow.
+        # Checked before the multiplication, which could overflow.
         outside = (raw < _EARLIEST // factor) | (raw > _LATEST // factor)
         micros = numpy.where(outside, 0, raw) * factor
     faults.add(
@@ -284,7 +284,7 @@ def _counts(array: Array, faults: _Faults) -> tuple[Array, Array]:
     numpy, pyarrow = require("numpy"), require("pyarrow")
     if pyarrow.types.is_null(array.type):
         return numpy.zeros(len(array), dtype=numpy.int64), numpy.zeros(len(array), dtype=bool)
-    # What pandas makes of a column of integers without a value in it.
+    # pandas makes such an array from a column of integers without any value.
     if pyarrow.types.is_floating(array.type) and array.is_nan().fill_null(fill_value=True).true_count == len(array):
         return numpy.zeros(len(array), dtype=numpy.int64), numpy.zeros(len(array), dtype=bool)
     if not pyarrow.types.is_integer(array.type):
@@ -306,7 +306,7 @@ def _counts(array: Array, faults: _Faults) -> tuple[Array, Array]:
 def _decimals(
     field: str, array: Array, bound: int, check: Callable[[str, Decimal], None], faults: _Faults
 ) -> tuple[Array, Array]:
-    """Values in 1/100,000,000 and where there is one; a value that the column cannot hold is a fault."""
+    """Return values in 1/100,000,000 and a mask of present ones. A value that the column cannot hold is a fault."""
     numpy, pyarrow = require("numpy"), require("pyarrow")
     types = pyarrow.types
     kind = array.type
@@ -322,7 +322,7 @@ def _decimals(
     try:
         scaled = array.cast(pyarrow.decimal128(38, 8))
     except pyarrow.ArrowInvalid:
-        # Some value does not fit, or would lose digits: find it, row by row.
+        # Some value does not fit or would lose digits: find it row by row.
         scaled = _checked_one_by_one(field, array, check, faults)
     halves = numpy.frombuffer(scaled.buffers()[1], dtype=[("low", "<u8"), ("high", "<i8")])[
         scaled.offset : scaled.offset + len(scaled)
@@ -365,7 +365,7 @@ def _checked_one_by_one(field: str, array: Array, check: Callable[[str, Decimal]
             complaints[index] = error
             good.append(Decimal(0))
     faults.add(numpy.isin(numpy.arange(len(array)), list(complaints)), complaints.__getitem__)
-    # What passed the check fits 28 digits and 8 places; zeros beyond them are cut before the cast.
+    # A checked value fits 28 digits and 8 places. Zeros beyond the places are cut before the cast.
     return pyarrow.array(
         [None if value is None else with_eight_places(value) for value in good],
         type=pyarrow.decimal128(38, 8),
@@ -373,7 +373,7 @@ def _checked_one_by_one(field: str, array: Array, check: Callable[[str, Decimal]
 
 
 def with_eight_places(value: Decimal) -> Decimal:
-    """The same number; whatever passed its check has only zeros beyond these places."""
+    """Return the same number with eight places. A checked value has only zeros beyond them."""
     return _EXACT.quantize(value, _EIGHT_PLACES)
 
 

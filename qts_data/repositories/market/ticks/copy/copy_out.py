@@ -1,4 +1,4 @@
-"""Rows of a binary COPY, as they come from the server."""
+"""Rows of a binary COPY, as the server sends them."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _BURST_SECONDS: Final = 0.0005
 async def copy_rows(
     connection: AsyncConnection, statement: str, parameters: dict[str, object], *, bytes_of_a_piece: int
 ) -> AsyncGenerator[bytes, None]:
-    """Whole rows, one behind the other, some at a time.
+    """Yield whole rows, one after the other, many in each piece.
 
-    It is to be read to its end before anything else is sent. One that is closed early, or whose task is cancelled,
-    cancels the statement, which ends the transaction: the server refuses whatever follows.
+    Read it to its end before any other statement is sent. If it is closed early, or its task is cancelled, it cancels
+    the statement. That ends the transaction: the server refuses all later statements.
 
     Args:
         connection: In a transaction.
         statement: `COPY (...) TO STDOUT WITH (FORMAT binary)`, with psycopg's placeholders.
         parameters: Their values.
-        bytes_of_a_piece: Bytes in a piece, about.
+        bytes_of_a_piece: Approximate size of a piece, in bytes.
     """
     async with (
         driver_of(connection) as driver,
@@ -53,13 +53,13 @@ async def copy_rows(
             if arrived.size > bytes_of_a_piece and not arrived.ended:
                 yield arrived.piece()
                 arrived = _Arrived(bytes(await copy.read()))
-        await copy.read()  # what COPY ended with
+        await copy.read()  # the end of the COPY
         if arrived.size:
             yield arrived.piece()
 
 
 class _Arrived:
-    """Rows that have come since the last piece; the trailer of COPY ends them and is not one of them."""
+    """Rows that have arrived since the last piece. The trailer of COPY follows them and is not a row."""
 
     def __init__(self, first: bytes) -> None:
         self._rows = io.BytesIO()
@@ -68,19 +68,19 @@ class _Arrived:
 
     @property
     def size(self) -> int:
-        """Bytes of all of them."""
+        """Total size of the rows in bytes."""
         return self._rows.tell()
 
     def append(self, row: bytes) -> None:
-        """Take one that the driver has read."""
+        """Add a row that the driver has read."""
         if row == _TRAILER:
             self.ended = True
         else:
             self._rows.write(row)
 
     def take_waiting(self, pgconn: Any, most: int) -> bool:
-        """Take rows that have arrived, up to so many and not past the last; False if there are none."""
-        # Past psycopg's own loop, which takes several times as long for each row; and the fewest steps for a row.
+        """Take arrived rows, at most `most` of them and none past the last. Return False if there are none."""
+        # Not with psycopg's own loop, which takes several times as long for each row. Few steps for each row.
         take, write = pgconn.get_copy_data, self._rows.write
         before = self.size
         for _ in range(most):
@@ -97,14 +97,14 @@ class _Arrived:
         return self.ended or self.size > before
 
     def piece(self) -> bytes:
-        """All of them."""
+        """Return all rows as one piece."""
         return self._rows.getvalue()
 
 
 async def _wait(pgconn: Any, copy: Any, arrived: _Arrived) -> None:
-    """Until there are more rows."""
+    """Wait until more rows arrive."""
     if arrived.size > _BYTES_OF_A_BURST:
-        # The server sends eighty rows at a time; to be woken by each would cost more than to read them.
+        # The server sends eighty rows at a time. To wake up for each burst would cost more than to read the rows.
         await asyncio.sleep(_BURST_SECONDS)
         pgconn.consume_input()
         if arrived.take_waiting(pgconn, 1):
@@ -113,7 +113,7 @@ async def _wait(pgconn: Any, copy: Any, arrived: _Arrived) -> None:
 
 
 def _server_error(pgconn: Any) -> Exception:
-    """Why the rows ended before the last one."""
+    """Return the error that ended the rows early."""
     error: Any = None
     while (result := pgconn.get_result()) is not None:
         error = result

@@ -1,6 +1,6 @@
-"""Ticks of a binary COPY: time, seq, feed, and four numbers as NUMERIC, in rows one behind the other.
+"""Decoding of ticks from a binary COPY: time, seq, feed, and four numbers as NUMERIC, in consecutive rows.
 
-Feeds come as integers, 1 for the first of a list; 0 is one that the list does not have.
+Feeds arrive as integers: 1 is the first of a list, and 0 is a feed that the list does not have.
 
 Sources: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"; numeric_send in
 src/backend/utils/adt/numeric.c.
@@ -33,10 +33,10 @@ _EPOCH_MICROSECONDS: Final = int(_EPOCH.timestamp()) * 1_000_000
 _RECORDS_OF_A_TURN: Final = 500
 _REMEMBERED_NUMBERS: Final = 100_000
 _EXACT: Final = Context(prec=40)
-# The number of fields; time, seq and feed with their lengths.
+# Struct of the number of fields, then time, seq and feed with their lengths.
 _FIRST_FIELDS: Final = {COPIED: struct.Struct(">2x4xq4xq4xi"), RECORD: struct.Struct(">4x8xq8xq8xi")}
 _NUMBER_HEAD: Final = struct.Struct(">Hhh2x")
-_NULL: Final = 255  # the last byte of a length of -1; no number of ours has so many bytes
+_NULL: Final = 255  # the last byte of the length -1; no number of ours has so many bytes
 
 
 class Decoded(NamedTuple):
@@ -44,7 +44,7 @@ class Decoded(NamedTuple):
 
     Attributes:
         piece: Records or a RecordBatch, up to the first row of an unknown source.
-        last: Key of its last row; None if it is empty.
+        last: Key of its last row; None if the piece is empty.
         strange: Whether a row of an unknown source follows.
     """
 
@@ -54,7 +54,7 @@ class Decoded(NamedTuple):
 
 
 class _Numbers(dict[bytes, Decimal]):
-    """Decimals of NUMERIC as the server sends them: a symbol's day has few prices."""
+    """Decimals by the bytes of NUMERIC, as the server sends them. A symbol's day has few different prices."""
 
     def __missing__(self, sent: bytes) -> Decimal:
         count, weight, sign = _NUMBER_HEAD.unpack_from(sent)
@@ -66,7 +66,7 @@ class _Numbers(dict[bytes, Decimal]):
 
 
 class _Units(dict[int, Decimal]):
-    """The same for 1/100,000,000."""
+    """Decimals by their number of 1/100,000,000."""
 
     def __missing__(self, units: int) -> Decimal:
         value = self[units] = _decimal(units)
@@ -74,12 +74,15 @@ class _Units(dict[int, Decimal]):
 
 
 def _decimal(units: int) -> Decimal:
-    # In a context of its own: the caller's may round.
+    # In a context of our own: the caller's may round.
     return _EXACT.scaleb(Decimal(units), -8)
 
 
 async def decode_records(rows: bytes, symbol: str, sources: list[str], layout: Layout = COPIED) -> Decoded:
-    """As TickData; by NumPy where it is installed, for two thirds of the time, else by the standard library alone."""
+    """Decode rows as TickData, with NumPy if it is installed, else with the standard library alone.
+
+    NumPy takes two thirds of the time.
+    """
     if is_installed("numpy"):
         return await _records_of_columns(await asyncio.to_thread(read_rows, rows, layout), symbol, sources)
     numbers = _Numbers()
@@ -91,7 +94,7 @@ async def decode_records(rows: bytes, symbol: str, sources: list[str], layout: L
     return _decoded(ticks, strange=position is None)
 
 
-def _add_records(  # noqa: PLR0917 - called where each step counts
+def _add_records(  # noqa: PLR0917 - called in the hot path
     rows: bytes,
     position: int,
     symbol: str,
@@ -100,7 +103,7 @@ def _add_records(  # noqa: PLR0917 - called where each step counts
     ticks: list[TickData],
     layout: Layout,
 ) -> int | None:
-    """Append some ticks; gives the place of the next, None at the first of an unknown source."""
+    """Append some ticks. Return the place of the next one, or None at the first of an unknown source."""
     names = [None, *sources]
     first_fields, append = _FIRST_FIELDS[layout].unpack_from, ticks.append
     to_number, to_next = 2 * (layout.first_number + layout.type_words) + 4, 2 * layout.type_words + 4
@@ -113,7 +116,7 @@ def _add_records(  # noqa: PLR0917 - called where each step counts
         source = names[feed]
         if source is None:
             return None
-        # Trades come in bursts.
+        # Trades come in bursts, often at one instant.
         if microseconds != last_microseconds:
             time, last_microseconds = _EPOCH + dt.timedelta(microseconds=microseconds), microseconds
         # Written out four times: a loop or a function would take half as long again.
@@ -160,13 +163,13 @@ def _decoded(ticks: list[TickData], *, strange: bool) -> Decoded:
 
 
 def _known(feed: Array) -> int:
-    """Number of rows before the first of an unknown source."""
+    """Return the number of rows before the first of an unknown source."""
     unknown = (feed == 0).nonzero()[0]
     return int(unknown[0]) if len(unknown) else len(feed)
 
 
 def _instants(microseconds: list[int]) -> list[dt.datetime]:
-    # Trades come in bursts.
+    # Trades come in bursts, often at one instant.
     made = {at: _EPOCH + dt.timedelta(microseconds=at) for at in dict.fromkeys(microseconds)}
     return [made[at] for at in microseconds]
 
@@ -180,7 +183,7 @@ def _decimals(number: Numbers, turn: slice, known: _Units) -> list[Any]:
 
 
 def arrow_schema() -> Any:
-    """Columns of ticks in Arrow."""
+    """Return the Arrow schema of ticks."""
     pyarrow = require("pyarrow")
     text = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
     price = pyarrow.decimal128(18, 8)
@@ -199,8 +202,8 @@ def arrow_schema() -> Any:
 
 
 async def decode_columns(rows: bytes, symbol: str, sources: list[str], layout: Layout = COPIED) -> Decoded:
-    """As a pyarrow RecordBatch."""
-    # NumPy lets others work meanwhile.
+    """Decode rows as a pyarrow RecordBatch."""
+    # In a thread, because NumPy releases the interpreter meanwhile.
     return await asyncio.to_thread(_decode_columns_now, rows, symbol, sources, layout)
 
 

@@ -1,8 +1,9 @@
-"""Rows of a binary COPY with NUMERIC in them, read by NumPy many at a time.
+"""Rows of a binary COPY with NUMERIC in them, which NumPy reads many at a time.
 
-A row's length depends on its numbers' digits, so no row begins at a known place; but all begin alike. What looks like
-a beginning is taken for one, every field of all rows is read in one step, and then each row must end where the next
-one begins: that proves all of them. Where it does not hold, the rows are gone through one by one.
+The length of a row depends on the digits of its numbers, so the places of the rows are unknown. But all rows begin
+alike. The reader first takes every place that looks like a beginning for one, and reads every field of all rows in one
+step. Then each row must end at the beginning of the next, which proves all of them. If that fails, the reader walks
+through the rows one by one.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ _NUMBERS: Final = 4
 
 
 class Layout(NamedTuple):
-    """Where the fields of a row are, in words of 16 bits: everything has an even length.
+    """Places of the fields of a row, in words of 16 bits. Every field has an even length.
 
     Attributes:
-        time: Place of the time, which has four words.
-        seq: Place of the seq, which has four.
-        feed: Place of the feed, which has two.
-        first_number: Place behind the feed.
-        type_words: Words before the length of a number.
+        time: Place of the time, four words long.
+        seq: Place of the seq, four words long.
+        feed: Place of the feed, two words long.
+        first_number: Place after the feed.
+        type_words: Number of words before the length of a number.
         fixed: Places and values of the words that all rows share, the rarest first.
     """
 
@@ -46,7 +47,7 @@ class Layout(NamedTuple):
 # The number of the fields, and each field with its length in two words.
 COPIED: Final = Layout(3, 9, 15, 17, 0, ((0, 3 + _NUMBERS), (1, 0), (2, 8), (7, 0), (8, 8), (13, 0), (14, 4)))
 """A row of a binary COPY."""
-# The number takes two words, and the type of each field stands before its length.
+# The number of the fields has two words, and each field has its type before its length.
 RECORD: Final = Layout(
     6,
     14,
@@ -55,16 +56,16 @@ RECORD: Final = Layout(
     2,
     ((3, 1184), (0, 0), (1, 3 + _NUMBERS), (2, 0), (4, 0), (5, 8), (11, 20), (13, 8), (19, 23), (21, 4)),
 )
-"""A value of type record, as record_send writes it: timestamptz, bigint, integer, and numbers."""
+"""A value of type record, in the form of record_send: timestamptz, bigint, integer, and numbers."""
 _HEAD_WORDS: Final = 6  # of a number: its length, the count of its digits, its weight, sign and scale
-# More than a number of ours can have; what is no beginning of a row may seem to have more.
+# More digits than any number of ours has. A false beginning of a row may seem to have even more.
 _MOST_DIGITS: Final = 15
 _WEIGHTS: Final = range(-16, 16)
 _PADDING: Final = bytes(2 * _NUMBERS * (2 + _HEAD_WORDS + _MOST_DIGITS) + 96)
 _BASE: Final = 10_000
 _FRACTION_DIGITS: Final = 2
-# Four digits before the point (weight 3) could be more than 64 bits hold in 1/100,000,000; three with a first one
-# of at most 921 cannot.
+# With four digits before the point (weight 3), a number in 1/100,000,000 may exceed 64 bits. With three digits and a
+# first one of at most 921, it cannot.
 _SAFE_WEIGHT: Final = 2
 _SAFE_FIRST_DIGIT: Final = 921
 
@@ -73,8 +74,8 @@ class Numbers(NamedTuple):
     """A column of NUMERIC.
 
     Attributes:
-        units: In 1/100,000,000: 64-bit integers, or Python's where those are not enough.
-        present: Where it is not null.
+        units: In 1/100,000,000: 64-bit integers, or Python's if those are not enough.
+        present: False for each null.
     """
 
     units: Array
@@ -91,19 +92,19 @@ class Rows(NamedTuple):
 
 
 def read_rows(rows: bytes, layout: Layout = COPIED) -> Rows:
-    """Columns of whole rows, one behind the other: time, seq, feed and four numbers.
+    """Read the columns of whole consecutive rows: time, seq, feed and four numbers.
 
     Args:
-        rows: At least one.
-        layout: Where their fields are.
+        rows: The bytes of at least one row.
+        layout: Places of the fields.
 
     Raises:
-        ValueError: They are something else.
+        ValueError: The bytes are not such rows.
     """
     words = Words(rows, layout)
     columns = words.columns(words.likely_beginnings()) or words.columns(words.beginnings())
     if columns is None:
-        raise ValueError("these are no whole rows")
+        raise ValueError("these are not whole rows")
     return columns
 
 
@@ -114,7 +115,7 @@ class Words:
         numpy = self._numpy = require("numpy")
         self._layout = layout
         self._size = len(rows) // 2
-        # A number at the very end is read as if it had more digits; so is what only looks like one.
+        # A number at the very end is read as if it had more digits. The same holds for a false beginning.
         padded = self._padded = rows + _PADDING
         starts = self._size + len(_PADDING) // 2 - 3
         self._words = numpy.frombuffer(rows, dtype=numpy.int16)
@@ -122,9 +123,9 @@ class Words:
         self._longs = numpy.ndarray(starts, dtype=">i8", buffer=padded, strides=(2,))
 
     def likely_beginnings(self) -> Array:
-        """Where the words of a row's beginning are."""
+        """Return the places at which the words of a row's beginning stand."""
         numpy = self._numpy
-        # As this machine would read them: to turn all words around would take longer than the search.
+        # In this machine's byte order: it would take longer than the search to swap all words.
         fixed = [(offset, int(numpy.array(word, ">i2").view(numpy.int16))) for offset, word in self._layout.fixed]
         (offset, word), *more = fixed
         found = numpy.flatnonzero(self._words[offset : max(0, self._size - self._layout.feed) + offset] == word)
@@ -135,7 +136,7 @@ class Words:
         return found
 
     def beginnings(self) -> Array:
-        """Where rows begin, from the first to the last."""
+        """Return the beginnings of the rows, from the first to the last, by walking through them."""
         return self._numpy.fromiter(self._walk(), dtype=self._numpy.int64)
 
     def _walk(self) -> Iterator[int]:
@@ -151,7 +152,7 @@ class Words:
                 at += 2 + max(0, length) // 2
 
     def columns(self, beginnings: Array) -> Rows | None:
-        """Of the rows that begin there; None if not every row does, or something else."""
+        """Return the columns of the rows at these beginnings, or None unless the rows fill the bytes exactly."""
         if not len(beginnings) or beginnings[0] != 0:
             return None
         numpy = self._numpy
@@ -173,7 +174,7 @@ class Words:
         )
 
     def _numeric(self, at: Array) -> tuple[Numbers, Array] | None:
-        """The numbers there, and what is behind each; None if those are no numbers."""
+        """Return the numbers at these places, and the place after each; None if they are not numbers."""
         numpy = self._numpy
         size = len(at)
         at = at + self._layout.type_words
@@ -200,7 +201,7 @@ class Words:
         return Numbers(all_units, present), behind_null
 
     def _units(self, at: Array, count: Array, weight: Array, tail: Array) -> Array:
-        """Numbers of one form, as many digits before and behind the point and one sign, are read in one step."""
+        """Return numbers in 1/100,000,000. Numbers with equal digit counts and sign are read in one step."""
         numpy = self._numpy
         form = (count << 6) | ((weight - _WEIGHTS[0]) << 1) | ((tail >> 62) & 1)
         units = numpy.zeros(len(at), dtype=numpy.int64)
@@ -237,5 +238,5 @@ class Words:
 
 
 def _power(weight: int) -> int:
-    """Units of a digit; a digit that is less than one of them is none of a row."""
+    """Return the units of a digit. Rows have no digits below one unit."""
     return int(_BASE ** max(0, weight + _FRACTION_DIGITS))

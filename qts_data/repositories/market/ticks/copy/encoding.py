@@ -1,8 +1,8 @@
 """PostgreSQL's binary COPY format from NumPy arrays.
 
-A row of ticks has a fixed layout once every number has the same number of digits, which the server's own
-reader allows: it drops zero digits at both ends. So a batch is one structured array, and rows that differ in
-length (symbols, missing bids) are cut to size by one mask.
+A row of ticks has a fixed layout if every number has the same number of digits. The server's reader allows that: it
+drops zero digits at both ends. So a batch is one structured array. A mask then cuts rows that differ in length
+(symbols, missing bids) to size.
 
 Sources: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format"; numeric_recv in
 src/backend/utils/adt/numeric.c for NUMERIC: number of digits, weight of the first, sign, places, digits of
@@ -31,12 +31,12 @@ _SCALE: Final = 8
 _FRACTION_DIGITS: Final = 2  # of base 10,000: eight decimal places
 _NEGATIVE: Final = 0x4000
 _MISSING: Final = -1
-# PostgreSQL counts from 2000.
+# PostgreSQL counts time from the year 2000.
 _EPOCH_MICROSECONDS: Final = int(dt.datetime(2000, 1, 1, tzinfo=dt.UTC).timestamp()) * 1_000_000
 
 
 def encode_rows(columns: Columns) -> bytes:
-    """The rows of symbol, time, source, seq, price, volume, bid and ask, without header and trailer."""
+    """Encode rows of symbol, time, source, seq, price, volume, bid and ask, without header and trailer."""
     numpy = require("numpy")
     symbols, symbol_lengths = _texts(columns.symbols)
     sources, source_lengths = _texts(columns.sources)
@@ -75,7 +75,7 @@ def encode_rows(columns: Columns) -> bytes:
 
 
 def _layout(symbol_lengths: Array, source_lengths: Array, numbers: dict[str, list[Array]]) -> list[tuple[Any, ...]]:
-    """Fields of a row; what no row of the batch has takes no place."""
+    """Return the fields of a row. A field that every row of the batch lacks takes no space."""
     layout: list[tuple[Any, ...]] = [("fields", ">i2")]
 
     def add(name: str, kind: object) -> None:
@@ -104,7 +104,7 @@ def _layout(symbol_lengths: Array, source_lengths: Array, numbers: dict[str, lis
 
 
 def _cut(rows: Array, columns: Columns, symbol_lengths: Array, source_lengths: Array) -> bytes:
-    """Without the bytes of fields that are missing or shorter than their place."""
+    """Cut the bytes of fields that are missing, or shorter than their space."""
     numpy = require("numpy")
     kind = rows.dtype
     keep: Array | None = None
@@ -140,7 +140,7 @@ def _texts(values: list[str]) -> tuple[Array, Array]:
 
 
 def _digits(values: Array) -> list[Array]:
-    """Digits of base 10,000, the highest first: as many as the greatest value needs, two of them a fraction."""
+    """Return digits of base 10,000, the highest first: as many as the greatest value needs, two of them a fraction."""
     rest = abs(values)
     digits: list[Array] = []
     while len(digits) <= _FRACTION_DIGITS or (rest != 0).any():

@@ -1,6 +1,6 @@
 """Rows of a server's cursor, each as one value of type record in the server's binary form.
 
-One value for each row, not one for each field: to take a value out of libpq's result costs more than to read it.
+Each row is one value, not one for each field: to take a value out of libpq's result costs more than to read it.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _PATIENCE_SECONDS: Final = 2.0
 async def fetch(connection: AsyncConnection, cursor: str, rows: int) -> Any:
     """Read the next rows of a cursor.
 
-    A cancelled task cancels the statement, which ends the transaction. Other statements wait for the answer.
+    A cancelled task cancels the statement, which ends the transaction. Other statements wait for that.
 
     Args:
         connection: In the transaction of the cursor.
-        cursor: Its name.
+        cursor: Name of the cursor.
         rows: Most rows to read.
 
     Returns:
         Libpq's result.
 
     Raises:
-        psycopg.Error: The server's error, or the connection was lost.
+        psycopg.Error: The server's error, or the loss of the connection.
     """
     async with driver_of(connection) as driver, driver.lock:
         statement = f"FETCH FORWARD {rows} FROM {cursor}"
@@ -55,7 +55,7 @@ async def fetch(connection: AsyncConnection, cursor: str, rows: int) -> Any:
 
 
 async def _call_off(driver: psycopg.AsyncConnection[Any]) -> None:
-    """Cancel the running statement and read its answer, so that no other statement reads it."""
+    """Cancel the running statement and read its answer, so that no other statement reads that."""
     ending = asyncio.ensure_future(_answer(driver.pgconn))
     try:
         with contextlib.suppress(psycopg.Error):
@@ -94,7 +94,7 @@ async def _answer(pgconn: Any) -> Any:
         await _readable(pgconn.socket)
         pgconn.consume_input()
     while (more := pgconn.get_result()) is not None:
-        result = more  # an error that came behind the rows
+        result = more  # an error that followed the rows
     return result
 
 

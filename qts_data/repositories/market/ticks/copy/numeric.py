@@ -1,4 +1,4 @@
-"""PostgreSQL's NUMERIC as it goes over the wire.
+"""The wire format of PostgreSQL's NUMERIC.
 
 Source: numeric_send in src/backend/utils/adt/numeric.c.
 """
@@ -17,11 +17,11 @@ _FRACTION_DIGITS: Final = 2
 
 
 def units_of(digits: Sequence[int], weight: int, sign: int) -> int:
-    """A NUMERIC of at most 8 decimal places in 1/100,000,000.
+    """Return a NUMERIC of at most 8 decimal places in 1/100,000,000.
 
     Args:
-        digits: To the base of 10,000.
-        weight: Power of that base that belongs to the first digit.
+        digits: Digits of base 10,000.
+        weight: Power of that base for the first digit.
         sign: Zero for positive numbers.
     """
     units = 0

@@ -1,4 +1,4 @@
-"""Records to columns: where Arrow is installed, records too are numbered, sorted and encoded by it and NumPy."""
+"""Conversion of records to columns. If Arrow is installed, it numbers, sorts and encodes records, too, with NumPy."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["RecordColumns"]
 
 
 class RecordColumns:
-    """Gathers records, some at a time; their values were checked when the records were made."""
+    """Collects records, some at a time. Their values were checked when the records were made."""
 
     def __init__(self) -> None:
         self.size = 0
         self._parts: list[Any] = []
 
     def add(self, ticks: Sequence[TickData]) -> None:
-        """Take the next ones, a microsecond or two each."""
+        """Add the next records, which takes a microsecond or two each."""
         pyarrow = require("pyarrow")
         self.size += len(ticks)
         self._parts.append(
@@ -44,7 +44,7 @@ class RecordColumns:
         )
 
     def columns(self) -> Columns:
-        """All of them."""
+        """Return all collected records as columns."""
         columns, _ = read_columns(require("pyarrow").concat_batches(self._parts))
         return columns
 
@@ -55,5 +55,5 @@ def _numbers(values: Sequence[Decimal | None]) -> Any:
     try:
         return pyarrow.array(values, kind)
     except pyarrow.ArrowInvalid:
-        # More zeros behind the point than Arrow has places for.
+        # Some number has more zeros after the point than Arrow has places.
         return pyarrow.array([None if value is None else with_eight_places(value) for value in values], kind)

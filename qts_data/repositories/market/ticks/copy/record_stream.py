@@ -1,7 +1,7 @@
 """Ticks of a server's cursor, piece by piece.
 
-While one piece is decoded the next one is fetched, as long as the reader waits. Nothing is under way on the connection
-while the reader works: its own statements go there.
+While one piece is decoded, the next one is fetched, as long as the reader waits. While the reader works, the connection
+is idle, so the reader may run statements of its own.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ _UNKNOWN: Final = bytes(4)
 
 
 class Decode(Protocol):
-    """Decodes whole rows."""
+    """A function that decodes whole rows."""
 
     def __call__(self, rows: bytes, symbol: str, sources: list[str], layout: Layout = ..., /) -> Awaitable[Decoded]:
         """Decode rows of a layout."""
 
 
 class RecordStream:
-    """Decoded pieces of a cursor whose rows are a record and the name of a source that is not in the list.
+    """Decoded pieces of a cursor. Each of its rows is a record, and the name of a source that the list lacks.
 
     Args:
         cursor: The cursor.
         symbol: Symbol of all its ticks.
         sources: Names of the feeds 1, 2 and so on.
-        decode: Makes a piece.
+        decode: The function that makes a piece.
     """
 
     def __init__(self, cursor: Cursor, symbol: str, sources: list[str], decode: Decode) -> None:
@@ -64,7 +64,7 @@ class RecordStream:
         for left in reversed(range(_PIECES_AT_ONCE if self._begun else 1)):
             following = asyncio.ensure_future(self._fetch()) if left and not self._ended else None
             try:
-                await asyncio.sleep(0)  # the server is asked before the piece is decoded
+                await asyncio.sleep(0)  # the request is sent before the piece is decoded
                 if fetched.ntuples:
                     pieces.append(await self._decoded(fetched))
             except BaseException:
@@ -91,12 +91,12 @@ class RecordStream:
         rows = [get(row, 0) for row in range(fetched.ntuples)]
         piece, _, strange = await self._decode(b"".join(rows), self._symbol, self._sources, RECORD)
         if strange:
-            # Ticks that were stored past the package, or a moment ago, by another session.
+            # Another program than this package stored these ticks, or another session did so a moment ago.
             piece, *_ = await self._decode(self._named(rows, get), self._symbol, self._sources, RECORD)
         return piece
 
     def _named(self, rows: list[bytes], get: Any) -> bytes:
-        """The rows with a number for each source that the statement did not know."""
+        """Return the rows with a number for each source that the statement did not know."""
         sources = list(self._sources)
         numbers = {name: number for number, name in enumerate(sources, start=1)}
         named = []

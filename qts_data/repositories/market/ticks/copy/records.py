@@ -1,4 +1,4 @@
-"""Batches made of records: no library is needed but the standard one."""
+"""Batches made from records, with the standard library alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ROWS_OF_A_BLOCK: Final = 256
 
 
 def numbered(ticks: Iterable[TickData], ordinals: Ordinals) -> Iterator[Row]:
-    """Rows in the order of the ticks; a tick without a seq gets the next ordinal of its instant."""
+    """Yield rows in the order of the ticks. A tick without a seq gets the next ordinal of its instant."""
     ordinal = ordinals.next
     for tick in ticks:
         seq, time = tick.seq, tick.time
@@ -42,11 +42,11 @@ def numbered(ticks: Iterable[TickData], ordinals: Ordinals) -> Iterator[Row]:
 
 
 class RecordBatch:
-    """Rows, sorted by the key; COPY reads them as text.
+    """Rows, sorted by the key. COPY reads them as text.
 
     Attributes:
         size: Number of rows.
-        options: For COPY.
+        options: Options for COPY.
         counted: Whether no row has a seq of the feed's own.
     """
 
@@ -58,17 +58,17 @@ class RecordBatch:
         self.counted = counted
 
     def blocks(self) -> Iterator[bytes]:
-        """Lines of COPY's text format."""
+        """Yield lines of COPY's text format."""
         iterator = iter(self._rows)
         while rows := tuple(itertools.islice(iterator, _ROWS_OF_A_BLOCK)):
             yield "".join(_lines(rows)).encode()
 
     def pairs(self) -> set[tuple[str, str]]:
-        """Each symbol and feed in it."""
+        """Return each symbol and feed in it."""
         return {(row[0], row[2]) for row in self._rows}
 
     def minutes(self) -> list[MinuteCount]:
-        """How many ticks of each symbol, feed and minute."""
+        """Count the ticks of each symbol, feed and minute."""
         runs: dict[tuple[str, str, dt.datetime], list[object]] = {}
         symbol = source = None
         start = end = _EPOCH
@@ -78,11 +78,11 @@ class RecordBatch:
             if not (start <= time < end and row[0] == symbol and row[2] == source):
                 symbol, source = row[0], row[2]
                 start = time.astimezone(dt.UTC).replace(second=0, microsecond=0)
-                # The last minute that a datetime can hold has no end that one can hold.
+                # The last minute of a datetime has no end that a datetime can hold.
                 end = start + _MINUTE if start < _LAST_MINUTE else dt.datetime.max.replace(tzinfo=dt.UTC)
                 run = runs.setdefault((symbol, source, start), [0, time, time])
             run[0] += 1  # type: ignore[operator]
-            # Sorted by time within a symbol: the latest comes last.
+            # Sorted by time within a symbol, so the latest tick is the last.
             run[2] = time
         return [
             MinuteCount(symbol, source, (minute - _EPOCH) // _MINUTE, ticks, _microseconds(first), _microseconds(last))  # type: ignore[arg-type]
