@@ -1,4 +1,4 @@
-"""How migrations run: one at a time, in a transaction each, with timeouts; or as SQL for psql.
+"""How migrations run: one at a time, in a transaction each, with timeouts. Or as SQL for psql.
 
 Arguments of `alembic -x name=value`:
 

@@ -17,7 +17,7 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Import the command line and run it; Ctrl-C at any moment is one line on stderr and exit code 130."""
+    """Import the command line and run it. Ctrl-C at any moment is one line on stderr and exit code 130."""
     before = signal.signal(signal.SIGINT, _end)
     try:
         from qts_data.cli import main as run  # noqa: PLC0415 - under the handler

@@ -38,7 +38,7 @@ def is_installed(module: str) -> bool:
 
 
 def extra_of(module: str) -> str | None:
-    """Return the extra that brings a module or its package; None for modules of other origin."""
+    """Return the extra that brings a module or its package. None for modules of other origin."""
     return EXTRAS.get(module) or EXTRAS.get(module.partition(".")[0])
 
 

@@ -1,3 +1,3 @@
-"""Counters and histograms for hot paths; empty until operations are built."""
+"""Counters and histograms for hot paths. Empty until operations are built."""
 
 __all__: list[str] = []

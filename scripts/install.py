@@ -107,7 +107,7 @@ def create(directory: Path) -> None:
 
 
 def pip(directory: Path, *arguments: str) -> None:
-    """Run pip in the environment; its output goes into a file."""
+    """Run pip in the environment. Its output goes into a file."""
     command = [str(directory / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
     log = directory / "install.log"
     try:

@@ -15,7 +15,7 @@ __all__ = ["Feed"]
 
 
 class Feed:
-    """One destination of the outbox; each call runs in its own transaction.
+    """One destination of the outbox. Each call runs in its own transaction.
 
     Args:
         database: The database that writes the outbox.
@@ -32,12 +32,12 @@ class Feed:
             await uow.outbox(self.destination).enable(until=until)
 
     async def disable(self) -> None:
-        """Stop putting new fills into the outbox; pending messages stay."""
+        """Stop putting new fills into the outbox. Pending messages stay."""
         async with self._database.transaction() as uow:
             await uow.outbox(self.destination).disable()
 
     async def revive(self) -> int:
-        """Retry dead and refused messages now; return their number."""
+        """Retry dead and refused messages now. Return their number."""
         async with self._database.transaction() as uow:
             return await uow.outbox(self.destination).revive()
 

@@ -55,7 +55,7 @@ class HybridAdapter(DataSourceAdapter):
         self._fed_at = -math.inf
 
     async def close(self) -> None:
-        """Book the waiting fills and close both adapters; the owner of the `Database` closes that one."""
+        """Book the waiting fills and close both adapters. The owner of the `Database` closes that one."""
         try:
             await self.primary.close()
         finally:
@@ -78,7 +78,7 @@ class HybridAdapter(DataSourceAdapter):
         return await self._read(here, there if allow_fallback else None)
 
     async def fetch_position(self, symbol: str, account: str = "main") -> Position | None:
-        """See `DataSourceAdapter`; reads the database only."""
+        """See `DataSourceAdapter`. Reads the database only."""
         return await self.primary.fetch_position(symbol, account)
 
     async def update_position(self, position: Position) -> Position:
@@ -93,7 +93,7 @@ class HybridAdapter(DataSourceAdapter):
         return await self.primary.database.run(work)
 
     async def append_ledger(self, entry: LedgerEntry) -> BookedFill:
-        """See `DataSourceAdapter`; a trigger of the ledger puts the fill into the outbox."""
+        """See `DataSourceAdapter`. A trigger of the ledger puts the fill into the outbox."""
         await self._require_fed()
         return await self.primary.append_ledger(entry)
 
@@ -128,11 +128,11 @@ class HybridAdapter(DataSourceAdapter):
         return await self._read(here, there)
 
     async def fetch_tick_data(self, symbol: str, start: dt.datetime, end: dt.datetime) -> Fetched[TickData]:
-        """See `DataSourceAdapter`; reads the database only."""
+        """See `DataSourceAdapter`. Reads the database only."""
         return await self.primary.fetch_tick_data(symbol, start, end)
 
     async def health_check(self) -> HealthStatus:
-        """Return the health of the database; the detail names the second source and the outbox as well."""
+        """Return the health of the database. The detail names the second source and the outbox as well."""
         own = await self.primary.health_check()
         other = await self.secondary.health_check()
         try:

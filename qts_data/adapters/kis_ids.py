@@ -33,7 +33,7 @@ _SEOUL: Final = ZoneInfo("Asia/Seoul")
 
 @dataclass(frozen=True, slots=True)
 class KisOrder:
-    """An order as KIS names it; order numbers start again each day, in each branch.
+    """An order as KIS names it. Order numbers start again each day, in each branch.
 
     Attributes:
         day: Day of the order in Seoul.
@@ -72,7 +72,7 @@ class KisOrder:
         return f"{self._prefix}{_plain(quantity)}"
 
     def cumulative_of(self, execution_id: str | None) -> Decimal | None:
-        """Return the quantity in an id of this order; None for any other id."""
+        """Return the quantity in an id of this order. None for any other id."""
         if execution_id is None or not execution_id.startswith(self._prefix):
             return None
         rest = execution_id.removeprefix(self._prefix)
@@ -151,7 +151,7 @@ class KisFills:
 
     @classmethod
     async def load(cls, ledger: LedgerReader, order: KisOrder, *, symbol: str, account: str = "main") -> Self:
-        """Read an order from the ledger, with its busts and corrections; call `total` next if it has fills.
+        """Read an order from the ledger, with its busts and corrections. Call `total` next if it has fills.
 
         Args:
             ledger: `reader.ledger` or `uow.ledger`.

@@ -25,7 +25,7 @@ __all__ = ["InMemoryAdapter"]
 
 
 class InMemoryAdapter(DataSourceAdapter):
-    """Keeps everything in dictionaries until the object is gone; use it in one event loop.
+    """Keeps everything in dictionaries until the object is gone. Use it in one event loop.
 
     Args:
         identity: Rules that recognise a redelivered fill.
@@ -47,7 +47,7 @@ class InMemoryAdapter(DataSourceAdapter):
         self._ticks = sorted([*self._ticks, *ticks], key=lambda tick: tick.time)
 
     def add_bars(self, interval: BarInterval, bars: Iterable[OHLCV]) -> None:
-        """Add bars; a new bar replaces the bar of the same symbol and time."""
+        """Add bars. A new bar replaces the bar of the same symbol and time."""
         self._bars.setdefault(interval, {}).update({(bar.symbol, bar.time): bar for bar in bars})
 
     async def fetch_positions(self, account: str | None = None) -> Fetched[Position]:

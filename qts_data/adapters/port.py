@@ -53,11 +53,11 @@ class DataSourceAdapter(ABC):
 
     @abstractmethod
     async def fetch_position(self, symbol: str, account: str = "main") -> Position | None:
-        """Return the position of an account in a symbol; None if the account never traded the symbol."""
+        """Return the position of an account in a symbol. None if the account never traded the symbol."""
 
     @abstractmethod
     async def update_position(self, position: Position) -> Position:
-        """Value a position by `mark_price`, `marked_at` and `exposure_pct`; the other figures are computed from these.
+        """Value a position by `mark_price`, `marked_at` and `exposure_pct`. The other figures are computed from these.
 
         A price older than the stored valuation changes nothing.
 
@@ -72,7 +72,7 @@ class DataSourceAdapter(ABC):
 
     @abstractmethod
     async def append_ledger(self, entry: LedgerEntry) -> BookedFill:
-        """Book a fill once; a redelivery writes nothing, and the result has `duplicate` set.
+        """Book a fill once. A redelivery writes nothing, and the result has `duplicate` set.
 
         Raises:
             LedgerConflict: A different fill is booked under this execution id.
@@ -105,7 +105,7 @@ class DataSourceAdapter(ABC):
     async def fetch_ohlcv(
         self, symbol: str, start: dt.datetime, end: dt.datetime, interval: BarInterval
     ) -> Fetched[OHLCV]:
-        """Return the bars that begin in [start, end), in order of time; `1d` are the official bars of trading days.
+        """Return the bars that begin in [start, end), in order of time. `1d` are the official bars of trading days.
 
         Raises:
             NotSupported: The source has no bars of this length.
@@ -123,7 +123,7 @@ class DataSourceAdapter(ABC):
 
     @abstractmethod
     async def health_check(self) -> HealthStatus:
-        """Return whether the source can be used; never raises."""
+        """Return whether the source can be used. Never raises."""
 
     async def close(self) -> None:
         """Close connections."""

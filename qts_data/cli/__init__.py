@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; an error of ours becomes one sentence on stderr and exit code 1, without traceback."""
+    """Run the command line. An error of ours becomes one sentence on stderr and exit code 1, without traceback."""
     prepare_streams()
     try:
         app(prog_name="qts-data")

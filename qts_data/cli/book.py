@@ -56,7 +56,7 @@ def show(
     limit: Annotated[int, typer.Option(min=1, help="Largest number of rows.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Print positions as they are stored; with --symbol, its last ledger entries, too."""
+    """Print positions as they are stored. With --symbol, its last ledger entries, too."""
     with _two_if_unknown():
         positions, entries = _run(_read(symbol, account, market, strategy, closed or symbol is not None, limit))
     if as_json:
@@ -103,7 +103,7 @@ def rebuild(
     write: Annotated[bool, typer.Option("--write", help="Write the present positions where they differ.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the book as the ledger makes it, now or at any past instant; or correct damaged positions.
+    """Print the book as the ledger makes it, now or at any past instant. Or correct damaged positions.
 
     With --write, exit code 1 means that ledger entries are wrong as well: those are never changed.
     """
@@ -191,7 +191,7 @@ def _instant(text: str) -> dt.datetime:
 
 
 def _end_of_day(text: str, zone: zoneinfo.ZoneInfo) -> dt.datetime | None:
-    """Return the last microsecond of a day; None if the text contains more than a date."""
+    """Return the last microsecond of a day. None if the text contains more than a date."""
     try:
         day = dt.date.fromisoformat(text)
     except ValueError:

@@ -29,7 +29,7 @@ def upgrade(
         bool, typer.Option(help="Use plain PostgreSQL, even if the server offers TimescaleDB.")
     ] = False,
 ) -> None:
-    """Migrate the database up; wait while another process migrates it."""
+    """Migrate the database up. Wait while another process migrates it."""
     settings = load_settings()
     migrations.upgrade(bootstrap.database_url(settings), revision, timescaledb_off=without_timescaledb)
     _print_revision()
@@ -117,7 +117,7 @@ def _print_revision() -> bool:
 def roles(
     sql: Annotated[bool, typer.Option("--sql", help="Print the SQL for an administrator instead.")] = False,
 ) -> None:
-    """Create qts_owner, qts_engine and qts_readonly, and their rights in this database; harmless to repeat.
+    """Create qts_owner, qts_engine and qts_readonly, and their rights in this database. Harmless to repeat.
 
     Passwords come from QTS_OWNER_PASSWORD, QTS_ENGINE_PASSWORD and QTS_READONLY_PASSWORD. A role without a password can
     log in only by other means.

@@ -75,7 +75,7 @@ def sign_off(
     reason: Annotated[str, typer.Option(help="Reason for the gap.")],
     source: Source = None,
 ) -> None:
-    """Explain a gap; later lists leave it out."""
+    """Explain a gap. Later lists leave it out."""
     settings = load_settings()
     zone = zoneinfo.ZoneInfo(settings.trading_time_zone)
     first, after = _instant("--from", start, zone), _instant("--to", end, zone)
@@ -108,7 +108,7 @@ def _note_calendar(calendar: str) -> None:
 
 
 def _instant(option: str, given: dt.datetime, zone: zoneinfo.ZoneInfo) -> dt.datetime:
-    """Return the instant that an option means; a date alone is the start of that day."""
+    """Return the instant that an option means. A date alone is the start of that day."""
     if given.tzinfo is not None:
         instant = utc(option, given)
         local_time(option, instant, zone)

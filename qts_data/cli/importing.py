@@ -94,7 +94,7 @@ def ticks(
     again: Annotated[bool, typer.Option("--again", help="Load the file even if it was loaded before.")] = False,
     all_times: AnyTime = False,
 ) -> None:
-    """Load trades. A file loaded before is not loaded again; after an interruption repeat the same command."""
+    """Load trades. A file loaded before is not loaded again. After an interruption repeat the same command."""
     options = ReadOptions(
         symbol=symbol,
         date=None if date is None else date.date(),

@@ -64,7 +64,7 @@ def plan() -> None:
 def copy(
     chunk: Annotated[int, typer.Option(min=1, help="Rows in one transaction.")] = 1000,
 ) -> None:
-    """Copy all rows that the database lacks. It may be stopped at any time; the same command continues."""
+    """Copy all rows that the database lacks. It may be stopped at any time. The same command continues."""
 
     async def work() -> dict[str, int]:
         async with bootstrap.move(load_settings()) as move:
@@ -176,7 +176,7 @@ def cutover(
     lag: Annotated[float, typer.Option(min=0, help="Allowed seconds of delay of the sheet.")] = 30.0,
     rollback_days: Annotated[float, typer.Option(min=0, help="Days during which a rollback remains possible.")] = 14.0,
 ) -> None:
-    """Leave the sheet if all conditions hold; then run engines with QTS_DATA_SOURCE_MODE=DB_ONLY."""
+    """Leave the sheet if all conditions hold. Then run engines with QTS_DATA_SOURCE_MODE=DB_ONLY."""
     gates = CutoverGates(
         clean_verifications=clean, lag=dt.timedelta(seconds=lag), rollback=dt.timedelta(days=rollback_days)
     )

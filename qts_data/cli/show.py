@@ -51,7 +51,7 @@ def bars(
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="Largest number of bars; the last ones.")] = 30,
 ) -> None:
-    """Print the bars of one trading day; with --daily, the daily bars of the year up to the day."""
+    """Print the bars of one trading day. With --daily, the daily bars of the year up to the day."""
     if kept + vendor + daily > 1:
         raise ConfigurationError("--kept, --vendor and --daily read different tables: give one of them")
     settings = load_settings()

@@ -108,7 +108,7 @@ def stored(
     compared: bool = True,
     sheet: SheetColumn | None = None,
 ) -> Mapping[str, Stored]:
-    """Declare a field; see `Stored`. The result is the `metadata` of a dataclass field."""
+    """Declare a field. See `Stored`. The result is the `metadata` of a dataclass field."""
     declared = Stored(
         sql=sql,
         null=null,
@@ -130,7 +130,7 @@ def sheet_column(
     default: bool = False,
     losable: bool = False,
 ) -> SheetColumn:
-    """Declare the column of a field in tables that people maintain; see `SheetColumn`."""
+    """Declare the column of a field in tables that people maintain. See `SheetColumn`."""
     return SheetColumn(kind=kind, headers=headers, required=required, blank=blank, default=default, losable=losable)
 
 

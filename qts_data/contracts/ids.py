@@ -62,7 +62,7 @@ def scope_text(parts: Mapping[str, str]) -> str:
 
 
 def parse_scope(text: str) -> dict[str, str]:
-    """Return the parts of a scope's text; an empty text has none.
+    """Return the parts of a scope's text. An empty text has none.
 
     Raises:
         InvalidRecord: The text differs from the form that `scope_text` writes.

@@ -111,12 +111,12 @@ class OrderBook:
 
     @property
     def best_bid(self) -> BookLevel | None:
-        """The highest bid; None if the side is empty."""
+        """The highest bid. None if the side is empty."""
         return self.bids[0] if self.bids else None
 
     @property
     def best_ask(self) -> BookLevel | None:
-        """The lowest ask; None if the side is empty."""
+        """The lowest ask. None if the side is empty."""
         return self.asks[0] if self.asks else None
 
     def depth(self, levels: int) -> OrderBook:

@@ -13,7 +13,7 @@ EXACT: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
 
 
 def round_money(value: Decimal) -> Decimal:
-    """Round to 8 places, ties to even (IEEE 754-2019, 4.3.1 roundTiesToEven; also called banker's rounding).
+    """Round to 8 places, ties to even (IEEE 754-2019, 4.3.1 roundTiesToEven. Also called banker's rounding).
 
     Ties go to the even neighbour. So the errors of many roundings do not all point the same way.
     """

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["BEGIN", "COMMIT", "Pipeline", "Rows", "Statement", "array", "driver_connection"]
 
 Rows = list[list[str | None]]
-"""Rows of a statement's answer; each value is the server's text, or None for NULL."""
+"""Rows of a statement's answer. Each value is the server's text, or None for NULL."""
 
 _prepared: Final[weakref.WeakKeyDictionary[psycopg.AsyncConnection[Any], set[bytes]]] = weakref.WeakKeyDictionary()
 _GOOD: Final = {pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK}

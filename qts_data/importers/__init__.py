@@ -101,7 +101,7 @@ def with_symbol(name: str, path: Path, options: ReadOptions) -> ReadOptions:
 
 
 def bar_length(name: str, path: Path) -> BarLength:
-    """Return the length of the bars of a file; it decides which table they belong to.
+    """Return the length of the bars of a file. It decides which table they belong to.
 
     Raises:
         InvalidRecord: The file is missing, or its bars have a length without a table.

@@ -66,7 +66,7 @@ def read_agg_trades(path: Path, options: ReadOptions, refuse: Refuse | None) -> 
 
 
 def read_klines(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
-    """Read bars of any length; their `count` becomes tick_count.
+    """Read bars of any length. Their `count` becomes tick_count.
 
     Raises:
         InvalidRecord: The file is missing or damaged; without `refuse` also: a row is malformed.
@@ -75,7 +75,7 @@ def read_klines(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iter
 
 
 def read_minutes_or_days(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
-    """Read bars of a minute, or of a day in UTC, depending on the file; a bar of another length is a bad row.
+    """Read bars of a minute, or of a day in UTC, depending on the file. A bar of another length is a bad row.
 
     Raises:
         InvalidRecord: The file is missing or damaged, or its bars have another length. Without `refuse` also: a row is
@@ -201,7 +201,7 @@ _HEADERS = {"id", "agg_trade_id", "open_time"}
 
 
 def _without_header(path: Path) -> Iterator[bytes]:
-    """Yield the lines; a header becomes an empty line, so that the rows keep their numbers."""
+    """Yield the lines. A header becomes an empty line, so that the rows keep their numbers."""
     for row, line in enumerate(read_lines(path)):
         yield b"" if row == 0 and line.split(b",")[0].decode("ascii", "replace") in _HEADERS else line
 

@@ -109,5 +109,5 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def wrong_width(found: int, expected: int) -> InvalidRecord:
-    """Return the error for a row with `found` columns; quotes do not protect commas in these files."""
+    """Return the error for a row with `found` columns. Quotes do not protect commas in these files."""
     return InvalidRecord(field="row", reason=f"has {found} columns instead of {expected}")

@@ -39,7 +39,7 @@ _MAX_LINE_BYTES = 4096
 
 
 def read_daily(path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[OHLCV]:
-    """Read the daily bars of a file, prices in KRW, volumes in shares; a day begins at midnight in Korea.
+    """Read the daily bars of a file, prices in KRW, volumes in shares. A day begins at midnight in Korea.
 
     Raises:
         InvalidRecord: The date is unknown, the file is missing, or it lacks this header. Without `refuse` also: a row

@@ -55,7 +55,7 @@ class Read(Protocol):
     """Reads a file."""
 
     def __call__(self, path: Path, options: ReadOptions, refuse: Refuse | None) -> Iterator[Any]:
-        """Read the records in the order of the file; without `refuse` the first bad row raises `InvalidRecord`."""
+        """Read the records in the order of the file. Without `refuse` the first bad row raises `InvalidRecord`."""
         ...
 
 

@@ -75,7 +75,7 @@ def read_minutes(
     *,
     refuse: Refuse | None = None,
 ) -> Iterator[OHLCV]:
-    """Read bars of a minute, as `read_bars` does; refuse files of other bars.
+    """Read bars of a minute, as `read_bars` does. Refuse files of other bars.
 
     Raises:
         InvalidRecord: As in `read_bars`. Also raised, with `refuse` or without, if a bar begins between two minutes.
@@ -99,7 +99,7 @@ def read_daily(
     time_zone: str = "America/New_York",
     refuse: Refuse | None = None,
 ) -> Iterator[OHLCV]:
-    """Read the daily bars of one symbol; a day begins at midnight on the wall clock of the market.
+    """Read the daily bars of one symbol. A day begins at midnight on the wall clock of the market.
 
     Args:
         path: A `.zip` that contains one file, or a `.csv`.

@@ -69,7 +69,7 @@ def read_quotes(
 
 
 def join_quotes(trades: Iterable[TickData], quotes: Iterable[Quote]) -> Iterator[TickData]:
-    """Give each trade the bid and the ask of its moment; both inputs are in order of time.
+    """Give each trade the bid and the ask of its moment. Both inputs are in order of time.
 
     Raises:
         InvalidRecord: The trades or the quotes go back in time, so that their order is unknown.

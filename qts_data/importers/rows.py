@@ -42,7 +42,7 @@ _MAX_SHOWN = 40
 def each_row(
     lines: Iterable[bytes], parse: Callable[[bytes], _T | None], refuse: Refuse | None, *, first_row: int = 1
 ) -> Iterator[_T]:
-    """Yield the result of `parse` for each line, in order; lines with the result None are left out.
+    """Yield the result of `parse` for each line, in order. Lines with the result None are left out.
 
     Raises:
         InvalidRecord: Without `refuse`: the first error of `parse`, with the number of the row.

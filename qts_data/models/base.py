@@ -20,7 +20,7 @@ NAMING_CONVENTION: Final = {
 }
 
 Instant = Annotated[dt.datetime, mapped_column(sa.TIMESTAMP(timezone=True))]
-"""An aware instant; TIMESTAMPTZ."""
+"""An aware instant. TIMESTAMPTZ."""
 Price = Annotated[Decimal, mapped_column(sa.Numeric(18, 8))]
 """A price, or a signed position: 10 digits before the point, 8 after it."""
 Quantity = Annotated[Decimal, mapped_column(sa.Numeric(28, 8))]

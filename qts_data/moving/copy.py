@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ORDER", "copy_all"]
 
 ORDER: Final = ("strategies", "system", "risk_limits", "daily_bars", "openings", "ledger")
-"""The copied tables, in this order; the fills make the positions."""
+"""The copied tables, in this order. The fills make the positions."""
 _CHUNK: Final = 1_000
 
 
@@ -41,7 +41,7 @@ async def copy_all(
     progress: Progress | None = None,
     begin: Callable[[], Awaitable[None]] | None = None,
 ) -> dict[str, int]:
-    """Copy the rows that the database lacks; return the number of rows of each table.
+    """Copy the rows that the database lacks. Return the number of rows of each table.
 
     Args:
         database: The target.

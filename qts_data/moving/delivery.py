@@ -96,7 +96,7 @@ class OutboxWorker:
         self.failures = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Deliver until `stop` is set; continue after every failure of either side."""
+        """Deliver until `stop` is set. Continue after every failure of either side."""
         pause = self._config.first_pause_seconds
         while not stop.is_set():
             try:
@@ -114,7 +114,7 @@ class OutboxWorker:
                 pause = min(2 * pause, self._config.longest_pause_seconds)
 
     async def drain(self) -> int:
-        """Deliver everything that can be delivered now; return the number of messages.
+        """Deliver everything that can be delivered now. Return the number of messages.
 
         Raises:
             ConfigurationError: Another worker is delivering.
@@ -128,7 +128,7 @@ class OutboxWorker:
         return self.delivered - before
 
     async def deliver_once(self) -> int:
-        """Deliver one batch; return the number of messages, 0 if there was nothing to deliver.
+        """Deliver one batch. Return the number of messages, 0 if there was nothing to deliver.
 
         Raises:
             SourceUnavailable: The sheets do not answer; nothing was lost.
@@ -197,7 +197,7 @@ class OutboxWorker:
         return len(tasks)
 
     async def _one_by_one(self, tasks: Sequence[OutboxTask], parcel: _Parcel) -> int:
-        """Deliver one message at a time to find the refused one; later messages of its position wait."""
+        """Deliver one message at a time to find the refused one. Later messages of its position wait."""
         held_up: set[tuple[str, str]] = set()
         done = 0
         for task in tasks:

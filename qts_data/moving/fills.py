@@ -36,7 +36,7 @@ _Result: TypeAlias = "BookedFill | RejectedEntry | None"
 async def book_lines(
     uow: UnitOfWork, lines: Sequence[FillLine], *, on_error: Literal["raise", "collect"] = "raise"
 ) -> list[_Result]:
-    """Book lines in the given order; lines that are already booked change nothing.
+    """Book lines in the given order. Lines that are already booked change nothing.
 
     Args:
         uow: The transaction.
@@ -154,7 +154,7 @@ class _Lines:
 
 
 def require_opposite(fill: LedgerEntry, line: LedgerEntry) -> None:
-    """Refuse a reversal that is not the opposite of its fill; the fee may differ.
+    """Refuse a reversal that is not the opposite of its fill. The fee may differ.
 
     Raises:
         LedgerConflict: Shows both.

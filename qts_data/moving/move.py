@@ -112,7 +112,7 @@ class Move:
         self.worker = OutboxWorker(database, sheets.writer, destination=source, config=delivery)
 
     async def plan(self) -> Plan:
-        """Read everything and return the obstacles to a move; writes nothing."""
+        """Read everything and return the obstacles to a move. Writes nothing."""
         return await plan(
             self._sheets.workbook,
             dt.datetime.now(dt.UTC),
@@ -123,7 +123,7 @@ class Move:
     async def copy(
         self, *, chunk: int = 1_000, progress: Callable[[str, int, int], None] | None = None
     ) -> dict[str, int]:
-        """Copy the rows that the database lacks; call it again after an interruption, or when the sheet has grown.
+        """Copy the rows that the database lacks. Call it again after an interruption, or when the sheet has grown.
 
         Raises:
             ConfigurationError: The database decides already, and the sheet follows it.
@@ -141,7 +141,7 @@ class Move:
         return copied
 
     async def shadow(self) -> int:
-        """Let the database decide and the sheet follow; return the number of booked fills that the sheet still lacks.
+        """Let the database decide and the sheet follow. Return the number of booked fills that the sheet still lacks.
 
         Raises:
             ConfigurationError: Nothing was copied.
@@ -153,7 +153,7 @@ class Move:
         return await self._catch_up()
 
     async def _catch_up(self) -> int:
-        """Put fills into the outbox that the sheet lacks and the outbox missed; return their number.
+        """Put fills into the outbox that the sheet lacks and the outbox missed. Return their number.
 
         The outbox misses fills that were booked before it was enabled.
         """
@@ -179,7 +179,7 @@ class Move:
         every_seconds: float = 60.0,
         looked: Callable[[ConsistencyReport, OutboxStatus], None] | None = None,
     ) -> None:
-        """Deliver the outbox and compare both sides at intervals, until `stop` is set; continue after every failure."""
+        """Deliver the outbox and compare both sides at intervals, until `stop` is set. Continue after every failure."""
         delivering = asyncio.create_task(self.worker.run(stop))
         try:
             while not stop.is_set():
@@ -213,7 +213,7 @@ class Move:
         return report
 
     async def missing_gates(self, gates: CutoverGates) -> list[str]:
-        """Return the conditions of a cutover that do not hold; empty if all hold."""
+        """Return the conditions of a cutover that do not hold. Empty if all hold."""
         status = await self.status()
         missing = []
         if status.phase != "shadow":
@@ -234,7 +234,7 @@ class Move:
         return missing
 
     async def cutover(self, gates: CutoverGates | None = None) -> dt.datetime:
-        """Let the database stand alone; return when a rollback stops being possible.
+        """Let the database stand alone. Return when a rollback stops being possible.
 
         Until that time the sheet still receives all fills.
 
@@ -252,7 +252,7 @@ class Move:
         return until
 
     async def rollback(self) -> int:
-        """Return to the sheet, with all fills booked since; return the number of messages delivered for this.
+        """Return to the sheet, with all fills booked since. Return the number of messages delivered for this.
 
         Stop the engines first. After a rollback, a second call delivers messages that reached the outbox at the last
         moment.

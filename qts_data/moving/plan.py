@@ -240,7 +240,7 @@ async def plan(
     *,
     is_booked: IsBooked | None = None,
 ) -> Plan:
-    """Read everything and return the obstacles to a move; writes nothing.
+    """Read everything and return the obstacles to a move. Writes nothing.
 
     Args:
         workbook: The sheets.

@@ -39,7 +39,7 @@ def booked_in(database: Database) -> IsBooked:
 async def wrong_references(
     header: Header, records: Sequence[Record], is_booked: IsBooked | None, identity: FillIdentity
 ) -> list[InvalidRecord]:
-    """Return the errors in the rows that reverse a fill; each names the cell.
+    """Return the errors in the rows that reverse a fill. Each names the cell.
 
     Args:
         header: Places of the columns.

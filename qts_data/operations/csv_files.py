@@ -219,7 +219,7 @@ async def import_csv(
     dry_run: bool = False,
     progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> CsvImportReport:
-    """Import a file; a row that is stored already changes nothing, so a file may be imported again.
+    """Import a file. A row that is stored already changes nothing, so a file may be imported again.
 
     - Fills are booked in the order of the file; a line that reverses a fill stands after it.
     - A position becomes its opening fill. If the book has the position already, both must be equal: only fills change
@@ -326,7 +326,7 @@ def _refused(row: _Read, reason: str, *, strict: bool) -> CsvReject:
 
 
 async def _opening(uow: UnitOfWork, position: Position) -> tuple[str | None, LedgerEntry | None]:
-    """Return the reason of a refusal, or the opening fill; neither if the position is stored or has no quantity."""
+    """Return the reason of a refusal, or the opening fill. Neither if the position is stored or has no quantity."""
     held = await uow.positions.find_position(position.symbol, position.account)
     if held is None:
         return None, opening_of(position, dt.datetime.now(dt.UTC)) if position.qty else None
@@ -348,7 +348,7 @@ async def import_csv_file(
     dry_run: bool,
     progress: Callable[[int, int], None],
 ) -> CsvImportReport:
-    """Import a file of a book; see `qts_data.operations.csv_files.import_csv`."""
+    """Import a file of a book. See `qts_data.operations.csv_files.import_csv`."""
     defaults = book_defaults(settings)
     how = CsvMapping(defaults=defaults) if mapping is None else CsvMapping.load(mapping, defaults)
     async with checked_database(settings) as made:

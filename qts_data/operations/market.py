@@ -103,7 +103,7 @@ class ImportReport:
 
 
 def _max_ahead_of(settings: Settings) -> dt.timedelta | None:
-    """Return how far an imported tick may lie ahead of the clock; None if any time is allowed."""
+    """Return how far an imported tick may lie ahead of the clock. None if any time is allowed."""
     return None if any_time_allowed() else dt.timedelta(seconds=settings.tick_max_ahead_seconds)
 
 
@@ -226,7 +226,7 @@ async def import_bars(
 
 
 def dry_run(layout: str, path: Path, options: ReadOptions, refuse: Refuse | None) -> int:
-    """Read a file without loading it; return the number of good rows.
+    """Read a file without loading it. Return the number of good rows.
 
     Raises:
         InvalidRecord: Without `refuse`: names the row, the field and the reason.

@@ -84,7 +84,7 @@ def check(settings: Settings) -> CheckReport:
 
 
 def prepare_roles(settings: Settings) -> None:
-    """Create the roles and their rights in the configured database; harmless to repeat."""
+    """Create the roles and their rights in the configured database. Harmless to repeat."""
     with connect(settings) as connection:
         roles.prepare_roles(
             connection,

@@ -72,7 +72,7 @@ class Holding(NamedTuple):
 
     @property
     def avg_price(self) -> Decimal:
-        """Average price of the holding, rounded to 8 places; 0 when closed."""
+        """Average price of the holding, rounded to 8 places. 0 when closed."""
         return round_money(_wide.divide(self.cost_basis, self.qty)) if self.qty else _ZERO
 
 

@@ -68,13 +68,13 @@ def _materialization(connection: Connection, name: str, schema: str | None) -> t
 
 
 def first_bucket(connection: Connection, name: str, *, schema: str | None = None) -> Any:
-    """Return the oldest materialized bucket of an aggregate; None without any."""
+    """Return the oldest materialized bucket of an aggregate. None without any."""
     rows, bucket, _ = _materialization(connection, name, schema)
     return connection.execute(ddl.verbatim(f"SELECT min({bucket}) FROM {rows}")).scalar_one()
 
 
 def history_beyond_source(connection: Connection, name: str, *, schema: str | None = None) -> tuple[Any, Any] | None:
-    """Return the oldest and the youngest bucket that an aggregate's source cannot compute again; None without any.
+    """Return the oldest and the youngest bucket that an aggregate's source cannot compute again. None without any.
 
     A bucket is lost if the source has none of its rows, or only rows for fewer groups, as after a late row. The source
     is read once, so the call takes the time of counting its rows.
@@ -131,7 +131,7 @@ class Grant:
 
 
 def live_grants(connection: Connection, name: str, *, schema: str | None = None) -> list[Grant]:
-    """Return privileges on a view and its columns without the owner's; none if the view does not exist."""
+    """Return privileges on a view and its columns without the owner's. None if the view does not exist."""
     rows = connection.execute(
         sa.text(
             """
@@ -184,7 +184,7 @@ _KINDS: Final = {"r": "a table", "p": "a table", "m": "a materialized view", "f"
 
 
 def relation_kind(connection: Connection, name: str, *, schema: str | None = None) -> str | None:
-    """Return the kind of relation with this name in the schema (default: current); None for a view or nothing."""
+    """Return the kind of relation with this name in the schema (default: current). None for a view or nothing."""
     kind = connection.scalar(
         sa.text(
             "SELECT relkind FROM pg_catalog.pg_class WHERE relname = :name AND relnamespace = "

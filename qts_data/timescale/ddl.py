@@ -98,7 +98,7 @@ def literal(value: str) -> str:
 
 
 def verbatim(sql: str) -> sa.TextClause:
-    """Return SQL text whose colons are plain colons; `text()` alone would read them as bind parameters."""
+    """Return SQL text whose colons are plain colons. `text()` alone would read them as bind parameters."""
     return sa.text(sql.replace(":", "\\:"))
 
 
@@ -232,7 +232,7 @@ def remove_reorder_policy(name: str, *, schema: str | None = None) -> str:
 
 
 def alter_age_policy(procedure: str, key: str, name: str, age: Interval, *, schema: str | None = None) -> str:
-    """Set another age for a policy's job. It keeps its number, history and next start; a paused job runs again."""
+    """Set another age for a policy's job. It keeps its number, history and next start. A paused job runs again."""
     change = f"jsonb_build_object({literal(key)}, CAST({age.sql} AS text))"
     return f"SELECT alter_job(job_id, config => config || {change}, scheduled => true) {_jobs(procedure, name, schema)}"
 

@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 _LONGEST_NAME: Final = 63
-"""Most bytes of a name in PostgreSQL; it cuts longer ones."""
+"""Most bytes of a name in PostgreSQL. It cuts longer ones."""
 
 _INFO_KEY: Final = "qts_data.timescale"
 
@@ -263,7 +263,7 @@ class Declarations:
 
 
 def declarations_of(metadata: sa.MetaData) -> Declarations:
-    """Return the declarations of a MetaData; empty ones if nothing was declared."""
+    """Return the declarations of a MetaData. Empty ones if nothing was declared."""
     declared: Declarations = metadata.info.setdefault(_INFO_KEY, Declarations())
     return declared
 

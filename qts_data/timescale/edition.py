@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 MINIMUM_POSTGRES_MAJOR: Final = 16
-"""TimescaleDB 2.29 runs on PostgreSQL 16 to 18; older majors are not tested here."""
+"""TimescaleDB 2.29 runs on PostgreSQL 16 to 18. Older majors are not tested here."""
 MINIMUM_TIMESCALEDB: Final = (2, 18, 0)
 """First release with the columnstore's names (`add_columnstore_policy`, `enable_columnstore`)."""
 SAFE_TIMESCALEDB: Final = (2, 29, 1)

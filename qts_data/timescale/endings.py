@@ -125,7 +125,7 @@ class WatchedConnection(psycopg.AsyncConnection[Any]):
 
 
 def endings_of(driver: object) -> Endings | None:
-    """Return the endings of a connection; None if it does not record them."""
+    """Return the endings of a connection. None if it does not record them."""
     return driver.endings if isinstance(driver, WatchedConnection) else None
 
 

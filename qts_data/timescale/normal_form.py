@@ -27,7 +27,7 @@ proves nothing about the schema."""
 
 
 def normal_forms(connection: Connection, selects: Sequence[str]) -> list[str | None]:
-    """Return each SELECT in normal form; None for one that reads a missing column or one of another type.
+    """Return each SELECT in normal form. None for one that reads a missing column or one of another type.
 
     All of them together cost four round trips. Only if one fails, each is read separately. It works in a transaction,
     which stays open, and in autocommit mode.

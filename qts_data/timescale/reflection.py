@@ -255,7 +255,7 @@ _JOBS: Final = f"""
 
 
 def reflect(connection: Connection, edition: Edition, *, schema: str | None = None) -> Reflected:
-    """Read the catalog of one schema, the connection's current one by default; empty on plain PostgreSQL."""
+    """Read the catalog of one schema, the connection's current one by default. Empty on plain PostgreSQL."""
     if edition is Edition.POSTGRESQL:
         return Reflected({}, {})
 

@@ -27,7 +27,7 @@ class State(enum.StrEnum):
 
     ACTIVE = "active"
     DEGRADED = "degraded"
-    """The edition lacks the feature; the reason names its replacement."""
+    """The edition lacks the feature. The reason names its replacement."""
     MISSING = "missing"
     """The edition has it, the database does not."""
     AHEAD = "ahead"

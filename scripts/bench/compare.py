@@ -43,7 +43,7 @@ class Side:
         self.works: list[str] = self._answer()
 
     def measure(self, name: str) -> dict[str, float]:
-        """Run one work; return microseconds per operation."""
+        """Run one work. Return microseconds per operation."""
         print(json.dumps(name), file=self._in, flush=True)
         found: dict[str, float] = self._answer()
         return found
@@ -60,7 +60,7 @@ class Side:
 
 
 def rounds_of(sides: tuple[Side, Side], name: str, rounds: int) -> tuple[list[dict[str, float]], ...]:
-    """Measure one work in turns; the first round of each side warms up and is dropped."""
+    """Measure one work in turns. The first round of each side warms up and is dropped."""
     found: tuple[list[dict[str, float]], ...] = ([], [])
     for number in range(rounds + 1):
         for place in (0, 1) if number % 2 else (1, 0):

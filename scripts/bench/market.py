@@ -145,7 +145,7 @@ class Bench:
         self.engine = engine(url)
 
     def run(self, statement: str) -> Any:
-        """Run a statement in autocommit mode; return its first value."""
+        """Run a statement in autocommit mode. Return its first value."""
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             result = connection.exec_driver_sql(statement)
             return result.scalar() if result.returns_rows else None
@@ -168,7 +168,7 @@ class Bench:
             raise SystemExit(done.stderr)
 
     def measure(self, works: dict[str, tuple[int, Callable[[], object]]], *, fresh: bool) -> dict[str, list[float]]:
-        """Return the rows per second of each work in every round; `fresh` empties the table before each."""
+        """Return the rows per second of each work in every round. `fresh` empties the table before each."""
         rates: dict[str, list[float]] = {}
         for _ in range(self.rounds):
             for name, (rows, work) in works.items():
@@ -324,7 +324,7 @@ def read(bench: Bench) -> list[Line]:
 
 
 def with_connectorx(url: URL, query: str) -> Callable[[], object] | None:
-    """Return a read to Arrow by connectorx; None if it is not installed, or cannot read these rows."""
+    """Return a read to Arrow by connectorx. None if it is not installed, or cannot read these rows."""
     connectorx = peer("connectorx")
     if connectorx is None:
         return None
@@ -451,7 +451,7 @@ def big(bench: Bench) -> list[Line]:
 
 
 def stream(url: URL, direction: str, rows: int) -> None:
-    """Stream ticks in or out as record batches, in a process of its own; print seconds and megabytes."""
+    """Stream ticks in or out as record batches, in a process of its own. Print seconds and megabytes."""
 
     def batches() -> Iterator[pa.RecordBatch]:
         for first in range(0, rows, 50_000):
@@ -483,7 +483,7 @@ def stream(url: URL, direction: str, rows: int) -> None:
 
 
 def peak_megabytes() -> float:
-    """Return the peak memory of this process; getrusage would count that of its parent."""
+    """Return the peak memory of this process. Getrusage would count that of its parent."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024

@@ -78,7 +78,7 @@ def environment(url: str, standin: SheetsStandIn, workbook: Workbook, key_file: 
 
 
 def copy_until_killed(command: list[str], given: dict[str, str], after_lines: int) -> bool:
-    """Run the copy; return True if it was killed, False if it ended before."""
+    """Run the copy. Return True if it was killed, False if it ended before."""
     with subprocess.Popen(command, env=given, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert process.stderr is not None  # noqa: S101 - it is a pipe
         for _ in range(after_lines):
@@ -176,7 +176,7 @@ async def other_side(url: str) -> None:
 
 
 async def measure_hybrid(url: str, fills: int) -> None:
-    """Measure both modes in turns; print p50 and p99 of each."""
+    """Measure both modes in turns. Print p50 and p99 of each."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, __file__, "--other-side", url, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

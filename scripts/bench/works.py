@@ -143,7 +143,7 @@ async def cache(directory: Path) -> AsyncIterator[tuple[dict[str, Work], Any]]:
 
 @contextlib.contextmanager
 def postgres(directory: Path) -> Iterator[Any]:
-    """Start a server of our own; return the URL of a migrated database."""
+    """Start a server of our own. Return the URL of a migrated database."""
     server = named("qts_data.embedded", "qts_data.database.embedded").EmbeddedServer(directory / "server")
     try:
         parse_url = importlib.import_module("qts_data.database.engine").parse_url
@@ -155,7 +155,7 @@ def postgres(directory: Path) -> Iterator[Any]:
 
 
 def writer_of(database: Any) -> Any:
-    """Make a writer of fills; older databases make it themselves."""
+    """Make a writer of fills. Older databases make it themselves."""
     if hasattr(database, "fill_writer"):
         return database.fill_writer()
     return importlib.import_module("qts_data.writers").FillWriter(database)

@@ -53,7 +53,7 @@ def flushes(directory: Path) -> float:
 
 
 def copy_rows(bench: Bench, ticks: list[TickData]) -> float:
-    """COPY rows of Python values with psycopg; return the seconds."""
+    """COPY rows of Python values with psycopg. Return the seconds."""
 
     async def work() -> None:
         async with (
@@ -73,7 +73,7 @@ def copy_rows(bench: Bench, ticks: list[TickData]) -> float:
 def feed(
     bench: Bench, ticks: list[TickData], *, feeders: int, durability: Durability, spool: Path | None
 ) -> tuple[float, float]:
-    """Write ticks from many tasks; return the seconds until all were accepted, and until all were stored."""
+    """Write ticks from many tasks. Return the seconds until all were accepted, and until all were stored."""
 
     async def work() -> tuple[float, float]:
         rest = iter(ticks)

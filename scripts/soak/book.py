@@ -59,7 +59,7 @@ NOW = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
 
 
 def fill(stream: str, number: int, *, suffix: str = "") -> LedgerEntry:
-    """Return the fill of this number; every caller gets the same one."""
+    """Return the fill of this number. Every caller gets the same one."""
     choose = random.Random(f"{stream}{number}{suffix}")
     return LedgerEntry(
         timestamp=NOW + dt.timedelta(milliseconds=number),
@@ -194,7 +194,7 @@ class Checker:
         self.booked: set[str] = set()
 
     async def check(self) -> list[str]:
-        """Return the errors of the book; empty if it is right."""
+        """Return the errors of the book. Empty if it is right."""
         # First the answers, then the snapshot: it must contain everything answered by then.
         known = set().union(*((self._folder / name).read_text(encoding="utf-8").split() for name in WRITERS))
         async with self._database.reader(snapshot=True) as reader:
@@ -258,7 +258,7 @@ class Soak:
         self.faults: Counter[str] = Counter()
 
     async def run(self, faults: int) -> tuple[list[str], int]:
-        """Run the faults; return the errors and the number of checked entries."""
+        """Run the faults. Return the errors and the number of checked entries."""
         for name in WRITERS:
             (self._folder / name).touch()
             self._start(name)
@@ -359,7 +359,7 @@ def terminate(url: URL) -> None:
 
 
 def soak(url: URL, server: EmbeddedServer | None, faults: int, seed: int) -> int:
-    """Run the soak and print the result; return the exit code."""
+    """Run the soak and print the result. Return the exit code."""
     with tempfile.TemporaryDirectory() as folder:
         made = Soak(url, server, Path(folder), seed)
         began = time.monotonic()

@@ -226,7 +226,7 @@ class Notes:
         return notes
 
     def known(self, symbol: str, until: float) -> int:
-        """Return the newest version of a symbol known at that time; 0 before the first."""
+        """Return the newest version of a symbol known at that time. 0 before the first."""
         found = self.commits[symbol]
         place = bisect.bisect_right(found, until, key=lambda item: item[0])
         return found[place - 1][1] if place else 0
@@ -278,7 +278,7 @@ class Soak:
         self.faults: Counter[str] = Counter()
 
     def run(self, faults: int) -> dict[str, Notes]:
-        """Let the processes work through that many faults; return the notes of each."""
+        """Let the processes work through that many faults. Return the notes of each."""
         for kind in WORKERS:
             self._start(kind)
         # A process takes seconds to start on a busy machine.
@@ -303,7 +303,7 @@ class Soak:
         return notes
 
     def _next(self) -> str:
-        """Return the next fault; each kind occurs once in a shuffled round."""
+        """Return the next fault. Each kind occurs once in a shuffled round."""
         if not self._kinds:
             self._kinds = list(FAULTS)
             self._choose.shuffle(self._kinds)
@@ -412,7 +412,7 @@ async def hang(url: URL, redis: RedisProcess) -> dict[str, float]:
 
 
 def soak(server: EmbeddedServer, url: URL, redis: RedisProcess, given: argparse.Namespace) -> int:
-    """Run the soak and print the result; return the exit code."""
+    """Run the soak and print the result. Return the exit code."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         made = Soak(server, url, redis, Path(folder), ttl_ms=given.ttl_ms, seed=given.seed)

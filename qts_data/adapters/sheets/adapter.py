@@ -104,7 +104,7 @@ class GoogleSheetsAdapter(DataSourceAdapter):
             return now
 
     async def append_ledger(self, entry: LedgerEntry) -> BookedFill:
-        """See `DataSourceAdapter`; the sheet does not store realized profit, so it is computed again for a duplicate.
+        """See `DataSourceAdapter`. The sheet does not store realized profit, so it is computed again for a duplicate.
 
         Raises:
             SourceRefused: The sheet lacks a column that identifies the fill, or the fills in a position.
@@ -176,7 +176,7 @@ class GoogleSheetsAdapter(DataSourceAdapter):
     async def fetch_ohlcv(
         self, symbol: str, start: dt.datetime, end: dt.datetime, interval: BarInterval
     ) -> Fetched[OHLCV]:
-        """See `DataSourceAdapter`; the sheet History has daily bars only."""
+        """See `DataSourceAdapter`. The sheet History has daily bars only."""
         check_asked(symbol=symbol)
         start, end = utc("start", start), utc("end", end)
         if interval != "1d":

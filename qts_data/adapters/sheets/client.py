@@ -150,14 +150,14 @@ class SheetsClient:
         return Metadata(zone, sheets)
 
     async def read(self, ranges: Sequence[str]) -> list[list[list[Cell]]]:
-        """Return the cells of ranges, row by row, in one call; empty cells at the end of a row are left out."""
+        """Return the cells of ranges, row by row, in one call. Empty cells at the end of a row are left out."""
         found = await self._call(
             self.reads, lambda http, book: http.values_batch_get(book, list(ranges), params=dict(_UNFORMATTED))
         )
         return [area.get("values", []) for area in found["valueRanges"]]
 
     async def write(self, values: Sequence[tuple[str, Sequence[Sequence[Cell]]]]) -> None:
-        """Write ranges in one call, values unchanged; None leaves a cell as it is.
+        """Write ranges in one call, values unchanged. None leaves a cell as it is.
 
         Repeating the call makes the same cells, so it is retried until it is known to have succeeded.
         """

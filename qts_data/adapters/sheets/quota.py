@@ -18,7 +18,7 @@ _SHORTEST: Final = 0.001
 
 
 class Quota:
-    """Allows a number of calls in any 60 seconds; further calls wait.
+    """Allows a number of calls in any 60 seconds. Further calls wait.
 
     Args:
         per_minute: Largest number of calls in any minute.

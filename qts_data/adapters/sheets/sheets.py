@@ -49,7 +49,7 @@ class Workbook:
         self._metadata: Metadata | None = None
 
     async def metadata(self, *, again: bool = False) -> Metadata:
-        """Return the time zone and the sheets; asks the server the first time, and when `again` is set."""
+        """Return the time zone and the sheets. Asks the server the first time, and when `again` is set."""
         if self._metadata is None or again:
             self._metadata = await self.client.metadata()
         return self._metadata
@@ -104,7 +104,7 @@ class Workbook:
         return SheetTable(header, await self._rows(header, cells, from_row), from_row - 1 + len(cells))
 
     async def headers(self, *kinds: str) -> list[Header]:
-        """Return the places of the columns of sheets, in one call; raises `InvalidRecord` as `read` does."""
+        """Return the places of the columns of sheets, in one call. Raises `InvalidRecord` as `read` does."""
         titles = [self.title(kind) for kind in kinds]
         found = await self.client.read([_names(title) for title in titles])
         return [
@@ -160,7 +160,7 @@ class Workbook:
 
     @staticmethod
     def cells(header: Header, row: int, fields: Mapping[str, Cell]) -> tuple[str, list[list[Cell]]]:
-        """Return a range and its cells; unknown columns keep their contents."""
+        """Return a range and its cells. Unknown columns keep their contents."""
         values: list[Cell] = [None] * header.width
         for name, place in header.places.items():
             if name in fields:

@@ -82,7 +82,7 @@ class BookWriter:
         self._unread = set(_SHEETS)
 
     async def prepare(self) -> None:
-        """Read the sheets unless their contents are known; raises the errors of `refresh`."""
+        """Read the sheets unless their contents are known. Raises the errors of `refresh`."""
         async with self.turn:
             await self._prepare()
 
@@ -124,7 +124,7 @@ class BookWriter:
         self._position = positions.header
 
     async def refresh_ledger(self) -> None:
-        """Read the rows added to the ledger since the last read; raises `InvalidRecord` as `refresh` does."""
+        """Read the rows added to the ledger since the last read. Raises `InvalidRecord` as `refresh` does."""
         first = "ledger" in self._unread
         self._unread.discard("ledger")
         try:
@@ -175,7 +175,7 @@ class BookWriter:
         return max(self._next_place, *(place + 1 for place in kept)) if kept else self._next_place
 
     def row_of(self, key: tuple[str, str, str]) -> int | None:
-        """Return the row of the ledger that contains a fill; None if no row does."""
+        """Return the row of the ledger that contains a fill. None if no row does."""
         return self._keys.get(key)
 
     def lines(self, account: str, symbol: str) -> list[tuple[int, LedgerEntry]]:
@@ -187,7 +187,7 @@ class BookWriter:
         return [(row, line) for row, line in sorted(self._doubtful.items()) if line.entry.key not in self._keys]
 
     def position(self, account: str, symbol: str) -> Position | None:
-        """Return a position as the last read or write left it in the sheet; None if there was none."""
+        """Return a position as the last read or write left it in the sheet. None if there was none."""
         return self._positions.get((account, symbol))
 
     async def deliver(self, lines: Sequence[Line], positions: Iterable[Position]) -> bool:
@@ -233,7 +233,7 @@ class BookWriter:
         return dict(sorted(rows.items()))
 
     async def write(self, new: Sequence[Line], positions: Iterable[Position]) -> bool:
-        """Write fills into rows of their own, and positions, in one call; the caller holds `turn`.
+        """Write fills into rows of their own, and positions, in one call. The caller holds `turn`.
 
         Returns:
             Whether the server may still carry out an earlier attempt, which would overwrite these positions with older
@@ -304,7 +304,7 @@ class BookWriter:
     async def _send(
         self, data: list[tuple[str, list[list[Cell]]]], rows: dict[int, Line], places: dict[tuple[str, str], int]
     ) -> bool:
-        """Write, and reserve the rows if the outcome is unknown; return whether the server may still repeat a write."""
+        """Write, and reserve the rows if the outcome is unknown. Return whether the server may still repeat a write."""
         client = self._workbook.client
         before = client.unanswered
         try:
@@ -333,7 +333,7 @@ def _refuse_unsaid(
 
 
 def position_cells(position: Position) -> dict[str, Cell]:
-    """Return the cells of a position; before its first valuation the columns of the valuation keep their contents."""
+    """Return the cells of a position. Before its first valuation the columns of the valuation keep their contents."""
     cells = row_of(position)
     if position.mark_price is None:
         for name in _VALUATION:

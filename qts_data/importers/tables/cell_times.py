@@ -90,7 +90,7 @@ def _serial(field: str, cell: Cell) -> dt.datetime:
 
 
 def _compact(text: str) -> dt.datetime | None:
-    """Read 20261120 as a day; no serial number has this form."""
+    """Read 20261120 as a day. No serial number has this form."""
     if not _COMPACT.fullmatch(text):
         return None
     try:

@@ -242,7 +242,7 @@ def _number_of_text(field: str, text: str, *, ratio: bool) -> Number:
 
 
 def currency_signs(text: str) -> frozenset[str] | None:
-    """Return the possible currencies of the signs in a header, None without a sign; an unknown sign means itself."""
+    """Return the possible currencies of the signs in a header, None without a sign. An unknown sign means itself."""
     meanings = [_MARKS.get(sign, frozenset({sign})) for sign in clean(text) if unicodedata.category(sign) == "Sc"]
     if not meanings:
         return None
@@ -297,7 +297,7 @@ def _is_invisible(character: str) -> bool:
 
 
 def _check_krx_code(field: str, text: str) -> None:
-    """Refuse a code that lost its zeros or was written as a number; names with letters, such as indices, pass."""
+    """Refuse a code that lost its zeros or was written as a number. Names with letters, such as indices, pass."""
     if not _KRX_BEGINS.match(text) or _KRX_CODE.fullmatch(text):
         return
     digits = text.removeprefix("A")

@@ -78,7 +78,7 @@ RISK_LIMITS = Layout(
         _UPDATED_AT,
     ),
 )
-"""Risk limits; 12% is 0.12. A row without an account is the default of all accounts."""
+"""Risk limits. 12% is 0.12. A row without an account is the default of all accounts."""
 
 LAYOUTS: Mapping[str, Layout] = MappingProxyType(
     {layout.kind: layout for layout in (LEDGER, POSITIONS, DAILY_BARS, STRATEGIES, SYSTEM, RISK_LIMITS)}

@@ -100,7 +100,7 @@ class Header:
 
     @classmethod
     def of(cls, layout: Layout, title: str, names: Sequence[Cell], columns: Mapping[str, str] = _NO_COLUMNS) -> Header:
-        """Find the columns by their names; unknown columns are ignored, in any place.
+        """Find the columns by their names. Unknown columns are ignored, in any place.
 
         Args:
             layout: The table.
@@ -160,7 +160,7 @@ def read_rows(
     currency: str,
     first_row: int = 2,
 ) -> Iterator[Row]:
-    """Read rows; empty ones are left out.
+    """Read rows. Empty ones are left out.
 
     Args:
         header: Places of the columns.

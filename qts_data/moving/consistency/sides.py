@@ -131,7 +131,7 @@ async def database_side(database: Database, table: str, zone: dt.tzinfo) -> Side
 
 
 async def sheets_side(workbook: Workbook, table: str, zone: dt.tzinfo) -> Side:
-    """Return the rows of a spreadsheet; a missing sheet has no rows."""
+    """Return the rows of a spreadsheet. A missing sheet has no rows."""
     defaults = await workbook.defaults()
     side = Side([])
     for kind in ("strategies", "system") if table == "strategies" else (table,):

@@ -305,7 +305,7 @@ class LedgerRepository(LedgerReader):
         return await self._book_report(correction)
 
     async def change_id_scope(self, broker: str, scope: str | None) -> None:
-        """Record another scope of a broker's execution ids. None removes it; the next scoped fill records its own.
+        """Record another scope of a broker's execution ids. None removes it. The next scoped fill records its own.
 
         A fill that was booked under the old scope is not found under the new one. So change the scope between trading
         days, when no fill of the old scope will be sent again.

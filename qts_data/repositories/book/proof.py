@@ -83,7 +83,7 @@ class _Folded:
 async def rebuild(
     connection: AsyncConnection, as_of: dt.datetime | None, by: Literal["timestamp", "recorded_at"]
 ) -> list[Position]:
-    """Compute the positions from the ledger, in order of account and symbol; see `PositionReader.rebuild_positions`."""
+    """Compute the positions from the ledger, in order of account and symbol. See `PositionReader.rebuild_positions`."""
     statement = _ROW
     if as_of is not None:
         as_of = utc("as_of", as_of)
@@ -99,7 +99,7 @@ async def rebuild(
 
 
 async def verify(connection: AsyncConnection, stored: Sequence[Position]) -> Verification:
-    """Compare every entry and every position with the fold; see `PositionReader.verify_positions`."""
+    """Compare every entry and every position with the fold. See `PositionReader.verify_positions`."""
     found, _ = await compare(connection, stored)
     return found
 

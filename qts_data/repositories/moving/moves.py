@@ -155,7 +155,7 @@ class MoveRecords:
         )
 
     async def find_checkpoint(self, kind: str) -> Checkpoint | None:
-        """Return the progress of a table's copy; None before its first rows."""
+        """Return the progress of a table's copy. None before its first rows."""
         row = (
             await self._run(
                 "SELECT rows_done, digest FROM source_move_checkpoints WHERE source = :source AND kind = :kind",

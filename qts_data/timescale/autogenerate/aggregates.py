@@ -314,7 +314,7 @@ def _settings_of(name: str, schema: str | None, found: ReflectedAggregate) -> It
 
 
 def _fallback(item: ContinuousAggregate) -> str | None:
-    """Return the definition for plain PostgreSQL, or None; the operation reports it on that edition."""
+    """Return the definition for plain PostgreSQL, or None. The operation reports it on that edition."""
     try:
         return ddl.render_select(item.select, has_time_bucket=False)
     except sa.exc.CompileError as error:

@@ -92,7 +92,7 @@ def retention_ops(
 
 
 def retention_pace(policy: AgePolicy) -> Interval | None:
-    """Return the time between two runs; None for the server's default."""
+    """Return the time between two runs. None for the server's default."""
     return None if policy.every.same_length(_RETENTION_PACE) else policy.every
 
 

@@ -82,7 +82,7 @@ class Run:
         return found or self._views.get(self.plain(schema), {}).get(name)
 
     def table_wanted(self, table: sa.Table) -> bool:
-        """Return whether the environment's filters let a declared table through; others have no settings."""
+        """Return whether the environment's filters let a declared table through. Others have no settings."""
         return self.context.run_object_filters(table, table.name, "table", False, None)
 
     def wanted(self, item: Hypertable | ContinuousAggregate | DroppedAggregate, kind: str, *, exists: bool) -> bool:

@@ -153,7 +153,7 @@ class AddColumnstorePolicyOp(_Columnstore, _AddOp):
 
 @on_op
 class AlterColumnstorePolicyOp(_Columnstore, _AlterOp):
-    """`op.alter_columnstore_policy("tick_data", after="2 days", existing="1 day")`; a paused job runs again."""
+    """`op.alter_columnstore_policy("tick_data", after="2 days", existing="1 day")`. A paused job runs again."""
 
     function = "alter_columnstore_policy"
     alters = "columnstore policy"
@@ -196,7 +196,7 @@ class _DropsChunks(TimescaleOp):
     allow_data_loss: bool
 
     def costs(self, *, older: bool, why: str) -> None:
-        """Set the safety class: whether chunks of that age can exist; if not, why."""
+        """Set the safety class: whether chunks of that age can exist. If not, why."""
         self.safety = Safety.DESTROYS_DATA if older else Safety.ONLINE
         self.reason = (
             f"chunks older than {self.age}, at the policy's next run; it raises here if there are any" if older else why
@@ -214,7 +214,7 @@ class _DropsChunks(TimescaleOp):
 
 @on_op
 class AddRetentionPolicyOp(_Retention, _DropsChunks, _AddOp):
-    """`op.add_retention_policy("tick_data", drop_after="7 days")`; raises if older chunks are there."""
+    """`op.add_retention_policy("tick_data", drop_after="7 days")`. Raises if older chunks are there."""
 
     function = "add_retention_policy"
 

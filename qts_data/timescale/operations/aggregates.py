@@ -372,7 +372,7 @@ class DropContinuousAggregateOp(TimescaleOp):
             self.reason += f"\n{', '.join(readers)} must be dropped before and made again after: it raises until then"
 
     def run(self, operations: Operations) -> None:
-        """Drop the existing object; offline, the kind of object that the edition has."""
+        """Drop the existing object. Offline, the kind of object that the edition has."""
         if operations.get_context().as_sql:
             continuous = migration_server(operations).edition.has(Feature.CONTINUOUS_AGGREGATES)
         else:

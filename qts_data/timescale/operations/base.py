@@ -118,9 +118,9 @@ class TimescaleOp(MigrateOperation):
     """Name on `op`."""
     safety: Safety = Safety.ONLINE
     reason: str = ""
-    """Why the operation is of that class; written above it in a migration."""
+    """Why the operation is of that class. Written above it in a migration."""
     alters: str = ""
-    """The object, such as a policy, for which each statement must return a row; empty if none is needed."""
+    """The object, such as a policy, for which each statement must return a row. Empty if none is needed."""
 
     def __init__(self, name: str, *, schema: str | None = None) -> None:
         self.name = name
@@ -131,7 +131,7 @@ class TimescaleOp(MigrateOperation):
         return {}
 
     def statements(self, edition: Edition, /) -> Iterable[str]:
-        """Return the SQL for this edition, in order; nothing for an operation with its own `run`."""
+        """Return the SQL for this edition, in order. Nothing for an operation with its own `run`."""
         del edition
         return ()
 
@@ -234,7 +234,7 @@ def _run_group(operations: Operations, group: Group) -> None:
 
 @on_op
 class CreateExtensionOp(TimescaleOp):
-    """Install the extension if the server offers it; plain PostgreSQL stays plain.
+    """Install the extension if the server offers it. Plain PostgreSQL stays plain.
 
     It cannot be reversed: the extension may serve other schemas of the database.
     """

@@ -91,7 +91,7 @@ class CreateHypertableOp(TimescaleOp):
         log.info("%s: locked for %.1f seconds, and until the migration commits", name, time.monotonic() - begun)
 
     def reverse(self) -> Group | RevertHypertableOp:
-        """Return nothing if the table itself is dropped; otherwise it cannot be reversed."""
+        """Return nothing if the table itself is dropped. Otherwise it cannot be reversed."""
         if self.new_table:
             return Group([])
         return RevertHypertableOp(self.name, schema=self.schema)
@@ -179,7 +179,7 @@ class ReleaseHypertableOp(TimescaleOp):
         self.was = was
 
     def run(self, operations: Operations) -> None:
-        """Check that the table is empty; there is nothing else to do."""
+        """Check that the table is empty. There is nothing else to do."""
         if may_lose_data(operations, allowed=self.allow_data_loss):
             return
         name = ddl.qualified(self.name, self.schema)

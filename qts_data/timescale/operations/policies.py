@@ -57,7 +57,7 @@ class AddReorderPolicyOp(_ReorderPolicyOp):
 
 @on_op
 class AlterReorderPolicyOp(_ReorderPolicyOp):
-    """`op.alter_reorder_policy("metrics", index="uq_metrics", existing="ix_metrics_room")`; the job stays the same."""
+    """`op.alter_reorder_policy("metrics", index="uq_metrics", existing="ix_metrics_room")`. The job stays the same."""
 
     function = "alter_reorder_policy"
     alters = "reorder policy"

@@ -94,7 +94,7 @@ class Bars:
         return table
 
     def as_polars(self) -> pl.DataFrame:
-        """Make a Polars DataFrame; numbers are of type Decimal.
+        """Make a Polars DataFrame. Numbers are of type Decimal.
 
         Raises:
             ConfigurationError: The extra `polars` is not installed.

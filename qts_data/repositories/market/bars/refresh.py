@@ -146,7 +146,7 @@ def _without(span: TimeRange, hours: Iterable[dt.datetime]) -> Iterator[TimeRang
 
 
 async def continuous_aggregates(connection: AsyncConnection) -> set[str]:
-    """Return the names of the schema's continuous aggregates; none on editions that use views."""
+    """Return the names of the schema's continuous aggregates. None on editions that use views."""
     found = await connection.scalar(
         sa.text("SELECT to_regclass('timescaledb_information.continuous_aggregates') IS NOT NULL")
     )
@@ -161,7 +161,7 @@ async def continuous_aggregates(connection: AsyncConnection) -> set[str]:
 
 
 async def clock_and_cutoff(connection: AsyncConnection, relation: str) -> tuple[dt.datetime, dt.datetime | None]:
-    """Return the server's clock, and the instant before which it drops rows of a table; None if it keeps them."""
+    """Return the server's clock, and the instant before which it drops rows of a table. None if it keeps them."""
     now, jobs = (
         await connection.execute(
             sa.text("SELECT clock_timestamp(), to_regclass('timescaledb_information.jobs') IS NOT NULL")
@@ -181,6 +181,6 @@ async def clock_and_cutoff(connection: AsyncConnection, relation: str) -> tuple[
 
 
 async def retention_cutoff(connection: AsyncConnection, relation: str) -> dt.datetime | None:
-    """Return the instant before which the server drops rows of a table by itself; None if it keeps them."""
+    """Return the instant before which the server drops rows of a table by itself. None if it keeps them."""
     _, cutoff = await clock_and_cutoff(connection, relation)
     return cutoff

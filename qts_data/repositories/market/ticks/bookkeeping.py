@@ -165,7 +165,7 @@ async def add_to_stream(connection: AsyncConnection, relation: TickTable, stream
 async def last_stored(
     connection: AsyncConnection, relation: TickTable, pairs: set[tuple[str, str]]
 ) -> dict[tuple[str, str], int | None]:
-    """Return the time of the last stored tick of each symbol and feed, in microseconds since 1970; None without any."""
+    """Return the time of the last stored tick of each symbol and feed, in microseconds since 1970. None without any."""
     found: dict[tuple[str, str], int | None] = dict.fromkeys(pairs)
     c = _days.c
     wanted = sorted(pairs)

@@ -115,7 +115,7 @@ class TickReads(BarReads):
     def stream_ticks(
         self, symbol: str, start: dt.datetime, end: dt.datetime, *, source: str | None = None
     ) -> Stream[TickData]:
-        """Stream the ticks of a symbol in [start, end) one by one; see `TickQuery.stream_records`."""
+        """Stream the ticks of a symbol in [start, end) one by one. See `TickQuery.stream_records`."""
         return self.ticks(symbol, start, end, source=source).stream_records()
 
     async def latest(self, symbols: str | Sequence[str], *, source: str | None = None) -> dict[str, TickData]:
@@ -232,6 +232,6 @@ class TickReads(BarReads):
             return await list_signed_off(self._connection, symbol, start, end)
 
     async def retention_cutoff(self) -> dt.datetime | None:
-        """Return the instant before which the server drops ticks by itself; None if it keeps them."""
+        """Return the instant before which the server drops ticks by itself. None if it keeps them."""
         with translated_errors():
             return await retention_cutoff(self._connection, self._table)

@@ -80,7 +80,7 @@ def batches_of(
     reject: Callable[[InvalidRecord], None] | None,
     latest: LatestTime | None = None,
 ) -> Callable[[], Awaitable[tuple[list[Batch], int] | None]]:
-    """Return a function that returns the next batches and the number of rows refused meanwhile; None at the end.
+    """Return a function that returns the next batches and the number of rows refused meanwhile. None at the end.
 
     Args:
         ticks: Read once, lazily.

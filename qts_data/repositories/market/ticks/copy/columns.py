@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qts_data.repositories.market.ticks.latest import LatestTime
 
 Array: TypeAlias = Any
-"""A NumPy or Arrow array; both libraries are optional."""
+"""A NumPy or Arrow array. Both libraries are optional."""
 
 __all__ = ["Columns", "read_columns", "with_eight_places"]
 

@@ -174,7 +174,7 @@ class Words:
         )
 
     def _numeric(self, at: Array) -> tuple[Numbers, Array] | None:
-        """Return the numbers at these places, and the place after each; None if they are not numbers."""
+        """Return the numbers at these places, and the place after each. None if they are not numbers."""
         numpy = self._numpy
         size = len(at)
         at = at + self._layout.type_words

@@ -56,7 +56,7 @@ class RecordStream:
         self._begun = False
 
     async def next(self) -> list[Any] | None:
-        """Read some pieces; None after the last one."""
+        """Read some pieces. None after the last one."""
         if self._ended:
             return None
         pieces: list[Any] = []
