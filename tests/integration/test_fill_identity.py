@@ -435,7 +435,7 @@ async def test_a_file_declares_the_scope_of_its_broker(database_url: URL, tmp_pa
     with pytest.raises(ConfigurationError, match="the id scope of 'binance' is 'symbol' here, and 'day' in"):
         CsvMapping.load(mapping, declared)
     mapping.write_text('[id_scopes]\nbinance = "month"\n')
-    with pytest.raises(ConfigurationError, match=r"binance\.toml: the id scope of 'binance': 'month' is none"):
+    with pytest.raises(ConfigurationError, match=r"binance\.toml: the id scope of 'binance': 'month' is not a scope"):
         CsvMapping.load(mapping, Defaults())
 
 

@@ -90,7 +90,7 @@ def test_a_scope_that_cannot_be_stored_is_refused(fields: dict[str, Any], field:
             "the id scope of 'kis': 'year' is not a scope: write one or more of day, symbol",
         ),
         ({"id_scopes": {"kis": "day,day"}}, "each once"),
-        ({"id_scopes": {"kis": ""}}, "is none"),
+        ({"id_scopes": {"kis": ""}}, "is not a scope"),
     ],
 )
 def test_wrong_rules_are_refused_with_the_reason(values: dict[str, Any], reason: str) -> None:
