@@ -37,8 +37,9 @@ test-full: export QTS_TEST_FULL = 1
 test-full: test ## Run the tests with the full form of the long ones
 
 test-apache: $(STAMP) ## Run the test suite on TimescaleDB Apache edition (Debian packages; as root)
-	@url=$$(scripts/apache_server.sh start) && { \
-		QTS_TEST_DATABASE_URL=$$url $(PYTEST); status=$$?; scripts/apache_server.sh stop; exit $$status; }
+	@scripts/apache_server.sh status >/dev/null 2>&1 && stop=true || stop="scripts/apache_server.sh stop"; \
+	url=$$(scripts/apache_server.sh start) && { \
+		QTS_TEST_DATABASE_URL=$$url $(PYTEST); status=$$?; $$stop; exit $$status; }
 
 check: $(STAMP) ## Lint, format, types, import rules
 	$(BIN)/python -m ruff check .

@@ -60,7 +60,7 @@ def check_symbol(symbol: str) -> None:
 
 
 def check_source(source: str) -> None:
-    """Refuse a text that is not a name of a feed; '' is allowed."""
+    """Refuse a text that is not a name of a feed. '' is allowed."""
     check_name("source", source, shortest=0)
 
 

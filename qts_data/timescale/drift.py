@@ -203,7 +203,7 @@ def _comments(wanted: ContinuousAggregate, found: ReflectedAggregate | Reflected
 
 
 def index_changes(wanted: ContinuousAggregate, found: ReflectedAggregate) -> Iterator[tuple[str, str]]:
-    """Yield indexes of an aggregate that differ, as declared and as found; '' if missing."""
+    """Yield indexes of an aggregate that differ, as declared and as found, with '' for a missing one."""
     declared = {index.name: ", ".join(normal_index(index.expressions)) for index in wanted.indexes}
     existing = {name: ", ".join(normal_index(expressions)) for name, expressions in found.indexes.items()}
     for name in sorted(declared.keys() | existing.keys()):

@@ -59,7 +59,7 @@ async def test_a_copied_book_is_the_same_on_both_sides(moved: Move) -> None:
     }  # fmt: skip
     ledger = report.tables[1]
     assert (ledger.groups_different, ledger.sums_here) == (0, ledger.sums_there)
-    assert ledger.notes[0].startswith("1 fills of the database stand for what was held before")
+    assert ledger.notes[0].startswith("1 fills of the database open positions held before")
     assert "holds '₩" in ledger.notes[1]
 
 

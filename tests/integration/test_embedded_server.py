@@ -422,7 +422,7 @@ def test_long_path_gets_a_short_private_socket_directory(
     server.stop()
     sockets.rmdir()
     sockets.symlink_to(public_path)
-    with pytest.raises(ConfigurationError, match="somebody else"):
+    with pytest.raises(ConfigurationError, match="another user"):
         server.start()
 
     sockets.unlink()

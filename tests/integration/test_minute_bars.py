@@ -109,7 +109,7 @@ async def test_a_bad_bar_is_named_and_nothing_is_written(market: Database) -> No
     for bad, words in (
         (
             replace(good[2], time=START + dt.timedelta(seconds=30)),
-            r"row 4: time: 2026-11-01T15:00:30\+00:00 is no full",
+            r"row 4: time: 2026-11-01T15:00:30\+00:00 is not a full",
         ),
         (replace(good[2], time=START + dt.timedelta(microseconds=1)), "row 4: time: .* is not a full minute"),
         (replace(good[2], high=Decimal(500)), r"row 4: time: 005930 2026-11-01T15:02:00.* comes twice and differs"),

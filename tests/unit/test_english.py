@@ -30,13 +30,19 @@ PATTERNS = (
 """Clauses without an actor. Each costs a reader a second look."""
 
 # File -> number of matches. A file that is not listed has none.
-ALLOWED: dict[str, int] = {}
+# Revisions quote the comments of the database that they write or, on the way down, write back.
+ALLOWED: dict[str, int] = {
+    "alembic/versions/0002_book_tables.py": 2,
+    "alembic/versions/0010_market_data_bookkeeping.py": 1,
+    "alembic/versions/0011_outbox_and_moves.py": 3,
+    "alembic/versions/0016_plain_comments.py": 6,
+}
 
 LONGEST_TEST_NAME = 60
 LONGEST_SENTENCE = 25
 
 # Top-level folder -> (sentences of docstrings above the limit, summaries with a semicolon). A number may only fall.
-CEILINGS = {"qts_data": (131, 492), "tests": (0, 0), "scripts": (12, 23), "alembic": (3, 2)}
+CEILINGS = {"qts_data": (35, 0), "tests": (0, 0), "scripts": (5, 0), "alembic": (1, 0)}
 
 SCOPES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 THIS = "tests/unit/test_english.py"
