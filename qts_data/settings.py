@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import zoneinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         readonly_password: `QTS_READONLY_PASSWORD`, the same for qts_readonly.
     """
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(extra="forbid", frozen=True)
 
     database_url: SecretStr | None = None
     database: DatabaseConfig = Field(default_factory=DatabaseConfig)

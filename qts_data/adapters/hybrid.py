@@ -48,7 +48,7 @@ class HybridAdapter(DataSourceAdapter):
     ) -> None:
         self.primary = primary
         self.secondary = secondary
-        self.outbox = Feed(primary.database, destination)
+        self.outbox: Feed = Feed(primary.database, destination)
         self._fed_at = -math.inf
 
     async def close(self) -> None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Positions and the ledger that makes them. Exit code 0: right. 1: not right, or nothing there. 2: could not "
     "tell.",
     no_args_is_help=True,

@@ -17,7 +17,7 @@ from qts_data.terminal.table import Table
 
 __all__ = ["app"]
 
-app = typer.Typer(help="What should be there and is not.", no_args_is_help=True)
+app: typer.Typer = typer.Typer(help="What should be there and is not.", no_args_is_help=True)
 
 FOUND = 3
 """Exit code of a search that found something."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["console", "fail", "heading", "notes", "prepare_streams", "print_json", "progress_of"]
 
 # What is printed is data: a symbol with brackets or colons is no markup.
-console = Console(highlight=False, markup=False, emoji=False)
-notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
+console: Console = Console(highlight=False, markup=False, emoji=False)
+notes: Console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def prepare_streams() -> None:

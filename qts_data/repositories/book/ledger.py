@@ -197,7 +197,7 @@ class LedgerRepository(LedgerReader):
         identity: FillIdentity | None = None,
     ) -> None:
         super().__init__(connection)
-        self.identity = identity or FillIdentity()
+        self.identity: FillIdentity = identity or FillIdentity()
         self._on_booked = on_booked or (lambda _: None)
         # Advisory locks do not keep tasks of one transaction apart: what one reads, another must not change.
         self._turn = asyncio.Lock()

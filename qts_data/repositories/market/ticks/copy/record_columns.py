@@ -20,7 +20,7 @@ class RecordColumns:
     """Gathers records, some at a time; their values were checked when the records were made."""
 
     def __init__(self) -> None:
-        self.size = 0
+        self.size: int = 0
         self._parts: list[Any] = []
 
     def add(self, ticks: Sequence[TickData]) -> None:
