@@ -23,6 +23,7 @@ def test_every_block_is_run_by_a_test() -> None:
     assert len(every) > 30
     assert not [block.place for block in every if block.language not in LANGUAGES]
     assert set(pages_with("toml")) == TOML_PAGES
+    assert pages_with("ini") == ["docs/schema.md"]  # test_wheel.py migrates with it
     assert not [block.place for block in every if block.language == "text" and COMMAND.search(block.text)]
     assert all(list(commands(block)) for block in every if block.language == "shell")
 

@@ -33,6 +33,7 @@ from tests.fixtures.pages import Block, blocks, pages_with, run_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
     from sqlalchemy.engine import URL, Connection
 
 NOW: Final = dt.datetime(2026, 11, 20, 1, 0, tzinfo=dt.UTC)

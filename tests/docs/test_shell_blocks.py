@@ -1,7 +1,7 @@
 """The commands of each page's shell blocks run as they are printed, or stand in `NOT_RUN` with the reason.
 
-`qts-data` runs in this process, every other program in bash, in a folder with a copy of what a checkout has. Commands of
-one page run in order on one database.
+`qts-data` runs in this process, every other program in bash, in a folder with a copy of what a checkout has. Commands
+of one page run in order on one database.
 """
 
 from __future__ import annotations
@@ -180,7 +180,9 @@ def sample(folder: Path) -> None:
     write_zip(folder / "spy_minutes.zip", "34200000,1450000,1450000,1450000,1450000,100\n")
     fills = "when,symbol,side,qty,price,execution_id\n2026-11-20 09:30:00,BTCUSDT,BUY,1,91000,7\n"
     (folder / "fills.csv").write_bytes(fills.encode("cp949"))
-    (folder / "opening.csv").write_text("symbol,qty,avg_price\n005930,10,71500\n", encoding="utf-8")
+    (folder / "opening.csv").write_text(
+        "symbol,qty,avg_price,market,currency,account\n000660,10,71500,KRX,KRW,main\n", encoding="utf-8"
+    )
     bars = "date,symbol,open,high,low,close,volume\n2026-11-20,005930,1,2,1,2,10\n"
     (folder / "bars.csv").write_text(bars, encoding="utf-8")
     (mapping,) = blocks("toml", "docs/google-sheets.md")
