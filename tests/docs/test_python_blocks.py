@@ -1,7 +1,7 @@
 """The Python blocks of each page run in order, in one namespace, as they are printed.
 
-A page may use names that it does not define, such as a fill that an engine has. `HIDDEN` gives them, `AFTERWARDS` proves
-that a page did what it says. A printed comment behind `print(...)` is compared with the output.
+A page may use names that it does not define, such as a fill that an engine has. `HIDDEN` gives them, `AFTERWARDS`
+proves that a page did what it says. A printed comment behind `print(...)` is compared with the output.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.fixtures.factories import FillFactory, TickFactory
 from tests.fixtures.pages import Block, blocks, pages_with, run_python
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     from sqlalchemy.engine import URL, Connection
 
@@ -223,28 +223,27 @@ def promised(block: Block) -> list[str]:
     return re.findall(r"^ *print\(.*\)  # (.+)$", block.text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_python_of_a_page_runs_as_printed(
-    page: str,
-    database_url: URL,
-    redis_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture
+def world(database_url: URL, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A folder, a database and a Redis for one page; all that its blocks leave open is closed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QTS_DATABASE_URL", database_url.render_as_string(hide_password=False))
     monkeypatch.setenv("QTS_REDIS_URL", redis_url)
     with asyncio.Runner() as runner, ExitStack() as stack:
-        world = World(database_url, runner, stack)
-        world.names["folder"] = tmp_path
-        for number, block in enumerate(blocks("python", page)):
-            if (page, number) in HIDDEN:
-                HIDDEN[page, number](world)
-            run_python(runner, block, world.names)
-            assert_in_order(promised(block), capsys.readouterr().out, block.place)
-        if page in AFTERWARDS:
-            AFTERWARDS[page](world)
+        made = World(database_url, runner, stack)
+        made.names["folder"] = tmp_path
+        yield made
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_of_a_page_runs_as_printed(page: str, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, block in enumerate(blocks("python", page)):
+        if (page, number) in HIDDEN:
+            HIDDEN[page, number](world)
+        run_python(world.runner, block, world.names)
+        assert_in_order(promised(block), capsys.readouterr().out, block.place)
+    if page in AFTERWARDS:
+        AFTERWARDS[page](world)
 
 
 def assert_in_order(wanted: list[str], printed: str, place: str) -> None:

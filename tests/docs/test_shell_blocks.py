@@ -180,9 +180,8 @@ def sample(folder: Path) -> None:
     write_zip(folder / "spy_minutes.zip", "34200000,1450000,1450000,1450000,1450000,100\n")
     fills = "when,symbol,side,qty,price,execution_id\n2026-11-20 09:30:00,BTCUSDT,BUY,1,91000,7\n"
     (folder / "fills.csv").write_bytes(fills.encode("cp949"))
-    (folder / "opening.csv").write_text(
-        "symbol,qty,avg_price,market,currency,account\n000660,10,71500,KRX,KRW,main\n", encoding="utf-8"
-    )
+    opening = "symbol,qty,avg_price,market,currency,account\n000660,10,71500,KRX,KRW,main\n"
+    (folder / "opening.csv").write_text(opening, encoding="utf-8")
     bars = "date,symbol,open,high,low,close,volume\n2026-11-20,005930,1,2,1,2,10\n"
     (folder / "bars.csv").write_text(bars, encoding="utf-8")
     (mapping,) = blocks("toml", "docs/google-sheets.md")
