@@ -60,7 +60,8 @@ class KnownTexts(set[str]):
 NAMES: Final = KnownTexts()
 """Names of 1 to 64 characters that passed."""
 _currencies: Final = KnownTexts()
-# ASCII in full width: files and sheets of a book narrow it.
+# Exchanges, brokers and feeds write their codes in ASCII. Accounts, ids and tags are people's own words, kept as given.
+_CODES: Final = frozenset({"symbol", "market", "broker", "source"})
 _WIDE: Final = re.compile("[\uff01-\uff5e]")
 _UNSEEN: Final = {
     "Cc": "a control character",
@@ -107,8 +108,9 @@ def check_identifier(field: str, value: str, *, shortest: int, longest: int) -> 
         longest: Most.
 
     Raises:
-        InvalidRecord: It is too short or too long, begins or ends with a blank, holds a character that cannot be seen
-            or is ASCII in full width, or is not in Unicode's normal form C. `any_text` leaves only the first and NUL.
+        InvalidRecord: It is too short or too long, begins or ends with a blank, holds a character that cannot be seen,
+            or is not in Unicode's normal form C; or it is a symbol, market, broker or source with full-width ASCII.
+            `any_text` leaves only the first and NUL.
     """
     if not isinstance(value, str):
         raise InvalidRecord(field=field, reason=f"must be a str, is {type(value).__name__}")
@@ -191,7 +193,7 @@ def _check_look(field: str, value: str) -> None:
             raise InvalidRecord(
                 field=field, reason=f"{shown(ascii(value))} holds {unseen}, U+{ord(character):04X}; take it out"
             )
-    if wide := _WIDE.search(value):
+    if field in _CODES and (wide := _WIDE.search(value)):
         narrow = unicodedata.normalize("NFKC", wide[0])
         raise InvalidRecord(
             field=field,

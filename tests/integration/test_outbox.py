@@ -41,6 +41,11 @@ FILLS = amount(100, 200, "QTS_TEST_HYBRID_FILLS")
 FAST = DeliveryConfig(idle_seconds=0.01, first_pause_seconds=0.01, longest_pause_seconds=0.02, settle_seconds=0.0)
 SUSPICIOUS = dataclasses.replace(FAST, settle_seconds=3600.0)
 """What an unanswered request wrote stays suspect for as long as a test takes."""
+TERMINATE_LOCK_HOLDERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks
+     WHERE classid = :one AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+"""Of this test's database: other processes test workers on the same server."""
 SHORT_SECONDS = 1.5
 """How long a client waits for an answer that does not come: a busy machine's answers come before."""
 
@@ -370,9 +375,7 @@ async def test_a_worker_that_lost_its_lock_leaves_the_sheet_to_the_other_one(
             assert not await alone()
         async with first._database.transaction() as uow:  # noqa: SLF001
             holders = await uow.connection.scalars(
-                sa.text(
-                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = :one"
-                ),
+                sa.text(f"{TERMINATE_LOCK_HOLDERS} AND locktype = 'advisory'"),
                 {"one": 0x515455},
             )
             assert holders.all() == [True]
@@ -402,9 +405,7 @@ async def test_a_worker_whose_lock_is_gone_says_so_and_sends_nothing(
         async with worker._alone() as alone:  # noqa: SLF001 - a worker between two batches
             assert await alone()
             async with hybrid.primary.database.transaction() as uow:
-                await uow.connection.execute(
-                    sa.text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE classid = :one"), {"one": 0x515455}
-                )
+                await uow.connection.execute(sa.text(TERMINATE_LOCK_HOLDERS), {"one": 0x515455})
             await alone()
     assert await worker.drain() == 0
 

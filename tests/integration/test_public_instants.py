@@ -183,6 +183,7 @@ EXCEPTIONS = {
     "qts_data.rules.booking.": "the contract suite of the adapters asks them in the repeated hour",
     "qts_data.rules.fill_identity.": "converts to UTC itself; tests/unit/test_execution_ids.py holds it",
     "qts_data.rules.fill_rows.utc_text": "converts to UTC itself",
+    "qts_data.cache.feed_clock.": "subtracts the instant of a record, which is in UTC",
     "qts_data.cache.plans.microseconds": "subtracts an instant in UTC, so the difference is that of UTC",
     "qts_data.moving.plan.": "takes the instant of an earlier plan, in UTC",
     "qts_data.operations.market.find_bars": "asks list_bars",

@@ -74,8 +74,6 @@ ODD = [
     ("A\u2028B", "line separator, U\\+2028"),
     (unicodedata.normalize("NFD", "삼성"), "normal form C"),
     ("e\u0301", "normal form C"),
-    ("\uff21\uff22", "full-width .*U\\+FF21; write A"),
-    ("005930\uff0eKRX", "full-width .*write \\."),
 ]
 
 
@@ -87,6 +85,18 @@ def test_an_odd_name_is_refused_by_its_field_in_every_record(text: str, reason: 
                 record(**values | {name: text})
             with any_text():
                 record(**values | {name: text})
+
+
+@pytest.mark.parametrize(("text", "reason"), [("\uff21\uff22", r"U\+FF21; write A"), ("5\uff0eK", r"write \.")])
+def test_full_width_ascii_is_refused_in_codes_only(text: str, reason: str) -> None:
+    """A code is ASCII everywhere else; an account or an id is a text of its owner."""
+    for record, values, names in NAMED:
+        for name in names:
+            if name in {"symbol", "market", "broker", "source"}:
+                with pytest.raises(InvalidRecord, match=f"^{name}: .*full-width .*{reason}"):
+                    record(**values | {name: text})
+            else:
+                assert getattr(record(**values | {name: text}), name) == text
 
 
 @pytest.mark.parametrize("text", ["005930", "SPY   240119C00475000", "삼성전자", "BRK.B", "ES-Z6", "日経", "😀"])
