@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from qts_data.importers import FORMATS
 from tests.fixtures.fix_cli import ROOT
 from tests.fixtures.pages import LANGUAGES, blocks, collect, commands, pages, pages_with
 
@@ -42,6 +43,11 @@ def test_code_outside_of_fences_is_no_command() -> None:
         outside = "".join(re.split(r"^ *```.*?^ *```$", text, flags=re.MULTILINE | re.DOTALL))
         indented = re.findall(r"(?<=\n\n)(?: {4}.+\n)+", outside)
         assert not [block for block in indented if COMMAND.search(block)], path
+
+
+def test_each_layout_of_files_is_described() -> None:
+    text = (ROOT / "docs" / "market-data.md").read_text(encoding="utf-8")
+    assert not [name for name in FORMATS if f"`{name}`" not in text]
 
 
 def test_a_block_without_an_end_is_refused() -> None:
