@@ -85,7 +85,7 @@ NOT_RUN: Final[dict[str, tuple[str, Callable[[str], None]]]] = {
     r"pip install ": ("a package index; test_wheel.py installs the wheel", extras_exist),
     r"sudo scripts/fresh_machine\.sh\b": ("root, and a Debian mirror", script_knows),
     r"docker compose ": ("a Docker daemon; test_compose_file.py checks the file", compose_reads),
-    r"\.venv/bin/pre-commit install": ("it changes the checkout's .git; test_checks.py runs the hooks", hooks_are_read),
+    r"\.venv/bin/pre-commit install": ("it changes the checkout's .git", hooks_are_read),
 }
 """What a test cannot run: the pattern of its commands, why, and the check in its place."""
 
