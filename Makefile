@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 export PYTHONUTF8 := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-migration test test-full test-apache check format lock clean
+.PHONY: help install demo demo-migration test test-full test-apache check changelog format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,7 +45,11 @@ check: $(STAMP) ## Lint, format, types, import rules
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/python -m scripts.check_types
 	$(BIN)/python -c 'from importlinter.cli import lint_imports_command as check; check()'
+
+changelog: $(STAMP) ## Move the fragments of changelog.d into CHANGELOG.md, as VERSION=...
+	$(BIN)/python -m towncrier build --yes --version $(or $(VERSION),Unreleased)
 
 format: $(STAMP) ## Format the code and sort imports
 	$(BIN)/python -m ruff check --fix-only .

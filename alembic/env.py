@@ -35,8 +35,9 @@ if unknown:
 if arguments.get("timescaledb", "off") != "off":
     raise CommandError("-x timescaledb takes only off: the edition is read from the server")
 
-# Alembic's command line sets up logging here; a program that calls Alembic from code has its own.
-if config.config_file_name is not None and "url" not in config.attributes:
+# Alembic's command line sets up logging here; a program that calls Alembic from code has its own. A short alembic.ini,
+# of a project that uses the wheel, has no such sections.
+if config.config_file_name is not None and "url" not in config.attributes and config.get_section("formatters"):
     logging.config.fileConfig(config.config_file_name, disable_existing_loggers=False)
 
 options: dict[str, Any] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import zoneinfo
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
         readonly_password: `QTS_READONLY_PASSWORD`, password of qts_readonly; without it, as for qts_owner.
     """
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(extra="forbid", frozen=True)
 
     database_url: SecretStr | None = None
     database: DatabaseConfig = Field(default_factory=DatabaseConfig)

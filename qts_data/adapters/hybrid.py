@@ -51,7 +51,7 @@ class HybridAdapter(DataSourceAdapter):
     ) -> None:
         self.primary = primary
         self.secondary = secondary
-        self.outbox = Feed(primary.database, destination)
+        self.outbox: Feed = Feed(primary.database, destination)
         self._fed_at = -math.inf
 
     async def close(self) -> None:

@@ -122,7 +122,8 @@ class KisFills:
 
     def __init__(self, order: KisOrder, booked: Iterable[LedgerEntry | BookedEntry] = ()) -> None:
         self._order = order
-        self.cumulative = self._amount = _ZERO
+        self.cumulative: Decimal = _ZERO
+        self._amount = _ZERO
         # Ids count reversed fills, too: the next fill must not get the id of one of them.
         self._numbered = _ZERO
         self._settled_at: dt.datetime | None = None

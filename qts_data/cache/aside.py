@@ -81,8 +81,8 @@ class CacheAside:
     ) -> None:
         self.cache = cache
         self.breaker = breaker
-        self.counters = Counters()
-        self.committed = Committed(keep_seconds, on_crowded=on_crowded)
+        self.counters: Counters = Counters()
+        self.committed: Committed = Committed(keep_seconds, on_crowded=on_crowded)
         self.near = near
         self.read_only = False
         self.enabled = True

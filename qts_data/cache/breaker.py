@@ -51,8 +51,8 @@ class Breaker:
         self._incident: object = None
         # Valid since the state last changed: a call from before must neither close nor open the breaker.
         self._permit = 1
-        self.state = BreakerState.CLOSED
-        self.failures = 0
+        self.state: BreakerState = BreakerState.CLOSED
+        self.failures: int = 0
 
     def enter(self) -> int:
         """Return a permit for one call, which `succeeded`, `failed` or `abandoned` gives back. 0 permits no call."""

@@ -29,9 +29,9 @@ class ServerClock:
     __slots__ = ("_begun", "_current", "_former", "high", "low", "sampled_at")
 
     def __init__(self) -> None:
-        self.low = float("-inf")
-        self.high = float("inf")
-        self.sampled_at = float("-inf")
+        self.low: float = float("-inf")
+        self.high: float = float("inf")
+        self.sampled_at: float = float("-inf")
         self._begun = float("-inf")
         self._current = self._former = (self.low, self.high)
 

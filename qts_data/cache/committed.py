@@ -79,8 +79,8 @@ class Committed:
         clock: Callable[[], float] = now,
         on_crowded: Callable[[str, float], None] = lambda *_: None,
     ) -> None:
-        self.keep_seconds = keep_seconds
-        self.forgotten = _NEVER
+        self.keep_seconds: float = keep_seconds
+        self.forgotten: float = _NEVER
         self._default = keep_seconds
         self._most = most
         self._clock = clock

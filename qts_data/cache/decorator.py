@@ -41,7 +41,7 @@ class CacheAccess:
 
     def __init__(self, aside: CacheAside, prefix: str = "", name: str = "") -> None:
         self.aside = aside
-        self.keys = Keys(prefix)
+        self.keys: Keys = Keys(prefix)
         # A key of the manager has at most one name after the first.
         self._apart = (_APART, name) if name else ()
         for kind in CacheType:

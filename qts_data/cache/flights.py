@@ -57,8 +57,8 @@ class Flight(Generic[_T]):
     __slots__ = ("codec", "key", "landed", "waits_for")
 
     def __init__(self, key: str, codec: object) -> None:
-        self.key = key
-        self.codec = codec
+        self.key: str = key
+        self.codec: object = codec
         self.landed: asyncio.Future[Loaded[_T]] = asyncio.get_running_loop().create_future()
         self.waits_for: list[Flight[Any]] = []
 

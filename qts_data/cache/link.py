@@ -63,7 +63,7 @@ class Link:
         self._attempt: object = None
         self._closed = False
         self._background: set[asyncio.Future[Any]] = set()
-        self.clock = ServerClock()
+        self.clock: ServerClock = ServerClock()
 
     @property
     def connected(self) -> bool:

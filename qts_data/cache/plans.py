@@ -43,8 +43,8 @@ class Plans:
     """
 
     def __init__(self, config: CacheConfig, keys: Keys, state: OperatingState, *, near: bool) -> None:
-        self.price_ttl_ms = config.ttl(CacheType.PRICE, state)
-        self.book_ttl_ms = config.ttl(CacheType.ORDERBOOK, state)
+        self.price_ttl_ms: int = config.ttl(CacheType.PRICE, state)
+        self.book_ttl_ms: int = config.ttl(CacheType.ORDERBOOK, state)
         self.position: Plan[Position] = Plan(
             codec=codec.POSITION,
             ttl_ms=config.ttl(CacheType.POSITION, state),

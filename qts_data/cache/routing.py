@@ -91,7 +91,7 @@ class SingleRoute:
 
     def __init__(self, maker: LinkMaker) -> None:
         config = maker.config
-        self.link = maker.link(None if config.sentinels else first_address(config))
+        self.link: Link = maker.link(None if config.sentinels else first_address(config))
 
     async def find(self, key: str) -> Link:  # noqa: ARG002
         """Return the only link."""

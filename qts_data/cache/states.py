@@ -54,11 +54,11 @@ class ManagerStates:
         self._closed = False
         self._safety = SafetyState.NORMAL
         self._operating = OperatingState.BALANCED
-        self.breaker = Breaker(
+        self.breaker: Breaker = Breaker(
             config.breaker_threshold, config.breaker_recovery_seconds, on_change=self._breaker_changed
         )
         self._feed_clock = FeedClock(config.most_ahead_ms)
-        self.aside = CacheAside(
+        self.aside: CacheAside = CacheAside(
             cache or RedisCache(config, near=self._near),
             self.breaker,
             keep_seconds=config.longest_ttl_ms / 1000,

@@ -46,7 +46,8 @@ class Wire(asyncio.Protocol):
     def __init__(
         self, timeout_seconds: float, on_push: Callable[[list[Any]], None], on_lost: Callable[[Wire], None]
     ) -> None:
-        self.loop = self._loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self._loop = self.loop
         self._timeout = timeout_seconds
         self._on_push = on_push
         self._on_lost = on_lost

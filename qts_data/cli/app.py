@@ -21,7 +21,7 @@ from qts_data.terminal.schema import print_status
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="qts-data",
     help="The data layer of a quantitative trading system. The database is QTS_DATABASE_URL, or else the running "
     "development server.",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="Positions and their ledger. Exit code 0: right. 1: not right, or nothing found. 2: the check failed.",
     no_args_is_help=True,
 )

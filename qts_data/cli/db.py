@@ -19,7 +19,7 @@ from qts_data.timescale import TimescaleError
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The schema and the roles.", no_args_is_help=True)
+app: typer.Typer = typer.Typer(help="The schema and the roles.", no_args_is_help=True)
 
 
 @app.command()

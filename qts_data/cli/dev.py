@@ -14,7 +14,9 @@ __all__ = ["app"]
 
 DATABASE = "qts"
 
-app = typer.Typer(help="The development server: PostgreSQL from a wheel, in this project.", no_args_is_help=True)
+app: typer.Typer = typer.Typer(
+    help="The development server: PostgreSQL from a wheel, in this project.", no_args_is_help=True
+)
 
 
 @app.command()

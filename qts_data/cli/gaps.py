@@ -17,7 +17,7 @@ from qts_data.terminal.table import Table
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Missing ticks and silent feeds.", no_args_is_help=True)
+app: typer.Typer = typer.Typer(help="Missing ticks and silent feeds.", no_args_is_help=True)
 
 FOUND = 3
 """Exit code of a search that found gaps or silent feeds."""

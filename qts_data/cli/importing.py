@@ -32,7 +32,7 @@ __all__ = [
     "app",
 ]
 
-app = typer.Typer(help="Import files into tables.", no_args_is_help=True)
+app: typer.Typer = typer.Typer(help="Import files into tables.", no_args_is_help=True)
 
 REJECTED = 3
 """Exit code of an import that refused some rows and loaded the others."""

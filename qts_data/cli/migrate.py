@@ -28,7 +28,7 @@ __all__ = [
     "app",
 ]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     help="From Google Sheets to the database: plan, copy, shadow, verify, cutover; rollback returns to the sheet.",
     no_args_is_help=True,
 )

@@ -45,8 +45,8 @@ class Statement:
     __slots__ = ("name", "sql")
 
     def __init__(self, name: str, sql: str) -> None:
-        self.name = f"qts_{name}".encode()
-        self.sql = sql.encode()
+        self.name: bytes = f"qts_{name}".encode()
+        self.sql: bytes = sql.encode()
 
 
 BEGIN: Final = Statement("begin", "BEGIN")

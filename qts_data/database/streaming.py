@@ -57,7 +57,7 @@ class Cursor:
     """
 
     def __init__(self, connection: AsyncConnection) -> None:
-        self.name = f"qts_stream_{next(_numbers)}"
+        self.name: str = f"qts_stream_{next(_numbers)}"
         self.connection = connection
         self._transaction: sa.RootTransaction | None = None
 

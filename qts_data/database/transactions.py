@@ -62,7 +62,7 @@ class Transactions(Generic[_Writer, _Reader]):
         reader: Callable[[AsyncConnection], _Reader],
     ) -> None:
         self.url = url
-        self.config = config or DatabaseConfig()
+        self.config: DatabaseConfig = config or DatabaseConfig()
         self._engine = async_engine(url, self.config)
         self._read_only = self._engine.execution_options(postgresql_readonly=True)
         self._snapshot = self._read_only.execution_options(isolation_level="REPEATABLE READ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from decimal import Decimal
-from typing import Annotated, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, mapped_column
@@ -32,8 +32,8 @@ Amount = Annotated[Decimal, mapped_column(sa.Numeric(24, 8))]
 class Base(DeclarativeBase):
     """Base of every model. Alembic compares its `metadata`, and the declarations are attached to it."""
 
-    metadata = sa.MetaData(naming_convention=NAMING_CONVENTION)
-    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it once, at class creation
+    metadata: ClassVar[sa.MetaData] = sa.MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map: ClassVar[dict[Any, sa.types.TypeEngine[Any]]] = {
         str: sa.Text(),
         int: sa.BigInteger(),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
@@ -23,7 +24,7 @@ class ExecutionLog(Base):
     """One stage of one order."""
 
     __tablename__ = "execution_logs"
-    __table_args__ = (
+    __table_args__: Any = (
         *finite("latency_ms"),
         sa.CheckConstraint("latency_ms >= 0", name="latency_ms_not_negative"),
         sa.Index("ix_execution_logs_order_id_time", "order_id", sa.desc("time")),
@@ -43,7 +44,7 @@ class ExecutionLog(Base):
     error_code: Mapped[str | None] = mapped_column(comment="What went wrong, if it did")
 
     # The table has no primary key, but the mapper needs a key to identify objects.
-    __mapper_args__ = {"primary_key": [order_id, stage, time]}  # noqa: RUF012 - SQLAlchemy's own hook
+    __mapper_args__: Any = {"primary_key": [order_id, stage, time]}  # noqa: RUF012 - SQLAlchemy's own hook
 
 
 hypertable(ExecutionLog.__table__, retention="90 days")

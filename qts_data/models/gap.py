@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -14,7 +16,7 @@ class SignedOffGap(Base):
     """A stretch of time whose missing data is explained."""
 
     __tablename__ = "signed_off_gaps"
-    __table_args__ = (
+    __table_args__: Any = (
         sa.PrimaryKeyConstraint("symbol", "source", "start_time"),
         symbol_length(),
         sa.CheckConstraint("start_time < end_time", name="start_before_end"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -22,7 +22,7 @@ class ConfigChange(Base):
     """One change of one parameter or limit."""
 
     __tablename__ = "config_history"
-    __table_args__ = (
+    __table_args__: Any = (
         sa.CheckConstraint("config IN ('strategies', 'risk_configs')", name="config"),
         sa.Index("ix_config_history_key", "config", "key", "param_name", "id"),
         {"comment": "Every change of strategies and risk_configs, written by triggers; qts_engine cannot change it"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
@@ -16,7 +17,7 @@ class IngestBatch(Base):
     """One loaded batch, recorded in the transaction of its ticks."""
 
     __tablename__ = "ingest_batches"
-    __table_args__ = (
+    __table_args__: Any = (
         sa.PrimaryKeyConstraint("relation", "stream", "part"),
         sa.CheckConstraint("part >= 0", name="part_not_negative"),
         sa.CheckConstraint("received >= inserted + duplicate", name="received_is_the_most"),
@@ -42,7 +43,7 @@ class TickDay(Base):
     """Number of stored ticks of one symbol and feed in one UTC day."""
 
     __tablename__ = "tick_days"
-    __table_args__ = (
+    __table_args__: Any = (
         sa.PrimaryKeyConstraint("relation", "symbol", "source", "day"),
         symbol_length(),
         sa.CheckConstraint("ticks > 0", name="ticks_positive"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -17,7 +17,7 @@ class LedgerEntry(Base):
     """One fill as the broker reported it, with its effect on the position."""
 
     __tablename__ = "t_ledger"
-    __table_args__ = (
+    __table_args__: Any = (
         sa.UniqueConstraint("broker", "account", "execution_id", name="uq_t_ledger_execution"),
         sa.UniqueConstraint("reverses_id", name="uq_t_ledger_reverses_id"),
         sa.ForeignKeyConstraint(["reverses_id"], ["t_ledger.id"], name="fk_t_ledger_reverses_id"),

@@ -16,7 +16,7 @@ class Move(Base):
     """One move, from planning to its end."""
 
     __tablename__ = "source_moves"
-    __table_args__ = (
+    __table_args__: Any = (
         sa.CheckConstraint("phase IN ('copy', 'copied', 'shadow', 'cutover', 'rolled_back')", name="phase"),
         {"comment": "Moves from another data source to this database, one row for each source"},
     )
@@ -31,7 +31,7 @@ class MoveCheckpoint(Base):
     """Progress of the copy of one table."""
 
     __tablename__ = "source_move_checkpoints"
-    __table_args__ = (
+    __table_args__: Any = (
         sa.PrimaryKeyConstraint("source", "kind"),
         sa.ForeignKeyConstraint(["source"], ["source_moves.source"], name="fk_source_move_checkpoints_source"),
         sa.CheckConstraint("rows_done >= 0 AND rows_total >= rows_done", name="rows_done_of_total"),
@@ -50,7 +50,7 @@ class MoveVerification(Base):
     """One comparison of the data source with this database."""
 
     __tablename__ = "source_move_verifications"
-    __table_args__ = (
+    __table_args__: Any = (
         sa.ForeignKeyConstraint(["source"], ["source_moves.source"], name="fk_source_move_verifications_source"),
         sa.Index("ix_source_move_verifications_source", "source", sa.desc("id")),
         {"comment": "Comparisons of a data source with this database, and what they found"},

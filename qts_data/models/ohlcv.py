@@ -33,7 +33,7 @@ class DailyBar(Base):
     """One vendor's official daily bar."""
 
     __tablename__ = "ohlcv_1d"
-    __table_args__ = _bar_table(
+    __table_args__: Any = _bar_table(
         "Official daily bars as the vendor publishes them; kept for ever",
         "365 days",
         sa.PrimaryKeyConstraint("symbol", "time"),
@@ -52,7 +52,7 @@ class MinuteBar(Base):
     """One vendor's bar of a minute. `ohlcv_1m` has the bars made from our own ticks."""
 
     __tablename__ = "ohlcv_1m_vendor"
-    __table_args__ = _bar_table(
+    __table_args__: Any = _bar_table(
         "One-minute bars as vendors publish them, not made of tick_data; kept for ever",
         "30 days",
         sa.PrimaryKeyConstraint("symbol", "time", "source"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -21,7 +21,7 @@ class OutboxDestination(Base):
     """A data source that receives the entries booked here."""
 
     __tablename__ = "outbox_destinations"
-    __table_args__ = ({"comment": "Data sources that receive the entries booked here"},)
+    __table_args__: Any = ({"comment": "Data sources that receive the entries booked here"},)
 
     name: Mapped[str] = mapped_column(primary_key=True, comment="Name of the data source, such as sheets")
     active: Mapped[bool] = mapped_column(comment="Whether new fills are put into the outbox for it")
@@ -39,7 +39,7 @@ class OutboxMessage(Base):
     """
 
     __tablename__ = "outbox"
-    __table_args__ = (
+    __table_args__: Any = (
         symbol_length(),
         sa.CheckConstraint("kind IN ('fill', 'position')", name="kind"),
         sa.CheckConstraint("(kind = 'fill') = (ledger_id IS NOT NULL)", name="fill_has_its_entry"),

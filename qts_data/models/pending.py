@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -17,7 +19,7 @@ class PendingReport(Base):
     """A bust or correction of an execution that the ledger does not hold yet."""
 
     __tablename__ = "pending_reports"
-    __table_args__ = (
+    __table_args__: Any = (
         sa.CheckConstraint(f"num_nonnulls({', '.join(_FILL)}) IN (0, {len(_FILL)})", name="fill_is_whole"),
         sa.Index("ix_pending_reports_refers_to", "broker", "account", "refers_to"),
         {"comment": "Busts and corrections that arrived before their fill; its booking applies and removes them"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
@@ -16,7 +17,7 @@ class Position(Base):
     """The current holding of an account in a symbol, and its cost."""
 
     __tablename__ = "positions"
-    __table_args__ = (
+    __table_args__: Any = (
         symbol_length(),
         *finite(
             "qty",

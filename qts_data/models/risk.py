@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -14,7 +16,7 @@ class RiskConfig(Base):
     """One limit against which orders are checked, of one account or of all."""
 
     __tablename__ = "risk_configs"
-    __table_args__ = (
+    __table_args__: Any = (
         sa.PrimaryKeyConstraint("account", "config_key"),
         *finite("value"),
         {"comment": "Risk limits, one row for each account and limit; the description gives the unit"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -14,7 +16,7 @@ class StrategyParameter(Base):
     """One parameter of one strategy, as text with its type."""
 
     __tablename__ = "strategies"
-    __table_args__ = (
+    __table_args__: Any = (
         sa.CheckConstraint("value_type IN ('string', 'int', 'decimal', 'bool', 'json')", name="value_type"),
         sa.Index("ix_strategies_updated_at", sa.desc("updated_at")),
         {"comment": "Parameters of the strategies, one row for each parameter"},

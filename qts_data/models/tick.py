@@ -55,14 +55,16 @@ class Tick(_TickColumns, Base):
     """One trade of one symbol at one feed."""
 
     __tablename__ = "tick_data"
-    __table_args__ = _tick_table("Trades as the feeds sent them, exact duplicates included; kept for 7 days", "1 day")
+    __table_args__: Any = _tick_table(
+        "Trades as the feeds sent them, exact duplicates included; kept for 7 days", "1 day"
+    )
 
 
 class HistoricTick(_TickColumns, Base):
     """One trade that is kept for ever."""
 
     __tablename__ = "tick_history"
-    __table_args__ = _tick_table(
+    __table_args__: Any = _tick_table(
         "Trades that are kept for ever; the same columns as tick_data, without retention", "7 days"
     )
 

@@ -92,8 +92,8 @@ class OutboxWorker:
         self._config = config or DeliveryConfig()
         self._sleep = sleep
         self._suspect: dict[tuple[str, str], float] = {}
-        self.delivered = 0
-        self.failures = 0
+        self.delivered: int = 0
+        self.failures: int = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Deliver until `stop` is set. Continue after every failure of either side."""

@@ -108,8 +108,8 @@ class Move:
         self._database = database
         self._sheets = sheets
         self._source = source
-        self.feed = Feed(database, source)
-        self.worker = OutboxWorker(database, sheets.writer, destination=source, config=delivery)
+        self.feed: Feed = Feed(database, source)
+        self.worker: OutboxWorker = OutboxWorker(database, sheets.writer, destination=source, config=delivery)
 
     async def plan(self) -> Plan:
         """Read everything and return the obstacles to a move. Writes nothing."""

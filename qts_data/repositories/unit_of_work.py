@@ -210,7 +210,7 @@ class Database(Transactions[UnitOfWork, Reader]):
     def __init__(
         self, url: str | URL, config: DatabaseConfig | None = None, *, identity: FillIdentity | None = None
     ) -> None:
-        self.identity = identity or FillIdentity()
+        self.identity: FillIdentity = identity or FillIdentity()
         self._booked: list[BookedListener] = []
         self._changed: list[ChangedListener] = []
         super().__init__(parse_url(url), config, writer=self._unit_of_work, reader=Reader)

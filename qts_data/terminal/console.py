@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["console", "fail", "heading", "notes", "prepare_streams", "print_json", "progress_of"]
 
 # Printed text is data: brackets or colons in a symbol are not markup.
-console = Console(highlight=False, markup=False, emoji=False)
-notes = Console(stderr=True, highlight=False, markup=False, emoji=False)
+console: Console = Console(highlight=False, markup=False, emoji=False)
+notes: Console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def prepare_streams() -> None:

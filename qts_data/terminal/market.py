@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING
 
 from qts_data.contracts.instants import end_of_day
+from qts_data.repositories import BAR_INTERVALS
 from qts_data.terminal.console import console, notes
 from qts_data.terminal.table import Table
 
 if TYPE_CHECKING:
+    import datetime as dt
     import zoneinfo
 
     from qts_data.contracts import OHLCV
     from qts_data.operations import market
-    from qts_data.repositories import Bars
+    from qts_data.repositories import BarInterval, Bars
 
 __all__ = ["print_bars", "print_import"]
-
-_MINUTES = {"1m": 1, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240}
 
 
 def print_bars(
@@ -27,7 +26,7 @@ def print_bars(
     zone: zoneinfo.ZoneInfo,
     *,
     limit: int | None = None,
-    interval: str = "1m",
+    interval: BarInterval = "1m",
     asked_at: dt.datetime | None = None,
 ) -> None:
     """Print one row for each bar, with times in the zone, and with the source if several have bars.
@@ -64,10 +63,10 @@ def print_bars(
     table.print()
 
 
-def _end(bar: OHLCV, interval: str, zone: zoneinfo.ZoneInfo) -> dt.datetime:
+def _end(bar: OHLCV, interval: BarInterval, zone: zoneinfo.ZoneInfo) -> dt.datetime:
     if interval == "1d":
         return end_of_day("time", bar.time.astimezone(zone).date(), zone)
-    return bar.time + dt.timedelta(minutes=_MINUTES[interval])
+    return bar.time + BAR_INTERVALS[interval].length
 
 
 def print_import(report: market.ImportReport) -> None:

@@ -41,8 +41,8 @@ class Endings:
     def reset(self) -> None:
         """Clear all notes at the beginning of a transaction."""
         self._begun = 0
-        self.committed = False
-        self.undone = False
+        self.committed: bool = False
+        self.undone: bool = False
 
     def note_beginning(self) -> None:
         """Count a BEGIN that the driver sends by itself, or that a pipeline sends."""
@@ -109,8 +109,8 @@ class WatchedConnection(psycopg.AsyncConnection[Any]):
 
     def __init__(self, pgconn: Any, *arguments: Any, **options: Any) -> None:
         super().__init__(pgconn, *arguments, **options)
-        self.endings = Endings()
-        self.cursor_factory = WatchedCursor
+        self.endings: Endings = Endings()
+        self.cursor_factory: type[WatchedCursor] = WatchedCursor
 
     def _exec_command(self, command: Any, *arguments: Any, **options: Any) -> PQGen[PGresult | None]:
         """Note the driver's own commands: those of `commit`, `rollback` and `transaction`."""

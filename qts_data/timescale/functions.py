@@ -35,12 +35,12 @@ class time_bucket(FunctionElement[dt.datetime]):  # noqa: N801 - it is written l
     Source: https://docs.tigerdata.com/api/latest/hyperfunctions/time_bucket/
     """
 
-    inherit_cache = True
+    inherit_cache: bool = True
     name = "time_bucket"
     type: sa.types.TypeEngine[Any] = sa.TIMESTAMP(timezone=True)
 
     def __init__(self, width: IntervalLike, column: sa.ColumnElement[Any]) -> None:
-        self.width = Interval.parse(width)
+        self.width: Interval = Interval.parse(width)
         if isinstance(column.type, sa.Date | sa.DateTime):
             self.type = column.type
         # The width is part of the clause, so that it is part of the statement cache's key.

@@ -47,7 +47,7 @@ class GroupQueue:
         self._arrived = asyncio.Event()
         self._wanted = 1
         self._numbering = live_numbering()
-        self.hurry = 0
+        self.hurry: int = 0
         self.last = False
 
     def __len__(self) -> int:

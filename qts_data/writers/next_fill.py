@@ -62,7 +62,7 @@ class NextFill:
         require_same_instrument(entry, position.market, position.currency)
         after = apply(position.holding, Trade.of(entry))
         self._booked = Booked.of(0, entry, position.holding, after)
-        self.pipeline = Pipeline(driver)
+        self.pipeline: Pipeline = Pipeline(driver)
         self.pipeline.add(LOCK, lock_parameter([(entry.account, entry.symbol)]))
         values = [*self._booked.row_without_id(), str(position.last_ledger_id), *map(str, position.holding)]
         if other_keys:

@@ -68,7 +68,7 @@ class Sender:
         self._table: TickTable = table
         self._name = name
         self._synchronous = synchronous
-        self.resent = 0
+        self.resent: int = 0
 
     async def stored(self, stream: str) -> int:
         """Return how many ticks of a stream are in the table."""

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
+    from qts_data.repositories import BarInterval
+
     Run = Callable[..., subprocess.CompletedProcess[str]]
 
 CELLS = st.text(st.characters(exclude_categories=["C", "Z", "M"]), min_size=1, max_size=60)
@@ -198,7 +200,13 @@ def test_an_open_bar_is_marked(capfd: pytest.CaptureFixture[str]) -> None:
         time=dt.datetime(2026, 11, 20, tzinfo=dt.UTC), symbol="A", source="", open=one, high=one, low=one, close=one,
         volume=one, tick_count=1,
     )  # fmt: skip
-    for interval, minutes, marked in (("1m", 1, False), ("5m", 1, True), ("1d", 1439, True), ("1d", 1440, False)):
+    cases: list[tuple[BarInterval, int, bool]] = [
+        ("1m", 1, False),
+        ("5m", 1, True),
+        ("1d", 1439, True),
+        ("1d", 1440, False),
+    ]
+    for interval, minutes, marked in cases:
         asked_at = first.time + dt.timedelta(minutes=minutes)
         print_bars("A", Bars([first]), zoneinfo.ZoneInfo("UTC"), limit=1, interval=interval, asked_at=asked_at)
         assert ("open\n" in capfd.readouterr().out.partition("ticks")[2]) is marked

@@ -18,6 +18,7 @@ from qts_data.timescale.edition import create_extension
 from tests.fixtures.effort import FULL
 from tests.fixtures.fix_cli import HEAD, ROOT, clean_environment
 from tests.fixtures.linked import link_requirements
+from tests.fixtures.pages import blocks
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -94,6 +95,22 @@ def test_the_wheel_alone_migrates_a_database(environment: Path, empty_database: 
     assert f"revision  database {HEAD}" in run(
         environment / "bin" / "qts-data", "status", cwd=tmp_path, QTS_DATABASE_URL=url
     )
+
+
+@pytest.mark.usefixtures("roles")
+def test_the_wheel_alone_does_what_the_pages_name(environment: Path, empty_database: URL, tmp_path: Path) -> None:
+    """Alembic with the page's alembic.ini, the roles, the check, and README's program: no file of a checkout."""
+    (ini,) = blocks("ini")
+    (tmp_path / "alembic.ini").write_text(ini.text, encoding="utf-8")
+    (program,) = blocks("python", "README.md")
+    url = {"QTS_DATABASE_URL": empty_database.render_as_string(hide_password=False)}
+    programs = environment / "bin"
+    run(programs / "qts-data", "db", "roles", cwd=tmp_path, **url)
+    run(programs / "alembic", "upgrade", "head", cwd=tmp_path, **url)
+    assert HEAD in run(programs / "alembic", "current", cwd=tmp_path, **url)
+    assert "CREATE ROLE qts_owner" in run(programs / "qts-data", "db", "roles", "--sql", cwd=tmp_path, **url)
+    run(programs / "qts-data", "db", "check", cwd=tmp_path, **url)
+    assert run(programs / "python", "-c", program.text, cwd=tmp_path, **url).split()[1] == "True"
 
 
 MODELS = """

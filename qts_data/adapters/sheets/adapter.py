@@ -45,8 +45,8 @@ class GoogleSheetsAdapter(DataSourceAdapter):
 
     def __init__(self, client: SheetsClient, defaults: Defaults | None = None) -> None:
         self._client = client
-        self.workbook = Workbook(client, defaults or Defaults())
-        self.writer = BookWriter(self.workbook)
+        self.workbook: Workbook = Workbook(client, defaults or Defaults())
+        self.writer: BookWriter = BookWriter(self.workbook)
 
     @property
     def client(self) -> SheetsClient:

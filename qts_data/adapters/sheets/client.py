@@ -116,10 +116,10 @@ class SheetsClient:
         writes: Quota | None = None,
     ) -> None:
         self.config = config
-        self.reads = reads or Quota(config.reads_per_minute, sleep=sleep)
-        self.writes = writes or Quota(config.writes_per_minute, sleep=sleep)
-        self.retries = 0
-        self.unanswered = 0
+        self.reads: Quota = reads or Quota(config.reads_per_minute, sleep=sleep)
+        self.writes: Quota = writes or Quota(config.writes_per_minute, sleep=sleep)
+        self.retries: int = 0
+        self.unanswered: int = 0
         self._sleep = sleep
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sheets")
         self._http: gspread.HTTPClient | None = None

@@ -42,8 +42,8 @@ class Quota:
         self._sleep = sleep
         self._recent: deque[float] = deque()
         self._turn = asyncio.Lock()
-        self.calls = 0
-        self.waited_seconds = 0.0
+        self.calls: int = 0
+        self.waited_seconds: float = 0.0
 
     async def take(self) -> None:
         """Wait until a call is allowed, and count it."""

@@ -62,7 +62,7 @@ class BookWriter:
     """
 
     def __init__(self, workbook: Workbook) -> None:
-        self.turn = asyncio.Lock()
+        self.turn: asyncio.Lock = asyncio.Lock()
         self._workbook = workbook
         self._ledger: Header | None = None
         self._position: Header | None = None

@@ -70,9 +70,9 @@ class SheetsStandIn:
     ) -> None:
         self.workbooks: dict[str, Workbook] = {}
         self.faults: Faults = lambda _method: None
-        self.delay_seconds = 1.0
+        self.delay_seconds: float = 1.0
         self.calls: Counter[str] = Counter()
-        self.in_flight = 0
+        self.in_flight: int = 0
         self.latency_seconds = latency_seconds
         self._quota = {"read": reads_per_minute, "write": writes_per_minute}
         self._recent: dict[str, deque[float]] = {"read": deque(), "write": deque()}

@@ -241,7 +241,7 @@ class Booking:
         self._keys = [entry.key for entry in entries]
         self._other_keys = [identity.other_keys(entry) for entry in entries]
         self.errors: dict[int, Refusal] = {}
-        self.reports_wait = False
+        self.reports_wait: bool = False
         self.booked: dict[int, Booked] = {}
         self._locked_at = ""
         self._duplicates: dict[int, BookedFill] = {}

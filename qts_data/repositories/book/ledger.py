@@ -197,7 +197,7 @@ class LedgerRepository(LedgerReader):
         identity: FillIdentity | None = None,
     ) -> None:
         super().__init__(connection)
-        self.identity = identity or FillIdentity()
+        self.identity: FillIdentity = identity or FillIdentity()
         self._on_booked = on_booked or (lambda _: None)
         # Advisory locks do not separate tasks of one transaction: one task must not change what another has read.
         self._turn = asyncio.Lock()

@@ -38,7 +38,7 @@ __all__ = [
 class _AgePolicyOp(TimescaleOp):
     """A policy with one age: its procedure, and the names of its age."""
 
-    feature = Feature.POLICIES
+    feature: Feature = Feature.POLICIES
     procedure: str
     key: str
     """Name of the age in the job's configuration."""
@@ -77,7 +77,7 @@ def _refuse_to_drop_chunks(operations: Operations, operation: TimescaleOp, age: 
 class _AddOp(_AgePolicyOp):
     def __init__(self, name: str, age: IntervalLike, *, schema: str | None) -> None:
         super().__init__(name, schema=schema)
-        self.age = Interval.offset(age)
+        self.age: Interval = Interval.offset(age)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""
@@ -87,8 +87,8 @@ class _AddOp(_AgePolicyOp):
 class _AlterOp(_AgePolicyOp):
     def __init__(self, name: str, age: IntervalLike, *, existing: IntervalLike | None, schema: str | None) -> None:
         super().__init__(name, schema=schema)
-        self.age = Interval.offset(age)
-        self.existing = None if existing is None else Interval.offset(existing)
+        self.age: Interval = Interval.offset(age)
+        self.existing: Interval | None = None if existing is None else Interval.offset(existing)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""
@@ -109,8 +109,8 @@ class _RemoveOp(_AgePolicyOp):
         schema: str | None = None,
     ) -> None:
         super().__init__(name, schema=schema)
-        self.existing = None if existing is None else Interval.offset(existing)
-        self.existing_every = None if existing_every is None else Interval.parse(existing_every)
+        self.existing: Interval | None = None if existing is None else Interval.offset(existing)
+        self.existing_every: Interval | None = None if existing_every is None else Interval.parse(existing_every)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""
@@ -132,7 +132,7 @@ class AddColumnstorePolicyOp(_Columnstore, _AddOp):
         schema: str | None = None,
     ) -> None:
         super().__init__(name, after, schema=schema)
-        self.every = None if every is None else Interval.parse(every)
+        self.every: Interval | None = None if every is None else Interval.parse(every)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""
@@ -198,7 +198,7 @@ class _DropsChunks(TimescaleOp):
     def costs(self, *, older: bool, why: str) -> None:
         """Set the safety class: whether chunks of that age can exist. If not, why."""
         self.safety = Safety.DESTROYS_DATA if older else Safety.ONLINE
-        self.reason = (
+        self.reason: str = (
             f"chunks older than {self.age}, at the policy's next run; it raises here if there are any" if older else why
         )
 
@@ -229,7 +229,7 @@ class AddRetentionPolicyOp(_Retention, _DropsChunks, _AddOp):
         new_object: bool = False,
     ) -> None:
         super().__init__(name, drop_after, schema=schema)
-        self.every = None if every is None else Interval.parse(every)
+        self.every: Interval | None = None if every is None else Interval.parse(every)
         self.allow_data_loss = allow_data_loss
         self.new_object = new_object
         self.costs(older=not new_object, why="nothing is there yet")

@@ -83,16 +83,18 @@ class CreateContinuousAggregateOp(TimescaleOp):
     ) -> None:
         super().__init__(name, schema=schema)
         if found_on is not None:
-            self.reason = _WHERE_IT_RUNS[found_on is Edition.POSTGRESQL]
+            self.reason: str = _WHERE_IT_RUNS[found_on is Edition.POSTGRESQL]
         self.select = select
         self.fallback_select = fallback_select
-        self.chunk_interval = Interval.parse(chunk_interval)
+        self.chunk_interval: Interval = Interval.parse(chunk_interval)
         self.materialized_only = materialized_only
-        self.indexes = tuple(AggregateIndex(key, tuple(value)) for key, value in (indexes or {}).items())
+        self.indexes: tuple[AggregateIndex, ...] = tuple(
+            AggregateIndex(key, tuple(value)) for key, value in (indexes or {}).items()
+        )
         self.group_indexes = group_indexes
         self.comment = comment
-        self.column_comments = dict(column_comments)
-        self.grants = {role: list(privileges) for role, privileges in (grants or {}).items()}
+        self.column_comments: dict[str, str] = dict(column_comments)
+        self.grants: dict[str, list[str]] = {role: list(privileges) for role, privileges in (grants or {}).items()}
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""
@@ -187,7 +189,7 @@ class AlterContinuousAggregateOp(TimescaleOp):
     """
 
     function = "alter_continuous_aggregate"
-    feature = Feature.CONTINUOUS_AGGREGATES
+    feature: Feature = Feature.CONTINUOUS_AGGREGATES
 
     def __init__(
         self,
@@ -204,12 +206,12 @@ class AlterContinuousAggregateOp(TimescaleOp):
         super().__init__(name, schema=schema)
         self.materialized_only = materialized_only
         self.existing_materialized_only = existing_materialized_only
-        self.chunk_interval = None if chunk_interval is None else Interval.parse(chunk_interval)
-        self.existing_chunk_interval = (
+        self.chunk_interval: Interval | None = None if chunk_interval is None else Interval.parse(chunk_interval)
+        self.existing_chunk_interval: Interval | None = (
             None if existing_chunk_interval is None else Interval.parse(existing_chunk_interval)
         )
-        self.add_indexes = {key: list(value) for key, value in (add_indexes or {}).items()}
-        self.drop_indexes = {key: list(value) for key, value in (drop_indexes or {}).items()}
+        self.add_indexes: dict[str, list[str]] = {key: list(value) for key, value in (add_indexes or {}).items()}
+        self.drop_indexes: dict[str, list[str]] = {key: list(value) for key, value in (drop_indexes or {}).items()}
         if self.chunk_interval is not None:
             self.safety = Safety.FUTURE_CHUNKS_ONLY
             self.reason = "chunks that are there keep their length"
@@ -270,8 +272,10 @@ class CommentOnAggregateOp(TimescaleOp):
         schema: str | None = None,
     ) -> None:
         super().__init__(name, schema=schema)
-        self.comment, self.existing_comment = comment, existing_comment
-        self.columns, self.existing_columns = dict(columns or {}), dict(existing_columns or {})
+        self.comment: str | None = comment
+        self.existing_comment: str | None = existing_comment
+        self.columns: dict[str, str] = dict(columns or {})
+        self.existing_columns: dict[str, str] = dict(existing_columns or {})
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""
@@ -309,7 +313,7 @@ class AppendAggregateColumnsOp(TimescaleOp):
     """
 
     function = "append_aggregate_columns"
-    feature = Feature.CONTINUOUS_AGGREGATES
+    feature: Feature = Feature.CONTINUOUS_AGGREGATES
     reason = "rows that are materialized already hold NULL in the new columns until they are refreshed by force"
 
     def __init__(
@@ -322,9 +326,9 @@ class AppendAggregateColumnsOp(TimescaleOp):
         undo: Sequence[MigrateOperation] = (),
     ) -> None:
         super().__init__(name, schema=schema)
-        self.columns = {key: list(value) for key, value in columns.items()}
-        self.comments = dict(comments or {})
-        self.undo = list(undo)
+        self.columns: dict[str, list[str]] = {key: list(value) for key, value in columns.items()}
+        self.comments: dict[str, str] = dict(comments or {})
+        self.undo: list[MigrateOperation] = list(undo)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""

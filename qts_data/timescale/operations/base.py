@@ -40,7 +40,7 @@ __all__ = [
     "texts",
 ]
 
-log = logging.getLogger("alembic.runtime.migration")
+log: logging.Logger = logging.getLogger("alembic.runtime.migration")
 
 
 def migration_server(operations: Operations) -> Server:
@@ -214,7 +214,7 @@ class Group(MigrateOperation):
     """Several operations in order, in place of the one that Alembic expects: a reverse of more than one step."""
 
     def __init__(self, operations: Sequence[MigrateOperation]) -> None:
-        self.ops = list(operations)
+        self.ops: list[MigrateOperation] = list(operations)
 
     def reverse(self) -> Group:
         """Reverse each operation, the last one first."""

@@ -30,7 +30,7 @@ def _columnstore(segment_by: Sequence[str], order_by: Sequence[str]) -> Columnst
 class _ColumnstoreOp(TimescaleOp):
     """Base with `aggregate=True` for a continuous aggregate, whose settings need another statement than a table's."""
 
-    feature = Feature.COLUMNSTORE
+    feature: Feature = Feature.COLUMNSTORE
 
     def __init__(self, name: str, *, aggregate: bool, schema: str | None) -> None:
         super().__init__(name, schema=schema)
@@ -57,7 +57,7 @@ class EnableColumnstoreOp(_ColumnstoreOp):
         schema: str | None = None,
     ) -> None:
         super().__init__(name, aggregate=aggregate, schema=schema)
-        self.columnstore = _columnstore(segment_by, order_by)
+        self.columnstore: Columnstore = _columnstore(segment_by, order_by)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""
@@ -96,7 +96,7 @@ class DisableColumnstoreOp(_ColumnstoreOp):
         schema: str | None = None,
     ) -> None:
         super().__init__(name, aggregate=aggregate, schema=schema)
-        self.existing = (
+        self.existing: Columnstore | None = (
             None if existing_order_by is None else _columnstore(existing_segment_by or (), existing_order_by)
         )
 
@@ -140,8 +140,8 @@ class AlterColumnstoreOp(_ColumnstoreOp):
         schema: str | None = None,
     ) -> None:
         super().__init__(name, aggregate=aggregate, schema=schema)
-        self.columnstore = _columnstore(segment_by, order_by)
-        self.existing = _columnstore(existing_segment_by, existing_order_by)
+        self.columnstore: Columnstore = _columnstore(segment_by, order_by)
+        self.existing: Columnstore = _columnstore(existing_segment_by, existing_order_by)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""

@@ -40,7 +40,7 @@ class CreateHypertableOp(TimescaleOp):
     """
 
     function = "create_hypertable"
-    feature = Feature.HYPERTABLES
+    feature: Feature = Feature.HYPERTABLES
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class CreateHypertableOp(TimescaleOp):
     ) -> None:
         super().__init__(name, schema=schema)
         self.time = time
-        self.chunk_interval = Interval.parse(chunk_interval)
+        self.chunk_interval: Interval = Interval.parse(chunk_interval)
         self.migrate_data = migrate_data
         self.new_table = new_table
         if migrate_data:
@@ -102,7 +102,7 @@ class RevertHypertableOp(TimescaleOp):
     """`op.revert_hypertable("tick_data")`: raises, because the server cannot turn a hypertable back into a table."""
 
     function = "revert_hypertable"
-    feature = Feature.HYPERTABLES
+    feature: Feature = Feature.HYPERTABLES
     safety = Safety.DESTROYS_DATA
     reason = "the server has no way back from a hypertable to a table"
 
@@ -125,7 +125,7 @@ class SetChunkIntervalOp(TimescaleOp):
     """`op.set_chunk_interval("tick_data", "12 hours", existing="1 day")`."""
 
     function = "set_chunk_interval"
-    feature = Feature.HYPERTABLES
+    feature: Feature = Feature.HYPERTABLES
     safety = Safety.FUTURE_CHUNKS_ONLY
     reason = "chunks that are there keep their length"
 
@@ -138,8 +138,8 @@ class SetChunkIntervalOp(TimescaleOp):
         schema: str | None = None,
     ) -> None:
         super().__init__(name, schema=schema)
-        self.chunk_interval = Interval.parse(chunk_interval)
-        self.existing = None if existing is None else Interval.parse(existing)
+        self.chunk_interval: Interval = Interval.parse(chunk_interval)
+        self.existing: Interval | None = None if existing is None else Interval.parse(existing)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""

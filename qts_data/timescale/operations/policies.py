@@ -24,7 +24,7 @@ __all__ = [
 
 
 class _ReorderPolicyOp(TimescaleOp):
-    feature = Feature.POLICIES
+    feature: Feature = Feature.POLICIES
 
     def summary(self) -> str:
         """Name the policy or setting that an edition without the feature leaves out."""
@@ -40,7 +40,7 @@ class AddReorderPolicyOp(_ReorderPolicyOp):
     def __init__(self, name: str, index: str, *, every: IntervalLike | None = None, schema: str | None = None) -> None:
         super().__init__(name, schema=schema)
         self.index = index
-        self.every = None if every is None else Interval.parse(every)
+        self.every: Interval | None = None if every is None else Interval.parse(every)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""
@@ -96,7 +96,7 @@ class RemoveReorderPolicyOp(_ReorderPolicyOp):
     ) -> None:
         super().__init__(name, schema=schema)
         self.existing = existing
-        self.existing_every = None if existing_every is None else Interval.parse(existing_every)
+        self.existing_every: Interval | None = None if existing_every is None else Interval.parse(existing_every)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""
@@ -114,7 +114,7 @@ class RemoveReorderPolicyOp(_ReorderPolicyOp):
 
 
 class _RefreshPolicyOp(TimescaleOp):
-    feature = Feature.POLICIES
+    feature: Feature = Feature.POLICIES
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class _RefreshPolicyOp(TimescaleOp):
         schema: str | None = None,
     ) -> None:
         super().__init__(name, schema=schema)
-        self.policy = RefreshPolicy.of(start=start, end=end, every=every)
+        self.policy: RefreshPolicy = RefreshPolicy.of(start=start, end=end, every=every)
 
     def summary(self) -> str:
         """Name the policy or setting that an edition without the feature leaves out."""
@@ -172,7 +172,7 @@ class AlterRefreshPolicyOp(_RefreshPolicyOp):
         schema: str | None = None,
     ) -> None:
         super().__init__(name, start=start, end=end, every=every, schema=schema)
-        self.existing = RefreshPolicy.of(start=existing_start, end=existing_end, every=existing_every)
+        self.existing: RefreshPolicy = RefreshPolicy.of(start=existing_start, end=existing_end, every=existing_every)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the call."""

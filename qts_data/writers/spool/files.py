@@ -46,8 +46,9 @@ class Segment:
     """
 
     def __init__(self, directory: Path, name: str, head: Head) -> None:
-        self.head = head = head._replace(size=_SEGMENT_BYTES)
-        self.path = directory / file_name(name, head)
+        head = head._replace(size=_SEGMENT_BYTES)
+        self.head: Head = head
+        self.path: Path = directory / file_name(name, head)
         self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | _AT_ONCE, 0o644)
         close_in_forks(self)
         try:

@@ -51,8 +51,8 @@ class Numbering:
     """
 
     def __init__(self, *, strict: bool = True) -> None:
-        self.records = Ordinals(strict=strict)
-        self.columns = ColumnOrdinals(strict=strict)
+        self.records: Ordinals = Ordinals(strict=strict)
+        self.columns: ColumnOrdinals = ColumnOrdinals(strict=strict)
 
     def skip(self, ticks: Sequence[TickData]) -> None:
         """Count records that are not loaded.

@@ -86,8 +86,8 @@ class Tally:
     """
 
     def __init__(self, cutoff: dt.datetime | None, baseline: Baseline | None = None) -> None:
-        self.received = 0
-        self.inserted = 0
+        self.received: int = 0
+        self.inserted: int = 0
         self.duplicate = 0
         self.rejected = 0
         self.days: dict[tuple[str, str, int], tuple[int, int, int]] = {}

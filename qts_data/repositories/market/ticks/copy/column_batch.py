@@ -181,8 +181,8 @@ class ColumnBatch:
 
     def __init__(self, columns: Columns) -> None:
         self._columns = _sorted(columns)
-        self.size = len(columns)
-        self.counted = bool(columns.counted.all())
+        self.size: int = len(columns)
+        self.counted: bool = bool(columns.counted.all())
         # Encoded here, in a thread, while the batch before is being sent.
         self._body = memoryview(encode_rows(self._columns))
 

@@ -20,7 +20,7 @@ class RecordColumns:
     """Collects records, some at a time. Their values were checked when the records were made."""
 
     def __init__(self) -> None:
-        self.size = 0
+        self.size: int = 0
         self._parts: list[Any] = []
 
     def add(self, ticks: Sequence[TickData]) -> None:

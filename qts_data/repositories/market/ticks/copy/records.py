@@ -54,7 +54,7 @@ class RecordBatch:
 
     def __init__(self, rows: Sequence[Row], *, counted: bool) -> None:
         self._rows = sorted(rows, key=_key)
-        self.size = len(rows)
+        self.size: int = len(rows)
         self.counted = counted
 
     def blocks(self) -> Iterator[bytes]:
