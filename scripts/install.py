@@ -113,7 +113,13 @@ def pip(directory: Path, *arguments: str) -> None:
     try:
         with log.open("wb") as output:
             status = subprocess.run(
-                command, check=False, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+                command,
+                check=False,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                # An environment of its own takes no packages of the user.
+                env=os.environ | {"PIP_USER": "0"},
             ).returncode
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
