@@ -133,9 +133,10 @@ class DatabaseConfig:
             "lock_timeout": self.lock_timeout_seconds,
             "idle_in_transaction_session_timeout": self.idle_transaction_timeout_seconds,
         }
-        return "-c TimeZone=UTC -c DateStyle=ISO,MDY -c IntervalStyle=postgres" + "".join(
-            f" -c {name}={round(1000 * seconds)}" for name, seconds in milliseconds.items()
-        )
+        # A blank would end a setting.
+        settings = {name: value.replace(" ", "") for name, value in _SESSION.items()}
+        settings |= {name: str(round(1000 * seconds)) for name, seconds in milliseconds.items()}
+        return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
 _LEAST_SECONDS: Final = {

@@ -144,7 +144,7 @@ def _logged(hook: object) -> Iterator[None]:
         _log.exception("a hook failed after the transaction had been committed: %r", hook)
 
 
-async def to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
+async def to_its_end(work: Coroutine[Any, Any, _T] | asyncio.Future[_T]) -> _T:
     """Await work that must not be abandoned: a cancellation is raised after the work has ended."""
     running = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

@@ -161,7 +161,7 @@ async def test_a_tolerance_is_stated_and_holds_for_its_field_only(moved: Move, w
     report = await moved.verify(tolerances={"positions.avg_price": Decimal("0.0001")})
     assert report.consistent
     assert report.tolerances == {"positions.avg_price": "0.0001"}
-    with pytest.raises(ConfigurationError, match="no table 'nothing' to compare"):
+    with pytest.raises(ConfigurationError, match="unknown table 'nothing'"):
         await moved.verify(tolerances={"nothing.qty": Decimal(1)})
 
 

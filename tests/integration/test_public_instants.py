@@ -150,7 +150,7 @@ CASES: dict[str, Case] = {
         lambda r, start, end: _both(r.positions.rebuild_positions, start, end)
     ),
     f"{R}book.positions.PositionRepository.mark": undone(_mark),
-    f"{R}moving.outbox.Outbox.feed": undone(_feed),
+    f"{R}moving.outbox.Outbox.enable": undone(_feed),
     f"{R}market.bars.reads.BarReads.bars": reading(_bars),
     f"{R}market.ticks.reads.TickReads.ticks": reading(
         lambda r, start, end: r.tick_history.ticks(SYMBOL, start, end).as_records()

@@ -383,8 +383,8 @@ def test_a_new_migration_begins_with_the_safety_rules(tmp_path: Path, database_u
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
     text = (tmp_path / "alembic" / "versions" / "9999_nothing_to_do.py").read_text(encoding="utf-8")
-    assert "Before this is merged:" in text
-    assert "would delete bars, in silence" in text
+    assert "Before merging:" in text
+    assert "would delete bars silently" in text
     body = text.split("def upgrade()")[1]
     assert body.count("pass") == 2, "autogenerate found a difference"
 

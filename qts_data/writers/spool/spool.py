@@ -18,6 +18,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
+from qts_data.database.scopes import to_its_end
 from qts_data.errors import ConfigurationError, WriterClosed
 from qts_data.writers.spool.aside import sync_directory
 from qts_data.writers.spool.drain import (
@@ -287,16 +288,7 @@ class Spool:
         """Run work in the spool's thread, to its end even if the caller is cancelled."""
         if self._thread is None:
             raise WriterClosed(f"the spool {self._directory} of {self._name} is closed")
-        running = asyncio.wrap_future(self._thread.submit(work))
-        cancelled: asyncio.CancelledError | None = None
-        while not running.done():
-            try:
-                await asyncio.wait([running])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None and running.exception() is None:
-            raise cancelled
-        return running.result()
+        return await to_its_end(asyncio.wrap_future(self._thread.submit(work)))
 
     # All methods below run in the thread.
 
