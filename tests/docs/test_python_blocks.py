@@ -128,7 +128,7 @@ def market_refused(world: World) -> None:
 
 
 def market_stream(world: World) -> None:
-    start = world.names["tick"].time
+    start = world.names["tick"].time.replace(minute=0, second=0, microsecond=0)  # bars are read from whole buckets
     world.names |= {
         "start": start, "end": start + dt.timedelta(hours=1), "limit": Decimal(71_000), "fill": FillFactory.build(),
     }  # fmt: skip
