@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
+import asyncio
 import csv
 import dataclasses
 import datetime as dt
 import random
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -25,6 +24,7 @@ from qts_data.repositories import Database
 from qts_data.rules.fill_identity import FillIdentity
 from qts_data.writers import FillWriter
 from tests.fixtures.factories import FillFactory
+from tests.fixtures.pages import blocks, run_python
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -533,18 +533,18 @@ async def test_a_share_too_large_for_its_column_is_none(database_url: URL) -> No
 
 
 @pytest.mark.parametrize("page", ["docs/book.md"])
-async def test_the_example_of_a_page_books_its_fill(
-    database_url: URL, page: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_of_a_page_books_its_fill(database_url: URL, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QTS_DATABASE_URL", database_url.render_as_string(hide_password=False))
-    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
-    example = next(one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "record_fill(" in one)
+    example = next(block for block in blocks("python", page) if "record_fill(" in block.text)
     names: dict[str, Any] = {}
-    code = compile(example, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    for duplicate in (False, True):
-        await eval(code, names)
-        assert names["booked"].duplicate == duplicate
-        assert names["booked"].position.qty == 10
-    async with Database(database_url) as book:
-        ids = [row[0] for row in await stored(book)]
-    assert ids == ["20261120/06010/0000117057/10"]
+
+    async def stored_ids() -> list[str]:
+        async with Database(database_url) as book:
+            return [row[0] for row in await stored(book)]
+
+    with asyncio.Runner() as runner:
+        for duplicate in (False, True):
+            run_python(runner, example, names)
+            assert names["booked"].duplicate == duplicate
+            assert names["booked"].position.qty == 10
+        assert runner.run(stored_ids()) == ["20261120/06010/0000117057/10"]
